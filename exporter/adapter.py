@@ -1,0 +1,118 @@
+"""Give a model a fixed signature and a tuple of tensors out.
+
+In: a Source and a TracePlan. Out: a module whose `forward` takes the plan's inputs, in order and by name, and
+returns float32 tensors in the order of the task's outputs. Refuses a model that does not give a required
+output.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from exporter.plan import TracePlan
+from exporter.source import SentenceHead, Source
+from runtime.errors import TaskError
+
+
+class Adapter(torch.nn.Module):
+    """Calls the model by keyword, takes named fields of its answer, and brings them to float32.
+
+    Instances come from `adapt`, which gives each its own `forward` signature.
+    """
+
+    def __init__(self, model: torch.nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = inputs
+        self.outputs = outputs
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The named outputs for tensors given in order, by name, or both."""
+        answer = self.model(**dict(zip(self.inputs, args, strict=False)), **kwargs)
+        return tuple(answer[name].float() for name in self.outputs)
+
+
+class SentenceAdapter(Adapter):
+    """Pools the token vectors as a sentence-transformers folder says, in float32."""
+
+    head: SentenceHead
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """One vector a row: shape [batch, hidden size x number of modes]."""
+        inputs = dict(zip(self.inputs, args, strict=False)) | kwargs
+        vectors = self.model(**inputs)["last_hidden_state"].float()
+        mask = inputs["attention_mask"].unsqueeze(-1).to(vectors.dtype)
+        pooled = torch.cat([_pool(mode, vectors, mask) for mode in self.head.modes], dim=1)
+        if self.head.normalize:
+            pooled = torch.nn.functional.normalize(pooled, p=2.0, dim=1)
+        return (pooled,)
+
+
+def adapt(source: Source, plan: TracePlan) -> Adapter:
+    """Wrap the source's model; the wrapper is in evaluation mode, as IPEX looks at the outermost module.
+
+    Raises:
+        TaskError: if the model gives no such output, or pooling has no mask to work with.
+    """
+    names = tuple(spec.name for spec in plan.inputs)
+    base: type[Adapter] = Adapter
+    if source.sentence_head is not None:
+        if "attention_mask" not in names:
+            raise TaskError(
+                f"{type(source.model).__name__} takes no attention_mask", "one, to pool over real tokens only"
+            )
+        base = SentenceAdapter
+    kind = type(base.__name__, (base,), {"forward": _with_signature(base.forward, names)})
+    adapter: Adapter = kind(source.model, names, tuple(output.name for output in plan.task.outputs))
+    if isinstance(adapter, SentenceAdapter):
+        assert source.sentence_head is not None
+        adapter.head = source.sentence_head
+    else:
+        adapter.outputs = _given_outputs(adapter.model, plan)
+    return adapter.eval()
+
+
+def _with_signature(forward: Any, names: tuple[str, ...]) -> Any:
+    """A copy of `forward` that names its parameters: torch.jit.trace reads them from the signature."""
+
+    def named(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return forward(self, *args, **kwargs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    named.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ("self", *names)])  # type: ignore[attr-defined]
+    return named
+
+
+def _given_outputs(model: torch.nn.Module, plan: TracePlan) -> tuple[str, ...]:
+    """The task's outputs that the model really gives, found by asking it once."""
+    tiny = {spec.name: torch.full((2, 2), 1 if spec.name == "attention_mask" else 0) for spec in plan.inputs}
+    with torch.no_grad():
+        answer = model(**tiny)
+    names = []
+    for output in plan.task.outputs:
+        if isinstance(answer.get(output.name), torch.Tensor):
+            names.append(output.name)
+        elif not output.optional:
+            raise TaskError(
+                f"{type(model).__name__} gives {', '.join(answer)}",
+                f"{output.name} for {plan.task.name}",
+                "choose another --task",
+            )
+    return tuple(names)
+
+
+def _pool(mode: str, vectors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Pool [batch, sequence, hidden] to [batch, hidden]; mask is [batch, sequence, 1] of zeros and ones."""
+    if mode == "cls":
+        # The first real token: with padding on the left it does not stand at position 0.
+        first = mask.squeeze(-1).argmax(dim=1)
+        return vectors.gather(1, first.reshape(-1, 1, 1).expand(-1, 1, vectors.shape[2])).squeeze(1)
+    if mode == "max":
+        return vectors.masked_fill(mask == 0, -1e9).max(dim=1).values
+    total = (vectors * mask).sum(dim=1)
+    # The bound only matters for a row without a real token, and keeps its answer finite.
+    count = mask.sum(dim=1).clamp(min=1e-9)
+    return total / (count if mode == "mean" else count.sqrt())

@@ -1,0 +1,60 @@
+"""Backends: each makes the module fast before the trace and says afterwards what was fused.
+
+In: the user's choice and the environment. Out: a `Backend` and the reason. Refuses one that cannot work here.
+One room a backend, all with the interface below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+
+from runtime.environment import Environment, ipex_problem
+from runtime.manifest import Backend as BackendName
+from runtime.manifest import Fusion, Precision, Requirements
+
+
+class Backend(Protocol):
+    """What a backend does."""
+
+    name: BackendName
+
+    def requirements(self, precision: Precision, environment: Environment) -> Requirements:
+        """What a consumer of its artifacts must have."""
+
+    def optimise(self, module: torch.nn.Module, precision: Precision) -> torch.nn.Module:
+        """Prepare the module for the trace; may change it in place.
+
+        Raises:
+            BackendError: if that fails.
+        """
+
+    def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
+        """The context to trace in."""
+
+    def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
+        """The fused ones among the operators of an executed graph."""
+
+
+def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]:
+    """The backend and why.
+
+    Raises:
+        IpexMissingError, IpexVersionError: `ipex` was asked for and cannot be used.
+    """
+    from exporter.backends.ipex import IpexBackend
+    from exporter.backends.plain import PlainBackend
+
+    problem = ipex_problem(environment)
+    if choice == "plain":
+        return PlainBackend(), "as requested"
+    if choice == "ipex":
+        if problem is not None:
+            raise problem
+        return IpexBackend(), "as requested"
+    if problem is not None:
+        return PlainBackend(), f"without IPEX: {problem.found}"
+    return IpexBackend(), f"IPEX {environment.ipex} is installed"

@@ -1,0 +1,94 @@
+"""Intel Extension for PyTorch (IPEX).
+
+In: a module in evaluation mode. Out: the module as `ipex.optimize` prepares it. Refuses what IPEX itself
+refuses. The only importer of intel_extension_for_pytorch; the caller has compared its version with torch's,
+because importing an unfit one ends the process.
+
+IPEX rewrites the TorchScript graph when the loaded artifact is called for the second time, so what it
+fused is read off the executed graph in the verifying process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from exporter.backends.plain import BF16_FLAGS
+from runtime import ops
+from runtime.environment import Environment
+from runtime.errors import BackendError
+from runtime.manifest import Backend, Fusion, Precision, Requirements
+
+# Operator → what it joins. The names are those of `torch.jit.last_executed_optimized_graph()` with IPEX
+# 2.8.0; a suffix such as `_v2` is left out.
+FUSIONS = {
+    "ipex::mha_scores_calc": "attention scores",
+    "ipex::distil_mha_scores_calc": "attention scores",
+    "ipex::bert_flash_mha": "attention",
+    "ipex::matmul_outtrans": "attention product with transposed output",
+    "ipex::split_tensor": "joined query-key-value linear",
+    "ipex::add_layernorm": "add+layer norm",
+    "ipex::add_softmax": "add+softmax",
+    "ipex_prepack::linear_add_run": "linear+add",
+    "ipex_prepack::linear_add_add_run": "linear+add+add",
+    "ipex_prepack::linear_gelu_run": "linear+gelu",
+    "ipex_prepack::linear_relu_run": "linear+relu",
+    "ipex_prepack::linear_silu_run": "linear+silu",
+    "ipex_prepack::linear_tanh_run": "linear+tanh",
+    "ipex_prepack::linear_sigmoid_run": "linear+sigmoid",
+    "ipex_prepack::linear_mul_run": "linear+mul",
+    "ipex_prepack::linear_run": "prepacked linear",
+    "ipex_prepack::mkl_sgemm_run": "prepacked linear",
+    "ipex_prepack::convolution_run": "prepacked convolution",
+}
+
+
+class IpexBackend:
+    """Fused attention, linears and layer norms; the artifact needs the same IPEX at run time."""
+
+    name: Backend = "ipex"
+
+    def requirements(self, precision: Precision, environment: Environment) -> Requirements:
+        """The very IPEX, and its torch: the operators are a library compiled against that release."""
+        flags = BF16_FLAGS if precision == "bf16" else ("avx2",)
+        return Requirements(str(environment.torch), "same-minor", environment.ipex, flags)
+
+    def optimise(self, module: torch.nn.Module, precision: Precision) -> torch.nn.Module:
+        """`ipex.optimize` with its default kernels.
+
+        `auto_kernel_selection` stays off: with it, fp32 `linear(h) + h` is wrong from the second call on,
+        because the sum is accumulated into `h` while it is read.
+
+        Raises:
+            BackendError: if IPEX cannot prepare the module.
+        """
+        # Registering first, through the runtime's room, keeps PyTorch's notices off the screen.
+        ops.register_ipex()
+        import intel_extension_for_pytorch as ipex
+
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        try:
+            optimised: torch.nn.Module = ipex.optimize(module, dtype=dtype, inplace=True, auto_kernel_selection=False)
+        except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError) as error:
+            raise BackendError(f"ipex.optimize failed: {error}", "", "export with --backend plain") from error
+        return optimised
+
+    def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
+        """bf16 traces under CPU autocast; its cache is off because cached casts would become constants."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+    def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
+        """Every operator of IPEX in the graph; one without a name here is listed as `other`."""
+        return tuple(
+            Fusion(FUSIONS.get(_family(name), "other"), name, count)
+            for name, count in sorted(operators.items())
+            if name.startswith("ipex")
+        )
+
+
+def _family(operator: str) -> str:
+    head, _, tail = operator.rpartition("_v")
+    return head if head and tail.isdigit() else operator

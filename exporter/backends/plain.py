@@ -1,0 +1,44 @@
+"""Stock TorchScript.
+
+In: a module. Out: the module, its weights in the asked precision. Refuses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from runtime.environment import Environment
+from runtime.manifest import Backend, Fusion, Precision, Requirements
+
+# The least that oneDNN computes bf16 products with; without it PyTorch takes a slow reference loop.
+BF16_FLAGS = ("avx512bw", "avx512vl", "avx512dq")
+
+
+class PlainBackend:
+    """No package beside torch; loads wherever TorchScript does."""
+
+    name: Backend = "plain"
+
+    def requirements(self, precision: Precision, environment: Environment) -> Requirements:
+        """This torch or a newer one: TorchScript reads older archives."""
+        return Requirements(str(environment.torch), "at-least-minor", None, BF16_FLAGS if precision == "bf16" else ())
+
+    def optimise(self, module: torch.nn.Module, precision: Precision) -> torch.nn.Module:
+        """bf16 converts the weights: measured faster than autocast, which widens around every softmax."""
+        return module.to(torch.bfloat16) if precision == "bf16" else module
+
+    def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
+        """None: the weights carry the precision."""
+        return nullcontext()
+
+    def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
+        """TorchScript's own fusion groups, where it makes any."""
+        return tuple(
+            Fusion("TorchScript fusion group", name, count)
+            for name, count in sorted(operators.items())
+            if name.startswith("prim::") and name.endswith("Group")
+        )

@@ -1,0 +1,169 @@
+"""`export-model`: flags → ExportRequest → export().
+
+In: a command line. Out: one line a stage and a summary, or the report as JSON; an error as one line on standard
+error, exit code 1 (2 for a wrong command line, 130 when interrupted). The only importer of click.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from typing import Any
+
+import click
+
+import runtime
+from exporter.names import SHORT_NAMES
+from exporter.report import Report, StageEvent
+from exporter.request import BACKEND_CHOICES, FORM_CHOICES, MIN_EXAMPLE_SIZE, TASK_CHOICES, ExportRequest
+from runtime.errors import ExportedModelError, RequestError
+
+_SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(runtime.__version__, prog_name="export-model")
+@click.argument("model")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=True), help="The file to write.")
+@click.option(
+    "--task",
+    type=click.Choice(TASK_CHOICES),
+    default="auto",
+    show_default=True,
+    help="What the model is for; auto reads its configuration.",
+)
+@click.option(
+    "--fp32", "precision", flag_value="fp32", default="fp32", help="Weights and arithmetic in fp32 (the default)."
+)
+@click.option(
+    "--bf16",
+    "precision",
+    flag_value="bf16",
+    help="Weights and products in bf16: half the size, faster where the CPU has it.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKEND_CHOICES),
+    default="auto",
+    show_default=True,
+    help="What makes it fast; auto takes IPEX where one that fits torch is installed.",
+)
+@click.option(
+    "--example-inputs",
+    type=click.Choice(FORM_CHOICES),
+    default="auto",
+    show_default=True,
+    help="Form of the traced example; auto takes dict from torch 2.0 on.",
+)
+@click.option("--batch-size", type=_SIZE, default=2, show_default=True, help="Batch of the traced example.")
+@click.option(
+    "--sequence-length", type=_SIZE, help="Length of the traced example.  [default: 128, or the model's longest]"
+)
+@click.option("--revision", help="Branch, tag or commit on the hub.")
+@click.option("--cache-dir", type=click.Path(file_okay=False), help="Where models from the hub are kept.")
+@click.option("--local-files-only", is_flag=True, help="Do not ask the hub; use its cache.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Run Python code that the model brings along, with your rights."
+)
+@click.option(
+    "--allow-pickle", is_flag=True, help="Accept pickled weights: loading them runs whatever code the file holds."
+)
+@click.option(
+    "--allow-new-head",
+    is_flag=True,
+    help="Ship weights that the checkpoint lacks: they are random, the answers meaningless.",
+)
+@click.option(
+    "--random-weights", is_flag=True, help="Seeded random weights instead of trained ones, for benchmarks and trials."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Show other packages' messages, and the traceback of an error.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def main(as_json: bool, verbose: bool, quiet: bool, **options: Any) -> None:
+    """Export MODEL to a TorchScript file that runs without transformers.
+
+    MODEL is a folder, a hub id, or a short name: {names}.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.DEBUG if verbose else logging.WARNING)
+    logging.getLogger("exporter").setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
+    # Ended from outside, an export cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    observe = _Lines(silent=quiet or as_json)
+    try:
+        request = ExportRequest(**options)
+        # Imported here: torch and transformers take seconds that --help and usage errors need not wait for.
+        from exporter.pipeline import export
+
+        report = export(request, observe)
+    except RequestError as error:
+        observe.clear()
+        raise click.UsageError(str(error)) from error
+    except ExportedModelError as error:
+        observe.clear()
+        if verbose:
+            raise
+        click.echo(f"export-model: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        observe.clear()
+        click.echo("export-model: interrupted; nothing was written", err=True)
+        sys.exit(130)
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=1))
+    elif not quiet:
+        click.echo("\n".join(_summary(report)))
+
+
+if main.help:
+    main.help = main.help.format(names=", ".join(SHORT_NAMES))
+
+
+class _Lines:
+    """A line a stage; on a terminal the running stage is shown, and replaced when it ends."""
+
+    def __init__(self, silent: bool) -> None:
+        self._silent = silent
+        self._live = sys.stderr.isatty() and not silent
+
+    def __call__(self, event: StageEvent) -> None:
+        if self._silent:
+            return
+        if event.seconds is None:
+            if self._live:
+                click.echo(f"\r{event.name:<10}   …", nl=False, err=True)
+            return
+        self.clear()
+        click.echo(f"{event.name:<10} {event.seconds:5.1f} s  {event.detail}")
+
+    def clear(self) -> None:
+        """Take the running stage's line away."""
+        if self._live:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _summary(report: Report) -> list[str]:
+    manifest = report.manifest
+    lines = [
+        f"{report.output}: {report.size / 1e6:.1f} MB, {manifest.task}, {manifest.precision}, {manifest.backend}, "
+        f"{sum(stage.seconds or 0 for stage in report.stages):.1f} s",
+        f"sha256 {report.sha256}",
+    ]
+    if manifest.fusions:
+        lines.append("fused: " + ", ".join(f"{fusion.count} {fusion.kind}" for fusion in manifest.fusions))
+    lines.append(
+        f"tolerance: max error {manifest.tolerance.max_error:g}, rms {manifest.tolerance.rms_error:g}, "
+        "relative to eager fp32 of the original model"
+    )
+    return lines
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Report: what an export did.
+
+In: values of the pipeline. Out: a frozen value that turns into JSON. Refuses nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from runtime.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """A stage began (`seconds` None) or ended, with a line that says what it did."""
+
+    name: str
+    seconds: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One finished export.
+
+    `sha256` is the whole file's, `size` in bytes, `stages` the events with their seconds, `example_inputs`
+    the form that was traced, `choices` and `warnings` what was decided and what the tracer remarked.
+    """
+
+    output: str
+    size: int
+    sha256: str
+    example_inputs: str
+    stages: tuple[StageEvent, ...]
+    choices: tuple[str, ...]
+    warnings: tuple[str, ...]
+    manifest: Manifest
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+Observer = Callable[[StageEvent], None]
+
+
+@dataclass
+class StageClock:
+    """Times the stages and tells an observer of each."""
+
+    observe: Observer
+    events: list[StageEvent] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[list[str]]:
+        """Run one stage; lines appended to the value become its detail."""
+        self.observe(StageEvent(name))
+        start, lines = perf_counter(), list[str]()
+        yield lines
+        event = StageEvent(name, perf_counter() - start, "; ".join(lines))
+        self.events.append(event)
+        self.observe(event)

@@ -1,0 +1,93 @@
+"""ExportRequest: what the user asked for, validated.
+
+In: plain values, the same names as the flags of `export-model`. Out: a frozen value. Refuses values that
+are not allowed and combinations that contradict each other. The allowed values stand here, once, for the
+flags and for the library.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from exporter.tasks import TASKS
+from runtime.errors import RequestError
+from runtime.manifest import Precision
+
+BackendChoice = Literal["auto", "ipex", "plain"]
+ExampleForm = Literal["auto", "dict", "tuple"]
+
+TASK_CHOICES: tuple[str, ...] = ("auto", *TASKS)
+BACKEND_CHOICES: tuple[str, ...] = get_args(BackendChoice)
+FORM_CHOICES: tuple[str, ...] = get_args(ExampleForm)
+PRECISION_CHOICES: tuple[str, ...] = get_args(Precision)
+
+# A size of 1 in the example lets a trace, or IPEX's fusion, keep broadcasting decisions that fail at
+# other sizes; see docs/decisions.md.
+MIN_EXAMPLE_SIZE = 2
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """One export.
+
+    Args:
+        model: a local folder, a hub id, or a short name of `exporter.names`.
+        output: the file to write.
+        task: a name of `exporter.tasks.TASKS`, or `auto`: what the configuration says.
+        precision: `fp32` or `bf16`.
+        backend: `ipex`, `plain`, or `auto`: IPEX where one that fits torch is installed.
+        example_inputs: `dict`, `tuple`, or `auto`: dict from torch 2.0 on, else tuple.
+        batch_size, sequence_length: of the example that is traced, 2 or more; None chooses the length.
+        revision, cache_dir, local_files_only, trust_remote_code: as transformers has them.
+        random_weights: seeded random weights instead of trained ones; `seed` is theirs.
+        allow_pickle: accept pickled weights; unpickling runs whatever code the file holds.
+        allow_new_head: accept weights that the checkpoint lacks; they are random.
+        force: replace an existing output.
+
+    Raises:
+        RequestError: a value that is not allowed.
+    """
+
+    model: str
+    output: str | os.PathLike[str]
+    task: str = "auto"
+    precision: Precision = "fp32"
+    backend: BackendChoice = "auto"
+    example_inputs: ExampleForm = "auto"
+    batch_size: int = 2
+    sequence_length: int | None = None
+    revision: str | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+    random_weights: bool = False
+    seed: int = 0
+    allow_pickle: bool = False
+    allow_new_head: bool = False
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("task", self.task, TASK_CHOICES),
+            ("precision", self.precision, PRECISION_CHOICES),
+            ("backend", self.backend, BACKEND_CHOICES),
+            ("example_inputs", self.example_inputs, FORM_CHOICES),
+        ):
+            if value not in choices:
+                raise RequestError(f"{name} is {value!r}", f"one of {', '.join(choices)}")
+        for name, size in (("batch_size", self.batch_size), ("sequence_length", self.sequence_length)):
+            if size is not None and size < MIN_EXAMPLE_SIZE:
+                raise RequestError(
+                    f"{name} is {size}", f"{MIN_EXAMPLE_SIZE} or more: a size of 1 is kept by the trace in wrong ways"
+                )
+        if not self.model:
+            raise RequestError("model is empty", "a folder, a hub id or a short name")
+        if not Path(self.output).name:
+            raise RequestError(f"output is {os.fspath(self.output)!r}", "the name of a file")
+        if self.random_weights and self.allow_pickle:
+            raise RequestError(
+                "random_weights and allow_pickle are both set", "one of them: random weights come from no file"
+            )

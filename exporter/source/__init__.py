@@ -1,0 +1,112 @@
+"""Load what is to be exported: configuration, weights, tokenizer, sentence head.
+
+In: an ExportRequest. Out: a `Source`. Refuses, with a named error, whatever is missing, untrusted or untrained
+(see the modules of this room). The only room that imports transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoConfig
+
+from exporter.request import ExportRequest
+from exporter.source.hub import Location, locate, read_json, translated
+from exporter.source.positions import longest_sequence
+from exporter.source.sentence import SentenceHead, read_sentence_head
+from exporter.source.task import choose_task
+from exporter.source.tokenizer import TokenizerPart, load_tokenizer
+from exporter.source.weights import digest, load_model
+from exporter.tasks import Task
+from runtime.errors import CheckpointError
+from runtime.manifest import Activation, ModelInfo
+
+__all__ = ["SentenceHead", "Source", "TokenizerPart", "load_source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model: fp32, in evaluation mode, with all that the stages behind need to know of it."""
+
+    model: Any
+    config: Any
+    info: ModelInfo
+    task: Task
+    task_reason: str
+    tokenizer: TokenizerPart
+    sentence_head: SentenceHead | None
+    labels: tuple[str, ...]
+    activation: Activation
+    longest_sequence: int | None
+
+    @property
+    def summary(self) -> str:
+        """What was loaded, for people."""
+        weights = "random weights" if self.info.random_weights else f"weights {self.info.weights_sha256[:12]}"
+        return f"{self.info.architecture} from {self.info.id}, {self.info.parameters / 1e6:.1f} M parameters, {weights}"
+
+
+def load_source(request: ExportRequest) -> Source:
+    """Load the model.
+
+    Raises:
+        ExportError: one of its branches.
+    """
+    location = locate(request)
+    config = _load_config(location, request)
+    modules = None if request.random_weights and location.folder is None else read_json(location, "modules.json")
+    task, reason = choose_task(config, request.task, modules)
+    model = load_model(location, config, task, request)
+    longest = longest_sequence(model)
+    labels = _labels(model.config) if task.labels else ()
+    return Source(
+        model=model,
+        config=model.config,
+        info=ModelInfo(
+            id=location.id,
+            revision=getattr(config, "_commit_hash", None),
+            type=config.model_type,
+            architecture=type(model).__name__,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            weights_sha256=digest(model),
+            random_weights=request.random_weights,
+        ),
+        task=task,
+        task_reason=reason,
+        tokenizer=load_tokenizer(location, request, longest, task.pooled),
+        sentence_head=read_sentence_head(location, modules) if task.pooled else None,
+        labels=labels,
+        activation=_activation(model.config, labels) if task.name == "text-classification" else "none",
+        longest_sequence=longest,
+    )
+
+
+def _load_config(location: Location, request: ExportRequest) -> Any:
+    if location.short is not None and request.random_weights:
+        short = location.short
+        config: Any = AutoConfig.for_model(short.model_type, **short.config)
+        config.architectures = [short.architecture]
+        return config
+    if location.folder is not None and not (location.folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{location.folder} has no config.json", "a model folder as transformers saves it", "check the path"
+        )
+    with translated(location):
+        config = AutoConfig.from_pretrained(
+            location.reference, trust_remote_code=request.trust_remote_code, **location.options
+        )
+    return config  # noqa: RET504 (returned outside, so that errors of the block above are translated)
+
+
+def _labels(config: Any) -> tuple[str, ...]:
+    return tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+
+
+def _activation(config: Any, labels: tuple[str, ...]) -> Activation:
+    """As transformers' pipelines choose: the problem type first, then the number of labels."""
+    if config.problem_type == "regression":
+        return "none"
+    if config.problem_type == "multi_label_classification" or len(labels) == 1:
+        return "sigmoid"
+    return "softmax"

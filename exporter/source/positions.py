@@ -1,0 +1,27 @@
+"""How long a sequence a model admits.
+
+In: a loaded model. Out: a number of tokens, or None where nothing limits it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def longest_sequence(model: Any) -> int | None:
+    """The number of positions that the model can tell apart.
+
+    `max_position_embeddings` counts the rows of the position table. Models of the RoBERTa kind start
+    counting behind their padding id; their table is built with that `padding_idx`, and so many rows,
+    and one more, cannot be used.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:  # 0 or -1: relative positions only (DeBERTa, T5)
+        return None
+    for name, module in model.named_modules():
+        table = name.rsplit(".", 1)[-1] in ("position_embeddings", "embed_positions")
+        if table and isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+            return int(module.num_embeddings - module.padding_idx - 1)
+    return limit

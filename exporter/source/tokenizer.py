@@ -1,0 +1,75 @@
+"""Take the model's tokenizer along, in the form that the `tokenizers` package reads.
+
+In: location, configuration, the longest length. Out: the content of `tokenizer.json` with a `TextInfo`, or
+the reason why there is none. Refuses nothing: a model without a tokenizer takes tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from exporter.request import ExportRequest
+from exporter.source.hub import Location, read_json, translated
+from runtime.errors import ExportedModelError
+from runtime.manifest import TextInfo
+
+# Files of which at least one is there when a model has a tokenizer.
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+
+
+@dataclass(frozen=True)
+class TokenizerPart:
+    """The tokenizer and how to use it, or (`content` None) why there is none.
+
+    `special_ids` are ids with a meaning of their own; examples avoid them.
+    """
+
+    content: bytes | None
+    info: TextInfo | None
+    special_ids: tuple[int, ...]
+    note: str
+
+
+def load_tokenizer(location: Location, request: ExportRequest, longest: int | None, pooled: bool) -> TokenizerPart:
+    """Load it. `longest` is what the model's positions admit; `pooled`: a sentence-transformers folder."""
+    if request.random_weights and location.folder is None:
+        return TokenizerPart(None, None, (), "no tokenizer (random weights)")
+    if location.folder is not None and not any((location.folder / name).is_file() for name in _FILES):
+        return TokenizerPart(None, None, (), "no tokenizer in the folder")
+    try:
+        with translated(location):
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                location.reference, trust_remote_code=request.trust_remote_code, **location.options
+            )
+    except (ExportedModelError, TypeError, KeyError, AttributeError) as error:
+        return TokenizerPart(None, None, (), f"no tokenizer ({error})")
+    if not getattr(tokenizer, "is_fast", False):
+        return TokenizerPart(None, None, (), f"no tokenizer ({type(tokenizer).__name__} has no tokenizer.json form)")
+    lengths = [tokenizer.model_max_length, longest]
+    if pooled:
+        lengths.append((read_json(location, "sentence_bert_config.json") or {}).get("max_seq_length"))
+    # Tokenizers without a length of their own carry a number of thirty digits.
+    known = [length for length in lengths if length is not None and length < 10**9]
+    # A tokenizer without a padding token (decoders): any id does, since the mask hides it.
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    info = TextInfo(
+        max_length=min(known) if known else 512,
+        pad_id=pad_id,
+        pad_token=str(tokenizer.convert_ids_to_tokens(pad_id)),
+        pad_type_id=getattr(tokenizer, "pad_token_type_id", 0),
+        padding_side=tokenizer.padding_side,
+    )
+    content = tokenizer.backend_tokenizer.to_str().encode()
+    return TokenizerPart(
+        content, info, tuple(tokenizer.all_special_ids), f"tokenizer, at most {info.max_length} tokens"
+    )

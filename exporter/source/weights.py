@@ -1,0 +1,102 @@
+"""Load the weights: from safetensors, or seeded random ones.
+
+In: location, configuration, task, request. Out: a model in fp32 and evaluation mode, with the digest of its
+weights. Refuses pickles and missing weights unless the request allows them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+import transformers
+
+from exporter.request import ExportRequest
+from exporter.source.hub import Location, translated
+from exporter.source.task import tasks_of_checkpoint
+from exporter.tasks import Task
+from runtime.environment import minor
+from runtime.errors import CheckpointError, NewHeadError, PickledWeightsError
+
+# The argument that fixes the dtype: renamed in transformers 4.56, where the default became the file's own.
+_DTYPE = "dtype" if minor(transformers.__version__) >= (4, 56) else "torch_dtype"
+
+
+def load_model(location: Location, config: Any, task: Task, request: ExportRequest) -> Any:
+    """The model, fp32, in evaluation mode, attention written out ("eager": the form that IPEX fuses).
+
+    Raises:
+        CheckpointError, PickledWeightsError, NewHeadError
+    """
+    auto = getattr(transformers, task.auto_class)
+    common = {"attn_implementation": "eager", "trust_remote_code": request.trust_remote_code, _DTYPE: torch.float32}
+    if request.random_weights:
+        torch.manual_seed(request.seed)
+        with translated(location):
+            return auto.from_config(config, **common).eval()
+    _check_weight_files(location, request)
+    common |= {"config": config, "output_loading_info": True, "use_safetensors": None if request.allow_pickle else True}
+    # A sentence head pools the token vectors itself; the model's own pooler would be dead weight.
+    attempts: list[dict[str, Any]] = (
+        [{"add_pooling_layer": False}, {}] if task.pooled else [{}, {"add_pooling_layer": False}]
+    )
+    missing: list[str] = []
+    for extra in attempts:
+        try:
+            with translated(location):
+                model, loading = auto.from_pretrained(location.reference, **location.options, **common, **extra)
+        except TypeError as error:
+            if extra and "add_pooling_layer" in str(error):
+                continue  # this architecture has no pooler to leave out
+            raise
+        now_missing = sorted(loading["missing_keys"])
+        if not now_missing:
+            return model.eval()
+        missing = missing or now_missing
+        # Checkpoints of other heads lack the pooler, which feature extraction can do without.
+        if task.auto_class != "AutoModel" or not all(name.startswith("pooler.") for name in now_missing):
+            break
+    if not request.allow_new_head:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise NewHeadError(
+            f"the checkpoint of {location.id} lacks {shown}, which {task.name} needs",
+            f"a checkpoint trained for it; this one has {', '.join(tasks_of_checkpoint(config))}",
+            "choose one of these as --task, or give --allow-new-head to ship untrained weights",
+        )
+    torch.manual_seed(request.seed)
+    with translated(location):
+        model, _ = auto.from_pretrained(location.reference, **location.options, **common)
+    return model.eval()
+
+
+def digest(model: torch.nn.Module) -> str:
+    """Hexadecimal SHA-256 over name, dtype, shape and bytes of every tensor of the state dict, by name."""
+    result = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        result.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        result.update(
+            memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy()) if tensor.numel() else b""
+        )
+    return result.hexdigest()
+
+
+def _check_weight_files(location: Location, request: ExportRequest) -> None:
+    """Say plainly, before transformers does at length, that a folder has no weights or only pickled ones."""
+    if location.folder is None:
+        return
+    if any(location.folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in location.folder.glob("*.bin") if path.name.startswith("pytorch_model"))
+    if not pickles:
+        raise CheckpointError(
+            f"{location.folder} holds no weights",
+            "model.safetensors",
+            "copy the weights there, or give --random-weights for a trial",
+        )
+    if not request.allow_pickle:
+        raise PickledWeightsError(
+            f"{location.folder} holds its weights only as a pickle ({pickles[0]})",
+            "model.safetensors",
+            "convert them, or give --allow-pickle if you trust the file: unpickling runs the code it holds",
+        )

@@ -1,0 +1,97 @@
+"""Tasks, as pure data: which class to load, what comes out, how exact it has to be.
+
+In: nothing. Out: `TASKS`, `TOLERANCES`. To add a task, add a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.manifest import Precision, Tolerance
+
+
+@dataclass(frozen=True)
+class Output:
+    """A field of the model's output and the names of its axes; `batch` and `sequence` are dynamic.
+
+    An optional field is left out of the artifact where the model does not give it.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    `auto_class` is the class of transformers that loads it; `mapping` is the name of the table in
+    `transformers.models.auto.modeling_auto` that lists each model type's class for it. `pooled` says
+    that a sentence-transformers head stands behind the model. `labels` says that the outputs are classes.
+    """
+
+    name: str
+    auto_class: str
+    mapping: str
+    outputs: tuple[Output, ...]
+    labels: bool = False
+    pooled: bool = False
+
+
+_TASKS = (
+    Task(
+        "feature-extraction",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (
+            Output("last_hidden_state", ("batch", "sequence", "hidden")),
+            Output("pooler_output", ("batch", "hidden"), optional=True),
+        ),
+    ),
+    Task(
+        "sentence-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("sentence_embedding", ("batch", "embedding")),),
+        pooled=True,
+    ),
+    Task(
+        "fill-mask",
+        "AutoModelForMaskedLM",
+        "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+        (Output("logits", ("batch", "sequence", "vocabulary")),),
+    ),
+    Task(
+        "text-classification",
+        "AutoModelForSequenceClassification",
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label")),),
+        labels=True,
+    ),
+    Task(
+        "token-classification",
+        "AutoModelForTokenClassification",
+        "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "sequence", "label")),),
+        labels=True,
+    ),
+    Task(
+        "question-answering",
+        "AutoModelForQuestionAnswering",
+        "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+        (Output("start_logits", ("batch", "sequence")), Output("end_logits", ("batch", "sequence"))),
+    ),
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+
+# Bounds on the relative errors that `runtime.check` defines, against eager fp32 of the original model.
+TOLERANCES: dict[Precision, Tolerance] = {
+    # Only the order of additions differs: errors of 1e-6 were measured over 12 layers; a hundredfold
+    # leaves room for deeper models and other kernels, and lies far below any wrong answer.
+    "fp32": Tolerance(max_error=1e-4, rms_error=5e-5),
+    # bf16 keeps 8 bits: each rounding errs by up to 2**-9 of a number, and a layer rounds some ten
+    # times. See docs/decisions.md for the errors measured and the wrong answers it has to catch.
+    "bf16": Tolerance(max_error=0.08, rms_error=0.04),
+}

@@ -1,0 +1,85 @@
+"""Trace a module, with example inputs as a dict or as a tuple: the one switch on PyTorch's version.
+
+In: an adapter, ExampleInputs, the form asked for, the context to trace in. Out: a frozen ScriptModule and the form
+used. Refuses (TraceError) a module that no allowed form can trace.
+
+`example_kwarg_inputs` came with torch 2.0. A dict names its inputs, so their order cannot be mistaken; a
+tuple goes by the order of the forward parameters.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.jit._trace import TracerWarning
+
+from exporter.inputs import ExampleInputs
+from runtime.environment import minor
+from runtime.errors import TraceError
+
+logger = logging.getLogger("exporter")
+
+DICT_SINCE = (2, 0)
+# What a model's code or the tracer raises for inputs it cannot follow; anything else is a defect.
+_FAILURES = (TypeError, RuntimeError, ValueError, NameError, IndexError)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The frozen module, the form that worked, and the tracer's warnings as text."""
+
+    module: torch.jit.ScriptModule
+    form: str
+    warnings: tuple[str, ...]
+
+
+def forms(choice: str, torch_version: str) -> tuple[str, ...]:
+    """The forms to try, in order. An explicit choice stands alone: it never falls back."""
+    if choice != "auto":
+        return (choice,)
+    return ("dict", "tuple") if minor(torch_version) >= DICT_SINCE else ("tuple",)
+
+
+def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context: AbstractContextManager[Any]) -> Traced:
+    """Trace and freeze.
+
+    Raises:
+        TraceError: naming the form tried, the reason and what to try.
+    """
+    tried = []
+    for form in forms(choice, torch.__version__):
+        try:
+            traced, notes = _trace(module, example, form, context)
+        except _FAILURES as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            tried.append(f"{form} example inputs ({reason})")
+            logger.warning("tracing with %s example inputs failed: %s", form, reason)
+            continue
+        return Traced(torch.jit.freeze(traced), form, notes)
+    other = "" if choice == "auto" else f"--example-inputs {'tuple' if choice == 'dict' else 'dict'}, "
+    raise TraceError(
+        f"stage trace: could not trace with {', nor with '.join(tried)}",
+        "a model whose forward pass torch.jit.trace can follow",
+        f"try {other}--backend plain, or another --sequence-length",
+    )
+
+
+def _trace(
+    module: torch.nn.Module, example: ExampleInputs, form: str, context: AbstractContextManager[Any]
+) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
+    inputs: dict[str, Any]
+    inputs = {"example_kwarg_inputs": example.as_dict()} if form == "dict" else {"example_inputs": example.as_tuple()}
+    with torch.no_grad(), context, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TracerWarning)
+        # The trace is compared elsewhere: on the written file, in a new process, at several shapes.
+        traced = torch.jit.trace(module, check_trace=False, **inputs)
+    arguments = [argument.name for argument in traced._c._get_method("forward").schema.arguments[1:]]
+    if arguments != list(example.tensors):
+        # A dict is traced in the order of the forward parameters; the manifest promises the plan's.
+        raise ValueError(f"the traced inputs are {arguments}, not {list(example.tensors)}")
+    return traced, tuple(str(item.message) for item in caught if issubclass(item.category, TracerWarning))

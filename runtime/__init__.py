@@ -1,0 +1,53 @@
+"""Load and run exported transformer models, without transformers.
+
+    import runtime
+
+    session = runtime.load("model.pt")
+    outputs = session(input_ids=ids, attention_mask=mask)
+
+Needs torch and safetensors. `read_manifest` and the errors need neither: what pulls in torch is imported
+at its first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runtime.artifact import read_manifest
+from runtime.errors import (
+    ArtifactError,
+    CheckFailedError,
+    ExportedModelError,
+    ExportError,
+    InputError,
+    RequirementError,
+)
+from runtime.manifest import Manifest
+
+if TYPE_CHECKING:
+    from runtime.session import Session, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArtifactError",
+    "CheckFailedError",
+    "ExportError",
+    "ExportedModelError",
+    "InputError",
+    "Manifest",
+    "RequirementError",
+    "Session",
+    "load",
+    "read_manifest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy (PEP 562): the session module imports torch, which takes a second that reading a manifest
+    # does not need.
+    if name in ("Session", "load"):
+        from runtime import session
+
+        return getattr(session, name)
+    raise AttributeError(f"module 'runtime' has no attribute {name!r}")

@@ -1,0 +1,159 @@
+"""Compare a session's answers with stored ones.
+
+In: a session and cases. Out: a `Parity` for each output of each case, the worst of several calls. Refuses
+(CheckFailedError) an artifact that writes to its caller's tensors.
+
+Run as a program in a fresh process, it checks a draft for the exporter: `main` below.
+
+Errors, for an output `y` and the expected `r` (eager fp32 of the original model):
+- `max_abs_error` = max|y - r|, in the output's own units;
+- `max_error` = max|y - r| / max|r|, which the tolerance's `max_error` bounds;
+- `rms_error` = rms(y - r) / rms(r), which the tolerance's `rms_error` bounds.
+Relative to the whole output and not to each number: a logit near zero may be off by more than itself
+without any answer changing. A number that is not finite where the expected one is counts as infinite error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runtime import artifact, manifest
+from runtime.errors import CheckFailedError, ExportedModelError, ManifestDamagedError
+from runtime.golden import Case, parse_cases
+from runtime.manifest import GOLDEN_FILE, Tolerance
+from runtime.session import Session, open_module
+
+# TorchScript profiles in the first call and runs the optimised graph from the second on; the third call
+# is the first that nothing prepares.
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The worst error of `calls` calls of one case, for one output. See the module's docstring."""
+
+    case: str
+    output: str
+    calls: int
+    max_abs_error: float
+    max_error: float
+    rms_error: float
+
+    def within(self, tolerance: Tolerance) -> bool:
+        """Whether both relative errors are inside the tolerance."""
+        return self.max_error <= tolerance.max_error and self.rms_error <= tolerance.rms_error
+
+
+def run_cases(session: Session, cases: Sequence[Case], rounds: int = ROUNDS) -> list[Parity]:
+    """Call every case once a round, in the order given, and compare each answer.
+
+    Raises:
+        CheckFailedError: if an input changed during a call, or an answer has another shape.
+        InputError: if a case does not fit the manifest.
+    """
+    worst: dict[tuple[str, str], Parity] = {}
+    for number in range(rounds):
+        for case in cases:
+            before = {name: tensor.clone() for name, tensor in case.inputs.items()}
+            answers = session(**case.inputs)
+            for name, tensor in before.items():
+                if not torch.equal(tensor, case.inputs[name]):
+                    raise CheckFailedError(
+                        f"call {number + 1} of case {case.name} wrote to its caller's input {name!r}",
+                        "inputs left as they were",
+                    )
+            for name, expected in case.outputs.items():
+                parity = _compare(case.name, name, number + 1, answers.get(name), expected)
+                known = worst.setdefault((case.name, name), parity)
+                worst[case.name, name] = _worse(known, parity)
+    return list(worst.values())
+
+
+def check_golden(path: artifact.PathLike, session: Session) -> list[Parity]:
+    """Run the cases stored in the artifact.
+
+    Raises:
+        ManifestDamagedError: if it holds none, or they cannot be read.
+        CheckFailedError: as for `run_cases`.
+    """
+    data = artifact.read_part(path, GOLDEN_FILE)
+    cases = parse_cases(data) if data is not None else []
+    if not cases:
+        raise ManifestDamagedError(
+            f"the artifact holds no {GOLDEN_FILE}", "a few cases to check", "export the model again"
+        )
+    return run_cases(session, cases)
+
+
+def executed_operators() -> dict[str, int]:
+    """How often each operator stands in the graph that this thread ran last, after optimisation."""
+    counts: Counter[str] = Counter()
+    blocks: list[Any] = [torch._C._last_executed_optimized_graph()]
+    while blocks:
+        for node in blocks.pop().nodes():
+            counts[node.kind()] += 1
+            blocks.extend(node.blocks())
+            if node.hasAttribute("Subgraph"):
+                blocks.append(node.g("Subgraph"))
+    return dict(counts)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check a draft: `--draft FILE --manifest JSON --cases SAFETENSORS --report JSON`.
+
+    The draft has no manifest yet, so it comes as a file of its own. The report holds `parities`,
+    `operators`, or `error`, one line that says what went wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.check", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    for option in ("--draft", "--manifest", "--cases", "--report"):
+        parser.add_argument(option, type=Path, required=True)
+    options = parser.parse_args(argv)
+    try:
+        session = open_module(options.draft, manifest.from_json(options.manifest.read_bytes()))
+        parities = run_cases(session, parse_cases(options.cases.read_bytes()))
+        report = {"parities": [dataclasses.asdict(parity) for parity in parities], "operators": executed_operators()}
+    # RuntimeError is what TorchScript raises when the module fails at a shape.
+    except (ExportedModelError, RuntimeError) as error:
+        report = {"error": " ".join(str(error).split())[-600:]}
+    options.report.write_text(json.dumps(report))
+    return 0
+
+
+def _compare(case: str, output: str, calls: int, answer: torch.Tensor | None, expected: torch.Tensor) -> Parity:
+    if answer is None or answer.shape != expected.shape:
+        found = "no such output" if answer is None else f"shape {list(answer.shape)}"
+        raise CheckFailedError(f"output {output!r} of case {case}: {found}", f"shape {list(expected.shape)}")
+    answer, expected = answer.double(), expected.double()
+    # Equal infinities (masked logits) are no difference; their difference would be NaN.
+    difference = torch.where(answer == expected, torch.zeros_like(expected), (answer - expected).abs())
+    difference = torch.nan_to_num(difference, nan=math.inf, posinf=math.inf)
+    finite = expected[expected.isfinite()].abs()
+    # An output of zeros has no scale of its own: the error itself then counts.
+    scale = float(finite.max()) if finite.numel() and float(finite.max()) > 0 else 1.0
+    rms_scale = float(finite.square().mean().sqrt()) if finite.numel() and float(finite.max()) > 0 else 1.0
+    largest = float(difference.max())
+    rms = float(difference.square().mean().sqrt())
+    return Parity(case, output, calls, largest, largest / scale, rms / rms_scale)
+
+
+def _worse(a: Parity, b: Parity) -> Parity:
+    return Parity(
+        a.case,
+        a.output,
+        max(a.calls, b.calls),
+        max(a.max_abs_error, b.max_abs_error),
+        max(a.max_error, b.max_error),
+        max(a.rms_error, b.rms_error),
+    )

@@ -1,0 +1,186 @@
+"""`run-model`: look at an artifact, check it on this machine, run it.
+
+In: a command line. Out: text or JSON on standard output; errors as one line on standard error, exit code 1
+(2 for a wrong command line). Uses argparse: a worker needs no click.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from runtime import __version__, artifact
+from runtime.errors import ExportedModelError, InputNameError
+from runtime.manifest import Axis, Manifest, TensorSpec
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except ExportedModelError as error:
+        if options.verbose:
+            raise
+        print(f"run-model: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("run-model: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has closed the pipe; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run-model", description="Inspect, check and run a model that export-model wrote."
+    )
+    parser.add_argument("--version", action="version", version=f"run-model {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("file", metavar="FILE", help="the artifact")
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(run=run)
+        return sub
+
+    def threads(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--threads", type=_positive, metavar="N", help="torch threads (default: torch's own choice)")
+
+    command("inspect", _inspect, "Print what the artifact says of itself; loads no torch.")
+    check = command("check", _check, "Run the stored golden cases on this machine; exit code 1 if an answer is off.")
+    threads(check)
+    predict = command("predict", _predict, "Run the model on text or tensors and print one JSON object a row.")
+    threads(predict)
+    source = predict.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", action="append", metavar="TEXT", help="a text; may be given several times")
+    source.add_argument("--inputs", metavar="FILE", help="tensors by name: .json, .safetensors or .npz")
+    predict.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model admits")
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    manifest = artifact.read_manifest(options.file)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(manifest), indent=1))
+    else:
+        print("\n".join(_describe(options.file, manifest)))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from runtime.check import check_golden
+    from runtime.session import load
+
+    session = load(options.file, threads=options.threads)
+    tolerance = session.manifest.tolerance
+    parities = check_golden(options.file, session)
+    passed = all(parity.within(tolerance) for parity in parities)
+    if options.json:
+        rows = [dataclasses.asdict(parity) | {"within": parity.within(tolerance)} for parity in parities]
+        print(json.dumps({"passed": passed, "tolerance": dataclasses.asdict(tolerance), "cases": rows}, indent=1))
+        return 0 if passed else 1
+    print(f"{'case':<20} {'output':<20} {'max error':>10} {'rms error':>10} {'calls':>6}")
+    for parity in parities:
+        verdict = "" if parity.within(tolerance) else "  OFF"
+        print(
+            f"{parity.case:<20} {parity.output:<20} {parity.max_error:>10.2e} {parity.rms_error:>10.2e}"
+            f" {parity.calls:>6}{verdict}"
+        )
+    print(f"tolerance: max error {tolerance.max_error:g}, rms error {tolerance.rms_error:g}, relative to eager fp32")
+    print("passed" if passed else "FAILED: the answers on this machine differ from the model's")
+    return 0 if passed else 1
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from runtime.answers import rows
+    from runtime.inputfile import read_inputs
+    from runtime.session import load
+
+    if options.text is not None and artifact.read_manifest(options.file).text is None:
+        raise InputNameError(f"{options.file} holds no tokenizer", "one, to take --text", "give --inputs")
+    session = load(options.file, threads=options.threads)
+    if options.text is not None:
+        inputs: dict[str, Any] = session.text.encode(options.text, truncate=options.truncate)
+    else:
+        inputs = read_inputs(options.inputs, session.manifest.inputs)
+    for i, row in enumerate(rows(session.manifest, session(**inputs))):
+        print(json.dumps(({"text": options.text[i]} if options.text else {}) | row))
+    return 0
+
+
+def _describe(path: str, manifest: Manifest) -> list[str]:
+    model, requires = manifest.model, manifest.requires
+    weights = "seeded random weights" if model.random_weights else f"weights sha256 {model.weights_sha256[:16]}…"
+    torch_rule = "exactly this minor release" if requires.torch_rule == "same-minor" else "or newer"
+    needs = [f"torch {requires.torch} ({torch_rule})"]
+    needs += [f"intel-extension-for-pytorch {requires.ipex}"] if requires.ipex else []
+    needs += [f"processor with {', '.join(requires.cpu_flags)}"] if requires.cpu_flags else []
+    lines = [
+        f"{path}: {manifest.task}, {manifest.precision}, {manifest.backend} backend, format {manifest.format_version}",
+        f"model     {model.id}, {model.architecture}, {model.parameters / 1e6:.1f} M parameters, {weights}",
+        f"needs     {'; '.join(needs)}",
+    ]
+    lines += _table("inputs", [_describe_tensor(spec) for spec in manifest.inputs])
+    lines += _table("outputs", [_describe_tensor(spec) for spec in manifest.outputs])
+    if manifest.labels:
+        shown = ", ".join(manifest.labels[:8]) + (f", … ({len(manifest.labels)})" if len(manifest.labels) > 8 else "")
+        lines.append(f"labels    {shown}")
+    if manifest.text:
+        lines.append(f"text      tokenizer inside, at most {manifest.text.max_length} tokens")
+    fusions = [f"{fusion.count:>3} x {fusion.kind} ({fusion.operator})" for fusion in manifest.fusions]
+    lines += _table("fusions", fusions or ["none"])
+    points = [
+        f"{_shape(point.shape)}{' padded' if point.padded else '':<7} {point.output}: max {point.max_error:.2e}, "
+        f"rms {point.rms_error:.2e}, absolute {point.max_abs_error:.2e}"
+        for point in manifest.verified
+    ]
+    lines += _table("verified", points)
+    tolerance = manifest.tolerance
+    lines.append(
+        f"tolerance max {tolerance.max_error:g}, rms {tolerance.rms_error:g}, relative to eager fp32 of the original"
+    )
+    warmups = ", ".join(_shape(shape) for shape in manifest.execution.warmup_shapes)
+    lines.append(f"warm-up   {manifest.execution.warmup_calls} calls at {warmups}")
+    return lines
+
+
+def _describe_tensor(spec: TensorSpec) -> str:
+    text = f"{spec.name}: {spec.dtype} [{', '.join(map(_describe_axis, spec.axes))}]"
+    if spec.values:
+        text += f", values {spec.values.minimum} to {spec.values.maximum}"
+    return text + (f", {spec.fill} if left out" if spec.fill is not None else "")
+
+
+def _describe_axis(axis: Axis) -> str:
+    if axis.maximum == axis.minimum:
+        return f"{axis.name}={axis.minimum}"
+    return f"{axis.name} {axis.minimum}..{axis.maximum}" if axis.maximum else f"{axis.name} {axis.minimum}.."
+
+
+def _shape(shape: dict[str, int]) -> str:
+    return "x".join(str(size) for size in shape.values())
+
+
+def _table(title: str, rows: Sequence[str]) -> list[str]:
+    return [f"{title if i == 0 else '':<9} {row}" for i, row in enumerate(rows)]
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a whole number from 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

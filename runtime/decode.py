@@ -1,0 +1,79 @@
+"""Turn parsed JSON into frozen dataclasses, refusing what does not fit.
+
+In: a value from `json.loads` and a dataclass type built of str, int, float, bool, tuples, string-keyed
+dicts, optionals and further dataclasses. Out: an instance. Refuses a missing field, a wrong type and an
+unlisted literal, naming the place (`inputs[0].dtype`). Fields that the type does not know are ignored: a
+later writer of the same format version may add some.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class DecodeError(ValueError):
+    """The value does not fit the type. The message names the place, what was found and expected."""
+
+
+def decode(cls: type[T], value: Any, place: str = "") -> T:
+    """Build `cls` from `value`; `place` is the path put in front of error messages.
+
+    Raises:
+        DecodeError: where `value` does not fit.
+    """
+    return typing.cast(T, _decode(cls, value, place))
+
+
+def _decode(kind: Any, value: Any, place: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, value, place)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return _decode(inner, value, place)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise _mismatch(place, value, "one of " + ", ".join(map(repr, arguments)))
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _mismatch(place, value, "a list")
+        return tuple(_decode(arguments[0], item, f"{place}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _mismatch(place, value, "an object")
+        return {key: _decode(arguments[1], item, f"{place}.{key}") for key, item in value.items()}
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise _mismatch(place, value, "a finite number")
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _mismatch(place, value, f"a value of type {kind.__name__}")
+    return value
+
+
+def _decode_dataclass(cls: Any, value: Any, place: str) -> Any:
+    if not isinstance(value, dict):
+        raise _mismatch(place, value, "an object")
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for field in dataclasses.fields(cls):
+        inner = f"{place}.{field.name}" if place else field.name
+        if field.name not in value:
+            raise DecodeError(f"no field {inner}")
+        arguments[field.name] = _decode(hints[field.name], value[field.name], inner)
+    return cls(**arguments)
+
+
+def _mismatch(place: str, value: Any, expected: str) -> DecodeError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return DecodeError(f"{place or 'the top level'} is {shown}, not {expected}")

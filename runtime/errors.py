@@ -1,0 +1,210 @@
+"""Every error that this project raises on purpose.
+
+In: what was found, what was expected, what to do. Out: one readable line.
+
+    ExportedModelError
+    ├── ArtifactError                 the file itself
+    │   ├── ArtifactNotFoundError         no such file, or not readable
+    │   ├── NotAnArtifactError            not a zip archive, cut short, or not TorchScript
+    │   ├── ManifestMissingError          a TorchScript file that this exporter did not write
+    │   ├── ManifestDamagedError          the manifest or another stored part cannot be understood
+    │   └── FormatVersionError            written in a format newer than this runtime reads
+    ├── RequirementError              this machine or this environment
+    │   ├── TorchVersionError             the installed torch does not fit
+    │   ├── IpexMissingError              Intel Extension for PyTorch is needed and absent
+    │   ├── IpexVersionError              Intel Extension for PyTorch is there and does not fit
+    │   ├── CpuFeatureError               the processor lacks an instruction set
+    │   ├── ThreadCountError              the thread count changed after weights were packed for it
+    │   └── ExtraMissingError             an optional package is needed and absent
+    ├── InputError                    what the caller passed to a session
+    │   ├── InputNameError                unknown or missing name
+    │   ├── InputTypeError                not a tensor, or a dtype that would lose information
+    │   ├── InputRankError                wrong number of axes
+    │   ├── InputSizeError                empty, too long, or axes that disagree
+    │   ├── InputValueError               token ids (or other integers) out of range
+    │   ├── InputTextError                text that does not fit the model
+    │   └── InputFileError                a file of inputs that cannot be read
+    ├── CheckFailedError              an answer differs from the stored one by more than the tolerance
+    └── ExportError                   an export that cannot be done
+        ├── RequestError                  the request contradicts itself
+        ├── ModelNotFoundError            no such folder or hub id
+        ├── HubUnreachableError           the hub cannot be reached and the cache does not hold the model
+        ├── CheckpointError               a folder without a configuration or weights, or damaged ones
+        ├── PickledWeightsError           only pickled weights, and they were not allowed
+        ├── RemoteCodeError               the model brings its own code, and it was not allowed
+        ├── TaskError                     the model has no head for the task, or none can be chosen
+        ├── NewHeadError                  the checkpoint lacks weights that the task needs
+        ├── OutputExistsError             the output is there already
+        ├── OutputError                   the output cannot be written
+        ├── BackendError                  the backend is not available here, or failed
+        ├── TraceError                    no form of example inputs could be traced
+        └── VerificationError             the written file gave wrong answers
+"""
+
+from __future__ import annotations
+
+
+class ExportedModelError(Exception):
+    """The root of the tree.
+
+    Args:
+        found: what was found, naming the file, input or package.
+        expected: what would have been right; left out where `found` says it all.
+        remedy: what the reader can do, as an imperative.
+    """
+
+    def __init__(self, found: str, expected: str = "", remedy: str = "") -> None:
+        self.found = found
+        self.expected = expected
+        self.remedy = remedy
+        line = found
+        if expected:
+            line += f"; expected {expected}"
+        if remedy:
+            line += f"; {remedy}"
+        # One line is the contract of the command line; causes from other packages bring newlines.
+        super().__init__(" ".join(line.split()))
+
+
+class ArtifactError(ExportedModelError):
+    """Something is wrong with the file itself."""
+
+
+class ArtifactNotFoundError(ArtifactError):
+    """There is no such file, or it cannot be opened."""
+
+
+class NotAnArtifactError(ArtifactError):
+    """The file is not a TorchScript archive, or it was cut short."""
+
+
+class ManifestMissingError(ArtifactError):
+    """The archive holds no manifest: another program wrote it."""
+
+
+class ManifestDamagedError(ArtifactError):
+    """The manifest, or another part stored beside the code, cannot be understood."""
+
+
+class FormatVersionError(ArtifactError):
+    """The file's format is newer than this runtime."""
+
+
+class RequirementError(ExportedModelError):
+    """This machine or this environment cannot run the artifact."""
+
+
+class TorchVersionError(RequirementError):
+    """The installed torch does not fit the artifact."""
+
+
+class IpexMissingError(RequirementError):
+    """The artifact needs Intel Extension for PyTorch, which is not installed."""
+
+
+class IpexVersionError(RequirementError):
+    """The installed Intel Extension for PyTorch does not fit the artifact or the installed torch."""
+
+
+class CpuFeatureError(RequirementError):
+    """The processor lacks instructions that the precision needs."""
+
+
+class ThreadCountError(RequirementError):
+    """The thread count changed after the weights were packed for another one."""
+
+
+class ExtraMissingError(RequirementError):
+    """An optional package is needed for this call."""
+
+
+class InputError(ExportedModelError):
+    """What the caller passed does not fit the artifact's inputs."""
+
+
+class InputNameError(InputError):
+    """An input name is unknown, or a required input is missing."""
+
+
+class InputTypeError(InputError):
+    """A value is no tensor, or its dtype cannot be converted without loss."""
+
+
+class InputRankError(InputError):
+    """A tensor has the wrong number of axes."""
+
+
+class InputSizeError(InputError):
+    """An axis is empty, too long, or differs from the same axis of another input."""
+
+
+class InputValueError(InputError):
+    """An integer, such as a token id, lies outside the range that the model knows."""
+
+
+class InputTextError(InputError):
+    """A text does not fit the model: too long, or the artifact takes no text."""
+
+
+class InputFileError(InputError):
+    """A file of inputs cannot be read."""
+
+
+class CheckFailedError(ExportedModelError):
+    """An answer differs from the stored one by more than the tolerance."""
+
+
+class ExportError(ExportedModelError):
+    """An export that cannot be done."""
+
+
+class RequestError(ExportError):
+    """The request contradicts itself or holds a value that is not allowed."""
+
+
+class ModelNotFoundError(ExportError):
+    """There is no such folder, short name or hub id."""
+
+
+class HubUnreachableError(ExportError):
+    """The model hub cannot be reached, and its cache does not hold the model."""
+
+
+class CheckpointError(ExportError):
+    """A model folder lacks its configuration or weights, or they are damaged."""
+
+
+class PickledWeightsError(ExportError):
+    """The weights come only as a pickle, and `allow_pickle` was not given."""
+
+
+class RemoteCodeError(ExportError):
+    """The model brings its own Python code, and `trust_remote_code` was not given."""
+
+
+class TaskError(ExportError):
+    """The model has no head for the task, or no task can be chosen for it."""
+
+
+class NewHeadError(ExportError):
+    """The checkpoint lacks weights that the task needs; they would be random."""
+
+
+class OutputExistsError(ExportError):
+    """The output file is there already, and `force` was not given."""
+
+
+class OutputError(ExportError):
+    """The output cannot be written: folder, permission or space."""
+
+
+class BackendError(ExportError):
+    """The backend is not available here, or it failed."""
+
+
+class TraceError(ExportError):
+    """No form of example inputs could be traced."""
+
+
+class VerificationError(ExportError):
+    """The written file gave answers that differ from the model's; nothing was shipped."""

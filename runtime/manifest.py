@@ -1,0 +1,203 @@
+"""THE FORMAT: what an artifact carries beside its code, and the only place that specifies it.
+
+In: the text of `manifest.json`. Out: `Manifest`, and back. Refuses text that is not JSON or does not fit
+the dataclasses below. Needs neither torch nor any other package.
+
+An artifact is a TorchScript archive (a zip, its records stored at `<archive>/…`) that plain
+`torch.jit.load` and `torch::jit::load` read. Its `forward` takes the tensors of `Manifest.inputs` in that
+order and MUST return a tuple of the tensors of `Manifest.outputs` in that order. Beside the code it
+carries extra files at `<archive>/extra/<name>`:
+
+- `format_version` MUST hold `FORMAT_VERSION` as decimal text, so that a C++ program refuses a newer file
+  without reading JSON. A reader MUST refuse a number above its own.
+- `manifest.json` MUST hold `Manifest` as UTF-8 JSON. A reader MUST ignore fields it does not know: a
+  later writer of the same version may add some; whatever changes the meaning of an old field raises the
+  version.
+- `golden.safetensors` MUST hold a few cases: tensors named `<case>/input/<name>` and
+  `<case>/output/<name>`, where the outputs are those of the original model in eager fp32. Any consumer
+  can so check itself on its own machine.
+- `tokenizer.json` MAY hold the model's tokenizer as the `tokenizers` package writes it; it is there
+  exactly when `Manifest.text` is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from runtime.decode import DecodeError, decode
+from runtime.errors import ManifestDamagedError
+
+FORMAT_VERSION = 1
+
+# Names of the extra files (see the module's docstring).
+FORMAT_VERSION_FILE = "format_version"
+MANIFEST_FILE = "manifest.json"
+GOLDEN_FILE = "golden.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+
+Precision = Literal["fp32", "bf16"]
+Backend = Literal["ipex", "plain"]
+DType = Literal["int64", "float32"]
+# How a head's logits become scores: one class of several, several at once, or numbers as they are.
+Activation = Literal["softmax", "sigmoid", "none"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a tensor. Axes of the same name have the same size in one call.
+
+    `maximum` is None where the model knows no limit; it equals `minimum` where the size is fixed.
+    """
+
+    name: str
+    minimum: int
+    maximum: int | None
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """The integers that an input may hold, both ends included."""
+
+    minimum: int
+    maximum: int
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output.
+
+    `values` bounds integer inputs (token ids). `fill` is the constant that stands in for the whole tensor
+    when the caller leaves the input out; None means that the input is required.
+    """
+
+    name: str
+    dtype: DType
+    axes: tuple[Axis, ...]
+    values: ValueRange | None = None
+    fill: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Where the weights came from. `weights_sha256` runs over the state dict's tensors, by name."""
+
+    id: str
+    revision: str | None
+    type: str
+    architecture: str
+    parameters: int
+    weights_sha256: str
+    random_weights: bool
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What the consumer must have.
+
+    `torch` is the release that wrote the file. `torch_rule` says which releases read it: `same-minor`
+    (an operator library compiled against that minor release) or `at-least-minor` (TorchScript reads
+    older archives, not newer ones). `ipex` is the exact release, or None. `cpu_flags` are names from
+    `/proc/cpuinfo`.
+    """
+
+    torch: str
+    torch_rule: Literal["same-minor", "at-least-minor"]
+    ipex: str | None
+    cpu_flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A fused operator in the executed graph: what it joins, its name, how often it stands there."""
+
+    kind: str
+    operator: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Bounds on an output's error against eager fp32, both relative (see `runtime.check`)."""
+
+    max_error: float
+    rms_error: float
+
+
+@dataclass(frozen=True)
+class VerifiedPoint:
+    """The largest error of any call at one shape, measured on the written file in a fresh process.
+
+    `shape` maps axis names to sizes; `padded` says whether rows of several lengths were tried.
+    `max_abs_error` is in the output's own units; the other two are relative (see `runtime.check`).
+    """
+
+    shape: dict[str, int]
+    padded: bool
+    output: str
+    calls: int
+    max_abs_error: float
+    max_error: float
+    rms_error: float
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run it: shapes to call `warmup_calls` times each after loading, before real traffic."""
+
+    warmup_shapes: tuple[dict[str, int], ...]
+    warmup_calls: int
+
+
+@dataclass(frozen=True)
+class TextInfo:
+    """How to turn text into inputs with `tokenizer.json`. `max_length` is in tokens."""
+
+    max_length: int
+    pad_id: int
+    pad_token: str
+    pad_type_id: int
+    padding_side: Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a consumer knows about an artifact without running it."""
+
+    format_version: int
+    exporter_version: str
+    task: str
+    precision: Precision
+    backend: Backend
+    model: ModelInfo
+    requires: Requirements
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...]
+    activation: Activation
+    fusions: tuple[Fusion, ...]
+    tolerance: Tolerance
+    verified: tuple[VerifiedPoint, ...]
+    execution: Execution
+    text: TextInfo | None
+
+
+def to_json(manifest: Manifest) -> str:
+    """The text of `manifest.json`, the same for the same manifest."""
+    return json.dumps(dataclasses.asdict(manifest), indent=1, allow_nan=False) + "\n"
+
+
+def from_json(text: str | bytes) -> Manifest:
+    """Parse the text of `manifest.json`.
+
+    Raises:
+        ManifestDamagedError: if it is not UTF-8 JSON or does not fit `Manifest`.
+    """
+    remedy = "export the model again, or copy the file again if it was damaged on the way"
+    try:
+        return decode(Manifest, json.loads(text))
+    # RecursionError: thousands of nested brackets; json.loads has no depth limit of its own.
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise ManifestDamagedError(f"damaged {MANIFEST_FILE}: {error}", "", remedy) from error

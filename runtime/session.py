@@ -1,0 +1,129 @@
+"""Session: named tensors in, named tensors out.
+
+In: the path of an artifact; then tensors by name. Out: a dict of tensors in the manifest's order. Refuses
+files and machines that do not fit (before torch reads the file), and inputs that do not fit.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runtime import artifact, environment, ops, signature
+from runtime.errors import InputTextError, ThreadCountError
+from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
+
+if TYPE_CHECKING:
+    from runtime.text import TextEncoder
+
+
+class Session:
+    """A loaded artifact. Safe to call from several threads: a call changes nothing in it.
+
+    Args:
+        module: what `artifact.load` returned, its operators registered.
+        manifest: what the file says of itself.
+        tokenizer: the content of `tokenizer.json`, where the artifact has one.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule, manifest: Manifest, tokenizer: bytes | None = None) -> None:
+        self.manifest = manifest
+        self._module = module
+        self._tokenizer = tokenizer
+        self._threads = torch.get_num_threads()
+        self._names = [spec.name for spec in manifest.outputs]
+
+    def __call__(self, /, **inputs: Any) -> dict[str, torch.Tensor]:
+        """Run the model once.
+
+        Args:
+            **inputs: torch tensors or NumPy arrays, named, typed and shaped as in `manifest.inputs`.
+                Inputs with a fill value may be left out. They are never written to.
+
+        Returns:
+            float32 tensors by name, in the order of `manifest.outputs`.
+
+        Raises:
+            InputError: one of its branches, naming the input, what was found and what was expected.
+            ThreadCountError: if torch's thread count changed since an IPEX artifact was loaded.
+        """
+        tensors = signature.arrange(self.manifest.inputs, inputs)
+        if self.manifest.requires.ipex is not None and torch.get_num_threads() != self._threads:
+            # IPEX packs weights for a thread count; its documentation warns of wrong results after a change.
+            raise ThreadCountError(
+                f"torch uses {torch.get_num_threads()} threads now",
+                f"{self._threads}, for which the weights were packed",
+                "call torch.set_num_threads before runtime.load, or load the artifact again",
+            )
+        with torch.inference_mode():
+            outputs = self._module(*tensors)
+        return dict(zip(self._names, outputs, strict=True))
+
+    def warm_up(self) -> None:
+        """Make the calls that the manifest asks for: TorchScript optimises during the first ones."""
+        for shape in self.manifest.execution.warmup_shapes:
+            inputs = {spec.name: _placeholder(spec, shape) for spec in self.manifest.inputs}
+            for _ in range(self.manifest.execution.warmup_calls):
+                self(**inputs)
+
+    @functools.cached_property
+    def text(self) -> TextEncoder:
+        """Turns text into inputs, with the tokenizer stored in the artifact.
+
+        Raises:
+            InputTextError: if the artifact has no tokenizer.
+            ExtraMissingError: if the package `tokenizers` is not installed.
+        """
+        from runtime.text import TextEncoder
+
+        if self.manifest.text is None or self._tokenizer is None:
+            raise InputTextError(
+                "this artifact holds no tokenizer",
+                "one, to take text",
+                "pass tensors, or export from a folder that has a tokenizer",
+            )
+        return TextEncoder(self._tokenizer, self.manifest.text, [spec.name for spec in self.manifest.inputs])
+
+
+def load(path: artifact.PathLike, *, threads: int | None = None, warmup: bool = True) -> Session:
+    """Open an artifact.
+
+    Args:
+        path: the file that `export-model` wrote.
+        threads: sets torch's thread count for the whole process first; None leaves it.
+        warmup: make the warm-up calls, so that the first real call is as fast as the rest.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or of a newer format.
+        RequirementError: torch, IPEX or the processor do not fit; nothing was loaded.
+    """
+    manifest = artifact.read_manifest(path)
+    environment.check(manifest, environment.detect())
+    if threads is not None:
+        if threads < 1:
+            raise ThreadCountError(f"threads is {threads}", "a whole number from 1")
+        torch.set_num_threads(threads)
+    session = open_module(path, manifest)
+    if warmup:
+        session.warm_up()
+    return session
+
+
+def open_module(path: artifact.PathLike, manifest: Manifest) -> Session:
+    """A session on the file's code under a given manifest; `load` without its checks and its warm-up."""
+    if manifest.requires.ipex is not None:
+        ops.register_ipex()
+    return Session(artifact.load(path), manifest, artifact.read_part(path, TOKENIZER_FILE))
+
+
+def _placeholder(spec: TensorSpec, shape: dict[str, int]) -> torch.Tensor:
+    size = [shape.get(axis.name, axis.minimum) for axis in spec.axes]
+    if spec.dtype == "float32":
+        return torch.zeros(size)
+    if spec.fill is not None:
+        return torch.full(size, spec.fill)
+    # The middle of the vocabulary: special tokens stand at its ends.
+    middle = (spec.values.minimum + spec.values.maximum) // 2 if spec.values else 0
+    return torch.full(size, middle)
