@@ -1,0 +1,72 @@
+# make            what there is
+# make demo       the whole way on a real model; start here
+# make test       before every commit
+
+PYTHON ?= python3
+VENV ?= .venv
+# Where torch comes from; empty: pip's default index, whose Linux build brings several gigabytes of CUDA.
+# Give the address of PyTorch's CPU index to get the CPU-only build (README, Installation).
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+MINILM = $$($(BIN)/python examples/python/minilm_folder.py)
+SOURCES := $(shell find exporter runtime -name '*.py')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint types unit cpp format clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
+
+install: $(STAMP)  ## set up .venv and nothing else; a second run does nothing
+
+$(STAMP): requirements/line-ipex.txt pyproject.toml
+	@echo "setting up $(VENV): torch 2.8.0, IPEX 2.8.0, transformers; 2 to 10 minutes, once"
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements/line-ipex.txt))
+	$(PIP) -r requirements/line-ipex.txt
+	$(PIP) --no-deps -e .
+	touch $@
+
+demo: $(STAMP)  ## export a real model in bf16 with IPEX, load it without transformers, compare sentences
+	mkdir -p build
+	$(BIN)/export-model "$(MINILM)" --bf16 -o build/minilm-bf16.pt --force
+	@echo
+	$(BIN)/python examples/python/sentence_similarity.py build/minilm-bf16.pt
+
+test: lint types unit  ## lint, types and all tests; what CI runs
+
+lint: $(STAMP)  ## ruff: style, imports, docstrings, formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(STAMP)  ## the tests alone; ARGS="-k name" runs some
+	$(BIN)/python -m pytest $(ARGS)
+
+cpp: build/check-golden build/minilm-bf16.pt build/minilm-fp32-plain.pt  ## build the C++ consumer, run it on a plain and an IPEX artifact
+	build/check-golden build/minilm-fp32-plain.pt
+	build/check-golden build/minilm-bf16.pt --ipex-library "$$($(BIN)/python -m runtime.ops)"
+
+build/check-golden: runtime/cpp/check_golden.cpp runtime/cpp/build.py $(STAMP)
+	$(BIN)/python runtime/cpp/build.py --output $@
+
+build/minilm-bf16.pt: $(SOURCES) $(STAMP)
+	mkdir -p build
+	$(BIN)/export-model "$(MINILM)" --bf16 --backend ipex -o $@ --force
+
+build/minilm-fp32-plain.pt: $(SOURCES) $(STAMP)
+	mkdir -p build
+	$(BIN)/export-model "$(MINILM)" --fp32 --backend plain -o $@ --force
+
+format: $(STAMP)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what was built; .venv stays
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
