@@ -10,6 +10,7 @@ import json
 import logging
 import signal
 import sys
+from time import perf_counter
 from typing import Any
 
 import click
@@ -95,9 +96,12 @@ def main(as_json: bool, verbose: bool, quiet: bool, **options: Any) -> None:
     observe = _Lines(silent=quiet or as_json)
     try:
         request = ExportRequest(**options)
+        observe(StageEvent("start"))
+        start = perf_counter()
         # Imported here: torch and transformers take seconds that --help and usage errors need not wait for.
         from exporter.pipeline import export
 
+        observe(StageEvent("start", perf_counter() - start, "torch and transformers imported"))
         report = export(request, observe)
     except RequestError as error:
         observe.clear()

@@ -49,9 +49,12 @@ def _read_json(path: str, specs: dict[str, TensorSpec]) -> dict[str, Any]:
             raise InputFileError(
                 f"{path}: {name!r} is no tensor ({error})", "nested lists of numbers, all rows of one length"
             ) from error
-        # JSON does not tell 1 from 1.0; a whole number is exact as a float, so only that way is converted.
-        floats = name in specs and specs[name].dtype == "float32" and not tensor.dtype.is_floating_point
-        tensors[name] = tensor.float() if floats else tensor
+        # JSON does not tell 1 from 1.0, and an empty list has no type; what is exact is converted.
+        if name in specs and specs[name].dtype == "float32" and not tensor.dtype.is_floating_point:
+            tensor = tensor.float()
+        elif not tensor.numel():
+            tensor = tensor.long()
+        tensors[name] = tensor
     return tensors
 
 

@@ -78,28 +78,35 @@ def read_json(location: Location, name: str) -> Any | None:
     Raises:
         CheckpointError: if it is there and cannot be read.
     """
-    if location.folder is not None:
-        path = location.folder / name
-        if not path.is_file():
-            return None
-    else:
-        with translated(location):
-            found = cached_file(
-                location.reference,
-                name,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-                **location.options,
-            )
-        if found is None:
-            return None
-        path = Path(found)
+    path = _find(location, name)
+    if path is None:
+        return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot read {path}: {error}", "a JSON file", "download or copy the model again"
         ) from error
+
+
+def has_file(location: Location, name: str) -> bool:
+    """Whether the model has a file of that name."""
+    return _find(location, name) is not None
+
+
+def _find(location: Location, name: str) -> Path | None:
+    if location.folder is not None:
+        path = location.folder / name
+        return path if path.is_file() else None
+    with translated(location):
+        found = cached_file(
+            location.reference,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            **location.options,
+        )
+    return Path(found) if found is not None else None
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Take the model's tokenizer along, in the form that the `tokenizers` package reads.
 
 In: location, configuration, the longest length. Out: the content of `tokenizer.json` with a `TextInfo`, or
-the reason why there is none. Refuses nothing: a model without a tokenizer takes tensors.
+the reason why there is none. Refuses a tokenizer that is there but damaged or empty; a model without one takes
+tensors.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from exporter.request import ExportRequest
-from exporter.source.hub import Location, read_json, translated
-from runtime.errors import ExportedModelError
+from exporter.source.hub import Location, has_file, read_json, translated
+from runtime.errors import CheckpointError
 from runtime.manifest import TextInfo
 
 # Files of which at least one is there when a model has a tokenizer.
@@ -44,15 +45,22 @@ def load_tokenizer(location: Location, request: ExportRequest, longest: int | No
     """Load it. `longest` is what the model's positions admit; `pooled`: a sentence-transformers folder."""
     if request.random_weights and location.folder is None:
         return TokenizerPart(None, None, (), "no tokenizer (random weights)")
-    if location.folder is not None and not any((location.folder / name).is_file() for name in _FILES):
-        return TokenizerPart(None, None, (), "no tokenizer in the folder")
+    if not any(has_file(location, name) for name in _FILES):
+        return TokenizerPart(None, None, (), "no tokenizer with the model")
+    remedy = "mend it, or export from a folder without tokenizer files"
     try:
         with translated(location):
             tokenizer: Any = AutoTokenizer.from_pretrained(
                 location.reference, trust_remote_code=request.trust_remote_code, **location.options
             )
-    except (ExportedModelError, TypeError, KeyError, AttributeError) as error:
-        return TokenizerPart(None, None, (), f"no tokenizer ({error})")
+    # What transformers raises for files that lack a key or hold another type.
+    except (CheckpointError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"the tokenizer of {location.id} cannot be loaded ({error})", "", remedy) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers makes a tokenizer without a vocabulary file too: every word is then unknown to it.
+        raise CheckpointError(
+            f"the tokenizer of {location.id} has no vocabulary", "tokenizer.json or a vocabulary", remedy
+        )
     if not getattr(tokenizer, "is_fast", False):
         return TokenizerPart(None, None, (), f"no tokenizer ({type(tokenizer).__name__} has no tokenizer.json form)")
     lengths = [tokenizer.model_max_length, longest]

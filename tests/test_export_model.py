@@ -1,0 +1,268 @@
+"""`export-model` as a user types it: what it says, what it leaves behind, what it never harms."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from conftest import BIN, ROOT, run
+
+import exporter.cli
+from exporter import ExportRequest, export
+from exporter.inputs import make_inputs
+from exporter.plan import make_plan
+from exporter.report import StageEvent
+from exporter.source import load_source
+from runtime import load, read_manifest
+
+Folder = Callable[..., Path]
+EXPORT = BIN / "export-model"
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command in this process: faster than a fresh one, for errors that come early."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return lambda *arguments: CliRunner().invoke(exporter.cli.main, [str(argument) for argument in arguments])
+
+
+def error_of(result: Result) -> str:
+    assert result.exit_code == 1, result.output
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("export-model: ")
+    return line
+
+
+def test_the_whole_way(tiny_folder: Folder, tmp_path: Path) -> None:
+    """A line a stage and a summary; nothing of other packages; one file and nothing beside it."""
+    output = tmp_path / "model.pt"
+    done = run([EXPORT, tiny_folder("roberta", "token-classification", type_vocab_size=1), "--bf16", "-o", output])
+    assert (done.returncode, done.stderr) == (0, "")
+    stages = [line.split()[0] for line in done.stdout.splitlines()]
+    assert stages[:9] == ["start", "source", "plan", "reference", "backend", "trace", "save", "verify", "publish"]
+    assert f"{output}: " in done.stdout and "sha256" in done.stdout and "tolerance" in done.stdout
+    assert list(tmp_path.iterdir()) == [output]
+    manifest = read_manifest(output)
+    assert (manifest.task, manifest.precision, manifest.backend) == ("token-classification", "bf16", "ipex")
+
+
+def test_json_is_all_that_is_printed(tiny_folder: Folder, tmp_path: Path) -> None:
+    output = tmp_path / "model.pt"
+    done = run([EXPORT, tiny_folder(), "--json", "--backend", "plain", "-o", output])
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert report["size"] == output.stat().st_size
+    assert report["example_inputs"] == "dict"
+    assert report["manifest"]["task"] == "text-classification"
+    assert [stage["name"] for stage in report["stages"]][-1] == "publish"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "task"),
+    [
+        ("bert", "fill-mask"),
+        ("bert", "question-answering"),
+        ("distilbert", "text-classification"),
+        ("roberta", "token-classification"),
+        ("bert", "feature-extraction"),
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("backend", ["ipex", "plain"])
+def test_answers_are_the_models(
+    tiny_folder: Folder, exported: Callable[..., Any], model_type: str, task: str, precision: str, backend: str
+) -> None:
+    """At shapes that the gate did not try, against eager fp32."""
+    folder = tiny_folder(model_type, task)
+    report = exported(folder, precision=precision, backend=backend)
+    request = ExportRequest(str(folder), "unused.pt")
+    source = load_source(request)
+    plan = make_plan(source, request)
+    session = load(report.output)
+    bound = session.manifest.tolerance.max_error
+    for batch, lengths in [(1, [1]), (5, [31, 2, 17, 8, 30]), (2, [64, 64]), (1, [1]), (4, [3, 3, 3, 3])]:
+        inputs = make_inputs(plan, batch, max(lengths), lengths, seed=99).as_dict()
+        with torch.no_grad():
+            expected = source.model(**inputs)
+        for name, answer in session(**inputs).items():
+            error = (answer - expected[name]).abs().max() / expected[name].abs().max()
+            assert error <= bound, (name, batch, lengths)
+
+
+def test_an_explicit_tuple(tiny_folder: Folder, tmp_path: Path) -> None:
+    request = ExportRequest(str(tiny_folder()), tmp_path / "m.pt", backend="plain", example_inputs="tuple")
+    assert export(request).example_inputs == "tuple"
+
+
+def test_stages_are_observed_in_order(tiny_folder: Folder, tmp_path: Path) -> None:
+    events: list[StageEvent] = []
+    export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", backend="plain"), events.append)
+    assert [event.seconds is None for event in events] == [True, False] * 8
+    assert all(event.detail for event in events if event.seconds is not None)
+
+
+def test_random_weights_are_marked(tmp_path: Path) -> None:
+    output = tmp_path / "m.pt"
+    done = run(
+        [EXPORT, "minilm", "--random-weights", "--task", "feature-extraction", "--backend", "plain", "-o", output]
+    )
+    assert done.returncode == 0, done.stderr
+    assert "random weights" in done.stdout
+    assert read_manifest(output).model.random_weights
+    assert "seeded random weights" in run([BIN / "run-model", "inspect", output]).stdout
+
+
+def test_an_existing_output_is_kept_unless_forced(
+    tiny_folder: Folder, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    output = tmp_path / "model.pt"
+    output.write_text("precious")
+    assert "give --force" in error_of(invoke(tiny_folder(), "-o", output))
+    assert output.read_text() == "precious"
+    assert run([EXPORT, tiny_folder(), "-o", output, "--force", "--backend", "plain"]).returncode == 0
+    assert read_manifest(output).task == "text-classification"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_failed_export_harms_nothing(tiny_folder: Folder, tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    output = tmp_path / "model.pt"
+    output.write_text("precious")
+    line = error_of(invoke(tiny_folder(), "-o", output, "--force", "--task", "sentence-embedding"))
+    assert "modules.json" in line
+    assert output.read_text() == "precious" and list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stage", ["source", "backend", "save"])
+def test_an_interrupted_export_leaves_nothing(minilm: Path, tmp_path: Path, ending: signal.Signals, stage: str) -> None:
+    output = tmp_path / "model.pt"
+    output.write_text("precious")
+    process = subprocess.Popen(
+        [str(EXPORT), str(minilm), "--bf16", "--force", "-o", str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that the signal reaches its child too, as Ctrl-C does, and not the tests
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(stage):
+            break
+    time.sleep(0.3)
+    os.killpg(process.pid, ending)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "export-model: interrupted; nothing was written"
+    assert output.read_text() == "precious" and list(tmp_path.iterdir()) == [output]
+
+
+def test_outputs_that_cannot_be(tiny_folder: Folder, tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    assert "there is no folder" in error_of(invoke(tiny_folder(), "-o", tmp_path / "no" / "model.pt"))
+    assert "is a folder" in error_of(invoke(tiny_folder(), "-o", tmp_path))
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in error_of(invoke(tiny_folder(), "-o", tmp_path / "file" / "model.pt"))
+    assert "cannot write" in error_of(invoke(tiny_folder(), "-o", "/proc/model.pt"))
+
+
+# A file size limit is the full disk that needs no root: beyond it, writing fails with EFBIG. The draft of the
+# tiny model is about 1 MB.
+_LIMITED = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); \
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); sys.argv = sys.argv[1:]; \
+from exporter.cli import main; main()"
+
+
+@pytest.mark.parametrize("limit", [1000, 100_000])
+def test_a_disk_that_fills_up(tiny_folder: Folder, tmp_path: Path, limit: int) -> None:
+    """PyTorch's own writer would abort the process here."""
+    output = tmp_path / "model.pt"
+    done = run([sys.executable, "-c", _LIMITED, limit, tiny_folder(), "-q", "--backend", "plain", "-o", output])
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("export-model: ") and len(done.stderr.splitlines()) == 1
+    assert "File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_called_so() -> None:
+    import errno
+
+    from exporter.workspace import _named
+
+    line = str(_named(Path("/data/model.pt"), OSError(errno.ENOSPC, "No space left on device")))
+    assert line.startswith("the disk of /data is full") and "-o" in line
+
+
+def test_ipex_for_another_torch(tiny_folder: Folder, tmp_path: Path) -> None:
+    """Importing it would end the process without a word."""
+    fake = tmp_path / "fake" / "intel_extension_for_pytorch-2.7.0.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: intel-extension-for-pytorch\nVersion: 2.7.0\n")
+    path = {"PYTHONPATH": str(fake.parent)}
+    output = tmp_path / "model.pt"
+    done = run([EXPORT, tiny_folder(), "--backend", "ipex", "-o", output], **path)
+    assert done.returncode == 1 and "2.7.0 is installed beside torch 2.8.0; expected torch 2.7" in done.stderr
+    done = run([EXPORT, tiny_folder(), "-o", output], **path)
+    assert done.returncode == 0, done.stderr
+    assert "plain: without IPEX: intel-extension-for-pytorch 2.7.0 is installed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["bert-base"],
+        ["bert-base", "-o", "m.pt", "--task", "translation"],
+        ["bert-base", "-o", "m.pt", "--batch-size", "1"],
+        ["bert-base", "-o", "m.pt", "--sequence-length", "x"],
+        ["bert-base", "-o", "m.pt", "--backend", "onnx"],
+        ["bert-base", "-o", "m.pt", "--random-weights", "--allow-pickle"],
+        ["bert-base", "-o", ""],
+        ["", "-o", "m.pt"],
+        ["bert-base", "-o", "m.pt", "--no-such-option"],
+    ],
+)
+def test_usage_errors(invoke: Callable[..., Result], arguments: list[str]) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "Usage: " in result.stderr and "Error: " in result.stderr
+
+
+def test_a_sequence_longer_than_the_model(tiny_folder: Folder, tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    result = invoke(tiny_folder(), "-o", tmp_path / "m.pt", "--sequence-length", "600")
+    assert result.exit_code == 2 and "at most 512" in result.stderr
+
+
+def test_verbose_shows_the_traceback_and_the_others_messages(tiny_folder: Folder, tmp_path: Path) -> None:
+    done = run([EXPORT, tiny_folder(), "-v", "--task", "sentence-embedding", "-o", tmp_path / "m.pt"])
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "TaskError" in done.stderr
+
+
+def test_no_such_model(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    assert "there is no folder ./nowhere" in error_of(invoke("./nowhere", "-o", tmp_path / "m.pt"))
+
+
+def test_help_names_the_short_names() -> None:
+    done = run([EXPORT, "--help"])
+    assert done.returncode == 0
+    assert "bert-base" in done.stdout and "roberta-base" in done.stdout
+
+
+def test_help_needs_neither_torch_nor_transformers() -> None:
+    block = "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers'])); "
+    code = block + "from exporter.cli import main; main(['--help'])"
+    assert run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_layout_of_the_repository() -> None:
+    for name in ("exporter", "runtime", "tests", "pyproject.toml", "Makefile", "README.md", ".ci/run"):
+        assert (ROOT / name).exists()

@@ -1,0 +1,189 @@
+"""`run-model` as a user types it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import BIN, run
+from safetensors.torch import save_file
+from test_artifact import rewrite
+
+from runtime import Session, read_manifest
+from runtime.cli import main
+from runtime.golden import Case, dump_cases
+
+RUN = BIN / "run-model"
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of an error; nothing else may be printed."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("run-model: ")
+    return line
+
+
+def test_inspect_lists_the_fusions(minilm_bf16: Path) -> None:
+    done = run([RUN, "inspect", minilm_bf16])
+    assert done.returncode == 0 and done.stderr == ""
+    for kind in ("attention scores", "joined query-key-value linear", "linear+add", "linear+gelu"):
+        assert kind in done.stdout
+
+
+def test_inspect_as_json(minilm_bf16: Path) -> None:
+    done = run([RUN, "inspect", "--json", minilm_bf16])
+    assert json.loads(done.stdout) == json.loads(json.dumps(dataclasses.asdict(read_manifest(minilm_bf16))))
+
+
+def test_check_passes_here(minilm_bf16: Path) -> None:
+    done = run([RUN, "check", minilm_bf16])
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.endswith("passed\n")
+
+
+def test_check_fails_on_other_answers(tiny_artifact: Path, tmp_path: Path) -> None:
+    """Golden answers that are not the model's: as on a machine that computes wrongly."""
+    ids = torch.tensor([[1, 2, 3]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    wrong = dump_cases([Case("0", inputs, {"logits": torch.full((1, 3), 5.0)})])
+    path = rewrite(tiny_artifact, tmp_path / "wrong.pt", {"golden.safetensors": wrong})
+    done = run([RUN, "check", "--json", path])
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["passed"] is False and report["cases"][0]["within"] is False
+    assert "FAILED" in run([RUN, "check", path]).stdout
+
+
+def test_predict_text(minilm_bf16: Path) -> None:
+    done = run([RUN, "predict", minilm_bf16, "--text", "one", "--text", "two words"])
+    assert done.returncode == 0 and done.stderr == ""
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["text"] for row in rows] == ["one", "two words"]
+    assert all(len(row["sentence_embedding"]) == 384 for row in rows)
+
+
+@pytest.mark.parametrize("ending", ["json", "safetensors", "npz"])
+def test_predict_tensors(tiny_artifact: Path, tiny_session: Session, tmp_path: Path, ending: str) -> None:
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    path = tmp_path / f"x.{ending}"
+    if ending == "json":
+        path.write_text(json.dumps({"input_ids": ids.tolist()}))
+    elif ending == "safetensors":
+        save_file({"input_ids": ids}, path)
+    else:
+        np.savez(path, input_ids=ids.numpy())
+    done = run([RUN, "predict", tiny_artifact, "--inputs", path])
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    expected = tiny_session(input_ids=ids)["logits"].softmax(-1)
+    for row, scores in zip(rows, expected, strict=True):
+        assert list(row["scores"]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+        assert list(row["scores"].values()) == pytest.approx(scores.tolist(), rel=1e-4)
+        assert row["label"] == f"LABEL_{int(scores.argmax())}" and row["score"] == pytest.approx(
+            float(scores.max()), rel=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot read"),
+        ("[1]", "holds a list"),
+        ('{"input_ids": [[1, 2], [3]]}', "is no tensor"),
+        ('{"input_ids": [["a"]]}', "is no tensor"),
+        ('{"input_ids": [[99999999999999999999999]]}', "is no tensor"),
+        ('{"input_ids": [[1.5]]}', "dtype torch.float32"),
+        ('{"input_ids": []}', "shape [0]"),
+        ('{"input_ids": [[1, 300]]}', "holds 300"),
+        ('{"ids": [[1]]}', "unknown input 'ids'"),
+    ],
+)
+def test_wrong_json(
+    tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    assert main(["predict", str(tiny_artifact), "--inputs", str(path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and message in captured.err and len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["x.txt", "missing.json", "missing.npz", "missing.safetensors", "pickled.npz", "bad.safetensors"]
+)
+def test_wrong_files(tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    np.savez(tmp_path / "pickled.npz", input_ids=np.array([{"an": "object"}], dtype=object))
+    (tmp_path / "bad.safetensors").write_bytes(b"garbage")
+    assert main(["predict", str(tiny_artifact), "--inputs", str(tmp_path / name)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_errors_are_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
+    assert "there is no file" in error_of(run([RUN, "inspect", tmp_path / "no.pt"]))
+    assert "not a zip" in error_of(run([RUN, "check", __file__]))
+    assert "no tokenizer" in error_of(run([RUN, "predict", tiny_artifact, "--text", "x"]))
+
+
+def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
+    done = run([RUN, "inspect", "-v", tmp_path / "no.pt"])
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "ArtifactNotFoundError" in done.stderr
+
+
+def test_a_long_text_is_refused_and_cut_when_asked(minilm_bf16: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["predict", str(minilm_bf16), "--text", "word " * 300]
+    assert main(arguments) == 1
+    assert "302 tokens" in capsys.readouterr().err
+    assert main([*arguments, "--truncate"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["inspect"], ["predict", "x.pt"], ["check", "x.pt", "--threads", "0"], ["nonsense"]]
+)
+def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("activation", "scores"), [("softmax", [0.2689, 0.7311]), ("sigmoid", [0.5, 0.7311]), ("none", [0.0, 1.0])]
+)
+def test_scores_follow_the_problem_type(tiny_session: Session, activation: Any, scores: list[float]) -> None:
+    from runtime.answers import rows
+
+    manifest = dataclasses.replace(tiny_session.manifest, activation=activation, labels=("a", "b"))
+    (row,) = rows(manifest, {"logits": torch.tensor([[0.0, 1.0]])})
+    assert row["label"] == "b" and list(row["scores"].values()) == pytest.approx(scores, abs=1e-4)
+
+
+def test_a_closed_pipe_is_no_error(minilm_bf16: Path, make_pipe: Callable[[list[Any]], tuple[int, str]]) -> None:
+    code, errors = make_pipe([RUN, "inspect", "--json", minilm_bf16])
+    assert errors == "" and code == 0
+
+
+@pytest.fixture
+def make_pipe() -> Callable[[list[Any]], tuple[int, str]]:
+    """Run a command whose reader closes the pipe at once."""
+
+    def go(command: list[Any]) -> tuple[int, str]:
+        process = subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+        process.stderr.close()
+        return process.wait(timeout=60), errors
+
+    return go
