@@ -16,10 +16,10 @@ SOURCES := $(shell find exporter runtime -name '*.py')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types unit cpp format clean
+.PHONY: help install demo test lint types unit cpp bench-start format clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
 
 install: $(STAMP)  ## set up .venv and nothing else; a second run does nothing
 
@@ -63,6 +63,9 @@ build/minilm-bf16.pt: $(SOURCES) $(STAMP)
 build/minilm-fp32-plain.pt: $(SOURCES) $(STAMP)
 	mkdir -p build
 	$(BIN)/export-model "$(MINILM)" --fp32 --backend plain -o $@ --force
+
+bench-start: build/minilm-bf16.pt  ## time from process start to first answer; writes docs/benchmarks (2 minutes)
+	$(BIN)/python benchmarks/start.py build/minilm-bf16.pt "$(MINILM)"
 
 format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

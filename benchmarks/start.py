@@ -1,0 +1,145 @@
+"""How long does a worker take from process start to its first answer?
+
+In: an artifact (bf16, IPEX, of the MiniLM model that `make demo` exports) and the folder it came from. Out: a table,
+`docs/benchmarks/start.json` and `docs/benchmarks/start.svg`. Refuses to time anything before all ways have given
+the same answer. Method: see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+OUTPUT = ROOT / "docs/benchmarks"
+
+# Each way is a program of its own. It prints the seconds of its one interesting step, then its answer.
+_IDS = "ids = torch.arange(2000, 2016)[None]"
+WAYS = {
+    "runtime.load": f"""
+import runtime, torch
+start = time.perf_counter()
+session = runtime.load(sys.argv[1])
+step = time.perf_counter() - start
+{_IDS}
+answer = session(input_ids=ids)["sentence_embedding"]
+""",
+    "import IPEX, torch.jit.load": f"""
+import torch
+start = time.perf_counter()
+import intel_extension_for_pytorch
+step = time.perf_counter() - start
+module = torch.jit.load(sys.argv[1])
+{_IDS}
+with torch.inference_mode():
+    answer = module(ids, torch.ones_like(ids), torch.zeros_like(ids))[0]
+""",
+    "transformers, eager fp32": f"""
+import torch
+start = time.perf_counter()
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[2]).eval()
+step = time.perf_counter() - start
+{_IDS}
+with torch.inference_mode():
+    answer = torch.nn.functional.normalize(model(input_ids=ids).last_hidden_state.mean(1))
+""",
+}
+_FRAME = "import sys, time\n{}\nimport json\nprint(json.dumps([step, answer[0, :384].tolist()]))"
+
+
+def run(way: str, arguments: list[str]) -> tuple[float, float, list[float]]:
+    """Seconds from spawning the process to its end, seconds of its step, its answer."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", _FRAME.format(WAYS[way]), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    total = time.perf_counter() - start
+    step, answer = json.loads(done.stdout.splitlines()[-1])
+    return total, step, answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("artifact")
+    parser.add_argument("folder")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    arguments = [options.artifact, options.folder]
+
+    # One round unrecorded: it fills the page cache and gives the answers to compare.
+    answers = {way: run(way, arguments)[2] for way in WAYS}
+    reference = answers["transformers, eager fp32"]
+    for way, answer in answers.items():
+        cosine = sum(a * b for a, b in zip(answer, reference, strict=True))
+        print(f"answer of {way}: cosine {cosine:.5f} to eager fp32")
+        if cosine < 0.999:
+            sys.exit(f"{way} gives another answer; nothing was timed")
+
+    times: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+    for number in range(options.rounds):
+        for way in WAYS:
+            total, step, _ = run(way, arguments)
+            times[way].append((total, step))
+            print(f"round {number + 1}  {way:<28} {total:6.2f} s, of which its step {step:6.2f} s")
+    result = {
+        "question": "seconds from process start to first answer and end, MiniLM, 1x16, warm page cache",
+        "machine": f"{os.cpu_count()} cores, {_cpu()}",
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("torch", "intel-extension-for-pytorch", "transformers")
+        },
+        "python": platform.python_version(),
+        "rounds": options.rounds,
+        "total_median": {way: statistics.median(total for total, _ in rows) for way, rows in times.items()},
+        "step_median": {way: statistics.median(step for _, step in rows) for way, rows in times.items()},
+        "rows": times,
+    }
+    totals, steps = result["total_median"], result["step_median"]
+    for way in WAYS:
+        print(f"median  {way:<28} {totals[way]:6.2f} s, step {steps[way]:6.2f} s")
+    ratio = steps["runtime.load"] / steps["import IPEX, torch.jit.load"]
+    print(f"runtime.load, warm-up included, takes {ratio:.2f} of what importing IPEX alone takes")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    (OUTPUT / "start.json").write_text(json.dumps(result, indent=1) + "\n")
+    (OUTPUT / "start.svg").write_text(_bars("Process start to first answer, seconds (lower is better)", totals))
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _bars(title: str, values: dict[str, float]) -> str:
+    """A bar chart as SVG."""
+    scale, rows = 420 / max(values.values()), []
+    for i, (name, value) in enumerate(values.items()):
+        y, colour = 44 + 34 * i, "#2a6f97" if i == 0 else "#a9b8c2"
+        rows.append(f'<text x="212" y="{y + 15}" text-anchor="end">{name}</text>')
+        rows.append(f'<rect x="220" y="{y}" width="{value * scale:.0f}" height="22" fill="{colour}"/>')
+        rows.append(f'<text x="{226 + value * scale:.0f}" y="{y + 15}">{value:.2f}</text>')
+    height = 56 + 34 * len(values)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="700" height="{height}" '
+        'font-family="sans-serif" font-size="13">'
+        f'<rect width="700" height="{height}" fill="white"/><text x="16" y="26" font-size="15">{title}</text>'
+        + "".join(rows)
+        + "</svg>\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
