@@ -18,7 +18,7 @@ import click
 import runtime
 from exporter.names import SHORT_NAMES
 from exporter.report import Report, StageEvent
-from exporter.request import BACKEND_CHOICES, FORM_CHOICES, MIN_EXAMPLE_SIZE, TASK_CHOICES, ExportRequest
+from exporter.request import BACKEND_CHOICES, FORM_CHOICES, MAX_SEED, MIN_EXAMPLE_SIZE, TASK_CHOICES, ExportRequest
 from runtime.errors import ExportedModelError, RequestError
 
 _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
@@ -79,7 +79,9 @@ _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
 @click.option(
     "--random-weights", is_flag=True, help="Seeded random weights instead of trained ones, for benchmarks and trials."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
+@click.option(
+    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Seed of the random weights."
+)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Show other packages' messages, and the traceback of an error.")
@@ -91,9 +93,11 @@ def main(as_json: bool, verbose: bool, quiet: bool, **options: Any) -> None:
     """
     logging.basicConfig(format="%(message)s", level=logging.DEBUG if verbose else logging.WARNING)
     logging.getLogger("exporter").setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
+    interrupts = _Interrupts()
     # Ended from outside, an export cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
-    observe = _Lines(silent=quiet or as_json)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupts)
+    observe = _Lines(quiet or as_json, interrupts)
     try:
         request = ExportRequest(**options)
         observe(StageEvent("start"))
@@ -112,6 +116,10 @@ def main(as_json: bool, verbose: bool, quiet: bool, **options: Any) -> None:
             raise
         click.echo(f"export-model: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        # Beside the output, which has errors of its own, an export writes to standard output alone.
+        click.echo(f"export-model: cannot write to standard output: {error.strerror or error}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         observe.clear()
         click.echo("export-model: interrupted; nothing was written", err=True)
@@ -126,14 +134,35 @@ if main.help:
     main.help = main.help.format(names=", ".join(SHORT_NAMES))
 
 
+class _Interrupts:
+    """Ctrl-C and SIGTERM: raised where they arrive, and again between stages.
+
+    Again, because packages swallow the first one: some catch everything around an optional import.
+    """
+
+    def __init__(self) -> None:
+        self._arrived = False
+
+    def __call__(self, _number: int, _frame: Any) -> None:
+        self._arrived = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal has arrived at any time."""
+        if self._arrived:
+            raise KeyboardInterrupt
+
+
 class _Lines:
     """A line a stage; on a terminal the running stage is shown, and replaced when it ends."""
 
-    def __init__(self, silent: bool) -> None:
+    def __init__(self, silent: bool, interrupts: _Interrupts) -> None:
         self._silent = silent
+        self._interrupts = interrupts
         self._live = sys.stderr.isatty() and not silent
 
     def __call__(self, event: StageEvent) -> None:
+        self._interrupts.check()
         if self._silent:
             return
         if event.seconds is None:
@@ -163,10 +192,6 @@ def _summary(report: Report) -> list[str]:
         "relative to eager fp32 of the original model"
     )
     return lines
-
-
-def _interrupt(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ PRECISION_CHOICES: tuple[str, ...] = get_args(Precision)
 # A size of 1 in the example lets a trace, or IPEX's fusion, keep broadcasting decisions that fail at
 # other sizes; see docs/decisions.md.
 MIN_EXAMPLE_SIZE = 2
+# torch.manual_seed takes a signed 64-bit integer.
+MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class ExportRequest:
     force: bool = False
 
     def __post_init__(self) -> None:
+        for name, text in (("model", self.model), ("output", self.output)):
+            if not isinstance(text, (str, os.PathLike)):
+                raise RequestError(f"{name} is {text!r}", "a string or a path")
         for name, value, choices in (
             ("task", self.task, TASK_CHOICES),
             ("precision", self.precision, PRECISION_CHOICES),
@@ -79,13 +84,15 @@ class ExportRequest:
             if value not in choices:
                 raise RequestError(f"{name} is {value!r}", f"one of {', '.join(choices)}")
         for name, size in (("batch_size", self.batch_size), ("sequence_length", self.sequence_length)):
-            if size is not None and size < MIN_EXAMPLE_SIZE:
+            if size is not None and (not isinstance(size, int) or size < MIN_EXAMPLE_SIZE):
                 raise RequestError(
                     f"{name} is {size}", f"{MIN_EXAMPLE_SIZE} or more: a size of 1 is kept by the trace in wrong ways"
                 )
+        if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
+            raise RequestError(f"seed is {self.seed!r}", f"a whole number from 0 to {MAX_SEED}")
         if not self.model:
             raise RequestError("model is empty", "a folder, a hub id or a short name")
-        if not Path(self.output).name:
+        if not Path(self.output).name or Path(self.output).name == "..":
             raise RequestError(f"output is {os.fspath(self.output)!r}", "the name of a file")
         if self.random_weights and self.allow_pickle:
             raise RequestError(

@@ -51,12 +51,15 @@ def workspace(output: str | os.PathLike[str], force: bool) -> Iterator[Workspace
     Raises:
         OutputExistsError, OutputError
     """
-    target = Path(output)
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder", "the name of a file", f"for instance -o {target / 'model.pt'}")
-    if not force:
-        _refuse_existing(target)
+    # A link stays a link: what it points to is written.
+    target = Path(os.path.realpath(output))
+    if target.is_dir() or os.fspath(output).endswith(os.sep):
+        raise OutputError(f"{output} is a folder", "the name of a file", f"for instance -o {Path(output) / 'model.pt'}")
     try:
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{output} is no regular file", "a file, or a name that is free", "give another -o")
+        if not force:
+            _refuse_existing(target)
         holder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
         raise _named(target, error) from error

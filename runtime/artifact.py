@@ -18,7 +18,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import (
@@ -39,6 +38,10 @@ PathLike = str | os.PathLike[str]
 # some tens of megabytes; beyond this the file is hostile or damaged.
 MAX_PART_BYTES = 256 * 2**20
 
+# As PyTorch's own writer: data starts at multiples of 64 bytes, behind an extra field named "FB".
+_ALIGNMENT = 64
+_PADDING_FIELD = int.from_bytes(b"FB", "little")
+
 _COPY_AGAIN = "copy the file again, or export the model again"
 # What zipfile raises on damaged archives, beside its own error: bad local headers, unknown methods,
 # encryption flags, cut streams.
@@ -58,8 +61,11 @@ def save(module: torch.jit.ScriptModule, path: PathLike, parts: Mapping[str, byt
 
     buffer = io.BytesIO()
     torch.jit.save(module, buffer, _extra_files={FORMAT_VERSION_FILE: str(FORMAT_VERSION), **parts})
-    with open(path, "wb") as file:
-        file.write(buffer.getbuffer())
+    with zipfile.ZipFile(buffer) as built, open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        for record in built.infolist():
+            # Debug records hold the source lines, and so the paths, of the machine that exported.
+            if not record.filename.endswith(".debug_pkl"):
+                _add(archive, record.filename, built.read(record), record.compress_type)
 
 
 def seal(path: PathLike, manifest: Manifest) -> None:
@@ -69,9 +75,7 @@ def seal(path: PathLike, manifest: Manifest) -> None:
         OSError: if the file cannot be written.
     """
     with zipfile.ZipFile(path, "a") as archive:
-        # The earliest date a zip can hold: the same export gives the same bytes.
-        info = zipfile.ZipInfo(f"{_prefix(archive)}/extra/{MANIFEST_FILE}", (1980, 1, 1, 0, 0, 0))
-        archive.writestr(info, to_json(manifest))
+        _add(archive, f"{_prefix(archive)}/extra/{MANIFEST_FILE}", to_json(manifest).encode(), zipfile.ZIP_STORED)
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -100,7 +104,7 @@ def read_manifest(path: PathLike) -> Manifest:
             "a file that export-model wrote",
             "export the model with export-model",
         )
-    return from_json(text)
+    return from_json(text, os.fspath(path))
 
 
 def read_part(path: PathLike, name: str) -> bytes | None:
@@ -130,13 +134,25 @@ def load(path: PathLike) -> torch.jit.ScriptModule:
     return module
 
 
+def _add(archive: zipfile.ZipFile, name: str, content: bytes, compression: int) -> None:
+    """Write one record, its data aligned as PyTorch aligns it, so that a reader may map the file."""
+    # The earliest date a zip can hold: the same export gives the same bytes.
+    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    info.compress_type = compression
+    assert archive.fp is not None
+    # A local header takes 30 bytes, the name, and extra fields of 4 bytes and their content each.
+    padding = -(archive.fp.tell() + 30 + len(name.encode()) + 4) % _ALIGNMENT
+    info.extra = struct.pack("<HH", _PADDING_FIELD, padding) + bytes(padding)
+    archive.writestr(info, content)
+
+
 @contextmanager
 def _open(path: PathLike) -> Iterator[zipfile.ZipFile]:
     name = os.fspath(path)
-    if not Path(path).exists():
-        raise ArtifactNotFoundError(f"there is no file {name}", "", "check the path")
     try:
         archive = zipfile.ZipFile(path)
+    except FileNotFoundError as error:
+        raise ArtifactNotFoundError(f"there is no file {name}", "", "check the path") from error
     except OSError as error:
         raise ArtifactNotFoundError(
             f"cannot open {name}: {error.strerror or error}", "a file that can be read"

@@ -19,6 +19,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,10 +88,10 @@ def check_golden(path: artifact.PathLike, session: Session) -> list[Parity]:
         CheckFailedError: as for `run_cases`.
     """
     data = artifact.read_part(path, GOLDEN_FILE)
-    cases = parse_cases(data) if data is not None else []
+    cases = parse_cases(data, os.fspath(path)) if data is not None else []
     if not cases:
         raise ManifestDamagedError(
-            f"the artifact holds no {GOLDEN_FILE}", "a few cases to check", "export the model again"
+            f"{os.fspath(path)} holds no {GOLDEN_FILE}", "a few cases to check", "export the model again"
         )
     return run_cases(session, cases)
 
@@ -121,8 +122,8 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(option, type=Path, required=True)
     options = parser.parse_args(argv)
     try:
-        session = open_module(options.draft, manifest.from_json(options.manifest.read_bytes()))
-        parities = run_cases(session, parse_cases(options.cases.read_bytes()))
+        session = open_module(options.draft, manifest.from_json(options.manifest.read_bytes(), str(options.draft)))
+        parities = run_cases(session, parse_cases(options.cases.read_bytes(), str(options.cases)))
         report = {"parities": [dataclasses.asdict(parity) for parity in parities], "operators": executed_operators()}
     # RuntimeError is what TorchScript raises when the module fails at a shape.
     except (ExportedModelError, RuntimeError) as error:

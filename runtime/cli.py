@@ -23,19 +23,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     options = _parser().parse_args(argv)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except ExportedModelError as error:
         if options.verbose:
             raise
         print(f"run-model: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("run-model: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # The reader (head, less) has closed the pipe; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:
+        print(f"run-model: cannot write to standard output: {error.strerror or error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        print("run-model: interrupted", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -176,10 +182,9 @@ def _table(title: str, rows: Sequence[str]) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a whole number from 1")
-    return number
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+import sys
 import types
 import typing
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# Control characters (they would steer the terminal that shows them) and surrogates (no text holds them).
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class DecodeError(ValueError):
@@ -52,9 +57,13 @@ def _decode(kind: Any, value: Any, place: str) -> Any:
             raise _mismatch(place, value, "an object")
         return {key: _decode(arguments[1], item, f"{place}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if abs(value) > sys.float_info.max or not math.isfinite(value):
             raise _mismatch(place, value, "a finite number")
         return float(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise _mismatch(place, value, "an integer of 64 bits")
+    if isinstance(value, str) and _UNPRINTABLE.search(value):
+        raise _mismatch(place, value, "text without control characters")
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise _mismatch(place, value, f"a value of type {kind.__name__}")
     return value

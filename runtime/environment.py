@@ -17,6 +17,7 @@ from runtime.manifest import Manifest
 
 IPEX_DISTRIBUTION = "intel-extension-for-pytorch"
 CPUINFO = Path("/proc/cpuinfo")
+_LAST_PAIR = f"pip install torch==2.8.0 {IPEX_DISTRIBUTION}==2.8.0"
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,16 @@ def ipex_problem(environment: Environment) -> IpexMissingError | IpexVersionErro
         return IpexMissingError(
             f"{IPEX_DISTRIBUTION} is not installed beside torch {environment.torch}",
             "version 2.8.0, its last release, beside torch 2.8",
-            f"pip install torch==2.8.0 {IPEX_DISTRIBUTION}==2.8.0",
+            _LAST_PAIR,
         )
-    if environment.torch is None or minor(environment.torch) != minor(environment.ipex):
+    found = f"{IPEX_DISTRIBUTION} {environment.ipex} is installed beside torch {environment.torch}"
+    try:
+        fits = environment.torch is not None and minor(environment.torch) == minor(environment.ipex)
+    except ValueError:
+        return IpexVersionError(found, "release numbers such as 2.8.0", _LAST_PAIR)
+    if not fits:
         wanted = ".".join(map(str, minor(environment.ipex)))
-        return IpexVersionError(
-            f"{IPEX_DISTRIBUTION} {environment.ipex} is installed beside torch {environment.torch}",
-            f"torch {wanted}",
-            f"pip install torch=={wanted}.0",
-        )
+        return IpexVersionError(found, f"torch {wanted} beside it", _LAST_PAIR)
     return None
 
 

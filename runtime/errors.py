@@ -8,6 +8,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── NotAnArtifactError            not a zip archive, cut short, or not TorchScript
     │   ├── ManifestMissingError          a TorchScript file that this exporter did not write
     │   ├── ManifestDamagedError          the manifest or another stored part cannot be understood
+    │   ├── ArtifactFailedError           the model in it fails where its manifest says that it works
     │   └── FormatVersionError            written in a format newer than this runtime reads
     ├── RequirementError              this machine or this environment
     │   ├── TorchVersionError             the installed torch does not fit
@@ -88,6 +89,10 @@ class ManifestDamagedError(ArtifactError):
 
 class FormatVersionError(ArtifactError):
     """The file's format is newer than this runtime."""
+
+
+class ArtifactFailedError(ArtifactError):
+    """The model failed on inputs that its manifest admits, or memory ran out."""
 
 
 class RequirementError(ExportedModelError):

@@ -17,6 +17,8 @@ from safetensors.torch import save as save_safetensors
 from runtime.errors import InputFileError, ManifestDamagedError
 from runtime.manifest import GOLDEN_FILE
 
+_REMEDY = "export the model again, or copy the file again if it was damaged on the way"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -37,8 +39,8 @@ def dump_cases(cases: Sequence[Case]) -> bytes:
     return save_safetensors(tensors)
 
 
-def parse_cases(data: bytes) -> list[Case]:
-    """The cases of a safetensors file, in the order of their names.
+def parse_cases(data: bytes, origin: str) -> list[Case]:
+    """The cases of a safetensors file, in the order of their names; `origin` names the file in errors.
 
     Raises:
         ManifestDamagedError: if the bytes are not safetensors or hold another name.
@@ -47,12 +49,14 @@ def parse_cases(data: bytes) -> list[Case]:
     try:
         tensors = load_safetensors(data)
     except (SafetensorError, ValueError) as error:
-        raise ManifestDamagedError(f"damaged {GOLDEN_FILE}: {error}") from error
+        raise ManifestDamagedError(f"damaged {GOLDEN_FILE} of {origin}: {error}", "", _REMEDY) from error
     for key in sorted(tensors):
         parts = key.split("/")
         if len(parts) != 3 or parts[1] not in ("input", "output"):
             raise ManifestDamagedError(
-                f"damaged {GOLDEN_FILE}: a tensor named {key!r}", "<case>/input/<name> or <case>/output/<name>"
+                f"damaged {GOLDEN_FILE} of {origin}: a tensor named {key!r}",
+                "<case>/input/<name> or <case>/output/<name>",
+                _REMEDY,
             )
         name, side, tensor_name = parts
         sides.setdefault(name, {"input": {}, "output": {}})[side][tensor_name] = tensors[key]

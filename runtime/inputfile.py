@@ -66,7 +66,12 @@ def _read_npz(path: str) -> dict[str, Any]:
     import zipfile
 
     try:
-        with numpy.load(path, allow_pickle=False) as arrays:
+        arrays = numpy.load(path, allow_pickle=False)
+        if not hasattr(arrays, "files"):
+            raise InputFileError(f"{path} is a single array", "named arrays in .npz", "save it with numpy.savez")
+        with arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputFileError(f"cannot read {path}: {error}", "a NumPy .npz file of plain arrays") from error
+    # MemoryError: a header may declare any size.
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+        reason = "it holds pickled objects, or is no npz" if "pickle" in str(error) else str(error)
+        raise InputFileError(f"cannot read {path}: {reason}", "a NumPy .npz file of plain arrays") from error

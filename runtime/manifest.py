@@ -29,6 +29,7 @@ from typing import Literal
 
 from runtime.decode import DecodeError, decode
 from runtime.errors import ManifestDamagedError
+from runtime.validate import validate
 
 FORMAT_VERSION = 1
 
@@ -189,15 +190,17 @@ def to_json(manifest: Manifest) -> str:
     return json.dumps(dataclasses.asdict(manifest), indent=1, allow_nan=False) + "\n"
 
 
-def from_json(text: str | bytes) -> Manifest:
-    """Parse the text of `manifest.json`.
+def from_json(text: str | bytes, origin: str) -> Manifest:
+    """Parse the text of `manifest.json`; `origin` names the file in errors.
 
     Raises:
-        ManifestDamagedError: if it is not UTF-8 JSON or does not fit `Manifest`.
+        ManifestDamagedError: if it is not UTF-8 JSON, does not fit `Manifest`, or makes no sense.
     """
     remedy = "export the model again, or copy the file again if it was damaged on the way"
     try:
-        return decode(Manifest, json.loads(text))
+        manifest = decode(Manifest, json.loads(text))
     # RecursionError: thousands of nested brackets; json.loads has no depth limit of its own.
     except (DecodeError, ValueError, RecursionError) as error:
-        raise ManifestDamagedError(f"damaged {MANIFEST_FILE}: {error}", "", remedy) from error
+        raise ManifestDamagedError(f"damaged {MANIFEST_FILE} of {origin}: {error}", "", remedy) from error
+    validate(manifest, origin, FORMAT_VERSION)
+    return manifest

@@ -7,16 +7,20 @@ files and machines that do not fit (before torch reads the file), and inputs tha
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from runtime import artifact, environment, ops, signature
-from runtime.errors import InputTextError, ThreadCountError
+from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
 
 if TYPE_CHECKING:
     from runtime.text import TextEncoder
+
+
+MAX_THREADS_PER_PROCESSOR = 8
 
 
 class Session:
@@ -47,6 +51,7 @@ class Session:
 
         Raises:
             InputError: one of its branches, naming the input, what was found and what was expected.
+            ArtifactFailedError: the model failed, or memory ran out.
             ThreadCountError: if torch's thread count changed since an IPEX artifact was loaded.
         """
         tensors = signature.arrange(self.manifest.inputs, inputs)
@@ -57,9 +62,22 @@ class Session:
                 f"{self._threads}, for which the weights were packed",
                 "call torch.set_num_threads before runtime.load, or load the artifact again",
             )
-        with torch.inference_mode():
-            outputs = self._module(*tensors)
-        return dict(zip(self._names, outputs, strict=True))
+        # Not inference mode: its tensors refuse to be changed in place, or to enter autograd, later on.
+        try:
+            with torch.no_grad():
+                outputs = self._module(*tensors)
+            return dict(zip(self._names, outputs, strict=True))
+        # RuntimeError is what TorchScript raises; the others are outputs that are not as the manifest says.
+        except (RuntimeError, TypeError, ValueError) as error:
+            shapes = ", ".join(
+                f"{spec.name} {list(t.shape)}" for spec, t in zip(self.manifest.inputs, tensors, strict=True)
+            )
+            reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
+            raise ArtifactFailedError(
+                f"the model failed on {shapes}: {reason}",
+                "an answer, since the manifest admits these inputs",
+                "run run-model check; export the model again if it fails too, use smaller batches if memory ran out",
+            ) from error
 
     def warm_up(self) -> None:
         """Make the calls that the manifest asks for: TorchScript optimises during the first ones."""
@@ -102,8 +120,12 @@ def load(path: artifact.PathLike, *, threads: int | None = None, warmup: bool = 
     manifest = artifact.read_manifest(path)
     environment.check(manifest, environment.detect())
     if threads is not None:
-        if threads < 1:
-            raise ThreadCountError(f"threads is {threads}", "a whole number from 1")
+        # More threads than that never help, and thousands hang the OpenMP runtime.
+        most = MAX_THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
+        if not isinstance(threads, int) or not 1 <= threads <= most:
+            raise ThreadCountError(
+                f"threads is {threads!r}", f"a whole number from 1 to {most}, for this machine's processors"
+            )
         torch.set_num_threads(threads)
     session = open_module(path, manifest)
     if warmup:

@@ -52,13 +52,12 @@ def arrange(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> list[torch
 def _convert(spec: TensorSpec, value: Any) -> torch.Tensor:
     expected = f"a torch tensor or NumPy array of {spec.dtype} with axes [{', '.join(a.name for a in spec.axes)}]"
     if not isinstance(value, torch.Tensor):
-        if not hasattr(value, "__array_interface__"):
+        if not (hasattr(value, "__array_interface__") and hasattr(value, "flags") and hasattr(value, "astype")):
             raise InputTypeError(f"input {spec.name!r} is a {type(value).__name__}", expected)
         try:
-            # Shares memory; a read-only or byte-swapped array cannot be shared, so it is copied.
-            array = (
-                value if value.flags.writeable and value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
-            )
+            # Shares memory; an array that is read-only, byte-swapped or reversed cannot be shared: it is copied.
+            shared = value.flags.writeable and value.dtype.isnative and all(stride >= 0 for stride in value.strides)
+            array = value if shared else value.astype(value.dtype.newbyteorder("="), order="C")
             value = torch.from_numpy(array)
         except (TypeError, ValueError) as error:
             raise InputTypeError(

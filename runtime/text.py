@@ -45,8 +45,12 @@ class TextEncoder:
         Raises:
             InputTextError: no text, no string, or a text that is too long.
         """
-        if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
+        if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
             raise InputTextError(f"texts is {texts!r}"[:200], "a list of at least one string")
+        for number, text in enumerate(texts, 1):
+            # Surrogates stand for bytes that were no UTF-8 (PEP 383).
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise InputTextError(f"text {number} holds bytes that are no UTF-8", "text")
         encodings = (self._cut if truncate else self._whole).encode_batch(list(texts))
         longest = max(len(encoding) for encoding in encodings)
         if longest > self._info.max_length:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN, run
+from conftest import BIN, ROOT, run
 
 from runtime import artifact, load, read_manifest
 from runtime.errors import (
@@ -51,6 +51,20 @@ def test_the_same_export_gives_the_same_bytes(tiny_folder: Callable[..., Path], 
         done = run([BIN / "export-model", folder, "--backend", "plain", "-q", "-o", tmp_path / name])
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+def test_the_file_says_nothing_of_the_machine_that_made_it(minilm_bf16: Path) -> None:
+    """No debug records, which hold source lines and paths; tensors lie where a reader can map them."""
+    whole = minilm_bf16.read_bytes()
+    assert b".debug_pkl" not in whole and str(ROOT).encode() not in whole
+    with zipfile.ZipFile(minilm_bf16) as archive:
+        for info in archive.infolist():
+            assert (whole[info.header_offset + 26 :][:2], info.date_time[0]) == (
+                len(info.filename).to_bytes(2, "little"),
+                1980,
+            )
+            extra = int.from_bytes(whole[info.header_offset + 28 :][:2], "little")
+            assert (info.header_offset + 30 + len(info.filename) + extra) % 64 == 0
 
 
 def test_no_such_file(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_model_that_writes_to_its_inputs_is_refused() -> None:
 
 def test_cases_survive_the_file() -> None:
     case = Case("0-a", {"x": torch.arange(6).reshape(2, 3)}, {"y": torch.rand(2, 1)})
-    (back,) = parse_cases(dump_cases([case]))
+    (back,) = parse_cases(dump_cases([case]), "f")
     assert back.name == case.name
     assert torch.equal(back.inputs["x"], case.inputs["x"]) and torch.equal(back.outputs["y"], case.outputs["y"])
 
@@ -104,18 +104,18 @@ def test_cases_survive_the_file() -> None:
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\xff" * 100])
 def test_damaged_cases(data: bytes) -> None:
     with pytest.raises(ManifestDamagedError):
-        parse_cases(data)
+        parse_cases(data, "f")
 
 
 def test_a_case_of_a_strange_name() -> None:
     from safetensors.torch import save
 
     with pytest.raises(ManifestDamagedError, match="'x'"):
-        parse_cases(save({"x": torch.ones(1)}))
+        parse_cases(save({"x": torch.ones(1)}), "f")
 
 
 def test_the_golden_cases_of_an_artifact(tiny_artifact: Path, tiny_session: Session) -> None:
-    cases = parse_cases(artifact.read_part(tiny_artifact, GOLDEN_FILE) or b"")
+    cases = parse_cases(artifact.read_part(tiny_artifact, GOLDEN_FILE) or b"", "f")
     assert len(cases) >= 2
     results = check_golden(tiny_artifact, tiny_session)
     assert {result.case for result in results} == {case.name for case in cases}

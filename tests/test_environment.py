@@ -66,7 +66,12 @@ def test_a_plain_artifact_runs_without_ipex_on_any_processor(tiny_artifact: Path
 
 @pytest.mark.parametrize(
     ("torch", "ipex", "kind"),
-    [("2.13.0", None, IpexMissingError), ("2.13.0", "2.8.0", IpexVersionError), ("2.8.0", "2.7.0", IpexVersionError)],
+    [
+        ("2.13.0", None, IpexMissingError),
+        ("2.13.0", "2.8.0", IpexVersionError),
+        ("2.8.0", "2.7.0", IpexVersionError),
+        ("2.8.0", "foo", IpexVersionError),
+    ],
 )
 def test_ipex_that_cannot_be_used(torch: str, ipex: str | None, kind: type[RequirementError]) -> None:
     problem = ipex_problem(Environment(torch, ipex, None))

@@ -172,6 +172,25 @@ def test_outputs_that_cannot_be(tiny_folder: Folder, tmp_path: Path, invoke: Cal
     (tmp_path / "file").write_text("")
     assert "cannot write" in error_of(invoke(tiny_folder(), "-o", tmp_path / "file" / "model.pt"))
     assert "cannot write" in error_of(invoke(tiny_folder(), "-o", "/proc/model.pt"))
+    assert "too long" in error_of(invoke(tiny_folder(), "-o", tmp_path / ("a" * 300)))
+    assert "is a folder" in error_of(invoke(tiny_folder(), "-o", f"{tmp_path}/new/"))
+
+
+def test_what_is_no_regular_file_is_never_replaced(
+    tiny_folder: Folder, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "no regular file" in error_of(invoke(tiny_folder(), "-o", pipe, "--force"))
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_a_link(tiny_folder: Folder, tmp_path: Path) -> None:
+    real, link = tmp_path / "real.pt", tmp_path / "link.pt"
+    real.write_text("old")
+    link.symlink_to(real)
+    export(ExportRequest(str(tiny_folder()), link, backend="plain", force=True))
+    assert link.is_symlink() and read_manifest(real).task == "text-classification"
 
 
 # A file size limit is the full disk that needs no root: beyond it, writing fails with EFBIG. The draft of the
@@ -226,6 +245,7 @@ def test_ipex_for_another_torch(tiny_folder: Folder, tmp_path: Path) -> None:
         ["bert-base", "-o", "m.pt", "--backend", "onnx"],
         ["bert-base", "-o", "m.pt", "--random-weights", "--allow-pickle"],
         ["bert-base", "-o", ""],
+        ["bert-base", "-o", "m.pt", "--seed", "9" * 30],
         ["", "-o", "m.pt"],
         ["bert-base", "-o", "m.pt", "--no-such-option"],
     ],

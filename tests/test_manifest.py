@@ -15,7 +15,7 @@ from runtime.errors import ManifestDamagedError
 
 def test_round_trip(minilm_bf16: Path) -> None:
     value = read_manifest(minilm_bf16)
-    assert manifest.from_json(manifest.to_json(value)) == value
+    assert manifest.from_json(manifest.to_json(value), "f") == value
 
 
 def test_what_a_manifest_says(minilm_bf16: Path) -> None:
@@ -49,7 +49,7 @@ def test_verified_shapes_hold_padded_and_unpadded_ones_within_tolerance(minilm_b
 def test_unknown_fields_are_ignored(tiny_artifact: Path) -> None:
     value = read_manifest(tiny_artifact)
     raw = dataclasses.asdict(value) | {"of_the_future": 1}
-    assert manifest.from_json(json.dumps(raw)) == value
+    assert manifest.from_json(json.dumps(raw), "f") == value
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,49 @@ def test_a_wrong_value_is_refused_by_its_place(tiny_artifact: Path, path: list[A
         target = target[step]
     target[path[-1]] = wrong
     with pytest.raises(ManifestDamagedError, match=place):
-        manifest.from_json(json.dumps(raw))
+        manifest.from_json(json.dumps(raw), "f")
+
+
+@pytest.mark.parametrize(
+    ("path", "nonsense"),
+    [
+        (["format_version"], 2),
+        (["format_version"], -1),
+        (["requires", "torch"], "abc"),
+        (["requires", "torch"], "9" * 4000),
+        (["requires", "ipex"], "2"),
+        (["tolerance", "max_error"], 10**400),
+        (["tolerance", "rms_error"], -1),
+        (["model", "parameters"], 10**400),
+        (["model", "id"], "\ud800"),
+        (["model", "id"], "\x1b[2J"),
+        (["inputs"], []),
+        (["outputs"], []),
+        (["inputs", 1, "name"], "input_ids"),
+        (["inputs", 0, "axes"], []),
+        (["inputs", 0, "axes", 0, "minimum"], 0),
+        (["inputs", 0, "axes", 1, "maximum"], 0),
+        (["inputs", 0, "fill"], 10**30),
+        (["inputs", 0, "fill"], -5),
+        (["inputs", 0, "fill"], 5),
+        (["inputs", 0, "values", "minimum"], 10**6),
+        (["labels"], ["one"]),
+        (["execution", "warmup_shapes"], [{"batch": -1}]),
+        (["execution", "warmup_shapes"], [{"batch": 10**12}]),
+        (["execution", "warmup_shapes"], [{"width": 2}]),
+        (["execution", "warmup_calls"], 10**9),
+        (["text"], {"max_length": -3, "pad_id": 0, "pad_token": "", "pad_type_id": 0, "padding_side": "left"}),
+        (["text"], {"max_length": 3, "pad_id": 10**30, "pad_token": "", "pad_type_id": 0, "padding_side": "left"}),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tiny_artifact: Path, path: list[Any], nonsense: Any) -> None:
+    raw = json.loads(manifest.to_json(read_manifest(tiny_artifact)))
+    target = raw
+    for step in path[:-1]:
+        target = target[step]
+    target[path[-1]] = nonsense
+    with pytest.raises(ManifestDamagedError, match="of the-file"):
+        manifest.from_json(json.dumps(raw), "the-file")
 
 
 @pytest.mark.parametrize("field", ["task", "inputs", "requires", "tolerance", "text"])
@@ -82,10 +124,10 @@ def test_a_missing_field_is_named(tiny_artifact: Path, field: str) -> None:
     raw = dataclasses.asdict(read_manifest(tiny_artifact))
     del raw[field]
     with pytest.raises(ManifestDamagedError, match=f"no field {field}"):
-        manifest.from_json(json.dumps(raw))
+        manifest.from_json(json.dumps(raw), "f")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 200_000])
 def test_what_is_no_manifest_is_refused(text: bytes) -> None:
     with pytest.raises(ManifestDamagedError):
-        manifest.from_json(text)
+        manifest.from_json(text, "f")

@@ -31,6 +31,12 @@ def test_defaults() -> None:
         ("batch_size", 1),
         ("sequence_length", 1),
         ("model", ""),
+        ("model", 5),
+        ("output", None),
+        ("batch_size", "2"),
+        ("batch_size", 2.5),
+        ("seed", -1),
+        ("seed", 10**30),
         ("output", ""),
     ],
 )

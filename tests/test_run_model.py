@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,10 +120,26 @@ def test_wrong_json(
 
 
 @pytest.mark.parametrize(
-    "name", ["x.txt", "missing.json", "missing.npz", "missing.safetensors", "pickled.npz", "bad.safetensors"]
+    "name",
+    [
+        "x.txt",
+        "missing.json",
+        "missing.npz",
+        "missing.safetensors",
+        "pickled.npz",
+        "bad.safetensors",
+        "single.npz",
+        "huge.npz",
+    ],
 )
 def test_wrong_files(tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     np.savez(tmp_path / "pickled.npz", input_ids=np.array([{"an": "object"}], dtype=object))
+    with open(tmp_path / "single.npz", "wb") as file:
+        np.save(file, np.ones(3))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (10**9, 10**9)})
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
+        archive.writestr("input_ids.npy", header.getvalue())
     (tmp_path / "bad.safetensors").write_bytes(b"garbage")
     assert main(["predict", str(tiny_artifact), "--inputs", str(tmp_path / name)]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -131,6 +149,20 @@ def test_errors_are_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
     assert "there is no file" in error_of(run([RUN, "inspect", tmp_path / "no.pt"]))
     assert "not a zip" in error_of(run([RUN, "check", __file__]))
     assert "no tokenizer" in error_of(run([RUN, "predict", tiny_artifact, "--text", "x"]))
+
+
+@pytest.mark.parametrize("command", ["inspect", "check"])
+def test_standard_output_that_cannot_be_written(tiny_artifact: Path, command: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [RUN, command, tiny_artifact], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "run-model: cannot write to standard output: No space left on device\n"
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    assert "name too long" in error_of(run([RUN, "inspect", "a" * 300]))
 
 
 def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
@@ -147,7 +179,15 @@ def test_a_long_text_is_refused_and_cut_when_asked(minilm_bf16: Path, capsys: py
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["inspect"], ["predict", "x.pt"], ["check", "x.pt", "--threads", "0"], ["nonsense"]]
+    "arguments",
+    [
+        [],
+        ["inspect"],
+        ["predict", "x.pt"],
+        ["check", "x.pt", "--threads", "0"],
+        ["check", "x.pt", "--threads", "x"],
+        ["nonsense"],
+    ],
 )
 def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:

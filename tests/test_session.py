@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from conftest import run_python
 
 from runtime import Session, load
 from runtime.errors import (
+    ArtifactFailedError,
     InputError,
     InputNameError,
     InputRankError,
@@ -23,6 +25,7 @@ from runtime.errors import (
     InputValueError,
     ThreadCountError,
 )
+from runtime.manifest import Axis
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -48,6 +51,7 @@ def test_torch_and_numpy_give_the_same(tiny_session: Session) -> None:
         np.asfortranarray(IDS.numpy()),
         IDS.numpy().astype(">i8"),  # the other byte order
         IDS.to(torch.uint8),
+        IDS.numpy()[:, ::-1],
     ],
 )
 def test_arrays_of_any_layout(tiny_session: Session, odd: Any) -> None:
@@ -165,9 +169,27 @@ def test_a_plain_artifact_does_not_mind_another_thread_count(tiny_session: Sessi
         torch.set_num_threads(before)
 
 
-def test_a_thread_count_below_one(tiny_artifact: Path) -> None:
-    with pytest.raises(ThreadCountError, match="threads is 0"):
-        load(tiny_artifact, threads=0)
+@pytest.mark.parametrize("threads", [0, -1, 99999, "2", 1.5])
+def test_a_thread_count_that_makes_no_sense(tiny_artifact: Path, threads: Any) -> None:
+    """Thousands of threads hang the OpenMP runtime."""
+    with pytest.raises(ThreadCountError, match="threads is"):
+        load(tiny_artifact, threads=threads)
+
+
+def test_the_answers_can_be_changed_in_place(tiny_session: Session) -> None:
+    tiny_session(input_ids=IDS)["logits"].add_(1).requires_grad_()
+
+
+def test_a_model_that_fails_is_a_named_error(tiny_session: Session) -> None:
+    """A manifest that admits more than the model does: only a damaged or forged file has one."""
+    manifest = tiny_session.manifest
+    wider = tuple(dataclasses.replace(spec, axes=(spec.axes[0], Axis("sequence", 1, 9999))) for spec in manifest.inputs)
+    session = Session(tiny_session._module, dataclasses.replace(manifest, inputs=wider))
+    with pytest.raises(ArtifactFailedError, match=r"failed on input_ids \[1, 600\]"):
+        session(input_ids=torch.ones(1, 600, dtype=torch.long))
+    doubled = Session(tiny_session._module, dataclasses.replace(manifest, outputs=manifest.outputs * 2))
+    with pytest.raises(ArtifactFailedError):
+        doubled(input_ids=IDS)
 
 
 def test_without_warm_up_the_answers_are_the_same(minilm_bf16: Path) -> None:

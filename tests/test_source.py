@@ -93,12 +93,67 @@ def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model_type": "no-such-type"}'])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "null", '{"model_type": "no-such-type"}'])
 def test_a_damaged_configuration(tiny_folder: Folder, copy_of: Copy, content: str) -> None:
     folder = copy_of(tiny_folder())
     (folder / "config.json").write_text(content)
     with pytest.raises(CheckpointError):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", "big"),
+        ("hidden_act", "foo"),
+        ("id2label", ["a", "b"]),
+        ("architectures", [5]),
+        ("architectures", "BertForSequenceClassification"),
+        ("auto_map", ["x"]),
+        ("hidden_size", 128),
+        ("num_hidden_layers", 3),
+    ],
+)
+def test_a_field_that_makes_no_sense(tiny_folder: Folder, copy_of: Copy, field: str, value: Any) -> None:
+    folder = copy_of(tiny_folder())
+    config = json.loads((folder / "config.json").read_text()) | {field: value}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError):
+        load(folder)
+
+
+def test_weights_that_find_no_place_are_named(tiny_folder: Folder, copy_of: Copy) -> None:
+    folder = copy_of(tiny_folder())
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "16 weights of the checkpoint not used (bert.encoder.layer.1." in load(folder).summary
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_pickle_that_holds_no_weights(tiny_folder: Folder, copy_of: Copy, content: bytes | None) -> None:
+    folder = copy_of(tiny_folder())
+    (folder / "model.safetensors").unlink()
+    if content is None:
+        torch.save([1, 2], folder / "pytorch_model.bin")
+    else:
+        (folder / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(CheckpointError):
+        load(folder, allow_pickle=True)
+
+
+@pytest.mark.parametrize("length", [-3, 2, 12.5, "abc"])
+def test_a_length_that_makes_no_sense(minilm: Path, copy_of: Copy, length: Any) -> None:
+    folder = copy_of(minilm)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))
+    with pytest.raises(CheckpointError, match="max_seq_length"):
+        load(folder)
+
+
+def test_a_tokenizer_that_knows_more_than_the_model(tiny_folder: Folder, copy_of: Copy, minilm: Path) -> None:
+    folder = copy_of(tiny_folder())
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(minilm / name, folder / name)
+    assert "it knows ids up to 30521, the model only 300" in load(folder).tokenizer.note
 
 
 def test_a_folder_without_weights(tiny_folder: Folder, copy_of: Copy) -> None:
@@ -190,6 +245,10 @@ def test_sentence_embedding_needs_to_know_the_pooling(tiny_folder: Folder) -> No
         ("modules.json", "{", "cannot read"),
         ("modules.json", '[{"type": "sentence_transformers.models.Dense"}]', "lists Dense"),
         ("modules.json", "[1]", "is damaged"),
+        ("modules.json", "[]", "lists nothing"),
+        ("modules.json", "[" * 100_000, "cannot read"),
+        ("1_Pooling/config.json", '{"pooling_mode": 5}', "pooling_mode is 5"),
+        ("1_Pooling/config.json", "null", "no usable"),
         ("1_Pooling/config.json", "{}", "pooling"),
         ("1_Pooling/config.json", '{"pooling_mode_lasttoken": true}', "lasttoken"),
     ],

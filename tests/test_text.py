@@ -45,10 +45,15 @@ def test_a_long_text_is_cut_when_asked(session: Session, minilm: Path) -> None:
     assert session.text.encode(["word " * 300], truncate=True)["input_ids"].tolist() == reference["input_ids"]
 
 
-@pytest.mark.parametrize("texts", [[], "one string", [1], [None]])
+@pytest.mark.parametrize("texts", [[], "one string", [1], [None], 5, iter(["a"]), None])
 def test_what_is_no_list_of_texts(session: Session, texts: Any) -> None:
     with pytest.raises(InputTextError, match="a list of at least one string"):
         session.text.encode(texts)
+
+
+def test_bytes_that_are_no_text(session: Session) -> None:
+    with pytest.raises(InputTextError, match="text 2 holds bytes that are no UTF-8"):
+        session.text.encode(["good", b"\xff".decode(errors="surrogateescape")])
 
 
 def test_padding_on_the_left(minilm: Path) -> None:

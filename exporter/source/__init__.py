@@ -39,12 +39,16 @@ class Source:
     labels: tuple[str, ...]
     activation: Activation
     longest_sequence: int | None
+    unused_weights: tuple[str, ...]
 
     @property
     def summary(self) -> str:
         """What was loaded, for people."""
         weights = "random weights" if self.info.random_weights else f"weights {self.info.weights_sha256[:12]}"
-        return f"{self.info.architecture} from {self.info.id}, {self.info.parameters / 1e6:.1f} M parameters, {weights}"
+        text = f"{self.info.architecture} from {self.info.id}, {self.info.parameters / 1e6:.1f} M parameters, {weights}"
+        if self.unused_weights:
+            text += f"; {len(self.unused_weights)} weights of the checkpoint not used ({self.unused_weights[0]}, …)"
+        return text
 
 
 def load_source(request: ExportRequest) -> Source:
@@ -56,8 +60,8 @@ def load_source(request: ExportRequest) -> Source:
     location = locate(request)
     config = _load_config(location, request)
     modules = None if request.random_weights and location.folder is None else read_json(location, "modules.json")
-    task, reason = choose_task(config, request.task, modules)
-    model = load_model(location, config, task, request)
+    task, reason = choose_task(config, request.task, modules, request.trust_remote_code)
+    model, unused = load_model(location, config, task, request)
     longest = longest_sequence(model)
     labels = _labels(model.config) if task.labels else ()
     return Source(
@@ -74,11 +78,12 @@ def load_source(request: ExportRequest) -> Source:
         ),
         task=task,
         task_reason=reason,
-        tokenizer=load_tokenizer(location, request, longest, task.pooled),
+        tokenizer=load_tokenizer(location, request, longest, model.get_input_embeddings().num_embeddings, task.pooled),
         sentence_head=read_sentence_head(location, modules) if task.pooled else None,
         labels=labels,
         activation=_activation(model.config, labels) if task.name == "text-classification" else "none",
         longest_sequence=longest,
+        unused_weights=unused,
     )
 
 

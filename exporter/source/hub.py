@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers.utils import cached_file
 
 from exporter.names import SHORT_NAMES, ShortName
 from exporter.request import ExportRequest
 from runtime.errors import (
     CheckpointError,
+    ExportedModelError,
     HubUnreachableError,
     ModelNotFoundError,
     PickledWeightsError,
@@ -83,7 +83,7 @@ def read_json(location: Location, name: str) -> Any | None:
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"cannot read {path}: {error}", "a JSON file", "download or copy the model again"
         ) from error
@@ -114,13 +114,17 @@ def translated(location: Location) -> Iterator[None]:
     """Turn what transformers and the hub raise while loading into one named error."""
     try:
         yield
-    except (OSError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
+    except ExportedModelError:
+        raise
+    # transformers, and the formats it reads, raise whatever a damaged file leads them to: KeyError, TypeError,
+    # EOFError, UnpicklingError, a bare Exception. Only their code runs inside.
+    except Exception as error:  # noqa: BLE001
         raise _named(location, error) from error
 
 
 def _named(location: Location, error: Exception) -> Exception:
     text = str(error)
-    first = text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
+    first = f"{type(error).__name__}: {' '.join(text.split())[:300]}"
     kinds = {type(cause).__name__ for cause in _chain(error)}
     if "trust_remote_code" in text:
         return RemoteCodeError(
@@ -145,10 +149,11 @@ def _named(location: Location, error: Exception) -> Exception:
         "ConnectError",
         "OfflineModeIsEnabled",
     }:
+        asked = "was not asked (--local-files-only)" if location.options["local_files_only"] else "cannot be reached"
         return HubUnreachableError(
-            f"the model hub cannot be reached for {location.reference}, and the local cache does not hold it",
+            f"the model hub {asked} for {location.reference}, and the local cache does not hold it",
             "a connection, or a folder with config.json and model.safetensors",
-            "give a folder instead of a name, or use --random-weights for a trial",
+            "give a folder instead of a name, or a short name with --random-weights for a trial",
         )
     if isinstance(error, ImportError):
         return CheckpointError(f"{location.id} needs a package that is not installed: {first}", "", "install it")
@@ -157,6 +162,12 @@ def _named(location: Location, error: Exception) -> Exception:
             f"{location.id} has no weights in .safetensors",
             "model.safetensors",
             "convert them, or give --allow-pickle if you trust the file: unpickling runs the code it holds",
+        )
+    if "ignore_mismatched_sizes" in text:
+        return CheckpointError(
+            f"{location.id} has weights of other shapes than its config.json says",
+            "weights and configuration of the same model",
+            "copy both again",
         )
     return CheckpointError(
         f"cannot load {location.id}: {first}", "a complete model folder", "download or copy the model again"

@@ -47,7 +47,7 @@ def read_sentence_head(location: Location, modules: Any) -> SentenceHead:
     kinds = [kind for kind, _ in stages]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise CheckpointError(
-            f"modules.json of {location.id} lists {', '.join(kinds)}",
+            f"modules.json of {location.id} lists {', '.join(kinds) or 'nothing'}",
             "Transformer, Pooling and, at the end, perhaps Normalize",
             "export with --task feature-extraction and compute the rest yourself",
         )
@@ -58,11 +58,16 @@ def _modes(location: Location, folder: str) -> tuple[str, ...]:
     config = read_json(location, f"{folder}/config.json")
     if not isinstance(config, dict):
         raise CheckpointError(
-            f"{location.id} has no {folder}/config.json", "the pooling's configuration", "copy the whole folder"
+            f"{location.id} has no usable {folder}/config.json", "the pooling's configuration", "copy the whole folder"
         )
     if "pooling_mode" in config:  # newer folders name the modes directly
         named = config["pooling_mode"]
-        modes = tuple(str(mode) for mode in ([named] if isinstance(named, str) else named))
+        names = [named] if isinstance(named, str) else named
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise CheckpointError(
+                f"{folder}/config.json: pooling_mode is {named!r}"[:200], f"some of {', '.join(_KNOWN)}"
+            )
+        modes = tuple(names)
     else:
         modes = tuple(mode for key, mode in _MODES.items() if config.get(key))
     unknown = [mode for mode in modes if mode not in _KNOWN]

@@ -11,24 +11,38 @@ from typing import Any
 from transformers.models.auto import modeling_auto
 
 from exporter.tasks import TASKS, Task
-from runtime.errors import TaskError
+from runtime.errors import CheckpointError, RemoteCodeError, TaskError
 
 
-def choose_task(config: Any, requested: str, modules: Any | None) -> tuple[Task, str]:
+def choose_task(config: Any, requested: str, modules: Any | None, trusted: bool = False) -> tuple[Task, str]:
     """The task and why.
 
     Args:
         config: the model's configuration.
         requested: a task's name, or `auto`.
         modules: the content of a sentence-transformers folder's `modules.json`, or None.
+        trusted: whether the model's own code may run.
 
     Raises:
         TaskError: nothing fits.
+        RemoteCodeError: the architecture is the model's own code, which may not run.
+        CheckpointError: a damaged configuration.
     """
-    possible = tasks_of_type(config)
+    architectures = architectures_of(config)
+    own = set(_own_classes(config).values())
+    if own & set(architectures) and not trusted:
+        raise RemoteCodeError(
+            f"the architecture {', '.join(own & set(architectures))} is Python code that the model brings along",
+            "the option --trust-remote-code, which lets it run here with your rights",
+            "read that code first",
+        )
+    # Pooling needs the folder's modules: without them the task is not offered.
+    possible = [
+        task.name for task in TASKS.values() if classes(config, task) and (modules is not None or not task.pooled)
+    ]
     if requested != "auto":
         task = TASKS[requested]
-        if task.name not in possible:
+        if not classes(config, task):
             raise TaskError(
                 f"model type {config.model_type!r} has no class for {requested}",
                 f"one of its tasks: {', '.join(possible) or 'none that this exporter knows'}",
@@ -43,7 +57,6 @@ def choose_task(config: Any, requested: str, modules: Any | None) -> tuple[Task,
         return task, "as requested"
     if modules is not None and "sentence-embedding" in possible:
         return TASKS["sentence-embedding"], "modules.json describes a sentence-transformers model"
-    architectures = list(config.architectures or [])
     for name in architectures:
         for task in TASKS.values():
             if not task.pooled and name in classes(config, task):
@@ -55,14 +68,23 @@ def choose_task(config: Any, requested: str, modules: Any | None) -> tuple[Task,
     )
 
 
-def tasks_of_type(config: Any) -> list[str]:
-    """The tasks for which transformers, or the model's own code, has a class for this model type."""
-    return [task.name for task in TASKS.values() if classes(config, task)]
+def architectures_of(config: Any) -> list[str]:
+    """The class names in `config.json`.
+
+    Raises:
+        CheckpointError: if they are no list of names.
+    """
+    names = config.architectures or []
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(
+            f"config.json: architectures is {names!r}"[:200], "a list of class names", "mend config.json"
+        )
+    return list(names)
 
 
 def tasks_of_checkpoint(config: Any) -> list[str]:
     """The tasks whose head the checkpoint was saved with, and those that need no head."""
-    architectures = config.architectures or []
+    architectures = architectures_of(config)
     return [
         task.name
         for task in TASKS.values()
@@ -74,8 +96,15 @@ def tasks_of_checkpoint(config: Any) -> list[str]:
 
 def classes(config: Any, task: Task) -> tuple[str, ...]:
     """The names of the classes for a task: transformers' own table, then the model's `auto_map`."""
-    own = (getattr(config, "auto_map", None) or {}).get(task.auto_class)
-    if own is not None:
-        return (str(own).rsplit(".", 1)[-1],)
+    own = _own_classes(config).get(task.auto_class)
     entry = getattr(modeling_auto, task.mapping).get(config.model_type, ())
-    return (entry,) if isinstance(entry, str) else tuple(entry)
+    known = (entry,) if isinstance(entry, str) else tuple(entry)
+    return known if own is None else (own, *known)
+
+
+def _own_classes(config: Any) -> dict[str, str]:
+    """Auto class → the name of the class in the model's own code."""
+    own = getattr(config, "auto_map", None) or {}
+    if not isinstance(own, dict):
+        raise CheckpointError(f"config.json: auto_map is {own!r}"[:200], "an object", "mend config.json")
+    return {name: str(path).rsplit(".", 1)[-1] for name, path in own.items()}

@@ -41,8 +41,21 @@ class TokenizerPart:
     note: str
 
 
-def load_tokenizer(location: Location, request: ExportRequest, longest: int | None, pooled: bool) -> TokenizerPart:
-    """Load it. `longest` is what the model's positions admit; `pooled`: a sentence-transformers folder."""
+def load_tokenizer(
+    location: Location, request: ExportRequest, longest: int | None, vocabulary: int, pooled: bool
+) -> TokenizerPart:
+    """Load it.
+
+    Args:
+        location: where the model is.
+        request: what the user allows.
+        longest: the number of tokens that the model's positions admit.
+        vocabulary: the number of rows of the model's token table.
+        pooled: whether it is a sentence-transformers folder, which may set a length of its own.
+
+    Raises:
+        CheckpointError: it is there, and damaged, empty, or of an impossible length.
+    """
     if request.random_weights and location.folder is None:
         return TokenizerPart(None, None, (), "no tokenizer (random weights)")
     if not any(has_file(location, name) for name in _FILES):
@@ -53,8 +66,7 @@ def load_tokenizer(location: Location, request: ExportRequest, longest: int | No
             tokenizer: Any = AutoTokenizer.from_pretrained(
                 location.reference, trust_remote_code=request.trust_remote_code, **location.options
             )
-    # What transformers raises for files that lack a key or hold another type.
-    except (CheckpointError, TypeError, KeyError, AttributeError) as error:
+    except CheckpointError as error:
         raise CheckpointError(f"the tokenizer of {location.id} cannot be loaded ({error})", "", remedy) from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # transformers makes a tokenizer without a vocabulary file too: every word is then unknown to it.
@@ -63,11 +75,18 @@ def load_tokenizer(location: Location, request: ExportRequest, longest: int | No
         )
     if not getattr(tokenizer, "is_fast", False):
         return TokenizerPart(None, None, (), f"no tokenizer ({type(tokenizer).__name__} has no tokenizer.json form)")
-    lengths = [tokenizer.model_max_length, longest]
+    lengths = {"model_max_length": tokenizer.model_max_length, "max_position_embeddings": longest}
     if pooled:
-        lengths.append((read_json(location, "sentence_bert_config.json") or {}).get("max_seq_length"))
+        settings = read_json(location, "sentence_bert_config.json") or {}
+        lengths["max_seq_length"] = settings.get("max_seq_length") if isinstance(settings, dict) else settings
+    least = tokenizer.num_special_tokens_to_add() + 1
+    for name, length in lengths.items():
+        if length is not None and (not isinstance(length, (int, float)) or length < least or length != int(length)):
+            raise CheckpointError(
+                f"{name} of {location.id} is {length!r}", f"a number of tokens, at least {least}", remedy
+            )
     # Tokenizers without a length of their own carry a number of thirty digits.
-    known = [length for length in lengths if length is not None and length < 10**9]
+    known = [int(length) for length in lengths.values() if length is not None and length < 10**9]
     # A tokenizer without a padding token (decoders): any id does, since the mask hides it.
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
     info = TextInfo(
@@ -78,6 +97,7 @@ def load_tokenizer(location: Location, request: ExportRequest, longest: int | No
         padding_side=tokenizer.padding_side,
     )
     content = tokenizer.backend_tokenizer.to_str().encode()
-    return TokenizerPart(
-        content, info, tuple(tokenizer.all_special_ids), f"tokenizer, at most {info.max_length} tokens"
-    )
+    note = f"tokenizer, at most {info.max_length} tokens"
+    if (largest := max(tokenizer.get_vocab().values())) >= vocabulary:
+        note += f"; it knows ids up to {largest}, the model only {vocabulary}: texts that need the others are refused"
+    return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note)

@@ -23,8 +23,10 @@ from runtime.errors import CheckpointError, NewHeadError, PickledWeightsError
 _DTYPE = "dtype" if minor(transformers.__version__) >= (4, 56) else "torch_dtype"
 
 
-def load_model(location: Location, config: Any, task: Task, request: ExportRequest) -> Any:
-    """The model, fp32, in evaluation mode, attention written out ("eager": the form that IPEX fuses).
+def load_model(location: Location, config: Any, task: Task, request: ExportRequest) -> tuple[Any, tuple[str, ...]]:
+    """The model, and the checkpoint's weights that it has no place for.
+
+    The model is in fp32 and evaluation mode, attention written out ("eager": the form that IPEX fuses).
 
     Raises:
         CheckpointError, PickledWeightsError, NewHeadError
@@ -34,7 +36,7 @@ def load_model(location: Location, config: Any, task: Task, request: ExportReque
     if request.random_weights:
         torch.manual_seed(request.seed)
         with translated(location):
-            return auto.from_config(config, **common).eval()
+            return auto.from_config(config, **common).eval(), ()
     _check_weight_files(location, request)
     common |= {"config": config, "output_loading_info": True, "use_safetensors": None if request.allow_pickle else True}
     # A sentence head pools the token vectors itself; the model's own pooler would be dead weight.
@@ -46,28 +48,35 @@ def load_model(location: Location, config: Any, task: Task, request: ExportReque
         try:
             with translated(location):
                 model, loading = auto.from_pretrained(location.reference, **location.options, **common, **extra)
-        except TypeError as error:
-            if extra and "add_pooling_layer" in str(error):
+        except CheckpointError as error:
+            if extra and "unexpected keyword argument 'add_pooling_layer'" in str(error):
                 continue  # this architecture has no pooler to leave out
             raise
         now_missing = sorted(loading["missing_keys"])
         if not now_missing:
-            return model.eval()
+            return model.eval(), tuple(sorted(loading["unexpected_keys"]))
         missing = missing or now_missing
         # Checkpoints of other heads lack the pooler, which feature extraction can do without.
         if task.auto_class != "AutoModel" or not all(name.startswith("pooler.") for name in now_missing):
             break
     if not request.allow_new_head:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        has = tasks_of_checkpoint(config)
+        if task.name in has and task.auto_class != "AutoModel":
+            raise CheckpointError(
+                f"the checkpoint of {location.id} lacks {shown}",
+                "weights for all that config.json describes",
+                "copy both again",
+            )
         raise NewHeadError(
             f"the checkpoint of {location.id} lacks {shown}, which {task.name} needs",
-            f"a checkpoint trained for it; this one has {', '.join(tasks_of_checkpoint(config))}",
+            f"a checkpoint trained for it; this one has {', '.join(has)}",
             "choose one of these as --task, or give --allow-new-head to ship untrained weights",
         )
     torch.manual_seed(request.seed)
     with translated(location):
-        model, _ = auto.from_pretrained(location.reference, **location.options, **common)
-    return model.eval()
+        model, loading = auto.from_pretrained(location.reference, **location.options, **common)
+    return model.eval(), tuple(sorted(loading["unexpected_keys"]))
 
 
 def digest(model: torch.nn.Module) -> str:
