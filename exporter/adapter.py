@@ -31,7 +31,7 @@ class Adapter(torch.nn.Module):
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The named outputs for tensors given in order, by name, or both."""
-        answer = self.model(**dict(zip(self.inputs, args, strict=False)), **kwargs)
+        answer = self.model(**_own(dict(zip(self.inputs, args, strict=False)) | kwargs))
         return tuple(answer[name].float() for name in self.outputs)
 
 
@@ -42,7 +42,7 @@ class SentenceAdapter(Adapter):
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One vector a row: shape [batch, hidden size x number of modes]."""
-        inputs = dict(zip(self.inputs, args, strict=False)) | kwargs
+        inputs = _own(dict(zip(self.inputs, args, strict=False)) | kwargs)
         vectors = self.model(**inputs)["last_hidden_state"].float()
         mask = inputs["attention_mask"].unsqueeze(-1).to(vectors.dtype)
         pooled = torch.cat([_pool(mode, vectors, mask) for mode in self.head.modes], dim=1)
@@ -73,6 +73,15 @@ def adapt(source: Source, plan: TracePlan) -> Adapter:
     else:
         adapter.outputs = _given_outputs(adapter.model, plan)
     return adapter.eval()
+
+
+def _own(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of the floating-point inputs.
+
+    IPEX accumulates `linear(x) + r` into `r`: where `r` is an input, that is the caller's tensor. Integers
+    are never accumulated into.
+    """
+    return {name: tensor.clone() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
 
 
 def _with_signature(forward: Any, names: tuple[str, ...]) -> Any:

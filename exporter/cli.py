@@ -18,7 +18,15 @@ import click
 import runtime
 from exporter.names import SHORT_NAMES
 from exporter.report import Report, StageEvent
-from exporter.request import BACKEND_CHOICES, FORM_CHOICES, MAX_SEED, MIN_EXAMPLE_SIZE, TASK_CHOICES, ExportRequest
+from exporter.request import (
+    BACKEND_CHOICES,
+    FORM_CHOICES,
+    MAX_SEED,
+    MIN_EXAMPLE_SIZE,
+    TASK_CHOICES,
+    VERIFY_CHOICES,
+    ExportRequest,
+)
 from runtime.errors import ExportedModelError, RequestError
 
 _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
@@ -57,6 +65,13 @@ _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
     default="auto",
     show_default=True,
     help="Form of the traced example; auto takes dict from torch 2.0 on.",
+)
+@click.option(
+    "--verify",
+    type=click.Choice(VERIFY_CHOICES),
+    default="quick",
+    show_default=True,
+    help="How much the written file is tried in a fresh process before it gets its name; off is written into it.",
 )
 @click.option("--batch-size", type=_SIZE, default=2, show_default=True, help="Batch of the traced example.")
 @click.option(

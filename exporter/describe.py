@@ -13,10 +13,10 @@ import torch
 
 import runtime
 from exporter.plan import TracePlan
+from exporter.reference import Point
 from exporter.request import ExportRequest
 from exporter.source import Source
 from exporter.tasks import TOLERANCES
-from exporter.verify import Point
 from runtime.errors import TaskError
 from runtime.manifest import FORMAT_VERSION, Axis, Execution, Manifest, Requirements, TensorSpec
 
@@ -53,10 +53,21 @@ def draft_manifest(
         activation=source.activation,
         fusions=(),
         tolerance=TOLERANCES[request.precision],
+        verification=request.verify,
         verified=(),
-        execution=Execution(({"batch": 2, "sequence": min(WARMUP_SEQUENCE, plan.longest)},), WARMUP_CALLS),
+        execution=Execution((_warmup_shape(plan.inputs),), WARMUP_CALLS),
         text=source.tokenizer.info,
     )
+
+
+def _warmup_shape(inputs: Sequence[TensorSpec]) -> dict[str, int]:
+    """Small, 2 or more along each axis, and inside what the inputs admit."""
+    wanted = {"batch": 2, "sequence": WARMUP_SEQUENCE}
+    return {
+        axis.name: max(axis.minimum, min(wanted[axis.name], axis.maximum or wanted[axis.name]))
+        for spec in inputs
+        for axis in spec.axes
+    }
 
 
 def _outputs(plan: TracePlan, points: Sequence[Point]) -> tuple[TensorSpec, ...]:

@@ -8,22 +8,29 @@ the stages.
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from exporter import verify
-from exporter.adapter import adapt
-from exporter.backends import choose_backend
+from exporter import reference, verify
+from exporter.adapter import Adapter, adapt
+from exporter.backends import Candidate, candidates
 from exporter.describe import draft_manifest
+from exporter.envelope import narrow
 from exporter.inputs import make_inputs
-from exporter.plan import make_plan
+from exporter.plan import TracePlan, make_plan
 from exporter.quiet import third_parties_quiet
 from exporter.report import Observer, Report, StageClock, StageEvent
 from exporter.request import ExportRequest
-from exporter.source import load_source
-from exporter.trace import trace
-from exporter.workspace import workspace
+from exporter.source import Source, load_source
+from exporter.trace import Traced, trace
+from exporter.workspace import Workspace, workspace
 from runtime import artifact, environment
+from runtime.errors import BackendError, CheckpointError, ExportError, TraceError, VerificationError
 from runtime.golden import dump_cases
-from runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE
+from runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest
+
+logger = logging.getLogger("exporter")
 
 
 def _silent(event: StageEvent) -> None:
@@ -40,13 +47,13 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
     Raises:
         ExportError, RequirementError: nothing was written, and an older output is as it was.
     """
-    clock = StageClock(observe)
     here = environment.detect()
-    backend, backend_reason = choose_backend(request.backend, here)
-    requires = backend.requirements(request.precision, here)
-    environment.check_cpu(requires.cpu_flags, f"{request.precision} with the {backend.name} backend", here)
+    ways = candidates(request.backend, here)
+    requires = ways[0].backend.requirements(request.precision, here)
+    environment.check_cpu(requires.cpu_flags, f"{request.precision} with the {ways[0].backend.name} backend", here)
 
     with third_parties_quiet(), workspace(request.output, request.force) as place:
+        clock = StageClock(observe)
         with clock.stage("source") as say:
             source = load_source(request)
             say += [source.summary, source.tokenizer.note]
@@ -54,35 +61,133 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             plan = make_plan(source, request)
             say += plan.choices
         with clock.stage("reference") as say:
-            # Before the backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
+            # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
             adapter = adapt(source, plan)
-            points = verify.reference_points(adapter, plan, adapter.outputs)
-            manifest = draft_manifest(request, source, plan, backend.name, requires, points)
+            points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
             say.append(f"eager fp32 at {', '.join(point.name for point in points)}")
-        with clock.stage("backend") as say:
+        line = _Line(request, here, source, plan, points, place, clock)
+        built, choices = line.first_sound(ways, adapter)
+        with clock.stage("publish") as say, place.writing():
+            artifact.seal(place.draft, built.manifest)
+            if request.verify != "off":
+                verify.confirm(place.draft)
+            digest, size = artifact.sha256(place.draft), place.draft.stat().st_size
+            place.publish()
+            checked = "not tried" if request.verify == "off" else "loaded once more as a consumer does"
+            say.append(f"sealed, {checked}, renamed into place")
+    return Report(
+        output=str(request.output),
+        size=size,
+        sha256=digest,
+        example_inputs=built.traced.form,
+        stages=tuple(clock.events),
+        choices=(*plan.choices, *choices),
+        warnings=built.traced.warnings,
+        manifest=built.manifest,
+    )
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A traced module that stands in the draft, with what the gate saw of it."""
+
+    way: Candidate
+    traced: Traced
+    manifest: Manifest
+    outcome: verify.Outcome | None
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The part of the line that is walked once a candidate: backend, trace, save, verify."""
+
+    request: ExportRequest
+    here: environment.Environment
+    source: Source
+    plan: TracePlan
+    points: Sequence[reference.Point]
+    place: Workspace
+    clock: StageClock
+
+    def first_sound(self, ways: Sequence[Candidate], adapter: Adapter) -> tuple[_Built, list[str]]:
+        """The first candidate that is right at every point; else the first that is right within an envelope.
+
+        The choices say what was given up. Raises the first candidate's error where nothing is left.
+        """
+        choices: list[str] = []
+        failures: list[ExportError] = []
+        narrowable: list[_Built] = []
+        for way in ways:
+            name = f"{way.backend.name} with {way.attention} attention"
+            try:
+                if way is not ways[0]:
+                    adapter = self._again(way)
+                built = self._build(way, adapter)
+            except (BackendError, CheckpointError, TraceError, VerificationError) as error:
+                failures.append(error)
+            else:
+                if built.outcome is None or not built.outcome.failed:
+                    return built, [*choices, f"chosen: {name} ({way.reason})"]
+                failures.append(verify.refusal(built.outcome, built.manifest.tolerance))
+                narrowable.append(built)
+            choices.append(f"{name} failed: {failures[-1].found}")
+            if len(ways) > 1:
+                logger.warning("%s", choices[-1])
+        for built in narrowable:
+            narrowed = self._narrowed(built)
+            if narrowed is not None:
+                again, given_up = narrowed
+                choices.append(f"given up, because it was wrong there: {given_up}")
+                logger.warning("%s", choices[-1])
+                return again, choices
+        raise failures[0]
+
+    def _again(self, way: Candidate) -> Adapter:
+        """The model anew: the candidate before may have changed it."""
+        with self.clock.stage("source") as say:
+            source = load_source(self.request, way.attention)
+            say.append(f"again, with {way.attention} attention")
+        return adapt(source, self.plan)
+
+    def _build(self, way: Candidate, adapter: Adapter) -> _Built:
+        backend, request, plan = way.backend, self.request, self.plan
+        with self.clock.stage("backend") as say:
             module = backend.optimise(adapter, request.precision)
-            say.append(f"{backend.name}: {backend_reason}; {request.precision}")
-        with clock.stage("trace") as say:
+            say.append(f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention")
+        with self.clock.stage("trace") as say:
             example = make_inputs(plan, plan.batch, plan.sequence)
             traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))
             say.append(f"{traced.form} example inputs, {plan.batch}x{plan.sequence}")
-        with clock.stage("save") as say, place.writing():
-            parts = {GOLDEN_FILE: dump_cases([point.case for point in points if point.golden])}
-            if source.tokenizer.content is not None:
-                parts[TOKENIZER_FILE] = source.tokenizer.content
-            artifact.save(traced.module, place.draft, parts)
-            say.append(f"{place.draft.stat().st_size / 1e6:.1f} MB")
-        with clock.stage("verify") as say, place.writing():
-            outcome = verify.verify(place.draft, manifest, points)
-            say.append(f"{len(points)} shapes, {outcome.calls} calls each, in a fresh process; {outcome.summary}")
-        with clock.stage("publish") as say, place.writing():
-            fusions = backend.fusions(outcome.operators)
-            manifest = dataclasses.replace(manifest, verified=outcome.points, fusions=fusions)
-            artifact.seal(place.draft, manifest)
-            verify.confirm(place.draft)
-            digest, size = artifact.sha256(place.draft), place.draft.stat().st_size
-            place.publish()
-            say.append("sealed, loaded once more as a consumer does, renamed into place")
-    return Report(
-        str(request.output), size, digest, traced.form, tuple(clock.events), plan.choices, traced.warnings, manifest
-    )
+        return self._try(way, traced, plan, self.points)
+
+    def _try(self, way: Candidate, traced: Traced, plan: TracePlan, points: Sequence[reference.Point]) -> _Built:
+        """Save the draft and run the gate on it."""
+        requires = way.backend.requirements(self.request.precision, self.here)
+        manifest = draft_manifest(self.request, self.source, plan, way.backend.name, requires, points)
+        golden = [point.case for point in points if point.golden] or [points[0].case]
+        parts = {GOLDEN_FILE: dump_cases(golden)}
+        if self.source.tokenizer.content is not None:
+            parts[TOKENIZER_FILE] = self.source.tokenizer.content
+        with self.clock.stage("save") as say, self.place.writing():
+            artifact.save(traced.module, self.place.draft, parts)
+            say.append(f"{self.place.draft.stat().st_size / 1e6:.1f} MB")
+        if self.request.verify == "off":
+            logger.warning("NOT verified (--verify off): the artifact says so")
+            return _Built(way, traced, manifest, None)
+        with self.clock.stage("verify") as say, self.place.writing():
+            outcome = verify.verify(self.place.draft, manifest, points)
+            say.append(outcome.summary)
+        fusions = way.backend.fusions(outcome.operators)
+        return _Built(way, traced, dataclasses.replace(manifest, verified=outcome.points, fusions=fusions), outcome)
+
+    def _narrowed(self, built: _Built) -> tuple[_Built, str] | None:
+        """The same module within a smaller envelope, verified anew there; None where nothing sound is left."""
+        assert built.outcome is not None
+        envelope = narrow(self.plan, self.points, built.outcome.failed)
+        if envelope is None:
+            return None
+        plan = dataclasses.replace(self.plan, inputs=envelope.inputs)
+        again = self._try(built.way, built.traced, plan, envelope.points)
+        if again.outcome is None or again.outcome.failed:
+            return None
+        return again, envelope.given_up

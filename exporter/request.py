@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from exporter.tasks import TASKS
 from runtime.errors import RequestError
-from runtime.manifest import Precision
+from runtime.manifest import Precision, Verification
 
 BackendChoice = Literal["auto", "ipex", "plain"]
 ExampleForm = Literal["auto", "dict", "tuple"]
@@ -23,6 +23,7 @@ TASK_CHOICES: tuple[str, ...] = ("auto", *TASKS)
 BACKEND_CHOICES: tuple[str, ...] = get_args(BackendChoice)
 FORM_CHOICES: tuple[str, ...] = get_args(ExampleForm)
 PRECISION_CHOICES: tuple[str, ...] = get_args(Precision)
+VERIFY_CHOICES: tuple[str, ...] = get_args(Verification)
 
 # A size of 1 in the example lets a trace, or IPEX's fusion, keep broadcasting decisions that fail at
 # other sizes; see docs/decisions.md.
@@ -42,6 +43,7 @@ class ExportRequest:
         precision: `fp32` or `bf16`.
         backend: `ipex`, `plain`, or `auto`: IPEX where one that fits torch is installed.
         example_inputs: `dict`, `tuple`, or `auto`: dict from torch 2.0 on, else tuple.
+        verify: how much the written file is tried, `quick` or `full`; `off` ships it untried, and the file says so.
         batch_size, sequence_length: of the example that is traced, 2 or more; None chooses the length.
         revision, cache_dir, local_files_only, trust_remote_code: as transformers has them.
         random_weights: seeded random weights instead of trained ones; `seed` is theirs.
@@ -59,6 +61,7 @@ class ExportRequest:
     precision: Precision = "fp32"
     backend: BackendChoice = "auto"
     example_inputs: ExampleForm = "auto"
+    verify: Verification = "quick"
     batch_size: int = 2
     sequence_length: int | None = None
     revision: str | None = None
@@ -80,6 +83,7 @@ class ExportRequest:
             ("precision", self.precision, PRECISION_CHOICES),
             ("backend", self.backend, BACKEND_CHOICES),
             ("example_inputs", self.example_inputs, FORM_CHOICES),
+            ("verify", self.verify, VERIFY_CHOICES),
         ):
             if value not in choices:
                 raise RequestError(f"{name} is {value!r}", f"one of {', '.join(choices)}")

@@ -150,7 +150,7 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
         f"rms {point.rms_error:.2e}, absolute {point.max_abs_error:.2e}"
         for point in manifest.verified
     ]
-    lines += _table("verified", points)
+    lines += _table("verified", points or ["NOT verified: exported with --verify off"])
     tolerance = manifest.tolerance
     lines.append(
         f"tolerance max {tolerance.max_error:g}, rms {tolerance.rms_error:g}, relative to eager fp32 of the original"

@@ -39,6 +39,7 @@ MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 
+Verification = Literal["full", "quick", "off"]
 Precision = Literal["fp32", "bf16"]
 Backend = Literal["ipex", "plain"]
 DType = Literal["int64", "float32"]
@@ -180,6 +181,7 @@ class Manifest:
     activation: Activation
     fusions: tuple[Fusion, ...]
     tolerance: Tolerance
+    verification: Verification
     verified: tuple[VerifiedPoint, ...]
     execution: Execution
     text: TextInfo | None

@@ -57,6 +57,7 @@ def test_unknown_fields_are_ignored(tiny_artifact: Path) -> None:
     [
         (["task"], 3, "task"),
         (["precision"], "fp8", "precision"),
+        (["verification"], "maybe", "verification"),
         (["inputs", 0, "dtype"], None, r"inputs\[0\].dtype"),
         (["inputs", 0, "axes", 1, "minimum"], True, r"inputs\[0\].axes\[1\].minimum"),
         (["inputs"], {"a": 1}, "inputs"),

@@ -1,14 +1,15 @@
 """Backends: each makes the module fast before the trace and says afterwards what was fused.
 
-In: the user's choice and the environment. Out: a `Backend` and the reason. Refuses one that cannot work here.
-One room a backend, all with the interface below.
+In: the user's choice and the environment. Out: `Candidate`s, the ways to try in order. Refuses a backend that
+cannot work here. One room a backend, all with the interface below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -58,3 +59,33 @@ def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]
     if problem is not None:
         return PlainBackend(), f"without IPEX: {problem.found}"
     return IpexBackend(), f"IPEX {environment.ipex} is installed"
+
+
+# How the model computes attention: written out, which is the form that IPEX fuses, or PyTorch's own operator.
+Attention = Literal["eager", "sdpa"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to export, and why it is tried."""
+
+    backend: Backend
+    attention: Attention
+    reason: str
+
+
+def candidates(choice: str, environment: Environment) -> list[Candidate]:
+    """The ways to try until one passes the gate; an explicit backend has a single one.
+
+    Raises:
+        IpexMissingError, IpexVersionError: `ipex` was asked for and cannot be used.
+    """
+    backend, reason = choose_backend(choice, environment)
+    first = Candidate(backend, "eager", reason)
+    if choice != "auto":
+        return [first]
+    plain, _ = choose_backend("plain", environment)
+    others = [Candidate(backend, "sdpa", "the attention of PyTorch")]
+    if backend.name != "plain":
+        others.append(Candidate(plain, "eager", "without IPEX"))
+    return [first, *others]

@@ -51,8 +51,8 @@ class Source:
         return text
 
 
-def load_source(request: ExportRequest) -> Source:
-    """Load the model.
+def load_source(request: ExportRequest, attention: str = "eager") -> Source:
+    """Load the model; `attention` is the form it computes attention in.
 
     Raises:
         ExportError: one of its branches.
@@ -61,7 +61,7 @@ def load_source(request: ExportRequest) -> Source:
     config = _load_config(location, request)
     modules = None if request.random_weights and location.folder is None else read_json(location, "modules.json")
     task, reason = choose_task(config, request.task, modules, request.trust_remote_code)
-    model, unused = load_model(location, config, task, request)
+    model, unused = load_model(location, config, task, request, attention)
     longest = longest_sequence(model)
     labels = _labels(model.config) if task.labels else ()
     return Source(

@@ -23,16 +23,18 @@ from runtime.errors import CheckpointError, NewHeadError, PickledWeightsError
 _DTYPE = "dtype" if minor(transformers.__version__) >= (4, 56) else "torch_dtype"
 
 
-def load_model(location: Location, config: Any, task: Task, request: ExportRequest) -> tuple[Any, tuple[str, ...]]:
+def load_model(
+    location: Location, config: Any, task: Task, request: ExportRequest, attention: str
+) -> tuple[Any, tuple[str, ...]]:
     """The model, and the checkpoint's weights that it has no place for.
 
-    The model is in fp32 and evaluation mode, attention written out ("eager": the form that IPEX fuses).
+    The model is in fp32 and evaluation mode. `attention` is `eager`, written out, or `sdpa`, PyTorch's operator.
 
     Raises:
         CheckpointError, PickledWeightsError, NewHeadError
     """
     auto = getattr(transformers, task.auto_class)
-    common = {"attn_implementation": "eager", "trust_remote_code": request.trust_remote_code, _DTYPE: torch.float32}
+    common = {"attn_implementation": attention, "trust_remote_code": request.trust_remote_code, _DTYPE: torch.float32}
     if request.random_weights:
         torch.manual_seed(request.seed)
         with translated(location):
