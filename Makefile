@@ -16,7 +16,7 @@ SOURCES := $(shell find exporter runtime -name '*.py')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types unit cpp bench-start format clean
+.PHONY: help install demo test lint types unit fuzz cpp bench-start soak kill traps format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -49,6 +49,9 @@ types: $(STAMP)  ## mypy, strict
 unit: $(STAMP)  ## the tests alone; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(ARGS)
 
+fuzz: $(STAMP)  ## load damaged and hostile artifacts; ARGS="--cases 20000 --seed 2"
+	$(BIN)/python tests/fuzz_artifact.py $(ARGS)
+
 cpp: build/check-golden build/minilm-bf16.pt build/minilm-fp32-plain.pt  ## build the C++ consumer, run it on a plain and an IPEX artifact
 	build/check-golden build/minilm-fp32-plain.pt
 	build/check-golden build/minilm-bf16.pt --ipex-library "$$($(BIN)/python -m runtime.ops)"
@@ -66,6 +69,15 @@ build/minilm-fp32-plain.pt: $(SOURCES) $(STAMP)
 
 bench-start: build/minilm-bf16.pt  ## time from process start to first answer; writes docs/benchmarks (2 minutes)
 	$(BIN)/python benchmarks/start.py build/minilm-bf16.pt "$(MINILM)"
+
+soak: build/minilm-bf16.pt  ## 8 threads x 2,000 calls on one session: answers and memory (2 minutes)
+	$(BIN)/python benchmarks/soak.py build/minilm-bf16.pt
+
+kill: $(STAMP)  ## end 50 exports with SIGKILL at random moments (6 minutes)
+	$(BIN)/python tests/kill_export.py "$(MINILM)"
+
+traps: $(STAMP)  ## the known ways to be silently wrong, each refused or mended, as a table (2 minutes)
+	$(BIN)/python -m pytest -q -m trap
 
 format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

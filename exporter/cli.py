@@ -97,11 +97,15 @@ _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
 @click.option(
     "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Seed of the random weights."
 )
+@click.option(
+    "--sign", type=click.Path(dir_okay=False), metavar="PEM", help="Sign the artifact with this Ed25519 private key."
+)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--explain", is_flag=True, help="Print every choice, and what the tracer remarked.")
 @click.option("-v", "--verbose", is_flag=True, help="Show other packages' messages, and the traceback of an error.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-def main(as_json: bool, verbose: bool, quiet: bool, **options: Any) -> None:
+def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: Any) -> None:
     """Export MODEL to a TorchScript file that runs without transformers.
 
     MODEL is a folder, a hub id, or a short name: {names}.
@@ -142,7 +146,7 @@ def main(as_json: bool, verbose: bool, quiet: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=1))
     elif not quiet:
-        click.echo("\n".join(_summary(report)))
+        click.echo("\n".join(_summary(report) + (report.explained() if explain else [])))
 
 
 if main.help:

@@ -52,11 +52,12 @@ def draft_manifest(
         labels=source.labels,
         activation=source.activation,
         fusions=(),
-        tolerance=TOLERANCES[request.precision],
+        tolerance=TOLERANCES[request.precision, plan.task.kind],
         verification=request.verify,
         verified=(),
         execution=Execution((_warmup_shape(plan.inputs),), WARMUP_CALLS),
         text=source.tokenizer.info,
+        parts=(),
     )
 
 

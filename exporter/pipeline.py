@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from exporter import reference, verify
 from exporter.adapter import Adapter, adapt
-from exporter.backends import Candidate, candidates
+from exporter.backends import ATTENTION, Candidate, candidates
 from exporter.describe import draft_manifest
 from exporter.envelope import narrow
 from exporter.inputs import make_inputs
@@ -25,9 +25,9 @@ from exporter.request import ExportRequest
 from exporter.source import Source, load_source
 from exporter.trace import Traced, trace
 from exporter.workspace import Workspace, workspace
-from runtime import artifact, environment
+from runtime import artifact, environment, signing
 from runtime.errors import BackendError, CheckpointError, ExportError, TraceError, VerificationError
-from runtime.golden import dump_cases
+from runtime.golden import dump_cases, sampled
 from runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest
 
 logger = logging.getLogger("exporter")
@@ -52,6 +52,9 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
     requires = ways[0].backend.requirements(request.precision, here)
     environment.check_cpu(requires.cpu_flags, f"{request.precision} with the {ways[0].backend.name} backend", here)
 
+    if request.sign is not None:
+        signing.check_private_key(request.sign)
+
     with third_parties_quiet(), workspace(request.output, request.force) as place:
         clock = StageClock(observe)
         with clock.stage("source") as say:
@@ -68,7 +71,7 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         line = _Line(request, here, source, plan, points, place, clock)
         built, choices = line.first_sound(ways, adapter)
         with clock.stage("publish") as say, place.writing():
-            artifact.seal(place.draft, built.manifest)
+            sealed = artifact.seal(place.draft, built.manifest, request.sign)
             if request.verify != "off":
                 verify.confirm(place.draft)
             digest, size = artifact.sha256(place.draft), place.draft.stat().st_size
@@ -81,9 +84,9 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         sha256=digest,
         example_inputs=built.traced.form,
         stages=tuple(clock.events),
-        choices=(*plan.choices, *choices),
-        warnings=built.traced.warnings,
-        manifest=built.manifest,
+        choices=(*plan.choices, *choices, *built.choices),
+        findings=built.traced.findings,
+        manifest=sealed,
     )
 
 
@@ -95,6 +98,16 @@ class _Built:
     traced: Traced
     manifest: Manifest
     outcome: verify.Outcome | None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """How this one computes, in words."""
+        backend = self.way.backend
+        return (
+            f"attention {self.way.attention}: {ATTENTION[self.way.attention]}",
+            f"kernels of {backend.name}: {backend.kernels}",
+            f"example inputs traced as a {self.traced.form}",
+        )
 
 
 @dataclass(frozen=True)
@@ -164,8 +177,7 @@ class _Line:
         """Save the draft and run the gate on it."""
         requires = way.backend.requirements(self.request.precision, self.here)
         manifest = draft_manifest(self.request, self.source, plan, way.backend.name, requires, points)
-        golden = [point.case for point in points if point.golden] or [points[0].case]
-        parts = {GOLDEN_FILE: dump_cases(golden)}
+        parts = {GOLDEN_FILE: dump_cases([sampled(point.case) for point in points])}
         if self.source.tokenizer.content is not None:
             parts[TOKENIZER_FILE] = self.source.tokenizer.content
         with self.clock.stage("save") as say, self.place.writing():

@@ -59,11 +59,15 @@ def make_plan(source: Source, request: ExportRequest) -> TracePlan:
     if longest < MIN_EXAMPLE_SIZE:
         raise TaskError(f"the model admits sequences of {longest}", f"at least {MIN_EXAMPLE_SIZE}")
     inputs, dropped = _inputs(source, longest)
-    choices = [f"task {source.task.name}: {source.task_reason}", f"inputs {', '.join(spec.name for spec in inputs)}"]
+    choices = [f"task {source.task.name}: {source.task_reason}"]
+    kept = ", ".join(spec.name for spec in inputs)
+    choices.append(f"inputs {kept}: the text inputs of its forward, whose other parameters keep their defaults")
     choices += [f"input {name} dropped: {reason}" for name, reason in dropped.items()]
     if source.longest_sequence is None or source.longest_sequence > longest:
         limit = source.longest_sequence or "no limit"
         choices.append(f"sequences up to {longest} of the model's {limit}: longer ones are not verified")
+    else:
+        choices.append(f"sequences up to {longest}: the longest that the model admits")
     text = source.tokenizer.info
     pad_id = text.pad_id if text else (getattr(source.config, "pad_token_id", None) or 0)
     return TracePlan(

@@ -1,7 +1,7 @@
 """What the gate compares with: inputs of many shapes and the original model's answers in eager fp32.
 
-In: the adapter around the untouched model, a TracePlan, how much to try. Out: `Point`s. Refuses nothing: an answer that
-does not fit the task is the describer's to refuse.
+In: the adapter around the untouched model, a TracePlan, how much to try. Out: `Point`s. Refuses (ModelFailedError) a
+model that fails by itself; an answer that does not fit the task is the describer's to refuse.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from itertools import product
 
 import torch
 
+from exporter.failures import failing_by_name
 from exporter.inputs import make_inputs
 from exporter.plan import TracePlan
 from runtime.golden import Case
@@ -20,12 +21,11 @@ from runtime.manifest import Verification
 
 @dataclass(frozen=True)
 class Point:
-    """One shape to verify, and whether its case is stored in the artifact."""
+    """One shape to verify. Its case is stored in the artifact, large outputs as samples."""
 
     case: Case
     shape: dict[str, int]
     padded: bool
-    golden: bool
 
     @property
     def name(self) -> str:
@@ -41,42 +41,41 @@ def reference_points(
     With `off` only the golden cases are made.
     """
     points: list[Point] = []
-    for seed, (lengths, golden) in enumerate(_rows(plan, mode)):
+    for seed, lengths in enumerate(_rows(plan, mode)):
         batch, sequence = len(lengths), max(lengths)
         padded = min(lengths) < sequence
         inputs = make_inputs(plan, batch, sequence, lengths, seed=seed + 1)
         # Not inference mode: tensors that a model caches (rotary tables) would then refuse the tracer.
-        with torch.no_grad():
+        with failing_by_name(f"{batch}x{sequence}"), torch.no_grad():
             answers = adapter(**inputs.as_dict())
         # Digits in front keep the order: safetensors sorts by name.
         name = f"{len(points):02}-{batch}x{sequence}{'-padded' if padded else ''}"
         # Clones: outputs may be views of larger tensors.
         named = {key: value.detach().clone() for key, value in zip(outputs, answers, strict=True)}
         case = Case(name, inputs.as_dict(), named)
-        points.append(Point(case, {"batch": batch, "sequence": sequence}, padded, golden))
+        points.append(Point(case, {"batch": batch, "sequence": sequence}, padded))
     return points
 
 
-def _rows(plan: TracePlan, mode: Verification) -> list[tuple[list[int], bool]]:
-    """Row lengths of each point, and whether it is golden. Padded points have rows of several lengths."""
+def _rows(plan: TracePlan, mode: Verification) -> list[list[int]]:
+    """Row lengths of each point. Padded points have rows of several lengths."""
     short, odd, middle, longest = (min(length, plan.longest) for length in (8, 13, 37, plan.longest))
     rows = [
-        ([short], True),
-        ([odd, max(1, odd // 2), 1], True),
-        ([plan.sequence] * plan.batch, False),
-        ([plan.sequence, *([max(1, plan.sequence // 3)] * (plan.batch - 1))], False),
-        ([middle, 1, max(1, middle // 2), middle, max(1, middle // 4)], False),
-        ([longest], False),
+        [short],
+        [odd, max(1, odd // 2), 1],
+        [plan.sequence] * plan.batch,
+        [plan.sequence, *([max(1, plan.sequence // 3)] * (plan.batch - 1))],
+        [middle, 1, max(1, middle // 2), middle, max(1, middle // 4)],
+        [longest],
     ]
     if mode == "off":
         rows = rows[:2]
     if mode == "full":
         for batch, length in product((1, plan.batch, 5), (short, middle, plan.sequence, longest)):
-            rows.append(([length] * batch, False))
-            rows.append(([length, *(max(1, length * i // (batch + 1)) for i in range(1, batch))], False))
-        rows.append(([1] * 2, False))
+            rows.append([length] * batch)
+            rows.append([length, *(max(1, length * i // (batch + 1)) for i in range(1, batch))])
+        rows.append([1] * 2)
     if not any(spec.name == "attention_mask" for spec in plan.inputs):
         # Without a mask there is no padding: every row is as long as the longest.
-        rows = [([max(lengths)] * len(lengths), golden) for lengths, golden in rows]
-    unique = {tuple(lengths): golden for lengths, golden in reversed(rows)}
-    return [(list(lengths), golden) for lengths, golden in reversed(unique.items())]
+        rows = [[max(lengths)] * len(lengths) for lengths in rows]
+    return [list(lengths) for lengths in dict.fromkeys(map(tuple, rows))]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+from exporter.triage import Finding
 from runtime.manifest import Manifest
 
 
@@ -29,7 +30,7 @@ class Report:
     """One finished export.
 
     `sha256` is the whole file's, `size` in bytes, `stages` the events with their seconds, `example_inputs`
-    the form that was traced, `choices` and `warnings` what was decided and what the tracer remarked.
+    the form that was traced, `choices` what was decided and why, `findings` what the tracer remarked.
     """
 
     output: str
@@ -38,12 +39,17 @@ class Report:
     example_inputs: str
     stages: tuple[StageEvent, ...]
     choices: tuple[str, ...]
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     manifest: Manifest
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return dataclasses.asdict(self)
+
+    def explained(self) -> list[str]:
+        """Every choice and every finding, a line each, for people."""
+        remarks = [f"finding: {finding}" for finding in self.findings]
+        return [*(f"choice: {choice}" for choice in self.choices), *(remarks or ["finding: none"])]
 
 
 Observer = Callable[[StageEvent], None]

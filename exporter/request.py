@@ -49,6 +49,7 @@ class ExportRequest:
         random_weights: seeded random weights instead of trained ones; `seed` is theirs.
         allow_pickle: accept pickled weights; unpickling runs whatever code the file holds.
         allow_new_head: accept weights that the checkpoint lacks; they are random.
+        sign: a file with an Ed25519 private key in PEM; the artifact carries its owner's signature.
         force: replace an existing output.
 
     Raises:
@@ -72,6 +73,7 @@ class ExportRequest:
     seed: int = 0
     allow_pickle: bool = False
     allow_new_head: bool = False
+    sign: str | os.PathLike[str] | None = None
     force: bool = False
 
     def __post_init__(self) -> None:

@@ -18,24 +18,24 @@ from typing import Any
 import torch
 from torch.jit._trace import TracerWarning
 
+from exporter.failures import FAILURES
 from exporter.inputs import ExampleInputs
+from exporter.triage import Finding, triage
 from runtime.environment import minor
 from runtime.errors import TraceError
 
 logger = logging.getLogger("exporter")
 
 DICT_SINCE = (2, 0)
-# What a model's code or the tracer raises for inputs it cannot follow; anything else is a defect.
-_FAILURES = (TypeError, RuntimeError, ValueError, NameError, IndexError)
 
 
 @dataclass(frozen=True)
 class Traced:
-    """The frozen module, the form that worked, and the tracer's warnings as text."""
+    """The frozen module, the form that worked, and what the tracer remarked on the way."""
 
     module: torch.jit.ScriptModule
     form: str
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
 def forms(choice: str, torch_version: str) -> tuple[str, ...]:
@@ -54,13 +54,17 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
     tried = []
     for form in forms(choice, torch.__version__):
         try:
-            traced, notes = _trace(module, example, form, context)
-        except _FAILURES as error:
+            traced, findings = _trace(module, example, form, context)
+        except FAILURES as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             tried.append(f"{form} example inputs ({reason})")
             logger.warning("tracing with %s example inputs failed: %s", form, reason)
             continue
-        return Traced(torch.jit.freeze(traced), form, notes)
+        for finding in findings:
+            if finding.verdict == "baked in":
+                # No more than INFO: the gate decides whether it matters.
+                logger.info("tracer: %s", finding)
+        return Traced(torch.jit.freeze(traced), form, findings)
     other = "" if choice == "auto" else f"--example-inputs {'tuple' if choice == 'dict' else 'dict'}, "
     raise TraceError(
         f"stage trace: could not trace with {', nor with '.join(tried)}",
@@ -71,15 +75,18 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
 
 def _trace(
     module: torch.nn.Module, example: ExampleInputs, form: str, context: AbstractContextManager[Any]
-) -> tuple[torch.jit.ScriptModule, tuple[str, ...]]:
+) -> tuple[torch.jit.ScriptModule, tuple[Finding, ...]]:
     inputs: dict[str, Any]
     inputs = {"example_kwarg_inputs": example.as_dict()} if form == "dict" else {"example_inputs": example.as_tuple()}
     with torch.no_grad(), context, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TracerWarning)
         # The trace is compared elsewhere: on the written file, in a new process, at several shapes.
         traced = torch.jit.trace(module, check_trace=False, **inputs)
+    for item in caught:
+        if not issubclass(item.category, TracerWarning):
+            logger.debug("%s: %s", item.category.__name__, item.message)
     arguments = [argument.name for argument in traced._c._get_method("forward").schema.arguments[1:]]
     if arguments != list(example.tensors):
         # A dict is traced in the order of the forward parameters; the manifest promises the plan's.
         raise ValueError(f"the traced inputs are {arguments}, not {list(example.tensors)}")
-    return traced, tuple(str(item.message) for item in caught if issubclass(item.category, TracerWarning))
+    return traced, triage(item for item in caught if issubclass(item.category, TracerWarning))

@@ -32,7 +32,7 @@ from runtime.manifest import Manifest, Tolerance, VerifiedPoint, to_json
 _ABSENT = ("transformers", "click", "intel_extension_for_pytorch", "exporter")
 _WORKER = (
     f"import sys; sys.modules.update(dict.fromkeys({_ABSENT!r})); "
-    "from runtime.{} import main; sys.exit(main(sys.argv[1:]))"
+    "from runtime.gate import main; sys.exit(main(sys.argv[1:]))"
 )
 _REMEDY = "nothing was written; try --backend plain, --fp32, or report the model"
 
@@ -56,10 +56,13 @@ class Outcome:
         calls = min(point.calls for point in self.points)
         worst, rms = max(point.max_error for point in self.points), max(point.rms_error for point in self.points)
         shapes = len({(tuple(point.shape.items()), point.padded) for point in self.points})
-        return (
-            f"{shapes} shapes, {calls} calls each or more: {', '.join(self.orders)}; "
-            f"largest max error {worst:.1e}, rms {rms:.1e}, relative to eager fp32"
-        )
+        text = f"{shapes} shapes, {calls} calls each or more: {', '.join(self.orders)}; "
+        text += f"largest max error {worst:.1e}, rms {rms:.1e}, relative to eager fp32"
+        changed = [point for point in self.points if point.winners_changed is not None]
+        if changed:
+            winners = sum(point.winners_changed or 0 for point in changed)
+            text += f"; winner changed in {winners} of {sum(point.rows for point in changed)} rows"
+        return text
 
 
 def verify(draft: Path, manifest: Manifest, points: Sequence[Point]) -> Outcome:
@@ -74,7 +77,7 @@ def verify(draft: Path, manifest: Manifest, points: Sequence[Point]) -> Outcome:
     threads = [torch.get_num_threads()]
     if manifest.verification == "full":
         threads.append(1 if threads[0] > 1 else 2)
-    paths = {name: draft.parent / f"verify.{name}" for name in ("manifest", "cases", "report")}
+    paths = {name: draft.parent / f"verify.{name}" for name in ("manifest", "cases")}
     paths["manifest"].write_text(to_json(manifest))
     paths["cases"].write_bytes(dump_cases([point.case for point in points]))
     files = [*(text for name, path in paths.items() for text in (f"--{name}", str(path))), "--draft", str(draft)]
@@ -82,7 +85,7 @@ def verify(draft: Path, manifest: Manifest, points: Sequence[Point]) -> Outcome:
     orders: list[str] = []
     operators: dict[str, int] = {}
     for count in threads:
-        report = _run([*files, "--threads", str(count)], paths["report"])
+        report = _run([*files, "--threads", str(count)], draft.parent / "verify.report")
         operators = operators or report["operators"]
         for order, rows in report["parities"].items():
             orders.append(f"{order} ({count} threads)" if len(threads) > 1 else order)
@@ -96,10 +99,12 @@ def confirm(sealed: Path) -> None:
     Raises:
         VerificationError: if that fails.
     """
-    done = _spawn("cli", ["check", str(sealed)])
-    if done.returncode != 0:
-        reason = _last_line(done)
-        raise VerificationError(f"the finished file failed its own check: {reason}", "golden answers", _REMEDY)
+    report_file = sealed.parent / "verify.report"
+    report = _run(["--sealed", str(sealed), "--threads", str(torch.get_num_threads())], report_file)
+    if report["wrong"]:
+        raise VerificationError(
+            f"the finished file is wrong at {', '.join(report['wrong'])}", "its golden answers", _REMEDY
+        )
 
 
 def refusal(outcome: Outcome, tolerance: Tolerance) -> VerificationError:
@@ -124,11 +129,16 @@ def _judge(
         for output in point.case.outputs:
             mine = [parity for parity in parities if (parity.case, parity.output) == (point.case.name, output)]
             worst = VerifiedPoint(
-                point.shape,
-                point.padded,
-                output,
-                sum(parity.calls for parity in mine),
-                *(max(getattr(parity, key) for parity in mine) for key in ("max_abs_error", "max_error", "rms_error")),
+                case=point.case.name,
+                shape=point.shape,
+                padded=point.padded,
+                output=output,
+                calls=sum(parity.calls for parity in mine),
+                max_abs_error=max(parity.max_abs_error for parity in mine),
+                max_error=max(parity.max_error for parity in mine),
+                rms_error=max(parity.rms_error for parity in mine),
+                rows=mine[0].rows,
+                winners_changed=max(parity.winners_changed for parity in mine) if output.endswith("logits") else None,
             )
             verified.append(worst)
             if not all(parity.within(tolerance) for parity in mine):
@@ -140,7 +150,7 @@ def _judge(
 
 def _run(arguments: list[str], report: Path) -> dict[str, Any]:
     report.unlink(missing_ok=True)
-    done = _spawn("gate", arguments)
+    done = _spawn([*arguments, "--report", str(report)])
     if done.returncode < 0:
         signal = -done.returncode
         raise VerificationError(f"a fresh process died of signal {signal} running the file", "answers", _REMEDY)
@@ -154,11 +164,11 @@ def _run(arguments: list[str], report: Path) -> dict[str, Any]:
     return value
 
 
-def _spawn(module: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+def _spawn(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     root = str(Path(runtime.__file__).parent.parent)
     path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     return subprocess.run(
-        [sys.executable, "-c", _WORKER.format(module), *arguments],
+        [sys.executable, "-c", _WORKER, *arguments],
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,

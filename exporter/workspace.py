@@ -7,7 +7,9 @@ finished file renamed into place. Refuses an existing output, a missing or read-
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,11 +62,25 @@ def workspace(output: str | os.PathLike[str], force: bool) -> Iterator[Workspace
             raise OutputError(f"{output} is no regular file", "a file, or a name that is free", "give another -o")
         if not force:
             _refuse_existing(target)
-        holder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+        _sweep(target)
+        holder = tempfile.TemporaryDirectory(prefix=f".{target.name}.{os.getpid()}-", dir=target.parent)
     except OSError as error:
         raise _named(target, error) from error
     with holder as folder:
         yield Workspace(Path(folder) / "model.pt", target, force)
+
+
+def _sweep(target: Path) -> None:
+    """Take away the folders of exports to the same target that were killed: their process is gone."""
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
+        owner = folder.name.removeprefix(f".{target.name}.").partition("-")[0]
+        if (
+            owner.isdecimal()
+            and folder.is_dir()
+            and not Path(f"/proc/{owner}").exists()
+            and Path("/proc/self").exists()
+        ):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _named(target: Path, error: OSError) -> OutputError:

@@ -1,51 +1,84 @@
 """The `.pt` file: write it, read what lies beside the code, load the code.
 
 In: a traced module with its extra parts; or a path. Out: a file; or a manifest, a part, a module. Refuses
-what is no zip archive, was cut short, has no manifest or a newer format. Reading the manifest and the
-parts needs no torch. The only user of `torch.jit.save` and `torch.jit.load`.
+what is no zip archive, was cut short, is built as no exporter builds it (`runtime.archive`), has no manifest or a newer
+format, or parts that are not those sealed. Reading the manifest and the parts needs no torch. The only user of
+`torch.jit.save` and `torch.jit.load`.
 
 A file is written in two steps. `save` writes code, weights and every part but the manifest: a draft that
 `read_manifest` refuses. `seal` appends the manifest to that same file, once it has been verified; the
 bytes that were verified stay as they are.
+
+Readers take a path or an `Archive`. A file may be replaced while it is read: whoever reads several things of it opens
+it once (`opened`) and passes the archive on, so that all of them are of the same file.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
-import struct
+import sys
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from runtime.allowlist import check_code
+from runtime.archive import Archive
+from runtime.digests import (
+    MANIFEST_RECORD,
+    SIGNATURE_RECORD,
+    check_sha256,
+    part_digest,
+    sha256,
+    verified_sha256,
+    verify_parts,
+)
 from runtime.errors import (
-    ArtifactNotFoundError,
     FormatVersionError,
     ManifestDamagedError,
     ManifestMissingError,
     NotAnArtifactError,
 )
-from runtime.manifest import FORMAT_VERSION, FORMAT_VERSION_FILE, MANIFEST_FILE, Manifest, from_json, to_json
+from runtime.manifest import (
+    FORMAT_VERSION,
+    FORMAT_VERSION_FILE,
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    Manifest,
+    from_json,
+    to_json,
+)
+from runtime.opening import PathLike, opened
+from runtime.signing import sign, verify
+from runtime.writing import add_record
 
 if TYPE_CHECKING:
     import torch
 
-PathLike = str | os.PathLike[str]
+# What a user of the file needs stands here under one name, whichever room it lies in.
+__all__ = [
+    "PathLike",
+    "check_sha256",
+    "check_signature",
+    "load",
+    "opened",
+    "read_manifest",
+    "read_part",
+    "save",
+    "seal",
+    "sha256",
+    "verified_sha256",
+    "verify_parts",
+]
 
-# Largest size, in bytes, that a part may declare. A manifest is some kilobytes, the largest tokenizers
-# some tens of megabytes; beyond this the file is hostile or damaged.
+# Largest size, in bytes, that a part may declare. The largest tokenizers are some tens of megabytes; beyond this the
+# file is hostile or damaged. A manifest is some kilobytes, and its JSON takes many times its size in memory.
 MAX_PART_BYTES = 256 * 2**20
-
-# As PyTorch's own writer: data starts at multiples of 64 bytes, behind an extra field named "FB".
-_ALIGNMENT = 64
-_PADDING_FIELD = int.from_bytes(b"FB", "little")
+MAX_MANIFEST_BYTES = 4 * 2**20
 
 _COPY_AGAIN = "copy the file again, or export the model again"
-# What zipfile raises on damaged archives, beside its own error: bad local headers, unknown methods,
-# encryption flags, cut streams.
-_ZIP_ERRORS = (zipfile.BadZipFile, struct.error, zlib.error, ValueError, NotImplementedError, RuntimeError, EOFError)
 
 
 def save(module: torch.jit.ScriptModule, path: PathLike, parts: Mapping[str, bytes]) -> None:
@@ -65,146 +98,126 @@ def save(module: torch.jit.ScriptModule, path: PathLike, parts: Mapping[str, byt
         for record in built.infolist():
             # Debug records hold the source lines, and so the paths, of the machine that exported.
             if not record.filename.endswith(".debug_pkl"):
-                _add(archive, record.filename, built.read(record), record.compress_type)
+                add_record(archive, record.filename, built.read(record), record.compress_type)
 
 
-def seal(path: PathLike, manifest: Manifest) -> None:
+def seal(path: PathLike, manifest: Manifest, sign_key: PathLike | None = None) -> Manifest:
     """Append the manifest to a draft, after its last record, and flush the file to the disk.
+
+    `sign_key` is a file with the private key that signs the manifest (`runtime.signing`); None leaves it unsigned.
+
+    Returns:
+        The manifest as it was written: with the digest of every record of the draft.
 
     Raises:
         OSError: if the file cannot be written.
     """
+    with opened(path) as draft:
+        sealed = dataclasses.replace(manifest, parts=tuple(part_digest(draft, name) for name in draft.records))
+        name = f"{draft.top}/{MANIFEST_RECORD}"
+    text = to_json(sealed).encode()
     with zipfile.ZipFile(path, "a") as archive:
-        _add(archive, f"{_prefix(archive)}/extra/{MANIFEST_FILE}", to_json(manifest).encode(), zipfile.ZIP_STORED)
+        add_record(archive, name, text, zipfile.ZIP_STORED)
+        if sign_key is not None:
+            add_record(archive, f"{draft.top}/{SIGNATURE_RECORD}", sign(text, sign_key), zipfile.ZIP_STORED)
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    return sealed
 
 
-def read_manifest(path: PathLike) -> Manifest:
+def read_manifest(source: PathLike | Archive) -> Manifest:
     """What the artifact says of itself. Takes milliseconds and needs no torch.
 
     Raises:
-        ArtifactNotFoundError, NotAnArtifactError: no such file; no zip archive, or cut short.
+        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `opened`.
         ManifestMissingError: a zip archive that this exporter did not finish.
         FormatVersionError: a newer format.
         ManifestDamagedError: the manifest cannot be understood.
     """
-    with _open(path) as archive:
-        version = _part(archive, path, FORMAT_VERSION_FILE)
+    with opened(source) as archive:
+        version = _part(archive, FORMAT_VERSION_FILE)
         if version is not None:
-            _check_format_version(path, version)
-        text = _part(archive, path, MANIFEST_FILE)
+            _check_format_version(archive.origin, version)
+        text = _part(archive, MANIFEST_FILE)
     if version is None or text is None:
         missing = FORMAT_VERSION_FILE if version is None else MANIFEST_FILE
         raise ManifestMissingError(
-            f"{os.fspath(path)} holds no {missing}",
+            f"{archive.origin} holds no {missing}",
             "a file that export-model wrote",
             "export the model with export-model",
         )
-    return from_json(text, os.fspath(path))
+    return from_json(text, archive.origin)
 
 
-def read_part(path: PathLike, name: str) -> bytes | None:
+def read_part(source: PathLike | Archive, name: str) -> bytes | None:
     """The extra file `name`, or None if the artifact has none of that name.
 
     Raises:
-        ArtifactNotFoundError, NotAnArtifactError, ManifestDamagedError: as for `read_manifest`.
+        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError, ManifestDamagedError: as for `read_manifest`.
     """
-    with _open(path) as archive:
-        return _part(archive, path, name)
+    with opened(source) as archive:
+        return _part(archive, name)
 
 
-def load(path: PathLike) -> torch.jit.ScriptModule:
+def check_signature(source: PathLike | Archive, key: PathLike) -> None:
+    """Check that the owner of a public key signed the artifact.
+
+    Raises:
+        SignatureError, KeyFileError, ExtraMissingError: see `runtime.signing.verify`.
+    """
+    with opened(source) as archive:
+        verify(_part(archive, MANIFEST_FILE) or b"", _part(archive, SIGNATURE_FILE), key, archive.origin)
+
+
+def load(source: PathLike | Archive) -> torch.jit.ScriptModule:
     """The module, in evaluation mode, on the CPU. Operators it needs must be registered before.
 
     Raises:
+        OperatorNotAllowedError: its code could reach outside the tensors it is given.
         NotAnArtifactError: if TorchScript cannot read it.
     """
     import torch
 
-    try:
-        # Frozen in evaluation mode by the exporter: there is no training flag to clear.
-        module: torch.jit.ScriptModule = torch.jit.load(os.fspath(path), map_location="cpu")
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise NotAnArtifactError(f"TorchScript cannot load {os.fspath(path)}: {reason}", "", _COPY_AGAIN) from error
+    with opened(source) as archive:
+        check_code(archive)
+        # The same open file by another name, so that torch reads what was checked, whatever the path now leads to.
+        link = f"/proc/self/fd/{archive.file.fileno()}"
+        archive.file.seek(0)
+        linked = sys.platform == "linux" and Path(link).exists()
+        try:
+            # Frozen in evaluation mode by the exporter: there is no training flag to clear.
+            module: torch.jit.ScriptModule = torch.jit.load(link if linked else archive.file, map_location="cpu")
+        # MemoryError and OverflowError too: what the file says of its tensors is not to be trusted.
+        except (RuntimeError, ValueError, OSError, MemoryError, OverflowError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = lines[0][:200].replace(link, archive.origin)
+            raise NotAnArtifactError(f"TorchScript cannot load {archive.origin}: {reason}", "", _COPY_AGAIN) from error
     return module
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes, compression: int) -> None:
-    """Write one record, its data aligned as PyTorch aligns it, so that a reader may map the file."""
-    # The earliest date a zip can hold: the same export gives the same bytes.
-    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    info.compress_type = compression
-    assert archive.fp is not None
-    # A local header takes 30 bytes, the name, and extra fields of 4 bytes and their content each.
-    padding = -(archive.fp.tell() + 30 + len(name.encode()) + 4) % _ALIGNMENT
-    info.extra = struct.pack("<HH", _PADDING_FIELD, padding) + bytes(padding)
-    archive.writestr(info, content)
-
-
-@contextmanager
-def _open(path: PathLike) -> Iterator[zipfile.ZipFile]:
-    name = os.fspath(path)
-    try:
-        archive = zipfile.ZipFile(path)
-    except FileNotFoundError as error:
-        raise ArtifactNotFoundError(f"there is no file {name}", "", "check the path") from error
-    except OSError as error:
-        raise ArtifactNotFoundError(
-            f"cannot open {name}: {error.strerror or error}", "a file that can be read"
-        ) from error
-    except _ZIP_ERRORS as error:
-        raise NotAnArtifactError(
-            f"{name} is not a zip archive, or was cut short ({error})", "a TorchScript file", _COPY_AGAIN
-        ) from error
-    with archive:
-        yield archive
-
-
-def _prefix(archive: zipfile.ZipFile) -> str:
-    names = archive.namelist()
-    return names[0].split("/", 1)[0] if names else ""
-
-
-def _part(archive: zipfile.ZipFile, path: PathLike, name: str) -> bytes | None:
-    member = f"{_prefix(archive)}/extra/{name}"
-    try:
-        info = archive.getinfo(member)
-    except KeyError:
+def _part(archive: Archive, name: str) -> bytes | None:
+    record = archive.records.get(f"extra/{name}")
+    if record is None:
         return None
-    if info.file_size > MAX_PART_BYTES:
+    limit = min(MAX_PART_BYTES, MAX_MANIFEST_BYTES) if name == MANIFEST_FILE else MAX_PART_BYTES
+    if record.size > limit:
         raise ManifestDamagedError(
-            f"{os.fspath(path)}: {name} declares {info.file_size} bytes", f"at most {MAX_PART_BYTES}", _COPY_AGAIN
+            f"{archive.origin}: {name} declares {record.size} bytes", f"at most {limit}", _COPY_AGAIN
         )
-    try:
-        return archive.read(info)
-    except (*_ZIP_ERRORS, OSError) as error:
-        raise NotAnArtifactError(f"{os.fspath(path)}: {name} cannot be read ({error})", "", _COPY_AGAIN) from error
+    return archive.read(record.name, limit)
 
 
-def _check_format_version(path: PathLike, text: bytes) -> None:
+def _check_format_version(origin: str, text: bytes) -> None:
     if not text.isdigit() or len(text) > 9:
         raise ManifestDamagedError(
-            f"{os.fspath(path)}: {FORMAT_VERSION_FILE} holds {text[:20]!r}", "a whole number", _COPY_AGAIN
+            f"{origin}: {FORMAT_VERSION_FILE} holds {text[:20]!r}", "a whole number", _COPY_AGAIN
         )
     if int(text) > FORMAT_VERSION:
         raise FormatVersionError(
-            f"{os.fspath(path)} has format version {int(text)}",
+            f"{origin} has format version {int(text)}",
             f"at most {FORMAT_VERSION}, which this runtime reads",
             "a newer exporter wrote it: update this package, or export again with the version installed here",
         )
-
-
-def sha256(path: PathLike) -> str:
-    """The hexadecimal SHA-256 of the whole file."""
-    import hashlib
-
-    digest: Any = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return str(digest.hexdigest())

@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         sub.add_argument("file", metavar="FILE", help="the artifact")
         sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.add_argument("--verify-key", metavar="PEM", help="refuse a file that this public key's owner did not sign")
         sub.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
         sub.set_defaults(run=run)
         return sub
@@ -62,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     def threads(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--threads", type=_positive, metavar="N", help="torch threads (default: torch's own choice)")
 
-    command("inspect", _inspect, "Print what the artifact says of itself; loads no torch.")
+    inspect = command("inspect", _inspect, "Print what the artifact says of itself; loads no torch.")
+    inspect.add_argument("--verify", action="store_true", help="compare all parts with their digests; print sha256")
     check = command("check", _check, "Run the stored golden cases on this machine; exit code 1 if an answer is off.")
     threads(check)
     predict = command("predict", _predict, "Run the model on text or tensors and print one JSON object a row.")
@@ -75,32 +77,38 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    manifest = artifact.read_manifest(options.file)
+    with artifact.opened(options.file) as archive:
+        manifest = artifact.read_manifest(archive)
+        if options.verify_key is not None:
+            artifact.check_signature(archive, options.verify_key)
+        digest = artifact.verified_sha256(archive, manifest) if options.verify or options.verify_key else None
     if options.json:
-        print(json.dumps(dataclasses.asdict(manifest), indent=1))
+        print(json.dumps(dataclasses.asdict(manifest) | ({"sha256": digest} if digest else {}), indent=1))
     else:
-        print("\n".join(_describe(options.file, manifest)))
+        lines = [f"sha256    {digest}, all {len(manifest.parts)} parts as sealed"] if digest else []
+        print("\n".join(_describe(options.file, manifest) + lines))
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
-    from runtime.check import check_golden
-    from runtime.session import load
+    from runtime.gate import check_golden
 
-    session = load(options.file, threads=options.threads)
-    tolerance = session.manifest.tolerance
-    parities = check_golden(options.file, session)
+    manifest, parities = check_golden(options.file, options.threads, options.verify_key)
+    tolerance = manifest.tolerance
     passed = all(parity.within(tolerance) for parity in parities)
     if options.json:
         rows = [dataclasses.asdict(parity) | {"within": parity.within(tolerance)} for parity in parities]
         print(json.dumps({"passed": passed, "tolerance": dataclasses.asdict(tolerance), "cases": rows}, indent=1))
         return 0 if passed else 1
-    print(f"{'case':<20} {'output':<20} {'max error':>10} {'rms error':>10} {'calls':>6}")
+    recorded = {(point.case, point.output): point for point in manifest.verified}
+    columns = f"{'max error':>9} {'recorded':>9} {'rms error':>10} {'recorded':>9} {'calls':>6}"
+    print(f"{'case':<16} {'output':<18} {columns}")
     for parity in parities:
-        verdict = "" if parity.within(tolerance) else "  OFF"
+        then = recorded.get((parity.case, parity.output))
+        known = (f"{then.max_error:.2e}", f"{then.rms_error:.2e}") if then else ("", "")
         print(
-            f"{parity.case:<20} {parity.output:<20} {parity.max_error:>10.2e} {parity.rms_error:>10.2e}"
-            f" {parity.calls:>6}{verdict}"
+            f"{parity.case:<16} {parity.output:<18} {parity.max_error:>9.2e} {known[0]:>9} {parity.rms_error:>10.2e} "
+            f"{known[1]:>9} {parity.calls:>6}{'' if parity.within(tolerance) else '  OFF'}"
         )
     print(f"tolerance: max error {tolerance.max_error:g}, rms error {tolerance.rms_error:g}, relative to eager fp32")
     print("passed" if passed else "FAILED: the answers on this machine differ from the model's")
@@ -114,7 +122,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.text is not None and artifact.read_manifest(options.file).text is None:
         raise InputNameError(f"{options.file} holds no tokenizer", "one, to take --text", "give --inputs")
-    session = load(options.file, threads=options.threads)
+    session = load(options.file, threads=options.threads, verify_key=options.verify_key)
     if options.text is not None:
         inputs: dict[str, Any] = session.text.encode(options.text, truncate=options.truncate)
     else:
@@ -148,6 +156,7 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     points = [
         f"{_shape(point.shape)}{' padded' if point.padded else '':<7} {point.output}: max {point.max_error:.2e}, "
         f"rms {point.rms_error:.2e}, absolute {point.max_abs_error:.2e}"
+        + (f", winner changed in {point.winners_changed} of {point.rows}" if point.winners_changed is not None else "")
         for point in manifest.verified
     ]
     lines += _table("verified", points or ["NOT verified: exported with --verify off"])

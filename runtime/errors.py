@@ -6,9 +6,13 @@ In: what was found, what was expected, what to do. Out: one readable line.
     ├── ArtifactError                 the file itself
     │   ├── ArtifactNotFoundError         no such file, or not readable
     │   ├── NotAnArtifactError            not a zip archive, cut short, or not TorchScript
+    │   ├── UnsafeArchiveError            a zip that two readers could read differently, or that lies about sizes
+    │   ├── DigestError                   a part, or the whole file, is not the one that was sealed
+    │   ├── OperatorNotAllowedError       its code calls what no export contains
     │   ├── ManifestMissingError          a TorchScript file that this exporter did not write
     │   ├── ManifestDamagedError          the manifest or another stored part cannot be understood
     │   ├── ArtifactFailedError           the model in it fails where its manifest says that it works
+    │   ├── SignatureError                not signed, or not by the key that was asked for
     │   └── FormatVersionError            written in a format newer than this runtime reads
     ├── RequirementError              this machine or this environment
     │   ├── TorchVersionError             the installed torch does not fit
@@ -25,6 +29,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── InputValueError               token ids (or other integers) out of range
     │   ├── InputTextError                text that does not fit the model
     │   └── InputFileError                a file of inputs that cannot be read
+    ├── KeyFileError                  a key for signing that cannot be read or is of another kind
     ├── CheckFailedError              an answer differs from the stored one by more than the tolerance
     └── ExportError                   an export that cannot be done
         ├── RequestError                  the request contradicts itself
@@ -35,6 +40,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
         ├── RemoteCodeError               the model brings its own code, and it was not allowed
         ├── TaskError                     the model has no head for the task, or none can be chosen
         ├── NewHeadError                  the checkpoint lacks weights that the task needs
+        ├── ModelFailedError              the original model fails on ordinary inputs
         ├── OutputExistsError             the output is there already
         ├── OutputError                   the output cannot be written
         ├── BackendError                  the backend is not available here, or failed
@@ -79,6 +85,18 @@ class NotAnArtifactError(ArtifactError):
     """The file is not a TorchScript archive, or it was cut short."""
 
 
+class UnsafeArchiveError(ArtifactError):
+    """The zip's structure is one that no exporter writes: it could be read in two ways, or lies about sizes."""
+
+
+class DigestError(ArtifactError):
+    """A part, or the whole file, is not the one that was sealed."""
+
+
+class OperatorNotAllowedError(ArtifactError):
+    """The code calls an operator, or names a class, that is not on the list of allowed ones."""
+
+
 class ManifestMissingError(ArtifactError):
     """The archive holds no manifest: another program wrote it."""
 
@@ -89,6 +107,10 @@ class ManifestDamagedError(ArtifactError):
 
 class FormatVersionError(ArtifactError):
     """The file's format is newer than this runtime."""
+
+
+class SignatureError(ArtifactError):
+    """The artifact is not signed, or not by the key that was asked for."""
 
 
 class ArtifactFailedError(ArtifactError):
@@ -155,6 +177,10 @@ class InputFileError(InputError):
     """A file of inputs cannot be read."""
 
 
+class KeyFileError(ExportedModelError):
+    """A key for signing or checking signatures cannot be read, or is of another kind."""
+
+
 class CheckFailedError(ExportedModelError):
     """An answer differs from the stored one by more than the tolerance."""
 
@@ -193,6 +219,10 @@ class TaskError(ExportError):
 
 class NewHeadError(ExportError):
     """The checkpoint lacks weights that the task needs; they would be random."""
+
+
+class ModelFailedError(ExportError):
+    """The original model itself fails on ordinary inputs, before anything was exported."""
 
 
 class OutputExistsError(ExportError):

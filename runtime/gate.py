@@ -1,8 +1,10 @@
-"""The fresh process's side of the gate: run a draft in every order that a consumer might.
+"""Run an artifact's cases in every order that a consumer might call them in.
 
-In: `--draft FILE --manifest JSON --cases SAFETENSORS --report JSON --threads N`. Out: the report, which holds
+In: a finished artifact (`check_golden`, behind `run-model check`); or, as a program, a draft:
+`--draft FILE --manifest JSON --cases SAFETENSORS --report JSON --threads N`. Out: parities; or the report, which holds
 `parities` (a list an order), `operators` (of the executed graph), or `error`, one line. A draft has no manifest yet, so
-it comes as a file of its own. Refuses nothing by itself: the exporter judges.
+it comes as a file of its own. `--sealed FILE` instead confirms a finished file, the report holding the cases that are
+`wrong`. Judges nothing else: the caller compares with the tolerance.
 
 What TorchScript and IPEX keep of their first calls depends on what these were, so the file is loaded anew for each
 order:
@@ -18,36 +20,101 @@ import dataclasses
 import json
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from runtime import manifest
-from runtime.check import Parity, executed_operators, run_cases
-from runtime.errors import ExportedModelError
+from runtime import artifact
+from runtime.archive import Archive
+from runtime.check import Parity, executed_operators, run_cases, worse
+from runtime.errors import ExportedModelError, ManifestDamagedError
 from runtime.golden import Case, parse_cases
-from runtime.session import Session, open_module
+from runtime.manifest import GOLDEN_FILE, Manifest, from_json
+from runtime.session import Session, load, open_module
+
+
+def run_orders(
+    open_session: Callable[[], Session], cases: Sequence[Case]
+) -> tuple[dict[str, list[Parity]], dict[str, int]]:
+    """Parities by order, and the executed graph's operators. `open_session` loads the file anew, without warm-up.
+
+    A case on which the model fails counts as an infinite error.
+
+    Raises:
+        CheckFailedError: an input changed during a call, or an answer has another shape.
+    """
+    cases = sorted(cases, key=_size)
+    parities: dict[str, list[Parity]] = {}
+    session = open_session()
+    parities["batch-1-first"] = run_cases(session, cases, survive=True)
+    operators = executed_operators()
+    session = open_session()
+    parities["largest-first"] = run_cases(session, cases[::-1], survive=True)
+    parities["two-threads"] = _two_threads(session, cases)
+    return parities, operators
+
+
+def check_golden(
+    path: artifact.PathLike, threads: int | None = None, verify_key: artifact.PathLike | None = None
+) -> tuple[Manifest, list[Parity]]:
+    """Run the cases stored in a finished artifact as the exporter did; the worst of all orders.
+
+    Raises:
+        ArtifactError, RequirementError: it cannot be loaded here, or holds no cases.
+        CheckFailedError: as for `run_orders`.
+    """
+    # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
+    with artifact.opened(path) as archive:
+        described = load(archive, threads=threads, warmup=False, verify_key=verify_key).manifest
+        cases = _golden(archive)
+        parities, _ = run_orders(lambda: load(archive, warmup=False), cases)
+    worst: dict[tuple[str, str], Parity] = {}
+    for parity in (parity for found in parities.values() for parity in found):
+        key = (parity.case, parity.output)
+        worst[key] = worse(worst.get(key, parity), parity)
+    return described, list(worst.values())
+
+
+def confirm(path: artifact.PathLike) -> list[str]:
+    """Load a finished artifact as a consumer does, warm-up included, and call each case once.
+
+    Returns the cases outside the tolerance. Raises what `check_golden` raises.
+    """
+    with artifact.opened(path) as archive:
+        session, cases = load(archive), _golden(archive)
+    parities = run_cases(session, cases, rounds=1)
+    return [parity.case for parity in parities if not parity.within(session.manifest.tolerance)]
+
+
+def _golden(archive: Archive) -> list[Case]:
+    data = artifact.read_part(archive, GOLDEN_FILE)
+    cases = parse_cases(data, archive.origin) if data is not None else []
+    if not cases:
+        name = f"{archive.origin} holds no {GOLDEN_FILE}"
+        raise ManifestDamagedError(name, "cases to check", "export the model again")
+    return cases
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the orders and write the report; the exit code is 0 unless this program itself fails."""
+    """Run the orders on a draft, or confirm a sealed file, and write the report.
+
+    The exit code is 0 unless this program itself fails.
+    """
     parser = argparse.ArgumentParser(prog="python -m runtime.gate")
-    for option in ("--draft", "--manifest", "--cases", "--report"):
-        parser.add_argument(option, type=Path, required=True)
+    for option in ("--draft", "--manifest", "--cases", "--sealed"):
+        parser.add_argument(option, type=Path)
+    parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     try:
-        described = manifest.from_json(options.manifest.read_bytes(), str(options.draft))
-        cases = sorted(parse_cases(options.cases.read_bytes(), str(options.cases)), key=_size)
-        parities: dict[str, list[Parity]] = {}
-        session = open_module(options.draft, described)
-        parities["batch-1-first"] = run_cases(session, cases, survive=True)
-        operators = executed_operators()
-        session = open_module(options.draft, described)
-        parities["largest-first"] = run_cases(session, cases[::-1], survive=True)
-        parities["two-threads"] = _two_threads(session, cases)
+        if options.sealed is not None:
+            options.report.write_text(json.dumps({"wrong": confirm(options.sealed)}))
+            return 0
+        described = from_json(options.manifest.read_bytes(), str(options.draft))
+        cases = parse_cases(options.cases.read_bytes(), str(options.cases))
+        parities, operators = run_orders(lambda: open_module(options.draft, described), cases)
         rows = {order: [dataclasses.asdict(parity) for parity in found] for order, found in parities.items()}
         report: dict[str, object] = {"parities": rows, "operators": operators}
     except ExportedModelError as error:

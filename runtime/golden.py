@@ -1,13 +1,14 @@
 """Cases: inputs together with the outputs that the original model gave for them.
 
-In: `Case` values, or the bytes of a safetensors file. Out: the other one. Refuses names that are not
-`<case>/input/<name>` or `<case>/output/<name>`. The only room of this package that imports safetensors.
+In: `Case` values, or the bytes of a safetensors file. Out: the other one. Refuses names other than those that
+`runtime.manifest` specifies. The only room of this package that imports safetensors.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from safetensors import SafetensorError
@@ -17,25 +18,45 @@ from safetensors.torch import save as save_safetensors
 from runtime.errors import InputFileError, ManifestDamagedError
 from runtime.manifest import GOLDEN_FILE
 
+# Numbers stored of one output: enough to see any fault of a kernel, and 256 KB.
+SAMPLE = 2**16
+
+_SIDE = re.compile(r"input|output|every-([1-9][0-9]{0,8})", re.ASCII)
 _REMEDY = "export the model again, or copy the file again if it was damaged on the way"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call: `inputs` and the `outputs` expected for them, each by name; `name` holds no slash."""
+    """One call: `inputs` and the `outputs` expected for them, each by name; `name` holds no slash.
+
+    An output in `strides` is a sample: of the flattened output every so manieth number.
+    """
 
     name: str
     inputs: Mapping[str, torch.Tensor]
     outputs: Mapping[str, torch.Tensor]
+    strides: Mapping[str, int] = field(default_factory=dict)
+
+
+def sampled(case: Case) -> Case:
+    """The case as an artifact stores it: outputs of more than `SAMPLE` numbers thinned out evenly."""
+    strides = {name: -(-tensor.numel() // SAMPLE) for name, tensor in case.outputs.items() if tensor.numel() > SAMPLE}
+    outputs = {
+        name: tensor.flatten()[:: strides[name]].clone() if name in strides else tensor
+        for name, tensor in case.outputs.items()
+    }
+    return Case(case.name, case.inputs, outputs, strides)
 
 
 def dump_cases(cases: Sequence[Case]) -> bytes:
     """The safetensors form of `cases`."""
     tensors = {}
     for case in cases:
-        for side, named in (("input", case.inputs), ("output", case.outputs)):
-            for name, tensor in named.items():
-                tensors[f"{case.name}/{side}/{name}"] = tensor.contiguous()
+        for name, tensor in case.inputs.items():
+            tensors[f"{case.name}/input/{name}"] = tensor.contiguous()
+        for name, tensor in case.outputs.items():
+            side = f"every-{case.strides[name]}" if name in case.strides else "output"
+            tensors[f"{case.name}/{side}/{name}"] = tensor.contiguous()
     return save_safetensors(tensors)
 
 
@@ -45,22 +66,25 @@ def parse_cases(data: bytes, origin: str) -> list[Case]:
     Raises:
         ManifestDamagedError: if the bytes are not safetensors or hold another name.
     """
-    sides: dict[str, dict[str, dict[str, torch.Tensor]]] = {}
+    cases: dict[str, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, int]]] = {}
     try:
         tensors = load_safetensors(data)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise ManifestDamagedError(f"damaged {GOLDEN_FILE} of {origin}: {error}", "", _REMEDY) from error
     for key in sorted(tensors):
         parts = key.split("/")
-        if len(parts) != 3 or parts[1] not in ("input", "output"):
+        side = _SIDE.fullmatch(parts[1]) if len(parts) == 3 else None
+        if side is None:
             raise ManifestDamagedError(
                 f"damaged {GOLDEN_FILE} of {origin}: a tensor named {key!r}",
-                "<case>/input/<name> or <case>/output/<name>",
+                "<case>/input|output|every-N/<name>",
                 _REMEDY,
             )
-        name, side, tensor_name = parts
-        sides.setdefault(name, {"input": {}, "output": {}})[side][tensor_name] = tensors[key]
-    return [Case(name, case["input"], case["output"]) for name, case in sides.items()]
+        inputs, outputs, strides = cases.setdefault(parts[0], ({}, {}, {}))
+        (inputs if parts[1] == "input" else outputs)[parts[2]] = tensors[key]
+        if side[1]:
+            strides[parts[2]] = int(side[1])
+    return [Case(name, *case) for name, case in cases.items()]
 
 
 def read_tensors(path: str) -> dict[str, torch.Tensor]:

@@ -13,9 +13,14 @@ carries extra files at `<archive>/extra/<name>`:
 - `manifest.json` MUST hold `Manifest` as UTF-8 JSON. A reader MUST ignore fields it does not know: a
   later writer of the same version may add some; whatever changes the meaning of an old field raises the
   version.
-- `golden.safetensors` MUST hold a few cases: tensors named `<case>/input/<name>` and
-  `<case>/output/<name>`, where the outputs are those of the original model in eager fp32. Any consumer
-  can so check itself on its own machine.
+  `Manifest.parts` MUST list every other record of the archive, in the archive's order; a reader that checks
+  them MUST refuse a record that differs, lacks, or is not listed. `manifest.json` is the only record not listed.
+- `golden.safetensors` MUST hold the verified cases: tensors named `<case>/input/<name>` and
+  `<case>/output/<name>`, where the outputs are those of the original model in eager fp32. A large output MAY be
+  a sample instead, `<case>/every-<N>/<name>`: of the flattened output the numbers at 0, N, 2N, … Any
+  consumer can so check itself on its own machine.
+- `signature` MAY hold an Ed25519 signature (64 bytes) of the bytes of `manifest.json`, which lists the digests of all
+  other parts; it is the archive's last record.
 - `tokenizer.json` MAY hold the model's tokenizer as the `tokenizers` package writes it; it is there
   exactly when `Manifest.text` is.
 """
@@ -38,6 +43,7 @@ FORMAT_VERSION_FILE = "format_version"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
+SIGNATURE_FILE = "signature"
 
 Verification = Literal["full", "quick", "off"]
 Precision = Literal["fp32", "bf16"]
@@ -132,10 +138,13 @@ class Tolerance:
 class VerifiedPoint:
     """The largest error of any call at one shape, measured on the written file in a fresh process.
 
-    `shape` maps axis names to sizes; `padded` says whether rows of several lengths were tried.
-    `max_abs_error` is in the output's own units; the other two are relative (see `runtime.check`).
+    `case` is its name among the golden cases. `shape` maps axis names to sizes; `padded` says whether rows of
+    several lengths were tried. `max_abs_error` is in the output's own units; the other two are relative (see
+    `runtime.check`). For outputs that are scores of classes, `winners_changed` says in how many of `rows` the class
+    with the largest score was another one than the model's in any call; else it is None.
     """
 
+    case: str
     shape: dict[str, int]
     padded: bool
     output: str
@@ -143,6 +152,8 @@ class VerifiedPoint:
     max_abs_error: float
     max_error: float
     rms_error: float
+    rows: int
+    winners_changed: int | None
 
 
 @dataclass(frozen=True)
@@ -162,6 +173,15 @@ class TextInfo:
     pad_token: str
     pad_type_id: int
     padding_side: Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class PartDigest:
+    """One record of the archive: its name without the top folder, its size, its SHA-256 in hexadecimal."""
+
+    name: str
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -185,6 +205,7 @@ class Manifest:
     verified: tuple[VerifiedPoint, ...]
     execution: Execution
     text: TextInfo | None
+    parts: tuple[PartDigest, ...]
 
 
 def to_json(manifest: Manifest) -> str:

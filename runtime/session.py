@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runtime import artifact, environment, ops, signature
+from runtime.archive import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
 
@@ -105,20 +106,44 @@ class Session:
         return TextEncoder(self._tokenizer, self.manifest.text, [spec.name for spec in self.manifest.inputs])
 
 
-def load(path: artifact.PathLike, *, threads: int | None = None, warmup: bool = True) -> Session:
+def load(
+    path: artifact.PathLike | Archive,
+    *,
+    threads: int | None = None,
+    warmup: bool = True,
+    sha256: str | None = None,
+    verify_key: artifact.PathLike | None = None,
+) -> Session:
     """Open an artifact.
 
     Args:
-        path: the file that `export-model` wrote.
+        path: the file that `export-model` wrote, or its archive where it is open already.
         threads: sets torch's thread count for the whole process first; None leaves it.
         warmup: make the warm-up calls, so that the first real call is as fast as the rest.
+        sha256: the digest that the whole file must have, in hexadecimal, compared before anything is read from it.
+        verify_key: a file with the public key whose owner must have signed the artifact.
 
     Raises:
         ArtifactError: the file is missing, damaged or of a newer format.
         RequirementError: torch, IPEX or the processor do not fit; nothing was loaded.
     """
-    manifest = artifact.read_manifest(path)
-    environment.check(manifest, environment.detect())
+    # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
+    with artifact.opened(path) as archive:
+        if sha256 is not None:
+            artifact.check_sha256(archive, sha256)
+        manifest = artifact.read_manifest(archive)
+        if verify_key is not None:
+            artifact.check_signature(archive, verify_key)
+        environment.check(manifest, environment.detect())
+        artifact.verify_parts(archive, manifest)
+        _set_threads(threads)
+        session = open_module(archive, manifest)
+    if warmup:
+        session.warm_up()
+    return session
+
+
+def _set_threads(threads: int | None) -> None:
     if threads is not None:
         # More threads than that never help, and thousands hang the OpenMP runtime.
         most = MAX_THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
@@ -127,17 +152,14 @@ def load(path: artifact.PathLike, *, threads: int | None = None, warmup: bool = 
                 f"threads is {threads!r}", f"a whole number from 1 to {most}, for this machine's processors"
             )
         torch.set_num_threads(threads)
-    session = open_module(path, manifest)
-    if warmup:
-        session.warm_up()
-    return session
 
 
-def open_module(path: artifact.PathLike, manifest: Manifest) -> Session:
+def open_module(source: artifact.PathLike | Archive, manifest: Manifest) -> Session:
     """A session on the file's code under a given manifest; `load` without its checks and its warm-up."""
     if manifest.requires.ipex is not None:
         ops.register_ipex()
-    return Session(artifact.load(path), manifest, artifact.read_part(path, TOKENIZER_FILE))
+    with artifact.opened(source) as archive:
+        return Session(artifact.load(archive), manifest, artifact.read_part(archive, TOKENIZER_FILE))
 
 
 def _placeholder(spec: TensorSpec, shape: dict[str, int]) -> torch.Tensor:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runtime.manifest import Manifest, TensorSpec
 
 # Bounds far above anything real; beyond them a warm-up would exhaust time or memory.
-MAX_WARMUP_ELEMENTS = 2**24
+MAX_WARMUP_ELEMENTS = 2**16
 MAX_WARMUP_CALLS = 100
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?([a-z0-9.+-]{0,40})", re.ASCII)
 

@@ -144,3 +144,25 @@ def run(command: list[Any], **environment: str) -> subprocess.CompletedProcess[s
         timeout=300,
         check=False,
     )
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """`make traps`: the table of traps."""
+    if config.getoption("-m") != "trap":
+        return
+    terminalreporter.write_line(f"\n{'trap':<72} {'the exporter':<12} result")
+    for outcome, words in (("passed", "never wrong"), ("failed", "WRONG")):
+        for report in terminalreporter.stats.get(outcome, []):
+            properties = dict(report.user_properties)
+            if report.when == "call" and "trap" in properties:
+                terminalreporter.write_line(f"{properties['trap']:<72} {properties['how']:<12} {words}")
+
+
+@pytest.fixture(autouse=True)
+def _trap_properties(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    marker = request.node.get_closest_marker("trap")
+    if marker is not None:
+        what = marker.args[0]
+        parameters = getattr(request.node, "callspec", None)
+        record_property("trap", f"{what} [{parameters.id}]" if parameters else what)
+        record_property("how", marker.args[1])

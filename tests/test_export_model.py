@@ -166,6 +166,12 @@ def test_an_interrupted_export_leaves_nothing(minilm: Path, tmp_path: Path, endi
     assert output.read_text() == "precious" and list(tmp_path.iterdir()) == [output]
 
 
+def test_a_killed_export_leaves_the_old_file_or_the_new_one(tiny_folder: Folder) -> None:
+    """A few of the moments that `make kill` tries; what is left is taken away by the next export."""
+    done = run([sys.executable, ROOT / "tests/kill_export.py", tiny_folder(), "--times", "3", "--seed", "4"])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_outputs_that_cannot_be(tiny_folder: Folder, tmp_path: Path, invoke: Callable[..., Result]) -> None:
     assert "there is no folder" in error_of(invoke(tiny_folder(), "-o", tmp_path / "no" / "model.pt"))
     assert "is a folder" in error_of(invoke(tiny_folder(), "-o", tmp_path))
@@ -254,6 +260,16 @@ def test_usage_errors(invoke: Callable[..., Result], arguments: list[str]) -> No
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert "Usage: " in result.stderr and "Error: " in result.stderr
+
+
+def test_a_model_that_fails_by_itself(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    """Funnel with two blocks cannot answer a batch of 2x2: its own error, in one line."""
+    from transformers import FunnelConfig, FunnelForSequenceClassification
+
+    sizes = {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64, "vocab_size": 100, "block_sizes": [1, 1]}
+    FunnelForSequenceClassification(FunnelConfig(**sizes)).save_pretrained(tmp_path / "funnel")
+    line = error_of(invoke(tmp_path / "funnel", "--backend", "plain", "-o", tmp_path / "m.pt"))
+    assert "the original model fails on inputs of 2x2" in line
 
 
 def test_a_sequence_longer_than_the_model(tiny_folder: Folder, tmp_path: Path, invoke: Callable[..., Result]) -> None:

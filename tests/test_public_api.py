@@ -39,7 +39,9 @@ def test_unknown_names_raise(package: object) -> None:
 
 
 def test_flags_are_the_fields_of_the_request() -> None:
-    flags = {parameter.name for parameter in export_model.params} - {"as_json", "verbose", "quiet", "version", "help"}
+    flags = {parameter.name for parameter in export_model.params} - {
+        *("as_json", "explain", "verbose", "quiet", "version", "help")
+    }
     assert flags == set(ExportRequest.__dataclass_fields__)
 
 

@@ -96,10 +96,11 @@ def test_an_error_of_another_kind_is_a_defect_and_is_not_hidden() -> None:
         trace(Broken().eval(), EXAMPLE, "auto", nullcontext())
 
 
-def test_the_tracers_warnings_are_kept() -> None:
+def test_the_tracers_remarks_are_kept() -> None:
     class Branching(torch.nn.Module):
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor]:
             return (a if a.sum() > 0 else b,)
 
     traced = trace(Branching().eval(), EXAMPLE, "tuple", nullcontext())
-    assert any("Python boolean" in text for text in traced.warnings)
+    (finding,) = traced.findings
+    assert (finding.kind, finding.verdict) == ("python boolean", "baked in")

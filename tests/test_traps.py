@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import exporter.adapter
 from exporter import ExportRequest, export
 from exporter.adapter import Adapter, _with_signature, adapt
 from exporter.backends.ipex import IpexBackend
@@ -24,14 +25,15 @@ from exporter.tasks import TOLERANCES
 from exporter.trace import trace
 from exporter.verify import Outcome, verify
 from runtime import Manifest, artifact, load
-from runtime.check import run_cases
-from runtime.errors import InputValueError, VerificationError
+from runtime.check import Parity, run_cases
+from runtime.errors import CheckFailedError, InputValueError, VerificationError
 from runtime.golden import Case, dump_cases
 from runtime.manifest import GOLDEN_FILE, ValueRange
 
 Folder = Callable[..., Path]
 
 
+@pytest.mark.trap("a linear sharing an embedding's weight, packed for one shape", "mends")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_tied_decoder(tiny_folder: Folder, exported: Callable[..., Any], precision: str) -> None:
     """IPEX packs a linear whose weight is an embedding's for the sizes of one call; others gave garbage."""
@@ -89,6 +91,7 @@ def zeroed(point: Point) -> Point:
     return dataclasses.replace(point, case=dataclasses.replace(point.case, outputs=outputs))
 
 
+@pytest.mark.trap("3, 5: right unpadded, wrong with padding", "refuses")
 def test_a_model_that_ignores_the_mask(tiny_folder: Folder, exported: Callable[..., Any], tmp_path: Path) -> None:
     """Padding is given up, and a session refuses it by name."""
     folder = tiny_folder("bert", "text-classification", num_labels=3)
@@ -100,6 +103,7 @@ def test_a_model_that_ignores_the_mask(tiny_folder: Folder, exported: Callable[.
     assert envelope.inputs[1].values == ValueRange(1, 1)
 
 
+@pytest.mark.trap("3, 5: a decision of the traced length kept", "refuses")
 def test_a_model_that_decides_by_length(tiny_folder: Folder, exported: Callable[..., Any], tmp_path: Path) -> None:
     """The reference branches on the length; the trace, made at 128, cannot."""
     folder = tiny_folder("bert", "text-classification", num_labels=3)
@@ -113,6 +117,7 @@ def test_a_model_that_decides_by_length(tiny_folder: Folder, exported: Callable[
     assert {axis.name: (axis.minimum, axis.maximum) for axis in envelope.inputs[0].axes}["batch"] == (2, 2)
 
 
+@pytest.mark.trap("2: the caller's tensor is written to", "refuses")
 def test_a_model_that_writes_to_its_inputs(tiny_folder: Folder, exported: Callable[..., Any], tmp_path: Path) -> None:
     folder = tiny_folder("bert", "text-classification", num_labels=3)
     manifest = exported(folder, backend="plain").manifest
@@ -133,49 +138,76 @@ class Accumulating(torch.nn.Module):
         return {"y": self.second(hidden) + hidden}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_sums_that_ipex_accumulates_in_place(precision: Any) -> None:
-    """The adapter hands IPEX tensors of its own, and its default kernels are right: mended in both precisions."""
+def accumulate(precision: Any) -> list[Parity]:
+    """The poisoned model through adapter, IPEX and trace; the worst of four rounds at three shapes."""
     backend = IpexBackend()
     model = Accumulating().eval()
     kind = type("Two", (Adapter,), {"forward": _with_signature(Adapter.forward, ("x", "r"))})
-    adapter = kind(model, ("x", "r"), ("y",)).eval()
     cases = []
     for number, (batch, length) in enumerate([(1, 3), (2, 8), (3, 5)]):
         inputs = {name: torch.randn(batch, length, 64) for name in ("x", "r")}
         with torch.no_grad():
             cases.append(Case(str(number), inputs, {"y": model(**inputs)["y"].clone()}))
     with third_parties_quiet():
-        optimised = backend.optimise(adapter, precision)
-        example = ExampleInputs(cases[1].inputs)
-        traced = trace(optimised, example, "dict", backend.autocast(precision))
-    module = traced.module
+        optimised = backend.optimise(kind(model, ("x", "r"), ("y",)).eval(), precision)
+        module = trace(optimised, ExampleInputs(cases[1].inputs), "dict", backend.autocast(precision)).module
 
     def session(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             return {"y": module(inputs["x"], inputs["r"])[0]}
 
     answer: Any = session
-    # run_cases raises if a call wrote to x or r, and keeps the worst of the rounds.
-    for parity in run_cases(answer, cases, rounds=4):
-        assert parity.within(TOLERANCES[precision]), parity
+    return run_cases(answer, cases, rounds=4)
+
+
+@pytest.mark.trap("1, 2: sums accumulated into h while read, or into the caller's r", "mends")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sums_that_ipex_accumulates_in_place(precision: Any) -> None:
+    """The adapter hands IPEX tensors of its own, and its default kernels are right."""
+    for parity in accumulate(precision):
+        assert parity.within(TOLERANCES[precision, "scores"]), parity
+
+
+@pytest.mark.trap("1: the same with IPEX's other kernels, as the gate sees it", "refuses")
+def test_the_first_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With auto_kernel_selection the sum is wrong from the second call on: the comparison must see it."""
+    import intel_extension_for_pytorch as ipex
+
+    optimize = ipex.optimize
+    monkeypatch.setattr(
+        ipex, "optimize", lambda module, **options: optimize(module, **(options | {"auto_kernel_selection": True}))
+    )
+    assert not any(parity.within(TOLERANCES["fp32", "scores"]) for parity in accumulate("fp32"))
+
+
+@pytest.mark.trap("2: the same without the adapter's copies, as the gate sees it", "refuses")
+def test_the_second_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handed the caller's tensors, IPEX writes to them in bf16: the comparison must see it."""
+    monkeypatch.setattr(exporter.adapter, "_own", lambda inputs: inputs)
+    with pytest.raises(CheckFailedError, match="wrote to its caller's input 'r'"):
+        accumulate("bf16")
 
 
 def test_the_gate_lets_a_right_one_pass(tiny_folder: Folder, exported: Callable[..., Any]) -> None:
     report = exported(tiny_folder("bert", "text-classification", num_labels=3), backend="plain")
     assert {point.calls for point in report.manifest.verified} == {8}
+    # A head with classes: whether the winner changed is recorded too.
+    assert {point.winners_changed for point in report.manifest.verified} == {0}
+    assert all(point.rows == point.shape["batch"] for point in report.manifest.verified)
 
 
+@pytest.mark.trap("7: a process that dies at a later call", "refuses")
 def test_a_file_on_which_a_process_dies(tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash of the fresh process is a finding, not a crash of the exporter."""
     from exporter import verify as module
 
-    monkeypatch.setattr(module, "_WORKER", "import os; os.kill(os.getpid(), 11) # {}")
+    monkeypatch.setattr(module, "_WORKER", "import os; os.kill(os.getpid(), 11)")
     with pytest.raises(VerificationError, match="died of signal 11"):
         export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", backend="plain"))
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.trap("a backend that is wrong everywhere", "mends")
 def test_auto_goes_on_to_the_next_candidate(
     tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,6 +236,7 @@ def test_auto_goes_on_to_the_next_candidate(
     assert load(output).manifest.backend == "plain"
 
 
+@pytest.mark.trap("5: wrong for padding, the whole way to the session", "refuses")
 def test_a_narrowed_artifact_is_verified_again_and_refuses_the_rest(
     tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ class Backend(Protocol):
     """What a backend does."""
 
     name: BackendName
+    # Which kernels compute, in words for people.
+    kernels: str
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """What a consumer of its artifacts must have."""
@@ -63,6 +65,10 @@ def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]
 
 # How the model computes attention: written out, which is the form that IPEX fuses, or PyTorch's own operator.
 Attention = Literal["eager", "sdpa"]
+ATTENTION: dict[Attention, str] = {
+    "eager": "written out, the form that IPEX fuses",
+    "sdpa": "PyTorch's own operator",
+}
 
 
 @dataclass(frozen=True)

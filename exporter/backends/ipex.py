@@ -50,6 +50,7 @@ class IpexBackend:
     """Fused attention, linears and layer norms; the artifact needs the same IPEX at run time."""
 
     name: Backend = "ipex"
+    kernels = "default kernels (auto_kernel_selection off)"
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """The very IPEX, and its torch: the operators are a library compiled against that release."""

@@ -22,6 +22,7 @@ class PlainBackend:
     """No package beside torch; loads wherever TorchScript does."""
 
     name: Backend = "plain"
+    kernels = "PyTorch's own"
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """This torch or a newer one: TorchScript reads older archives."""

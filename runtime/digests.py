@@ -1,0 +1,89 @@
+"""Digests: of every part, against the manifest, and of the whole file.
+
+In: an open `Archive` or a path. Out: digests; or nothing, where they are the expected ones. Refuses (DigestError) any
+part that differs, is missing, or is not listed. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import BinaryIO
+
+from runtime.archive import Archive
+from runtime.errors import DigestError
+from runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, PartDigest
+from runtime.opening import PathLike, open_file, opened
+
+# The manifest holds the digests of all others, and the signature is the manifest's.
+MANIFEST_RECORD = f"extra/{MANIFEST_FILE}"
+SIGNATURE_RECORD = f"extra/{SIGNATURE_FILE}"
+_COPY_AGAIN = "copy the file again, or export the model again"
+
+
+def verify_parts(source: PathLike | Archive, manifest: Manifest) -> None:
+    """Compare every record but the manifest with the digests in it.
+
+    Raises:
+        DigestError: the first part that differs, is missing, or is not listed.
+        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `opened`.
+    """
+    # Reads and hashes every byte once. A file of 268 MB, 2 cores, in the page cache: 0.28 s of the 0.48 s that a load
+    # takes (export-model distilbert --random-weights --backend plain -o m.pt; time runtime.load, verify_parts in it).
+    with opened(source) as archive:
+        listed = [part.name for part in manifest.parts]
+        found = [name for name in archive.records if name not in (MANIFEST_RECORD, SIGNATURE_RECORD)]
+        for wrong, text in (
+            ([name for name in listed if name not in archive.records], "lacks"),
+            ([name for name in found if name not in set(listed)], "holds, beside its sealed parts,"),
+        ):
+            if wrong:
+                raise DigestError(f"{archive.origin} {text} {wrong[0]}", "the parts its manifest lists", _COPY_AGAIN)
+        if listed != found:
+            raise DigestError(f"{archive.origin}: the parts are in another order", "the manifest's", _COPY_AGAIN)
+        for part in manifest.parts:
+            # Sizes first: a record of another size is never read.
+            if archive.records[part.name].size != part.size or part_digest(archive, part.name) != part:
+                raise DigestError(f"{archive.origin}: {part.name} is not the part that was sealed", "", _COPY_AGAIN)
+
+
+def verified_sha256(archive: Archive, manifest: Manifest) -> str:
+    """The SHA-256 of the whole file, once all of its parts are those that were sealed.
+
+    Raises:
+        DigestError: as for `verify_parts`.
+    """
+    verify_parts(archive, manifest)
+    return _file_sha256(archive.file)
+
+
+def check_sha256(archive: Archive, expected: str) -> None:
+    """Compare the digest of the whole file.
+
+    Raises:
+        DigestError: it is another one.
+    """
+    found = _file_sha256(archive.file)
+    if found != expected.strip().lower():
+        raise DigestError(f"{archive.origin} has sha256 {found}", expected, "get the file that this digest belongs to")
+
+
+def part_digest(archive: Archive, name: str) -> PartDigest:
+    """The digest of one record, read a megabyte at a time."""
+    digest = hashlib.sha256()
+    for block in archive.blocks(name):
+        digest.update(block)
+    return PartDigest(name, archive.records[name].size, digest.hexdigest())
+
+
+def sha256(path: PathLike) -> str:
+    """The hexadecimal SHA-256 of the whole file."""
+    with open_file(path) as file:
+        return _file_sha256(file)
+
+
+def _file_sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
