@@ -32,8 +32,8 @@ class Task:
 
     `auto_class` is the class of transformers that loads it; `mapping` is the name of the table in
     `transformers.models.auto.modeling_auto` that lists each model type's class for it. `pooled` says
-    that a sentence-transformers head stands behind the model. `labels` says that the outputs are classes. `kind` chooses
-    the tolerance: `vectors` are used by direction and distance, `scores` by which is largest.
+    that a sentence-transformers head stands behind the model. `labels` says that the outputs are classes. `kind`
+    chooses the tolerance: `vectors` are used by direction and distance, `scores` by which is largest.
     """
 
     name: str
