@@ -92,6 +92,7 @@ def _with_signature(forward: Any, names: tuple[str, ...]) -> Any:
         return forward(self, *args, **kwargs)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    # Type checkers do not know this attribute of functions (PEP 362).
     named.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ("self", *names)])  # type: ignore[attr-defined]
     return named
 

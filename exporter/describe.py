@@ -7,7 +7,6 @@ parts still empty. Refuses outputs whose axes do not follow the task.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
@@ -18,7 +17,7 @@ from exporter.request import ExportRequest
 from exporter.source import Source
 from exporter.tasks import TOLERANCES
 from runtime.errors import TaskError
-from runtime.manifest import FORMAT_VERSION, Axis, Execution, Manifest, Requirements, TensorSpec
+from runtime.manifest import FORMAT_VERSION, Axis, Backend, Execution, Manifest, Requirements, TensorSpec
 
 # The first call profiles, the second optimises, the third runs what the second made.
 WARMUP_CALLS = 3
@@ -30,7 +29,7 @@ def draft_manifest(
     request: ExportRequest,
     source: Source,
     plan: TracePlan,
-    backend: Literal["ipex", "plain"],
+    backend: Backend,
     requires: Requirements,
     points: Sequence[Point],
 ) -> Manifest:

@@ -10,6 +10,7 @@ consumer has neither.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ import torch
 
 import runtime
 from exporter.reference import Point
-from runtime.check import Parity
+from runtime.check import Parity, worse
 from runtime.errors import VerificationError
 from runtime.golden import dump_cases
 from runtime.manifest import Manifest, Tolerance, VerifiedPoint, to_json
@@ -85,7 +86,7 @@ def verify(draft: Path, manifest: Manifest, points: Sequence[Point]) -> Outcome:
     orders: list[str] = []
     operators: dict[str, int] = {}
     for count in threads:
-        report = _run([*files, "--threads", str(count)], draft.parent / "verify.report")
+        report = _run([*files, "--threads", str(count)], draft.parent)
         operators = operators or report["operators"]
         for order, rows in report["parities"].items():
             orders.append(f"{order} ({count} threads)" if len(threads) > 1 else order)
@@ -99,8 +100,7 @@ def confirm(sealed: Path) -> None:
     Raises:
         VerificationError: if that fails.
     """
-    report_file = sealed.parent / "verify.report"
-    report = _run(["--sealed", str(sealed), "--threads", str(torch.get_num_threads())], report_file)
+    report = _run(["--sealed", str(sealed), "--threads", str(torch.get_num_threads())], sealed.parent)
     if report["wrong"]:
         raise VerificationError(
             f"the finished file is wrong at {', '.join(report['wrong'])}", "its golden answers", _REMEDY
@@ -128,27 +128,30 @@ def _judge(
     for point in points:
         for output in point.case.outputs:
             mine = [parity for parity in parities if (parity.case, parity.output) == (point.case.name, output)]
-            worst = VerifiedPoint(
-                case=point.case.name,
-                shape=point.shape,
-                padded=point.padded,
-                output=output,
-                calls=sum(parity.calls for parity in mine),
-                max_abs_error=max(parity.max_abs_error for parity in mine),
-                max_error=max(parity.max_error for parity in mine),
-                rms_error=max(parity.rms_error for parity in mine),
-                rows=mine[0].rows,
-                winners_changed=max(parity.winners_changed for parity in mine) if output.endswith("logits") else None,
+            worst = functools.reduce(worse, mine)
+            verified.append(
+                VerifiedPoint(
+                    case=point.case.name,
+                    shape=point.shape,
+                    padded=point.padded,
+                    output=output,
+                    calls=sum(parity.calls for parity in mine),
+                    max_abs_error=worst.max_abs_error,
+                    max_error=worst.max_error,
+                    rms_error=worst.rms_error,
+                    rows=worst.rows,
+                    winners_changed=worst.winners_changed if output.endswith("logits") else None,
+                )
             )
-            verified.append(worst)
-            if not all(parity.within(tolerance) for parity in mine):
+            if not worst.within(tolerance):
                 failed[point.case.name] = (
                     f"{point.name} {output}: max error {worst.max_error:.2e}, rms {worst.rms_error:.2e}"
                 )
     return Outcome(tuple(verified), failed, operators, orders)
 
 
-def _run(arguments: list[str], report: Path) -> dict[str, Any]:
+def _run(arguments: list[str], folder: Path) -> dict[str, Any]:
+    report = folder / "verify.report"
     report.unlink(missing_ok=True)
     done = _spawn([*arguments, "--report", str(report)])
     if done.returncode < 0:

@@ -31,7 +31,7 @@ from runtime.check import Parity, executed_operators, run_cases, worse
 from runtime.errors import ExportedModelError, ManifestDamagedError
 from runtime.golden import Case, parse_cases
 from runtime.manifest import GOLDEN_FILE, Manifest, from_json
-from runtime.session import Session, load, open_module
+from runtime.session import Session, admit, load, open_module
 
 
 def run_orders(
@@ -66,9 +66,8 @@ def check_golden(
     """
     # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
     with artifact.opened(path) as archive:
-        described = load(archive, threads=threads, warmup=False, verify_key=verify_key).manifest
-        cases = _golden(archive)
-        parities, _ = run_orders(lambda: load(archive, warmup=False), cases)
+        described = admit(archive, threads=threads, verify_key=verify_key)
+        parities, _ = run_orders(lambda: open_module(archive, described), _golden(archive))
     worst: dict[tuple[str, str], Parity] = {}
     for parity in (parity for found in parities.values() for parity in found):
         key = (parity.case, parity.output)

@@ -4,7 +4,7 @@ In: nothing but an installed IPEX wheel that fits the installed torch (`runtime.
 that). Out: `torch.ops.ipex` and the JIT passes that fuse, active in this process. Refuses a wheel without
 its library. The only room that knows where that library lies.
 
-Loading it takes a fiftieth of the time of `import intel_extension_for_pytorch`. It also replaces
+Loading it takes a small part of the time of `import intel_extension_for_pytorch` (`make bench-start`). It also replaces
 some of PyTorch's own CPU kernels (matmul, layer_norm and others) for the whole process.
 """
 

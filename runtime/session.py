@@ -129,18 +129,30 @@ def load(
     """
     # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
     with artifact.opened(path) as archive:
-        if sha256 is not None:
-            artifact.check_sha256(archive, sha256)
-        manifest = artifact.read_manifest(archive)
-        if verify_key is not None:
-            artifact.check_signature(archive, verify_key)
-        environment.check(manifest, environment.detect())
-        artifact.verify_parts(archive, manifest)
-        _set_threads(threads)
+        manifest = admit(archive, threads=threads, sha256=sha256, verify_key=verify_key)
         session = open_module(archive, manifest)
     if warmup:
         session.warm_up()
     return session
+
+
+def admit(
+    archive: Archive,
+    *,
+    threads: int | None = None,
+    sha256: str | None = None,
+    verify_key: artifact.PathLike | None = None,
+) -> Manifest:
+    """All that `load` checks, and the thread count that it sets, before torch reads the file."""
+    if sha256 is not None:
+        artifact.check_sha256(archive, sha256)
+    manifest = artifact.read_manifest(archive)
+    if verify_key is not None:
+        artifact.check_signature(archive, verify_key)
+    environment.check(manifest, environment.detect())
+    artifact.verify_parts(archive, manifest)
+    _set_threads(threads)
+    return manifest
 
 
 def _set_threads(threads: int | None) -> None:

@@ -74,6 +74,7 @@ class IpexBackend:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
             optimised: torch.nn.Module = ipex.optimize(module, dtype=dtype, inplace=True, auto_kernel_selection=False)
+        # What its own checks and rewrites raise for modules that they do not know; re-raised by name.
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError) as error:
             raise BackendError(f"ipex.optimize failed: {error}", "", "export with --backend plain") from error
         return optimised
