@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 import runtime
 from exporter.plan import TracePlan
 from exporter.reference import Point
@@ -77,7 +75,7 @@ def _outputs(plan: TracePlan, points: Sequence[Point]) -> tuple[TensorSpec, ...]
     for output in points[0].case.outputs:
         axes = []
         for position, axis in enumerate(names[output]):
-            sizes = [_size(point.case.outputs[output], position, len(names[output]), output) for point in points]
+            sizes = [_size(point.output_shapes[output], position, len(names[output]), output) for point in points]
             expected = [point.shape[axis] for point in points] if axis in dynamic else sizes[:1] * len(sizes)
             if sizes != expected:
                 raise TaskError(
@@ -88,9 +86,9 @@ def _outputs(plan: TracePlan, points: Sequence[Point]) -> tuple[TensorSpec, ...]
     return tuple(specs)
 
 
-def _size(tensor: torch.Tensor, position: int, rank: int, name: str) -> int:
-    if tensor.dim() != rank:
+def _size(shape: Sequence[int], position: int, rank: int, name: str) -> int:
+    if len(shape) != rank:
         raise TaskError(
-            f"output {name} has shape {list(tensor.shape)}", f"{rank} axes", "this model's answer does not fit the task"
+            f"output {name} has shape {list(shape)}", f"{rank} axes", "this model's answer does not fit the task"
         )
-    return int(tensor.shape[position])
+    return shape[position]

@@ -110,19 +110,27 @@ def _compare(case: str, output: str, calls: int, answer: torch.Tensor | None, ex
     if answer is None or answer.shape != expected.shape:
         found = "no such output" if answer is None else f"shape {list(answer.shape)}"
         raise CheckFailedError(f"output {output!r} of case {case}: {found}", f"shape {list(expected.shape)}")
-    answer, expected = answer.double(), expected.double()
-    # Equal infinities (masked logits) are no difference; their difference would be NaN.
-    difference = torch.where(answer == expected, torch.zeros_like(expected), (answer - expected).abs())
-    difference = torch.nan_to_num(difference, nan=math.inf, posinf=math.inf)
-    finite = expected[expected.isfinite()].abs()
+    difference = (answer - expected).abs_()
+    if not difference.isfinite().all():
+        # Equal infinities (masked logits) are no difference; any other number that is not finite is an infinite one.
+        difference = torch.where(answer == expected, torch.zeros_like(expected), difference)
+        difference = torch.nan_to_num(difference, nan=math.inf, posinf=math.inf)
+    finite = expected if expected.isfinite().all() else expected[expected.isfinite()]
+    largest, rms = _size(difference)
     # An output of zeros has no scale of its own: the error itself then counts.
-    scale = float(finite.max()) if finite.numel() and float(finite.max()) > 0 else 1.0
-    rms_scale = float(finite.square().mean().sqrt()) if finite.numel() and float(finite.max()) > 0 else 1.0
-    largest = float(difference.max())
-    rms = float(difference.square().mean().sqrt())
+    scale, rms_scale = (value or 1.0 for value in _size(finite))
     rows = expected.numel() // expected.shape[-1] if expected.dim() > 1 else 0
     changed = int((answer.argmax(-1) != expected.argmax(-1)).sum()) if rows else 0
     return Parity(case, output, calls, largest, largest / scale, rms / rms_scale, rows, changed)
+
+
+def _size(tensor: torch.Tensor) -> tuple[float, float]:
+    """The largest absolute value, and the root mean square; zeros of nothing."""
+    if not tensor.numel():
+        return 0.0, 0.0
+    # Float32 additions of millions of numbers would lose digits.
+    norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+    return float(tensor.abs().max()), norm / math.sqrt(tensor.numel())
 
 
 def worse(a: Parity, b: Parity) -> Parity:

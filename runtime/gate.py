@@ -1,9 +1,9 @@
 """Run an artifact's cases in every order that a consumer might call them in.
 
 In: a finished artifact (`check_golden`, behind `run-model check`); or, as a program, a draft:
-`--draft FILE --manifest JSON --cases SAFETENSORS --report JSON --threads N`. Out: parities; or the report, which holds
-`parities` (a list an order), `operators` (of the executed graph), or `error`, one line. A draft has no manifest yet, so
-it comes as a file of its own. `--sealed FILE` instead confirms a finished file, the report holding the cases that are
+`--draft FILE --manifest JSON --cases SAFETENSORS --report JSON --threads N [--brief]`. Out: parities; or the report,
+which holds `parities` (a list an order), `operators` (of the executed graph), or `error`, one line. A draft has no
+manifest yet, so it comes as a file of its own. `--sealed FILE` instead confirms a finished file, the report holding the cases that are
 `wrong`. Judges nothing else: the caller compares with the tolerance.
 
 What TorchScript and IPEX keep of their first calls depends on what these were, so the file is loaded anew for each
@@ -35,11 +35,11 @@ from runtime.session import Session, admit, load, open_module
 
 
 def run_orders(
-    open_session: Callable[[], Session], cases: Sequence[Case]
+    open_session: Callable[[], Session], cases: Sequence[Case], brief: bool = False
 ) -> tuple[dict[str, list[Parity]], dict[str, int]]:
     """Parities by order, and the executed graph's operators. `open_session` loads the file anew, without warm-up.
 
-    A case on which the model fails counts as an infinite error.
+    `brief` stops after the first order, the hardest. A case on which the model fails counts as an infinite error.
 
     Raises:
         CheckFailedError: an input changed during a call, or an answer has another shape.
@@ -49,6 +49,8 @@ def run_orders(
     session = open_session()
     parities["batch-1-first"] = run_cases(session, cases, survive=True)
     operators = executed_operators()
+    if brief:
+        return parities, operators
     session = open_session()
     parities["largest-first"] = run_cases(session, cases[::-1], survive=True)
     parities["two-threads"] = _two_threads(session, cases)
@@ -105,6 +107,7 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(option, type=Path)
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--brief", action="store_true", help="the first order alone")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     try:
@@ -113,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         described = from_json(options.manifest.read_bytes(), str(options.draft))
         cases = parse_cases(options.cases.read_bytes(), str(options.cases))
-        parities, operators = run_orders(lambda: open_module(options.draft, described), cases)
+        parities, operators = run_orders(lambda: open_module(options.draft, described), cases, options.brief)
         rows = {order: [dataclasses.asdict(parity) for parity in found] for order, found in parities.items()}
         report: dict[str, object] = {"parities": rows, "operators": operators}
     except ExportedModelError as error:

@@ -38,13 +38,15 @@ class Case:
     strides: Mapping[str, int] = field(default_factory=dict)
 
 
-def sampled(case: Case) -> Case:
-    """The case as an artifact stores it: outputs of more than `SAMPLE` numbers thinned out evenly."""
-    strides = {name: -(-tensor.numel() // SAMPLE) for name, tensor in case.outputs.items() if tensor.numel() > SAMPLE}
+def sampled(case: Case, limit: int = SAMPLE) -> Case:
+    """The case with outputs of more than `limit` numbers thinned out evenly; by default as an artifact stores it."""
+    thinner = {name: -(-tensor.numel() // limit) for name, tensor in case.outputs.items() if tensor.numel() > limit}
     outputs = {
-        name: tensor.flatten()[:: strides[name]].clone() if name in strides else tensor
+        name: tensor.flatten()[:: thinner[name]].clone() if name in thinner else tensor
         for name, tensor in case.outputs.items()
     }
+    # A sample of a sample: its stride is the product.
+    strides = dict(case.strides) | {name: step * case.strides.get(name, 1) for name, step in thinner.items()}
     return Case(case.name, case.inputs, outputs, strides)
 
 
