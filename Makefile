@@ -7,6 +7,9 @@ VENV ?= .venv
 # Where torch comes from; empty: pip's default index, whose Linux build brings several gigabytes of CUDA.
 # Give the address of PyTorch's CPU index to get the CPU-only build (README, Installation).
 TORCH_INDEX ?=
+# The oldest Python that the runtime supports, for the oldest line of torch; $(PYTHON) where there is none.
+PYTHON_FLOOR ?= $(shell for python in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/python $(PYTHON); do \
+	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -16,7 +19,7 @@ SOURCES := $(shell find exporter runtime -name '*.py')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types unit fuzz cpp bench-start soak kill traps format clean
+.PHONY: help install demo test test-lines lint types unit fuzz cpp bench-start soak kill traps format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -30,6 +33,18 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	$(PIP) -r requirements/line-ipex.txt
 	$(PIP) --no-deps -e .
 	touch $@
+
+# The other lines of PyTorch (docs/lines.md), kept between runs. requirements/line-NAME.txt → .venv-NAME
+.venv-%/.installed: requirements/line-%.txt pyproject.toml
+	@echo "setting up .venv-$*: $$(grep '^torch==' $<); 2 to 10 minutes, once"
+	$(if $(filter before-2.0,$*),$(PYTHON_FLOOR),$(PYTHON)) -m venv .venv-$*
+	$(if $(TORCH_INDEX),.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' $<))
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+test-lines: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (10 minutes)
+	$(PYTHON) tests/lines.py before-2.0=.venv-before-2.0/bin/python ipex=$(BIN)/python after-ipex=.venv-after-ipex/bin/python
 
 demo: $(STAMP)  ## export a real model in bf16 with IPEX, load it without transformers, compare sentences
 	mkdir -p build

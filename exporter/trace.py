@@ -16,33 +16,44 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.jit._trace import TracerWarning
 
 from exporter.failures import FAILURES
 from exporter.inputs import ExampleInputs
 from exporter.triage import Finding, triage
+from runtime import torchscript
 from runtime.environment import minor
 from runtime.errors import TraceError
+from runtime.torchscript import DICT_SINCE, ScriptModule, TracerWarning
 
 logger = logging.getLogger("exporter")
-
-DICT_SINCE = (2, 0)
 
 
 @dataclass(frozen=True)
 class Traced:
     """The frozen module, the form that worked, and what the tracer remarked on the way."""
 
-    module: torch.jit.ScriptModule
+    module: ScriptModule
     form: str
     findings: tuple[Finding, ...]
 
 
 def forms(choice: str, torch_version: str) -> tuple[str, ...]:
-    """The forms to try, in order. An explicit choice stands alone: it never falls back."""
+    """The forms to try, in order. An explicit choice stands alone: it never falls back.
+
+    Raises:
+        TraceError: dict inputs were asked for from a torch that does not take them.
+    """
+    takes_dict = minor(torch_version) >= DICT_SINCE
+    if choice == "dict" and not takes_dict:
+        since = ".".join(map(str, DICT_SINCE))
+        raise TraceError(
+            f"torch {torch_version} takes no dict of example inputs",
+            f"torch {since} or newer",
+            "use --example-inputs tuple, or auto",
+        )
     if choice != "auto":
         return (choice,)
-    return ("dict", "tuple") if minor(torch_version) >= DICT_SINCE else ("tuple",)
+    return ("dict", "tuple") if takes_dict else ("tuple",)
 
 
 def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context: AbstractContextManager[Any]) -> Traced:
@@ -64,7 +75,7 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
             if finding.verdict == "baked in":
                 # No more than INFO: the gate decides whether it matters.
                 logger.info("tracer: %s", finding)
-        return Traced(torch.jit.freeze(traced), form, findings)
+        return Traced(torchscript.freeze(traced), form, findings)
     other = "" if choice == "auto" else f"--example-inputs {'tuple' if choice == 'dict' else 'dict'}, "
     raise TraceError(
         f"stage trace: could not trace with {', nor with '.join(tried)}",
@@ -75,13 +86,10 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
 
 def _trace(
     module: torch.nn.Module, example: ExampleInputs, form: str, context: AbstractContextManager[Any]
-) -> tuple[torch.jit.ScriptModule, tuple[Finding, ...]]:
-    inputs: dict[str, Any]
-    inputs = {"example_kwarg_inputs": example.as_dict()} if form == "dict" else {"example_inputs": example.as_tuple()}
+) -> tuple[ScriptModule, tuple[Finding, ...]]:
     with torch.no_grad(), context, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TracerWarning)
-        # The trace is compared elsewhere: on the written file, in a new process, at several shapes.
-        traced = torch.jit.trace(module, check_trace=False, **inputs)
+        traced = torchscript.trace(module, example.as_dict() if form == "dict" else example.as_tuple())
     for item in caught:
         if not issubclass(item.category, TracerWarning):
             logger.debug("%s: %s", item.category.__name__, item.message)

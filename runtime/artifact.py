@@ -2,8 +2,8 @@
 
 In: a traced module with its extra parts; or a path. Out: a file; or a manifest, a part, a module. Refuses
 what is no zip archive, was cut short, is built as no exporter builds it (`runtime.archive`), has no manifest or a newer
-format, or parts that are not those sealed. Reading the manifest and the parts needs no torch. The only user of
-`torch.jit.save` and `torch.jit.load`.
+format, or parts that are not those sealed. Reading the manifest and the parts needs no torch. The only room that
+writes and reads TorchScript files.
 
 A file is written in two steps. `save` writes code, weights and every part but the manifest: a draft that
 `read_manifest` refuses. `seal` appends the manifest to that same file, once it has been verified; the
@@ -55,7 +55,7 @@ from runtime.signing import sign, verify
 from runtime.writing import add_record
 
 if TYPE_CHECKING:
-    import torch
+    from runtime.torchscript import ScriptModule
 
 # What a user of the file needs stands here under one name, whichever room it lies in.
 __all__ = [
@@ -81,7 +81,7 @@ MAX_MANIFEST_BYTES = 4 * 2**20
 _COPY_AGAIN = "copy the file again, or export the model again"
 
 
-def save(module: torch.jit.ScriptModule, path: PathLike, parts: Mapping[str, bytes]) -> None:
+def save(module: ScriptModule, path: PathLike, parts: Mapping[str, bytes]) -> None:
     """Write a draft: the module, `format_version` and `parts` (name → content).
 
     The archive is built in memory and written by Python: when `torch.jit.save` writes to a path and
@@ -90,10 +90,10 @@ def save(module: torch.jit.ScriptModule, path: PathLike, parts: Mapping[str, byt
     Raises:
         OSError: if the file cannot be written; what was written so far stays for the caller to delete.
     """
-    import torch
+    from runtime import torchscript
 
     buffer = io.BytesIO()
-    torch.jit.save(module, buffer, _extra_files={FORMAT_VERSION_FILE: str(FORMAT_VERSION), **parts})
+    torchscript.save(module, buffer, {FORMAT_VERSION_FILE: str(FORMAT_VERSION), **parts})
     with zipfile.ZipFile(buffer) as built, open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
         for record in built.infolist():
             # Debug records hold the source lines, and so the paths, of the machine that exported.
@@ -172,14 +172,14 @@ def check_signature(source: PathLike | Archive, key: PathLike) -> None:
         verify(_part(archive, MANIFEST_FILE) or b"", _part(archive, SIGNATURE_FILE), key, archive.origin)
 
 
-def load(source: PathLike | Archive) -> torch.jit.ScriptModule:
+def load(source: PathLike | Archive) -> ScriptModule:
     """The module, in evaluation mode, on the CPU. Operators it needs must be registered before.
 
     Raises:
         OperatorNotAllowedError: its code could reach outside the tensors it is given.
         NotAnArtifactError: if TorchScript cannot read it.
     """
-    import torch
+    from runtime import torchscript
 
     with opened(source) as archive:
         check_code(archive)
@@ -189,7 +189,7 @@ def load(source: PathLike | Archive) -> torch.jit.ScriptModule:
         linked = sys.platform == "linux" and Path(link).exists()
         try:
             # Frozen in evaluation mode by the exporter: there is no training flag to clear.
-            module: torch.jit.ScriptModule = torch.jit.load(link if linked else archive.file, map_location="cpu")
+            module = torchscript.load(link if linked else archive.file)
         # MemoryError and OverflowError too: what the file says of its tensors is not to be trusted.
         except (RuntimeError, ValueError, OSError, MemoryError, OverflowError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from runtime import torchscript
 from runtime.errors import ArtifactFailedError, CheckFailedError
 from runtime.golden import Case
 from runtime.manifest import Tolerance
@@ -96,7 +97,7 @@ def run_cases(session: Session, cases: Sequence[Case], rounds: int = ROUNDS, sur
 def executed_operators() -> dict[str, int]:
     """How often each operator stands in the graph that this thread ran last, after optimisation."""
     counts: Counter[str] = Counter()
-    blocks: list[Any] = [torch._C._last_executed_optimized_graph()]
+    blocks: list[Any] = [torchscript.executed_graph()]
     while blocks:
         for node in blocks.pop().nodes():
             counts[node.kind()] += 1

@@ -3,8 +3,8 @@
 In: a finished artifact (`check_golden`, behind `run-model check`); or, as a program, a draft:
 `--draft FILE --manifest JSON --cases SAFETENSORS --report JSON --threads N [--brief]`. Out: parities; or the report,
 which holds `parities` (a list an order), `operators` (of the executed graph), or `error`, one line. A draft has no
-manifest yet, so it comes as a file of its own. `--sealed FILE` instead confirms a finished file, the report holding the cases that are
-`wrong`. Judges nothing else: the caller compares with the tolerance.
+manifest yet, so it comes as a file of its own. `--sealed FILE` instead confirms a finished file, the report holding the
+cases that are `wrong`. Judges nothing else: the caller compares with the tolerance.
 
 What TorchScript and IPEX keep of their first calls depends on what these were, so the file is loaded anew for each
 order:

@@ -16,6 +16,7 @@ from runtime import artifact, environment, ops, signature
 from runtime.archive import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
+from runtime.torchscript import ScriptModule
 
 if TYPE_CHECKING:
     from runtime.text import TextEncoder
@@ -33,7 +34,7 @@ class Session:
         tokenizer: the content of `tokenizer.json`, where the artifact has one.
     """
 
-    def __init__(self, module: torch.jit.ScriptModule, manifest: Manifest, tokenizer: bytes | None = None) -> None:
+    def __init__(self, module: ScriptModule, manifest: Manifest, tokenizer: bytes | None = None) -> None:
         self.manifest = manifest
         self._module = module
         self._tokenizer = tokenizer

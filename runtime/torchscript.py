@@ -1,0 +1,73 @@
+"""PyTorch's TorchScript, as this project uses it, on every line of torch from 1.13 on.
+
+In: modules, example inputs, files. Out: what the function of that name in `torch.jit` gives. Refuses nothing: what
+torch raises passes through, for the callers to name. The only room that calls `torch.jit`.
+
+Newer releases of torch deprecate TorchScript, with a warning at every call, and name torch.export as its successor. A
+user of an artifact can do nothing about that, so the warnings stop here; docs/decisions.md says what happens on the
+day that torch.jit goes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any
+
+import torch
+
+# In torch.jit's private part in every release; a name of its own here, so that a move is mended in one place.
+from torch.jit._trace import TracerWarning
+
+__all__ = ["DICT_SINCE", "ScriptModule", "TracerWarning", "executed_graph", "freeze", "load", "save", "trace"]
+
+ScriptModule = torch.jit.ScriptModule
+
+# The release with which `example_kwarg_inputs` came.
+DICT_SINCE = (2, 0)
+
+
+@contextmanager
+def _deprecations_held_back() -> Iterator[None]:
+    """Around a call of torch.jit: its own deprecation warnings are dropped, all others pass."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        yield
+
+
+def trace(module: torch.nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]) -> ScriptModule:
+    """Trace with example inputs by name (from torch 2.0 on) or in order.
+
+    The trace is not compared here: that happens on the written file, in a new process, at several shapes.
+    """
+    inputs: dict[str, Any]
+    inputs = {"example_inputs": example} if isinstance(example, tuple) else {"example_kwarg_inputs": dict(example)}
+    with _deprecations_held_back():
+        traced: ScriptModule = torch.jit.trace(module, check_trace=False, **inputs)
+    return traced
+
+
+def freeze(module: ScriptModule) -> ScriptModule:
+    """The module with its weights as constants of the graph."""
+    with _deprecations_held_back():
+        frozen: ScriptModule = torch.jit.freeze(module)
+    return frozen
+
+
+def save(module: ScriptModule, file: IO[bytes], extra_files: Mapping[str, str | bytes]) -> None:
+    """Write the archive; `extra_files` lie beside the code."""
+    with _deprecations_held_back():
+        torch.jit.save(module, file, _extra_files=dict(extra_files))
+
+
+def load(file: str | IO[bytes]) -> ScriptModule:
+    """The module, on the CPU."""
+    with _deprecations_held_back():
+        module: ScriptModule = torch.jit.load(file, map_location="cpu")
+    return module
+
+
+def executed_graph() -> Any:
+    """The optimised graph that this thread ran last. torch has no public name for it."""
+    return torch._C._last_executed_optimized_graph()
