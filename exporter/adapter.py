@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from exporter.failures import failing_by_name
+from exporter.inputs import ExampleInputs
 from exporter.plan import TracePlan
 from exporter.source import SentenceHead, Source
 from runtime.errors import TaskError
@@ -52,7 +53,7 @@ class SentenceAdapter(Adapter):
         return (pooled,)
 
 
-def adapt(source: Source, plan: TracePlan) -> Adapter:
+def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
     """Wrap the source's model; the wrapper is in evaluation mode, as IPEX looks at the outermost module.
 
     Raises:
@@ -72,17 +73,19 @@ def adapt(source: Source, plan: TracePlan) -> Adapter:
         assert source.sentence_head is not None
         adapter.head = source.sentence_head
     else:
-        adapter.outputs = _given_outputs(adapter.model, plan)
+        adapter.outputs = _given_outputs(adapter.model, plan, example)
     return adapter.eval()
 
 
 def _own(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies of the floating-point inputs.
+    """Copies of the floating-point inputs; the rest as they are.
 
     IPEX accumulates `linear(x) + r` into `r`: where `r` is an input, that is the caller's tensor. Integers
     are never accumulated into.
     """
-    return {name: tensor.clone() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    own = {name: tensor.clone() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    # The format has no booleans; models index with this one.
+    return own | {name: own[name].bool() for name in own if name == "bool_masked_pos"}
 
 
 def _with_signature(forward: Any, names: tuple[str, ...]) -> Any:
@@ -97,11 +100,10 @@ def _with_signature(forward: Any, names: tuple[str, ...]) -> Any:
     return named
 
 
-def _given_outputs(model: torch.nn.Module, plan: TracePlan) -> tuple[str, ...]:
+def _given_outputs(model: torch.nn.Module, plan: TracePlan, example: ExampleInputs) -> tuple[str, ...]:
     """The task's outputs that the model really gives, found by asking it once."""
-    tiny = {spec.name: torch.full((2, 2), 1 if spec.name == "attention_mask" else 0) for spec in plan.inputs}
-    with failing_by_name("2x2"), torch.no_grad():
-        answer = model(**tiny)
+    with failing_by_name(plan.example_words), torch.no_grad():
+        answer = model(**_own(example.as_dict()))
     names = []
     for output in plan.task.outputs:
         if isinstance(answer.get(output.name), torch.Tensor):

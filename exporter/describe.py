@@ -52,43 +52,50 @@ def draft_manifest(
         tolerance=TOLERANCES[request.precision, plan.task.kind],
         verification=request.verify,
         verified=(),
-        execution=Execution((_warmup_shape(plan.inputs),), WARMUP_CALLS),
+        execution=Execution((_warmup_shape(plan),), WARMUP_CALLS),
         text=source.tokenizer.info,
         parts=(),
     )
 
 
-def _warmup_shape(inputs: Sequence[TensorSpec]) -> dict[str, int]:
+def _warmup_shape(plan: TracePlan) -> dict[str, int]:
     """Small, 2 or more along each axis, and inside what the inputs admit."""
     wanted = {"batch": 2, "sequence": WARMUP_SEQUENCE}
     return {
-        axis.name: max(axis.minimum, min(wanted[axis.name], axis.maximum or wanted[axis.name]))
-        for spec in inputs
-        for axis in spec.axes
+        name: dimension.within(wanted[name]) if name in wanted else dimension.within(dimension.axis.minimum)
+        for name, dimension in plan.dimensions.items()
     }
 
 
 def _outputs(plan: TracePlan, points: Sequence[Point]) -> tuple[TensorSpec, ...]:
-    dynamic = {axis.name: axis for spec in plan.inputs for axis in spec.axes}
-    names = {output.name: output.axes for output in plan.task.outputs}
+    """The outputs' axes: of the task where it names them, and their sizes as they were measured."""
+    named = {output.name: output.axes for output in plan.task.outputs}
     specs = []
-    for output in points[0].case.outputs:
-        axes = []
-        for position, axis in enumerate(names[output]):
-            sizes = [_size(point.output_shapes[output], position, len(names[output]), output) for point in points]
-            expected = [point.shape[axis] for point in points] if axis in dynamic else sizes[:1] * len(sizes)
-            if sizes != expected:
-                raise TaskError(
-                    f"output {output} has sizes {sizes} along its {axis} axis", f"{expected}, for {plan.task.name}"
-                )
-            axes.append(dynamic.get(axis) or Axis(axis, sizes[0], sizes[0]))
-        specs.append(TensorSpec(output, "float32", tuple(axes)))
+    for output, first in points[0].output_shapes.items():
+        names = named[output]
+        shapes = [point.output_shapes[output] for point in points]
+        if any(len(shape) != len(names) for shape in shapes):
+            raise TaskError(
+                f"output {output} has shape {list(first)}",
+                f"{len(names)} axes",
+                "this model's answer does not fit the task",
+            )
+        sizes = [[shape[position] for shape in shapes] for position in range(len(names))]
+        axes = tuple(_axis(plan, points, output, name, found) for name, found in zip(names, sizes, strict=True))
+        specs.append(TensorSpec(output, "float32", axes))
     return tuple(specs)
 
 
-def _size(shape: Sequence[int], position: int, rank: int, name: str) -> int:
-    if len(shape) != rank:
-        raise TaskError(
-            f"output {name} has shape {list(shape)}", f"{rank} axes", "this model's answer does not fit the task"
-        )
-    return shape[position]
+def _axis(plan: TracePlan, points: Sequence[Point], output: str, name: str, sizes: Sequence[int]) -> Axis:
+    dimension = plan.dimensions.get(name)
+    if dimension is not None:
+        expected = [point.shape[name] for point in points]
+        if list(sizes) != expected:
+            raise TaskError(
+                f"output {output} has sizes {list(sizes)} along its {name} axis", f"{expected}, for {plan.task.name}"
+            )
+        return dimension.axis
+    if len(set(sizes)) == 1:
+        return Axis(name, sizes[0], sizes[0])
+    # Follows the inputs' sizes in a way of the model's own: frames of audio, a grid of patches.
+    return Axis(name, 1, None)

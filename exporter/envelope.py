@@ -1,92 +1,113 @@
-"""Narrow what an artifact declares to what was right, where some shapes failed and the rest is sound.
+"""Narrow what is declared to what was right, where some shapes failed and the rest is sound.
 
-In: the plan's inputs, the verified points, the names of those that failed. Out: an `Envelope`, or None where nothing
-sound is left. A session refuses, by name, whatever lies outside.
+In: the plan, the shapes tried, the names of those that failed. Out: an `Envelope`, or None where nothing sound is left.
+A session refuses, by name, whatever lies outside.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from exporter.plan import TracePlan
-from exporter.reference import Point
+from exporter.shapes import Dimension, Trial
 from runtime.manifest import Axis, TensorSpec, ValueRange
+
+# Steps that architectures demand: patches, windows, blocks, pooling.
+_STEPS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """What is left: the narrowed inputs, the points inside, and in words what was given up."""
+    """What is left: the narrowed plan, the names of the trials inside, and in words what was given up."""
 
-    inputs: tuple[TensorSpec, ...]
-    points: tuple[Point, ...]
+    plan: TracePlan
+    inside: frozenset[str]
     given_up: str
-
-
-def narrow(plan: TracePlan, points: Sequence[Point], failed: Collection[str]) -> Envelope | None:
-    """The widest sound envelope, tried from the smallest loss to the largest.
-
-    Sound: every point inside passed, the traced shape is inside, and so is a second point, unless both axes
-    are fixed.
-    """
-    lengths = sorted({point.shape["sequence"] for point in points}, reverse=True)
-    longest = [
-        (f"sequences longer than {length}", _Fix(longest=length)) for length in lengths if length >= plan.sequence
-    ]
-    attempts = [
-        *longest,
-        ("padding", _Fix(unpadded=True)),
-        (f"batches other than {plan.batch}", _Fix(batch=plan.batch)),
-        (f"sequences other than {plan.sequence}", _Fix(sequence=plan.sequence)),
-        (f"shapes other than {plan.batch}x{plan.sequence}", _Fix(batch=plan.batch, sequence=plan.sequence)),
-        (
-            f"padding, and shapes other than {plan.batch}x{plan.sequence}",
-            _Fix(batch=plan.batch, sequence=plan.sequence, unpadded=True),
-        ),
-    ]
-    for words, fix in attempts:
-        inside = [point for point in points if fix.admits(point)]
-        traced = any(point.shape == {"batch": plan.batch, "sequence": plan.sequence} for point in inside)
-        enough = len(inside) >= 2 or (fix.batch is not None and fix.sequence is not None)
-        if traced and enough and len(inside) < len(points) and not any(point.case.name in failed for point in inside):
-            return Envelope(tuple(fix.applied(spec) for spec in plan.inputs), tuple(inside), words)
-    return None
 
 
 @dataclass(frozen=True)
 class _Fix:
-    """One way to narrow."""
+    """One way to narrow: axes by name to what is left of them, and whether padding goes."""
 
-    batch: int | None = None
-    sequence: int | None = None
-    longest: int | None = None
+    words: str
+    axes: Mapping[str, Axis] = field(default_factory=dict)
     unpadded: bool = False
 
-    def admits(self, point: Point) -> bool:
-        """Whether the point lies inside."""
-        batch, sequence = point.shape["batch"], point.shape["sequence"]
-        return (
-            self.batch in (None, batch)
-            and self.sequence in (None, sequence)
-            and (self.longest is None or sequence <= self.longest)
-            and not (self.unpadded and point.padded)
+    def admits(self, trial: Trial) -> bool:
+        """Whether the trial lies inside."""
+        return not (self.unpadded and trial.padded) and all(
+            axis.minimum <= trial.shape[name] <= (axis.maximum or trial.shape[name])
+            and trial.shape[name] % axis.multiple == 0
+            for name, axis in self.axes.items()
         )
 
-    def applied(self, spec: TensorSpec) -> TensorSpec:
-        """The input with narrowed axes and values."""
-        limits: dict[str, Callable[[Axis], Axis]] = {
-            "batch": lambda axis: _fixed(axis, self.batch),
-            "sequence": lambda axis: _capped(_fixed(axis, self.sequence), self.longest),
+    def applied(self, plan: TracePlan) -> TracePlan:
+        """The plan with narrowed axes and values."""
+        dimensions = {
+            name: Dimension(self.axes.get(name, dimension.axis), dimension.example)
+            for name, dimension in plan.dimensions.items()
         }
-        axes = tuple(limits[axis.name](axis) if axis.name in limits else axis for axis in spec.axes)
-        values = ValueRange(1, 1) if self.unpadded and spec.name == "attention_mask" else spec.values
-        return dataclasses.replace(spec, axes=axes, values=values)
+        inputs = tuple(self._spec(spec) for spec in plan.inputs)
+        padded = None if self.unpadded else plan.padded_axis
+        return dataclasses.replace(plan, dimensions=dimensions, inputs=inputs, padded_axis=padded)
+
+    def _spec(self, spec: TensorSpec) -> TensorSpec:
+        axes = tuple(self.axes.get(axis.name, axis) for axis in spec.axes)
+        whole = self.unpadded and spec.name.endswith("mask")
+        return dataclasses.replace(spec, axes=axes, values=ValueRange(1, 1) if whole else spec.values)
 
 
-def _fixed(axis: Axis, size: int | None) -> Axis:
-    return axis if size is None else Axis(axis.name, size, size)
+def narrow(plan: TracePlan, tried: Sequence[Trial], failed: Collection[str], retried: bool = False) -> Envelope | None:
+    """The widest sound envelope, tried from the smallest loss to the largest.
+
+    Sound: every trial inside passed, the traced shape is inside, and so is a second trial, unless all axes are fixed.
+    `retried`: the caller tries other shapes inside the envelope afterwards. The traced shape alone is then enough, and
+    sizes may become multiples, of which a few that happen to pass say little of the next one.
+    """
+    for fix in _fixes(plan, tried, retried):
+        inside = [trial for trial in tried if fix.admits(trial)]
+        traced = any(dict(trial.shape) == plan.example for trial in inside)
+        narrowed = fix.applied(plan)
+        enough = retried or len(inside) >= 2 or all(dimension.fixed for dimension in narrowed.dimensions.values())
+        smaller = len(inside) < len(tried)
+        if traced and enough and smaller and not any(trial.name in failed for trial in inside):
+            return Envelope(narrowed, frozenset(trial.name for trial in inside), fix.words)
+    return None
 
 
-def _capped(axis: Axis, size: int | None) -> Axis:
-    return axis if size is None else Axis(axis.name, axis.minimum, size)
+def _fixes(plan: TracePlan, tried: Sequence[Trial], retried: bool) -> Iterator[_Fix]:
+    lengths = [name for name, dimension in plan.dimensions.items() if name != "batch" and not dimension.fixed]
+    for name in lengths:
+        axis, example = plan.dimensions[name].axis, plan.dimensions[name].example
+        sizes = sorted({trial.shape[name] for trial in tried})
+        noun = f"{name}s" if name == "sequence" else name
+        for size in sorted((size for size in sizes if size >= example), reverse=True):
+            yield _Fix(f"{noun} longer than {size}", {name: dataclasses.replace(axis, maximum=size)})
+        for size in (size for size in sizes if axis.minimum < size <= example):
+            yield _Fix(f"{noun} shorter than {size}", {name: dataclasses.replace(axis, minimum=size)})
+        for step in (step for step in _STEPS if retried and example % step == 0 and step > axis.multiple):
+            left = _stepped(axis, step)
+            only = f"other than {left.minimum}" if left.minimum == left.maximum else f"that is no multiple of {step}"
+            yield _Fix(f"{name} {only}", {name: left})
+    yield _Fix("padding", unpadded=True)
+    words = ", ".join(f"{name} {plan.example[name]}" for name in lengths)
+    if lengths and retried:
+        yield _fixed(plan, lengths, f"sizes other than {words}")
+    yield _fixed(plan, ["batch"], f"batches other than {plan.example['batch']}")
+    if lengths:
+        yield _fixed(plan, lengths, f"sizes other than {words}")
+        yield _fixed(plan, lengths, f"padding, and sizes other than {words}", unpadded=True)
+    yield _fixed(plan, ["batch", *lengths], f"shapes other than {plan.example_words}")
+    yield _fixed(plan, ["batch", *lengths], f"padding, and shapes other than {plan.example_words}", unpadded=True)
+
+
+def _stepped(axis: Axis, step: int) -> Axis:
+    high = None if axis.maximum is None else axis.maximum // step * step
+    return Axis(axis.name, -(-axis.minimum // step) * step, high, step)
+
+
+def _fixed(plan: TracePlan, names: Sequence[str], words: str, unpadded: bool = False) -> _Fix:
+    sizes = {name: plan.example[name] for name in names}
+    return _Fix(words, {name: Axis(name, size, size) for name, size in sizes.items()}, unpadded)

@@ -65,8 +65,8 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             say += plan.choices
         with clock.stage("reference") as say:
             # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
-            adapter = adapt(source, plan)
-            points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
+            adapter = adapt(source, plan, make_inputs(plan, plan.example))
+            plan, points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
             say.append(f"eager fp32 at {', '.join(point.name for point in points)}")
         line = _Line(request, here, source, plan, points, place, clock)
         built, choices = line.first_sound(ways, adapter)
@@ -160,7 +160,7 @@ class _Line:
         with self.clock.stage("source") as say:
             source = load_source(self.request, way.attention)
             say.append(f"again, with {way.attention} attention")
-        return adapt(source, self.plan)
+        return adapt(source, self.plan, make_inputs(self.plan, self.plan.example))
 
     def _build(self, way: Candidate, adapter: Adapter) -> _Built:
         backend, request, plan = way.backend, self.request, self.plan
@@ -168,9 +168,9 @@ class _Line:
             module = backend.optimise(adapter, request.precision)
             say.append(f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention")
         with self.clock.stage("trace") as say:
-            example = make_inputs(plan, plan.batch, plan.sequence)
+            example = make_inputs(plan, plan.example)
             traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))
-            say.append(f"{traced.form} example inputs, {plan.batch}x{plan.sequence}")
+            say.append(f"{traced.form} example inputs, {plan.example_words}")
         return self._try(way, traced, plan, self.points)
 
     def _try(self, way: Candidate, traced: Traced, plan: TracePlan, points: Sequence[reference.Point]) -> _Built:
@@ -195,11 +195,11 @@ class _Line:
     def _narrowed(self, built: _Built) -> tuple[_Built, str] | None:
         """The same module within a smaller envelope, verified anew there; None where nothing sound is left."""
         assert built.outcome is not None
-        envelope = narrow(self.plan, self.points, built.outcome.failed)
+        envelope = narrow(self.plan, [point.trial for point in self.points], built.outcome.failed)
         if envelope is None:
             return None
-        plan = dataclasses.replace(self.plan, inputs=envelope.inputs)
-        again = self._try(built.way, built.traced, plan, envelope.points)
+        inside = [point for point in self.points if point.trial.name in envelope.inside]
+        again = self._try(built.way, built.traced, envelope.plan, inside)
         if again.outcome is None or again.outcome.failed:
             return None
         return again, envelope.given_up

@@ -6,110 +6,108 @@ and example sizes that the model does not admit.
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from exporter.derive import derive
 from exporter.request import MIN_EXAMPLE_SIZE, ExportRequest
+from exporter.shapes import Dimension
 from exporter.source import Source
 from exporter.tasks import Task
 from runtime.errors import RequestError, TaskError
-from runtime.manifest import Axis, TensorSpec, ValueRange
-
-# Long enough to be typical, short enough to trace quickly.
-DEFAULT_SEQUENCE = 128
-# The longest sequence that is verified, and so declared: the reference is computed in eager fp32, whose
-# attention takes memory with the square of the length.
-LONGEST_VERIFIED = 2048
+from runtime.manifest import TensorSpec
 
 
 @dataclass(frozen=True)
 class TracePlan:
     """Everything that the stages behind need to make inputs and to describe the artifact.
 
-    `inputs` are in the order of the model's forward parameters. `batch` and `sequence` are the example's
-    sizes. `pad_id` fills padded positions, `avoided_ids` are special tokens that examples leave out,
-    `padding_side` is where padding goes. `choices` says, in words, what was decided and why.
+    `inputs` are in the order of the model's forward parameters; `dimensions` are their axes by name, `batch` first.
+    Along `padded_axis` a mask allows shorter rows; None where nothing does. `pad_id` fills padded positions,
+    `avoided_ids` are special tokens that examples leave out, `padding_side` is where padding goes. `choices` says, in
+    words, what was decided and why.
     """
 
     task: Task
     inputs: tuple[TensorSpec, ...]
-    batch: int
-    sequence: int
-    longest: int
+    dimensions: Mapping[str, Dimension]
+    padded_axis: str | None
     pad_id: int
     avoided_ids: frozenset[int]
     padding_side: str
     choices: tuple[str, ...]
+
+    @property
+    def example(self) -> dict[str, int]:
+        """The traced example's size along every axis."""
+        return {name: dimension.example for name, dimension in self.dimensions.items()}
+
+    @property
+    def example_words(self) -> str:
+        """The traced example's sizes along the axes that vary, for instance `2x128`."""
+        return "x".join(
+            str(dimension.example)
+            for name, dimension in self.dimensions.items()
+            if name == "batch" or not dimension.fixed
+        )
 
 
 def make_plan(source: Source, request: ExportRequest) -> TracePlan:
     """Resolve the plan.
 
     Raises:
-        RequestError: `sequence_length` is longer than the model admits.
+        RequestError: `sequence_length` is longer than the model admits, or the model takes no sequences.
         TaskError: no input of the model is known.
     """
-    longest = min(source.longest_sequence or LONGEST_VERIFIED, LONGEST_VERIFIED)
-    sequence = request.sequence_length or min(DEFAULT_SEQUENCE, longest)
-    if sequence > longest:
-        raise RequestError(
-            f"sequence_length is {sequence}", f"at most {longest}, the longest this model and exporter admit"
-        )
-    if longest < MIN_EXAMPLE_SIZE:
-        raise TaskError(f"the model admits sequences of {longest}", f"at least {MIN_EXAMPLE_SIZE}")
-    inputs, dropped = _inputs(source, longest)
+    asked = {"batch": request.batch_size}
+    if request.sequence_length is not None:
+        asked["sequence"] = request.sequence_length
+    derived = derive(source, asked)
+    sequence = derived.dimensions.get("sequence")
+    if request.sequence_length is not None:
+        _check_length(request.sequence_length, sequence)
+    if sequence is not None and sequence.axis.maximum is not None and sequence.axis.maximum < MIN_EXAMPLE_SIZE:
+        raise TaskError(f"the model admits sequences of {sequence.axis.maximum}", f"at least {MIN_EXAMPLE_SIZE}")
     choices = [f"task {source.task.name}: {source.task_reason}"]
-    kept = ", ".join(spec.name for spec in inputs)
-    choices.append(f"inputs {kept}: the text inputs of its forward, whose other parameters keep their defaults")
-    choices += [f"input {name} dropped: {reason}" for name, reason in dropped.items()]
-    if source.longest_sequence is None or source.longest_sequence > longest:
-        limit = source.longest_sequence or "no limit"
-        choices.append(f"sequences up to {longest} of the model's {limit}: longer ones are not verified")
-    else:
-        choices.append(f"sequences up to {longest}: the longest that the model admits")
+    kept = ", ".join(spec.name for spec in derived.inputs)
+    choices.append(f"inputs {kept}: those known of its forward, whose other parameters keep their defaults")
+    choices += [f"input {name} dropped: {reason}" for name, reason in derived.dropped.items()]
+    choices += [_range(source, dimension) for name, dimension in derived.dimensions.items() if name != "batch"]
     text = source.tokenizer.info
     pad_id = text.pad_id if text else (getattr(source.config, "pad_token_id", None) or 0)
+    marker = next((spec.marker for spec in derived.inputs if spec.marker is not None), None)
     return TracePlan(
         task=source.task,
-        inputs=inputs,
-        batch=request.batch_size,
-        sequence=sequence,
-        longest=longest,
+        inputs=derived.inputs,
+        # First, so that shapes are told batch first.
+        dimensions={"batch": derived.dimensions["batch"]} | dict(derived.dimensions),
+        padded_axis=derived.padded_axis,
         pad_id=pad_id,
-        avoided_ids=frozenset((pad_id, *source.tokenizer.special_ids)),
+        avoided_ids=frozenset((pad_id, *source.tokenizer.special_ids, *([] if marker is None else [marker]))),
         padding_side=text.padding_side if text else "right",
         choices=tuple(choices),
     )
 
 
-def _inputs(source: Source, longest: int) -> tuple[tuple[TensorSpec, ...], dict[str, str]]:
-    axes = (Axis("batch", 1, None), Axis("sequence", 1, longest))
-    vocabulary = source.model.get_input_embeddings().num_embeddings
-    types = _type_count(source.model, source.config)
-    specs, dropped = [], {}
-    for name in inspect.signature(source.model.forward).parameters:
-        if name == "input_ids":
-            specs.append(TensorSpec(name, "int64", axes, ValueRange(0, vocabulary - 1)))
-        elif name == "attention_mask":
-            specs.append(TensorSpec(name, "int64", axes, ValueRange(0, 1), fill=1))
-        elif name == "token_type_ids":
-            if types < 2:
-                dropped[name] = f"the model has {types} token types, so it can only hold zeros"
-            else:
-                specs.append(TensorSpec(name, "int64", axes, ValueRange(0, types - 1), fill=0))
-    if not any(spec.name == "input_ids" for spec in specs):
-        raise TaskError(
-            f"{type(source.model).__name__} takes no input_ids",
-            "a text model",
-            "other kinds of models are not supported yet",
-        )
-    return tuple(specs), dropped
+def _check_length(asked: int, sequence: Dimension | None) -> None:
+    if sequence is None:
+        raise RequestError(f"sequence_length is {asked}", "no length: the model takes no sequences of tokens")
+    most = sequence.axis.maximum
+    if most is not None and asked > most:
+        raise RequestError(f"sequence_length is {asked}", f"at most {most}, the longest this model and exporter admit")
+    if asked % sequence.axis.multiple:
+        raise RequestError(f"sequence_length is {asked}", f"a multiple of {sequence.axis.multiple}")
 
 
-def _type_count(model: Any, config: Any) -> int:
-    """Rows of the token type table: the table itself where it has its usual name, else the configuration."""
-    for name, module in model.named_modules():
-        if name.endswith("token_type_embeddings") and hasattr(module, "num_embeddings"):
-            return int(module.num_embeddings)
-    return int(getattr(config, "type_vocab_size", 0) or 0)
+def _range(source: Source, dimension: Dimension) -> str:
+    """What is declared along one axis, and why no more."""
+    axis = dimension.axis
+    if dimension.fixed:
+        return f"{axis.name} {axis.minimum}: the only size that the model admits"
+    if axis.name != "sequence":
+        most = "" if axis.maximum is None else f" to {axis.maximum}"
+        return f"{axis.name} from {axis.minimum}{most}: others are not verified"
+    if source.longest_sequence is not None and source.longest_sequence == axis.maximum:
+        return f"sequences up to {axis.maximum}: the longest that the model admits"
+    limit = source.longest_sequence or "no limit"
+    return f"sequences up to {axis.maximum} of the model's {limit}: longer ones are not verified"

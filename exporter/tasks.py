@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from exporter.parameters import Group
 from runtime.manifest import Precision, Tolerance
 
 
@@ -33,7 +34,9 @@ class Task:
     `auto_class` is the class of transformers that loads it; `mapping` is the name of the table in
     `transformers.models.auto.modeling_auto` that lists each model type's class for it. `pooled` says
     that a sentence-transformers head stands behind the model. `labels` says that the outputs are classes. `kind`
-    chooses the tolerance: `vectors` are used by direction and distance, `scores` by which is largest.
+    chooses the tolerance: `vectors` are used by direction and distance, `scores` by which is largest. `groups` are the
+    kinds of data that go in, where that is not plain from the model's main input. `choices` says that each row holds
+    several texts to choose from.
     """
 
     name: str
@@ -43,9 +46,34 @@ class Task:
     kind: OutputKind = "scores"
     labels: bool = False
     pooled: bool = False
+    groups: tuple[Group, ...] = ()
+    choices: bool = False
 
 
 _TASKS = (
+    # Before feature-extraction: the classes of image models stand in both tables.
+    Task(
+        "zero-shot-image-classification",
+        "AutoModelForZeroShotImageClassification",
+        "MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+        (
+            Output("logits_per_image", ("batch", "texts")),
+            Output("text_embeds", ("texts", "embedding")),
+            Output("image_embeds", ("batch", "embedding")),
+        ),
+        groups=("text", "image"),
+    ),
+    Task(
+        "image-feature-extraction",
+        "AutoModel",
+        "MODEL_FOR_IMAGE_MAPPING_NAMES",
+        (
+            Output("last_hidden_state", ("batch", "position", "hidden")),
+            Output("pooler_output", ("batch", "hidden"), optional=True),
+        ),
+        kind="vectors",
+        groups=("image",),
+    ),
     Task(
         "feature-extraction",
         "AutoModel",
@@ -89,6 +117,91 @@ _TASKS = (
         "AutoModelForQuestionAnswering",
         "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
         (Output("start_logits", ("batch", "sequence")), Output("end_logits", ("batch", "sequence"))),
+    ),
+    Task(
+        "multiple-choice",
+        "AutoModelForMultipleChoice",
+        "MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",
+        (Output("logits", ("batch", "choices")),),
+        choices=True,
+    ),
+    Task(
+        "next-sentence-prediction",
+        "AutoModelForNextSentencePrediction",
+        "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label")),),
+    ),
+    Task(
+        "image-classification",
+        "AutoModelForImageClassification",
+        "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label")),),
+        labels=True,
+        groups=("image",),
+    ),
+    Task(
+        "object-detection",
+        "AutoModelForObjectDetection",
+        "MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES",
+        (
+            Output("logits", ("batch", "query", "class")),
+            Output("pred_boxes", ("batch", "query", "coordinate")),
+        ),
+        groups=("image",),
+    ),
+    Task(
+        "semantic-segmentation",
+        "AutoModelForSemanticSegmentation",
+        "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label", "row", "column")),),
+        groups=("image",),
+    ),
+    Task(
+        "depth-estimation",
+        "AutoModelForDepthEstimation",
+        "MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES",
+        (Output("predicted_depth", ("batch", "row", "column")),),
+        groups=("image",),
+    ),
+    Task(
+        "masked-image-modeling",
+        "AutoModelForMaskedImageModeling",
+        "MODEL_FOR_MASKED_IMAGE_MODELING_MAPPING_NAMES",
+        (Output("reconstruction", ("batch", "channels", "row", "column")),),
+        groups=("image",),
+    ),
+    Task(
+        "audio-classification",
+        "AutoModelForAudioClassification",
+        "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label")),),
+        labels=True,
+        groups=("audio",),
+    ),
+    Task(
+        "automatic-speech-recognition",
+        "AutoModelForCTC",
+        "MODEL_FOR_CTC_MAPPING_NAMES",
+        (Output("logits", ("batch", "step", "vocabulary")),),
+        groups=("audio",),
+    ),
+    Task(
+        "audio-frame-classification",
+        "AutoModelForAudioFrameClassification",
+        "MODEL_FOR_AUDIO_FRAME_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "step", "label")),),
+        labels=True,
+        groups=("audio",),
+    ),
+    Task(
+        "audio-xvector",
+        "AutoModelForAudioXVector",
+        "MODEL_FOR_AUDIO_XVECTOR_MAPPING_NAMES",
+        (
+            Output("logits", ("batch", "label")),
+            Output("embeddings", ("batch", "embedding")),
+        ),
+        groups=("audio",),
     ),
 )
 

@@ -173,13 +173,15 @@ def _describe_tensor(spec: TensorSpec) -> str:
     text = f"{spec.name}: {spec.dtype} [{', '.join(map(_describe_axis, spec.axes))}]"
     if spec.values:
         text += f", values {spec.values.minimum} to {spec.values.maximum}"
+    text += f", the id {spec.marker} in every row, equally often" if spec.marker is not None else ""
     return text + (f", {spec.fill} if left out" if spec.fill is not None else "")
 
 
 def _describe_axis(axis: Axis) -> str:
     if axis.maximum == axis.minimum:
         return f"{axis.name}={axis.minimum}"
-    return f"{axis.name} {axis.minimum}..{axis.maximum}" if axis.maximum else f"{axis.name} {axis.minimum}.."
+    step = f" in steps of {axis.multiple}" if axis.multiple > 1 else ""
+    return f"{axis.name} {axis.minimum}..{axis.maximum or ''}{step}"
 
 
 def _shape(shape: dict[str, int]) -> str:

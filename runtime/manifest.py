@@ -57,12 +57,14 @@ Activation = Literal["softmax", "sigmoid", "none"]
 class Axis:
     """One axis of a tensor. Axes of the same name have the same size in one call.
 
-    `maximum` is None where the model knows no limit; it equals `minimum` where the size is fixed.
+    `maximum` is None where the model knows no limit; it equals `minimum` where the size is fixed. Every size is a
+    multiple of `multiple`.
     """
 
     name: str
     minimum: int
     maximum: int | None
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class TensorSpec:
     """One input or output.
 
     `values` bounds integer inputs (token ids). `fill` is the constant that stands in for the whole tensor
-    when the caller leaves the input out; None means that the input is required.
+    when the caller leaves the input out; None means that the input is required. `marker` is an id that every row must
+    hold, each equally often: models of the BART kind read their answer where their end token stands.
     """
 
     name: str
@@ -86,6 +89,7 @@ class TensorSpec:
     axes: tuple[Axis, ...]
     values: ValueRange | None = None
     fill: int | None = None
+    marker: int | None = None
 
 
 @dataclass(frozen=True)

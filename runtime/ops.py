@@ -68,6 +68,8 @@ def register_ipex() -> None:
         ) from error
     # Raised once, at the first fusion: upstream's advice to its own users to move to torch.compile.
     warnings.filterwarnings("ignore", message="JIT pass will be deprecated", category=UserWarning)
+    # Raised at every one-dimensional convolution, whatever its weights' order; nothing that a user could act on.
+    warnings.filterwarnings("ignore", message="Conv1d channels last support will be deprecated", category=UserWarning)
     logger.debug("loaded %s: some of PyTorch's CPU kernels are now IPEX's, for the whole process", library)
 
 

@@ -183,4 +183,9 @@ def _placeholder(spec: TensorSpec, shape: dict[str, int]) -> torch.Tensor:
         return torch.full(size, spec.fill)
     # The middle of the vocabulary: special tokens stand at its ends.
     middle = (spec.values.minimum + spec.values.maximum) // 2 if spec.values else 0
-    return torch.full(size, middle)
+    tensor = torch.full(size, middle)
+    if spec.marker is not None:
+        if middle == spec.marker:
+            tensor += 1
+        tensor[..., -1] = spec.marker
+    return tensor

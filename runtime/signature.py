@@ -86,6 +86,9 @@ def _sizes(specs: Sequence[TensorSpec], tensors: Mapping[str, torch.Tensor]) -> 
             if size < axis.minimum or (axis.maximum is not None and size > axis.maximum):
                 limit = f"at least {axis.minimum}" if axis.maximum is None else f"{axis.minimum} to {axis.maximum}"
                 raise InputSizeError(f"input {spec.name!r} has {size} along its {axis.name} axis", limit)
+            if size % axis.multiple:
+                step = f"a multiple of {axis.multiple}"
+                raise InputSizeError(f"input {spec.name!r} has {size} along its {axis.name} axis", step)
             other, owner = sizes.setdefault(axis.name, (size, spec.name))
             if other != size:
                 raise InputSizeError(
@@ -98,5 +101,12 @@ def _sizes(specs: Sequence[TensorSpec], tensors: Mapping[str, torch.Tensor]) -> 
                 raise InputValueError(
                     f"input {spec.name!r} holds {wrong}",
                     f"integers from {spec.values.minimum} to {spec.values.maximum}",
+                )
+        if spec.marker is not None:
+            counts = (tensor == spec.marker).sum(dim=-1).flatten()
+            if int(counts.min()) < 1 or int(counts.min()) != int(counts.max()):
+                raise InputValueError(
+                    f"input {spec.name!r} holds the id {spec.marker} {counts.tolist()[:8]} times in its rows",
+                    "it in every row, equally often",
                 )
     return {name: size for name, (size, _) in sizes.items()}

@@ -6,6 +6,7 @@ warmed up and checked against inputs without an exception of another kind.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from runtime.manifest import Manifest, TensorSpec
 
 # Bounds far above anything real; beyond them a warm-up would exhaust time or memory.
-MAX_WARMUP_ELEMENTS = 2**16
+MAX_WARMUP_TOKENS = 2**16
+MAX_WARMUP_ELEMENTS = 2**22  # where pixels or samples go in, on each of which less is computed
 MAX_WARMUP_CALLS = 100
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?([a-z0-9.+-]{0,40})", re.ASCII)
 
@@ -51,14 +53,16 @@ def _problems(manifest: Manifest, format_version: int) -> Iterator[tuple[str, st
         yield "inputs", "one that cannot be left out"
     limits = {axis.name: axis for spec in manifest.inputs for axis in spec.axes}
     for shape in manifest.execution.warmup_shapes:
-        elements = 1
         for name, size in shape.items():
             axis = limits.get(name)
             if axis is None or size < axis.minimum or (axis.maximum is not None and size > axis.maximum):
                 yield f"execution.warmup_shapes: {name} {size}", "axes of the inputs within their range"
-            elements *= max(1, size)
-        if elements > MAX_WARMUP_ELEMENTS:
-            yield "execution.warmup_shapes", f"at most {MAX_WARMUP_ELEMENTS} elements"
+        numbers = any(spec.dtype == "float32" for spec in manifest.inputs)
+        most = MAX_WARMUP_ELEMENTS if numbers else MAX_WARMUP_TOKENS
+        for spec in manifest.inputs:
+            elements = math.prod(shape.get(axis.name, axis.minimum) for axis in spec.axes)
+            if elements > most:
+                yield f"execution.warmup_shapes: {elements} elements of {spec.name}", f"at most {most}"
     if not 0 <= manifest.execution.warmup_calls <= MAX_WARMUP_CALLS:
         yield "execution.warmup_calls", f"0 to {MAX_WARMUP_CALLS}"
     for name, bound in (("max_error", manifest.tolerance.max_error), ("rms_error", manifest.tolerance.rms_error)):
@@ -81,8 +85,12 @@ def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:
     for axis in spec.axes:
         if axis.minimum < 1 or (axis.maximum is not None and axis.maximum < axis.minimum):
             yield f"{spec.name}.{axis.name} {axis.minimum}..{axis.maximum}", "a range from 1 on"
+        if axis.multiple < 1 or (axis.maximum or axis.multiple) // axis.multiple * axis.multiple < axis.minimum:
+            yield f"{spec.name}.{axis.name}: multiples of {axis.multiple}", "a step that leaves sizes within the range"
     values = spec.values
     if values is not None and (values.minimum > values.maximum or spec.dtype != "int64"):
         yield f"{spec.name}.values", "a range of integers, for an int64 input"
     if values is not None and spec.fill is not None and not values.minimum <= spec.fill <= values.maximum:
         yield f"{spec.name}.fill", "one of its values"
+    if spec.marker is not None and (values is None or not values.minimum <= spec.marker <= values.maximum):
+        yield f"{spec.name}.marker", "one of its values"

@@ -22,7 +22,7 @@ def adapted(folder: Path, task: str = "auto") -> tuple[Source, TracePlan, Adapte
     request = ExportRequest(str(folder), "unused.pt", task=task)
     source = load_source(request)
     plan = make_plan(source, request)
-    return source, plan, adapt(source, plan)
+    return source, plan, adapt(source, plan, make_inputs(plan, plan.example))
 
 
 def test_the_signature_names_the_plans_inputs(tiny_folder: Folder) -> None:
@@ -33,7 +33,7 @@ def test_the_signature_names_the_plans_inputs(tiny_folder: Folder) -> None:
 
 def test_the_outputs_are_the_models(tiny_folder: Folder) -> None:
     source, plan, adapter = adapted(tiny_folder("bert", "question-answering"))
-    inputs = make_inputs(plan, 2, 7, [7, 3])
+    inputs = make_inputs(plan, {"batch": 2, "sequence": 7}, [7, 3])
     with torch.no_grad():
         expected = source.model(**inputs.as_dict())
         by_name, by_order = adapter(**inputs.as_dict()), adapter(*inputs.as_tuple())

@@ -91,7 +91,7 @@ def test_answers_are_the_models(
     session = load(report.output)
     bound = session.manifest.tolerance.max_error
     for batch, lengths in [(1, [1]), (5, [31, 2, 17, 8, 30]), (2, [64, 64]), (1, [1]), (4, [3, 3, 3, 3])]:
-        inputs = make_inputs(plan, batch, max(lengths), lengths, seed=99).as_dict()
+        inputs = make_inputs(plan, {"batch": batch, "sequence": max(lengths)}, lengths, seed=99).as_dict()
         with torch.no_grad():
             expected = source.model(**inputs)
         for name, answer in session(**inputs).items():
@@ -266,9 +266,10 @@ def test_a_model_that_fails_by_itself(tmp_path: Path, invoke: Callable[..., Resu
     """Funnel with two blocks cannot answer a batch of 2x2: its own error, in one line."""
     from transformers import FunnelConfig, FunnelForSequenceClassification
 
-    sizes = {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64, "vocab_size": 100, "block_sizes": [1, 1]}
-    FunnelForSequenceClassification(FunnelConfig(**sizes)).save_pretrained(tmp_path / "funnel")
-    line = error_of(invoke(tmp_path / "funnel", "--backend", "plain", "-o", tmp_path / "m.pt"))
+    config = {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64, "vocab_size": 100, "block_sizes": [1, 1]}
+    FunnelForSequenceClassification(FunnelConfig(**config)).save_pretrained(tmp_path / "funnel")
+    sizes = ["--batch-size", "2", "--sequence-length", "2"]
+    line = error_of(invoke(tmp_path / "funnel", "--backend", "plain", "-o", tmp_path / "m.pt", *sizes))
     assert "the original model fails on inputs of 2x2" in line
 
 

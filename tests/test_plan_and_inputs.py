@@ -42,25 +42,27 @@ def test_a_model_without_token_types(tiny_folder: Folder) -> None:
 
 def test_the_example_is_no_longer_than_the_model_admits(tiny_folder: Folder) -> None:
     folder = tiny_folder("bert", "text-classification", max_position_embeddings=40)
-    assert plan_of(folder).sequence == 40
+    assert plan_of(folder).example["sequence"] == 40
     with pytest.raises(RequestError, match="sequence_length is 41; expected at most 40"):
         plan_of(folder, sequence_length=41)
 
 
 def test_the_example_has_the_sizes_asked_for(tiny_folder: Folder) -> None:
     plan = plan_of(tiny_folder(), batch_size=3, sequence_length=20)
-    assert (plan.batch, plan.sequence) == (3, 20)
+    assert plan.example == {"batch": 3, "sequence": 20}
 
 
 def test_inputs_are_the_same_for_the_same_seed(tiny_folder: Folder) -> None:
     plan = plan_of(tiny_folder())
-    one, two, three = (make_inputs(plan, 2, 9, seed=seed).tensors["input_ids"] for seed in (1, 1, 2))
+    one, two, three = (
+        make_inputs(plan, {"batch": 2, "sequence": 9}, seed=seed).tensors["input_ids"] for seed in (1, 1, 2)
+    )
     assert torch.equal(one, two) and not torch.equal(one, three)
 
 
 def test_padded_rows(minilm: Path) -> None:
     plan = plan_of(minilm)
-    inputs = make_inputs(plan, 2, 6, [6, 2]).tensors
+    inputs = make_inputs(plan, {"batch": 2, "sequence": 6}, [6, 2]).tensors
     assert inputs["attention_mask"].tolist() == [[1] * 6, [1, 1, 0, 0, 0, 0]]
     assert (inputs["input_ids"][1, 2:] == plan.pad_id).all()
     real = inputs["input_ids"][inputs["attention_mask"].bool()]
@@ -73,4 +75,4 @@ def test_padded_rows(minilm: Path) -> None:
 @pytest.mark.parametrize("lengths", [[7, 1], [0, 1], [1], [1, 1, 1]])
 def test_lengths_that_do_not_fit(tiny_folder: Folder, lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        make_inputs(plan_of(tiny_folder()), 2, 6, lengths)
+        make_inputs(plan_of(tiny_folder()), {"batch": 2, "sequence": 6}, lengths)

@@ -46,7 +46,7 @@ def test_a_tied_decoder(tiny_folder: Folder, exported: Callable[..., Any], preci
     plan = make_plan(source, ExportRequest(str(folder), "unused.pt"))
     tolerance = session.manifest.tolerance.max_error
     for batch, length in [(1, 8), (2, 16), (1, 8), (4, 3), (1, 8)]:
-        inputs = make_inputs(plan, batch, length).as_dict()
+        inputs = make_inputs(plan, {"batch": batch, "sequence": length}).as_dict()
         with torch.no_grad():
             expected = source.model(**inputs).logits
         error = (session(**inputs)["logits"] - expected).abs().max() / expected.abs().max()
@@ -76,10 +76,11 @@ def gate_on(
     request = ExportRequest(str(folder), "unused.pt")
     source = load_source(request)
     plan = make_plan(source, request)
-    adapter = adapt(source, plan)
-    points = [change(point) for point in reference_points(adapter, plan, adapter.outputs, "quick")]
+    adapter = adapt(source, plan, make_inputs(plan, plan.example))
+    plan, found = reference_points(adapter, plan, adapter.outputs, "quick")
+    points = [change(point) for point in found]
     with third_parties_quiet():
-        example = make_inputs(plan, plan.batch, plan.sequence)
+        example = make_inputs(plan, plan.example)
         traced = trace(Wrong(adapter, fault).eval(), example, "tuple", nullcontext())
     draft = tmp_path / "model.pt"
     artifact.save(traced.module, draft, {GOLDEN_FILE: dump_cases([points[0].case])})
@@ -98,9 +99,9 @@ def test_a_model_that_ignores_the_mask(tiny_folder: Folder, exported: Callable[.
     manifest = exported(folder, backend="plain").manifest
     plan, points, outcome = gate_on(folder, tmp_path, manifest, "mask")
     assert set(outcome.failed) == {point.case.name for point in points if point.padded}
-    envelope = narrow(plan, points, outcome.failed)
+    envelope = narrow(plan, [point.trial for point in points], outcome.failed)
     assert envelope is not None and envelope.given_up == "padding"
-    assert envelope.inputs[1].values == ValueRange(1, 1)
+    assert envelope.plan.inputs[1].values == ValueRange(1, 1)
 
 
 @pytest.mark.trap("3, 5: a decision of the traced length kept", "refuses")
@@ -112,9 +113,10 @@ def test_a_model_that_decides_by_length(tiny_folder: Folder, exported: Callable[
         folder, tmp_path, manifest, "none", lambda point: zeroed(point) if point.shape["sequence"] < 20 else point
     )
     assert {name.partition("-")[2] for name in outcome.failed} == {"1x8", "3x13-padded"}
-    envelope = narrow(plan, points, outcome.failed)
-    assert envelope is not None and envelope.given_up == "batches other than 2"
-    assert {axis.name: (axis.minimum, axis.maximum) for axis in envelope.inputs[0].axes}["batch"] == (2, 2)
+    envelope = narrow(plan, [point.trial for point in points], outcome.failed)
+    assert envelope is not None and envelope.given_up == "sequences shorter than 37"
+    ranges = {axis.name: (axis.minimum, axis.maximum) for axis in envelope.plan.inputs[0].axes}
+    assert ranges == {"batch": (1, None), "sequence": (37, 512)}
 
 
 @pytest.mark.trap("2: the caller's tensor is written to", "refuses")

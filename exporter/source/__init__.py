@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import AutoConfig
 
 from exporter.request import ExportRequest
@@ -27,7 +28,11 @@ __all__ = ["SentenceHead", "Source", "TokenizerPart", "load_source"]
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded model: fp32, in evaluation mode, with all that the stages behind need to know of it."""
+    """A loaded model: fp32, in evaluation mode, with all that the stages behind need to know of it.
+
+    `vocabulary` is the number of token ids, 0 for a model without text; `preprocessor` the content of
+    `preprocessor_config.json`, empty where the folder has none.
+    """
 
     model: Any
     config: Any
@@ -39,6 +44,8 @@ class Source:
     labels: tuple[str, ...]
     activation: Activation
     longest_sequence: int | None
+    vocabulary: int
+    preprocessor: dict[str, Any]
     unused_weights: tuple[str, ...]
 
     @property
@@ -64,6 +71,9 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     model, unused = load_model(location, config, task, request, attention)
     longest = longest_sequence(model)
     labels = _labels(model.config) if task.labels else ()
+    vocabulary = _vocabulary(model)
+    nothing_stored = request.random_weights and location.folder is None
+    preprocessor = None if nothing_stored else read_json(location, "preprocessor_config.json")
     return Source(
         model=model,
         config=model.config,
@@ -78,11 +88,13 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         ),
         task=task,
         task_reason=reason,
-        tokenizer=load_tokenizer(location, request, longest, model.get_input_embeddings().num_embeddings, task.pooled),
+        tokenizer=load_tokenizer(location, request, longest, vocabulary, task.pooled),
         sentence_head=read_sentence_head(location, modules) if task.pooled else None,
         labels=labels,
         activation=_activation(model.config, labels) if task.name == "text-classification" else "none",
         longest_sequence=longest,
+        vocabulary=vocabulary,
+        preprocessor=preprocessor if isinstance(preprocessor, dict) else {},
         unused_weights=unused,
     )
 
@@ -102,6 +114,17 @@ def _load_config(location: Location, request: ExportRequest) -> Any:
             location.reference, trust_remote_code=request.trust_remote_code, **location.options
         )
     return config  # noqa: RET504 (returned outside, so that errors of the block above are translated)
+
+
+def _vocabulary(model: Any) -> int:
+    """Rows of the token table; where embeddings are no table, what the configuration says."""
+    try:
+        embeddings = model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):  # models without text
+        embeddings = None
+    if isinstance(embeddings, torch.nn.Embedding):
+        return int(embeddings.num_embeddings)
+    return int(getattr(model.config.get_text_config(), "vocab_size", 0) or 0)
 
 
 def _labels(config: Any) -> tuple[str, ...]:

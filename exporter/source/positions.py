@@ -17,7 +17,7 @@ def longest_sequence(model: Any) -> int | None:
     counting behind their padding id; their table is built with that `padding_idx`, and so many rows,
     and one more, cannot be used.
     """
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:  # 0 or -1: relative positions only (DeBERTa, T5)
         return None
     for name, module in model.named_modules():

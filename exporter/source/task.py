@@ -97,7 +97,7 @@ def tasks_of_checkpoint(config: Any) -> list[str]:
 def classes(config: Any, task: Task) -> tuple[str, ...]:
     """The names of the classes for a task: transformers' own table, then the model's `auto_map`."""
     own = _own_classes(config).get(task.auto_class)
-    entry = getattr(modeling_auto, task.mapping).get(config.model_type, ())
+    entry = getattr(modeling_auto, task.mapping, {}).get(config.model_type, ())
     known = (entry,) if isinstance(entry, str) else tuple(entry)
     return known if own is None else (own, *known)
 
