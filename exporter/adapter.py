@@ -1,13 +1,15 @@
 """Give a model a fixed signature and a tuple of tensors out.
 
 In: a Source and a TracePlan. Out: a module whose `forward` takes the plan's inputs, in order and by name, and
-returns float32 tensors in the order of the task's outputs. Refuses a model that does not give a required
-output.
+returns float32 tensors in the order of the task's outputs. Where a task takes whatever the model has, nested answers
+are flattened, and each tensor is named by its way: `vision_model_output_pooler_output`, `hidden_states_1`. Refuses a
+model that does not give a required output.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,22 +21,31 @@ from exporter.source import SentenceHead, Source
 from runtime.errors import TaskError
 
 
+# The way to a tensor in a nested answer: names of fields and numbers of entries.
+Path = tuple[str | int, ...]
+
+
 class Adapter(torch.nn.Module):
     """Calls the model by keyword, takes named fields of its answer, and brings them to float32.
 
     Instances come from `adapt`, which gives each its own `forward` signature.
     """
 
-    def __init__(self, model: torch.nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    def __init__(self, model: torch.nn.Module, inputs: tuple[str, ...], outputs: Mapping[str, Path]) -> None:
         super().__init__()
         self.model = model
         self.inputs = inputs
-        self.outputs = outputs
+        self.paths = dict(outputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what comes out, in order."""
+        return tuple(self.paths)
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The named outputs for tensors given in order, by name, or both."""
         answer = self.model(**_own(dict(zip(self.inputs, args, strict=False)) | kwargs))
-        return tuple(answer[name].float() for name in self.outputs)
+        return tuple(_at(answer, path).float() for path in self.paths.values())
 
 
 class SentenceAdapter(Adapter):
@@ -68,12 +79,12 @@ def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
             )
         base = SentenceAdapter
     kind = type(base.__name__, (base,), {"forward": _with_signature(base.forward, names)})
-    adapter: Adapter = kind(source.model, names, tuple(output.name for output in plan.task.outputs))
+    adapter: Adapter = kind(source.model, names, {output.name: (output.name,) for output in plan.task.outputs})
     if isinstance(adapter, SentenceAdapter):
         assert source.sentence_head is not None
         adapter.head = source.sentence_head
     else:
-        adapter.outputs = _given_outputs(adapter.model, plan, example)
+        adapter.paths = _given_outputs(adapter.model, plan, example)
     return adapter.eval()
 
 
@@ -100,21 +111,42 @@ def _with_signature(forward: Any, names: tuple[str, ...]) -> Any:
     return named
 
 
-def _given_outputs(model: torch.nn.Module, plan: TracePlan, example: ExampleInputs) -> tuple[str, ...]:
-    """The task's outputs that the model really gives, found by asking it once."""
+def _given_outputs(model: torch.nn.Module, plan: TracePlan, example: ExampleInputs) -> dict[str, Path]:
+    """Where the task's outputs stand in the model's answer, found by asking it once."""
     with failing_by_name(plan.example_words), torch.no_grad():
         answer = model(**_own(example.as_dict()))
-    names = []
-    for output in plan.task.outputs:
-        if isinstance(answer.get(output.name), torch.Tensor):
-            names.append(output.name)
-        elif not output.optional:
-            raise TaskError(
-                f"{type(model).__name__} gives {', '.join(answer)}",
-                f"{output.name} for {plan.task.name}",
-                "choose another --task",
-            )
-    return tuple(names)
+    found = {"_".join(map(str, path)): path for path in _paths(answer)}
+    given = {output.name: found[output.name] for output in plan.task.outputs if output.name in found}
+    missing = [output.name for output in plan.task.outputs if output.name not in found and not output.optional]
+    if not missing:
+        return given
+    if plan.task.whole and found:
+        return found
+    raise TaskError(
+        f"{type(model).__name__} gives {', '.join(found) or 'no tensor of floating-point numbers'}",
+        f"{missing[0]} for {plan.task.name}",
+        "choose another --task",
+    )
+
+
+def _paths(answer: Any, so_far: Path = ()) -> Iterator[Path]:
+    """The ways to all floating-point tensors of a nested answer; caches and the like are no part of it."""
+    if isinstance(answer, torch.Tensor):
+        if answer.is_floating_point() and so_far:
+            yield so_far
+    elif isinstance(answer, (tuple, list)):
+        for index, part in enumerate(answer):
+            yield from _paths(part, (*so_far, index))
+    elif isinstance(answer, Mapping):
+        for name, part in answer.items():
+            yield from _paths(part, (*so_far, name))
+
+
+def _at(answer: Any, path: Path) -> torch.Tensor:
+    for step in path:
+        answer = answer[step]
+    tensor: torch.Tensor = answer
+    return tensor
 
 
 def _pool(mode: str, vectors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -29,26 +29,27 @@ class Derived:
     dropped: Mapping[str, str]
 
 
-def derive(source: Source, examples: Mapping[str, int]) -> Derived:
+def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> Derived:
     """What goes in.
 
     Args:
         source: the model.
         examples: sizes of the example that the user asked for, by axis name.
+        every: all inputs that are known, whatever kind of data they hold; else those of the task or the main input.
 
     Raises:
         TaskError: the model takes nothing that is known.
     """
     parameters = inspect.signature(source.model.forward).parameters
     known = {name: PARAMETERS[name] for name in parameters if name in PARAMETERS}
-    groups = _groups(source, known)
+    groups = {parameter.group for parameter in known.values()} if every else _groups(source, known)
     dropped: dict[str, str] = {}
     specs: list[TensorSpec] = []
     dimensions: dict[str, Dimension] = {}
     for name, parameter in known.items():
-        if name != "attention_mask" and parameter.group not in groups:
+        if name not in ("attention_mask", "decoder_input_ids") and parameter.group not in groups:
             continue
-        reason = overrides.unwanted(source, name) or _unwanted(source, name, groups)
+        reason = overrides.unwanted(source, name) or _unwanted(source, name, groups, every)
         if reason is not None:
             dropped[name] = reason
             continue
@@ -70,6 +71,8 @@ def derive(source: Source, examples: Mapping[str, int]) -> Derived:
 
 def _groups(source: Source, known: Mapping[str, Parameter]) -> set[Group]:
     """The kinds of data: those of the task, else that of the model's main input."""
+    if overrides.groups(source):
+        return set(overrides.groups(source))
     if source.task.groups:
         return set(source.task.groups)
     main = getattr(source.model, "main_input_name", "input_ids")
@@ -78,19 +81,30 @@ def _groups(source: Source, known: Mapping[str, Parameter]) -> set[Group]:
     return found or {parameter.group for parameter in known.values() if parameter.fill is None}
 
 
-def _unwanted(source: Source, name: str, groups: set[Group]) -> str | None:
+def _unwanted(source: Source, name: str, groups: set[Group], every: bool) -> str | None:
     """Why a parameter that the forward takes is left at its default, or None."""
+    if name == "inputs" and getattr(source.model, "main_input_name", "") != "inputs":
+        return "another name for inputs of all kinds"
+    if name == "inputs" and source.task.name != "feature-extraction":
+        return "input_ids or pixel_values say what kind it is"
+    if name == "global_attention_mask" and not (source.info.type == "longformer" and _global_by_separators(source)):
+        return "the model chooses the tokens of global attention"
     if name == "token_type_ids" and (types := type_count(source.model, source.config)) < 2:
         return f"the model has {types} token types, so it can only hold zeros"
     if name == "bool_masked_pos" and source.task.name != "masked-image-modeling":
         return "nothing is masked outside masked-image-modeling"
-    if name == "decoder_input_ids" and source.task.name not in ("feature-extraction", "text2text-scoring"):
-        return "the model makes it from input_ids"
+    if name == "decoder_input_ids" and source.task.name != "text2text-scoring" and not every:
+        return "the model makes it from its other inputs"
     if name == "attention_mask" and groups == {"image"}:
         return "images have no padded rows"
     if name == "attention_mask" and groups == {"audio"} and not _takes_audio_mask(source):
         return "the feature extractor gives none: the model was trained on zero-padded audio"
     return None
+
+
+def _global_by_separators(source: Source) -> bool:
+    """Where Longformer would look for exactly three separators in every row, it takes the choice as an input."""
+    return source.task.name in ("question-answering", "multiple-choice")
 
 
 def _takes_audio_mask(source: Source) -> bool:
@@ -110,7 +124,7 @@ def _axes(source: Source, name: str, parameter: Parameter, groups: set[Group]) -
         layout = ("batch", *(axis for axis in whole if axis in ("samples", "frames")))
     if parameter.group == "text" and source.task.choices:
         layout = ("batch", "choices", *layout[1:])
-    if parameter.group == "text" and groups >= {"text", "image"} and source.task.name.startswith("zero-shot"):
+    if parameter.group == "text" and groups >= {"text", "image"} and source.compares:
         # Every text is compared with every image: they are counted apart.
         layout = ("texts", *layout[1:])
     return tuple(_axis(source, axis) for axis in layout)
@@ -129,11 +143,15 @@ def _axis(source: Source, name: str) -> Axis:
     multiple = overrides.multiple(source, name)
     if tries.relative:
         example = _example(source, Axis(name, 1, None))
-        low, high = example * tries.least // 100, example * 150 // 100
+        low = max(overrides.least(source, name), example * tries.least // 100)
+        high = max(low, example * 150 // 100)
         return Axis(name, -(-low // multiple) * multiple, max(low, high // multiple * multiple), multiple)
     longest = tries.longest
     if name == "sequence" and source.longest_sequence is not None:
         longest = min(source.longest_sequence, tries.longest or source.longest_sequence)
+    limit = overrides.longest(source, name)
+    if limit is not None:
+        longest = min(limit, longest or limit)
     if longest is not None:
         longest = longest // multiple * multiple
     return Axis(name, max(tries.least, multiple), longest, multiple)

@@ -13,7 +13,7 @@ from exporter.plan import TracePlan
 from exporter.reference import Point
 from exporter.request import ExportRequest
 from exporter.source import Source
-from exporter.tasks import TOLERANCES
+from exporter.tolerances import TOLERANCES
 from runtime.errors import TaskError
 from runtime.manifest import FORMAT_VERSION, Axis, Backend, Execution, Manifest, Requirements, TensorSpec
 
@@ -72,18 +72,49 @@ def _outputs(plan: TracePlan, points: Sequence[Point]) -> tuple[TensorSpec, ...]
     named = {output.name: output.axes for output in plan.task.outputs}
     specs = []
     for output, first in points[0].output_shapes.items():
-        names = named[output]
         shapes = [point.output_shapes[output] for point in points]
-        if any(len(shape) != len(names) for shape in shapes):
+        if len({len(shape) for shape in shapes}) > 1:
             raise TaskError(
-                f"output {output} has shape {list(first)}",
-                f"{len(names)} axes",
-                "this model's answer does not fit the task",
+                f"output {output} has shape {list(first)}, and another number of axes at other sizes of the inputs",
+                "a fixed number of axes",
+                "this model cannot be exported for this task",
             )
-        sizes = [[shape[position] for shape in shapes] for position in range(len(names))]
+        sizes = [[shape[position] for shape in shapes] for position in range(len(first))]
+        names = named.get(output, ())
+        if len(names) != len(first) or (plan.task.whole and not _follows(plan, points, names, sizes)):
+            if not plan.task.whole:
+                raise TaskError(
+                    f"output {output} has shape {list(first)}",
+                    f"{len(names)} axes",
+                    "this model's answer does not fit the task",
+                )
+            names = _named_by_size(plan, points, output, sizes)
         axes = tuple(_axis(plan, points, output, name, found) for name, found in zip(names, sizes, strict=True))
         specs.append(TensorSpec(output, "float32", axes))
     return tuple(specs)
+
+
+def _follows(plan: TracePlan, points: Sequence[Point], names: Sequence[str], sizes: Sequence[Sequence[int]]) -> bool:
+    """Whether the axes that the task names have the inputs' sizes."""
+    return all(
+        name not in plan.dimensions or list(found) == [point.shape[name] for point in points]
+        for name, found in zip(names, sizes, strict=True)
+    )
+
+
+def _named_by_size(
+    plan: TracePlan, points: Sequence[Point], output: str, sizes: Sequence[Sequence[int]]
+) -> tuple[str, ...]:
+    """Names for axes that no task names: of the inputs' axis with the same size at every shape, else the position."""
+    names: list[str] = []
+    for position, found in enumerate(sizes):
+        same = (
+            name
+            for name, dimension in plan.dimensions.items()
+            if not dimension.fixed and name not in names and [point.shape[name] for point in points] == list(found)
+        )
+        names.append(next(same, f"{output}_{position}"))
+    return tuple(names)
 
 
 def _axis(plan: TracePlan, points: Sequence[Point], output: str, name: str, sizes: Sequence[int]) -> Axis:

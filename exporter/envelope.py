@@ -77,6 +77,48 @@ def narrow(plan: TracePlan, tried: Sequence[Trial], failed: Collection[str], ret
     return None
 
 
+def narrow_axis(dimension: Dimension, good: Collection[int], bad: Collection[int]) -> tuple[Axis, str]:
+    """What is left of one axis whose sizes were tried alone, the traced size being good; and in words what is not.
+
+    The smallest loss first: a bound, a step, both. Images go in steps sooner than they meet bounds.
+    """
+    axis, example = dimension.axis, dimension.example
+    lows = sorted((size for size in (*good, axis.minimum) if size <= example))
+    highs = sorted((size for size in good if size >= example), reverse=True)
+    bounds = [Axis(axis.name, axis.minimum, size, axis.multiple) for size in highs]
+    bounds += [Axis(axis.name, size, axis.maximum, axis.multiple) for size in lows]
+    steps = [_stepped(axis, step) for step in _STEPS if example % step == 0 and step > axis.multiple]
+    both = [Axis(axis.name, low, high, axis.multiple) for low in lows for high in highs]
+    first, second = (steps, bounds) if axis.name in ("height", "width") else (bounds, steps)
+    for left in (*first, *second, *both):
+        if not any(_admits(left, size) for size in bad):
+            return left, _lost(axis, left)
+    return Axis(axis.name, example, example), f"{axis.name} other than {example}"
+
+
+def _admits(axis: Axis, size: int) -> bool:
+    return axis.minimum <= size and (axis.maximum is None or size <= axis.maximum) and size % axis.multiple == 0
+
+
+def _lost(axis: Axis, left: Axis) -> str:
+    noun = f"{axis.name}s" if axis.name == "sequence" else axis.name
+    words = []
+    if left.minimum == left.maximum:
+        return f"{noun} other than {left.minimum}"
+    if left.multiple != axis.multiple:
+        return f"{noun} that is no multiple of {left.multiple}"
+    if left.maximum != axis.maximum:
+        words.append(f"longer than {left.maximum}")
+    if left.minimum != axis.minimum:
+        words.append(f"shorter than {left.minimum}")
+    return f"{noun} {' or '.join(words)}"
+
+
+def with_axis(plan: TracePlan, axis: Axis) -> TracePlan:
+    """The plan with one axis narrowed."""
+    return _Fix("", {axis.name: axis}).applied(plan)
+
+
 def _fixes(plan: TracePlan, tried: Sequence[Trial], retried: bool) -> Iterator[_Fix]:
     lengths = [name for name, dimension in plan.dimensions.items() if name != "batch" and not dimension.fixed]
     for name in lengths:

@@ -67,7 +67,7 @@ def _tensor(
     if plan.padded_axis in names and "batch" in names:
         place = names.index(plan.padded_axis)
         mask &= real.reshape([size if i in (0, place) else 1 for i, size in enumerate(sizes)])
-    if spec.name.endswith("mask"):
+    if spec.name.endswith("mask") and spec.fill is not None:
         return mask.long()
     if spec.dtype == "float32":
         draw = torch.rand if spec.name == "bbox" else torch.randn

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from exporter.parameters import Group
 from exporter.source import Source
 from runtime.manifest import ValueRange
 
@@ -20,17 +21,26 @@ DEFAULT_IMAGE = 224
 class Override:
     """What one model type needs beyond the rules.
 
-    `layouts` gives a parameter's axes, `sizes` the fixed size of an axis, `multiples` its step, `values` the integers a
-    parameter holds, `floats` the parameters that hold numbers instead, `unwanted` those left at their default, with
-    the reason as it is shown.
+    `layouts` gives a parameter's axes, `sizes` the fixed size of an axis or None, `longest` its largest size or
+    None, `least` its smallest, `multiples` its step, `image` the side of the images, `values` the integers a parameter holds, `floats` the parameters that hold numbers instead, `groups` the kinds of data that go in
+    whatever the task, `unwanted` the parameters left at their default, with the reason as it is shown. Functions take
+    the configuration; those of `sizes` the Source.
     """
 
     layouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    sizes: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)
+    sizes: Mapping[str, Callable[[Any], int | None]] = field(default_factory=dict)
+    longest: Mapping[str, Callable[[Any], int | None]] = field(default_factory=dict)
+    least: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)
     multiples: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)
+    image: Callable[[Any], int] | None = None
     values: Mapping[str, Callable[[Any], tuple[int, int]]] = field(default_factory=dict)
     floats: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
     unwanted: Mapping[str, str] = field(default_factory=dict)
+
+
+def _windowed_side(config: Any) -> int:
+    return int(config.patch_size * 2 ** (len(config.depths) - 1) * config.window_size)
 
 
 OVERRIDES: dict[str, Override] = {
@@ -39,24 +49,67 @@ OVERRIDES: dict[str, Override] = {
     # A spectrogram of fixed length, called input_values.
     "audio-spectrogram-transformer": Override(
         layouts={"input_values": ("batch", "frames", "features")},
-        sizes={"frames": lambda config: config.max_length, "features": lambda config: config.num_mel_bins},
+        sizes={
+            "frames": lambda source: source.config.max_length,
+            "features": lambda source: source.config.num_mel_bins,
+        },
         unwanted={"attention_mask": "a spectrogram has no padded rows"},
     ),
     # The encoder's positions are as many as half of the frames, and it takes no other number.
     "whisper": Override(
         layouts={"input_features": ("batch", "features", "frames")},
         sizes={
-            "features": lambda config: config.num_mel_bins,
-            "frames": lambda config: 2 * config.max_source_positions,
+            "features": lambda source: source.config.num_mel_bins,
+            "frames": lambda source: 2 * source.config.max_source_positions,
         },
     ),
-    "wav2vec2-bert": Override(sizes={"features": lambda config: config.feature_projection_input_dim}),
+    "wav2vec2-bert": Override(sizes={"features": lambda source: source.config.feature_projection_input_dim}),
+    # Colours of pixels, in the order of reading: an image as a text.
+    "imagegpt": Override(groups=("text",)),
+    # Longer sequences switch its attention to sparse blocks, and it stays where a call has left it.
+    "big_bird": Override(
+        longest={
+            "sequence": lambda config: (
+                (5 + 2 * config.num_random_blocks) * config.block_size
+                if config.attention_type == "block_sparse"
+                else None
+            )
+        }
+    ),
+    # Bare, it takes vectors and not ids. Its masked language model answers at every position of its table, so that its
+    # tokenizer pads to that many.
+    "perceiver": Override(
+        sizes={
+            "features": lambda source: source.config.d_model,
+            "sequence": lambda source: (
+                source.config.max_position_embeddings if source.task.name == "fill-mask" else None
+            ),
+        },
+    ),
+    # Clips of so many images, under the name of one.
+    **dict.fromkeys(
+        ("timesformer", "videomae", "vivit"),
+        Override(layouts={"pixel_values": ("batch", "images", "channels", "height", "width")}),
+    ),
+    # An image smaller than its windows at the last stage makes the windows smaller, for all images to come.
+    **dict.fromkeys(("swin", "donut-swin"), Override(least={"height": _windowed_side, "width": _windowed_side})),
+    # The image is cut into patches at three scales, the smallest as large as one patch.
+    "depth_pro": Override(image=lambda config: int(config.patch_size / min(config.scaled_images_ratios))),
+    # Two frames and their changes a step.
+    "granite_speech5_ctc": Override(sizes={"features": lambda source: 4 * source.config.encoder_config.num_mel_bins}),
+    # Features of regions of an image, found by another model.
+    "lxmert": Override(sizes={"visual_features": lambda source: source.config.visual_feat_dim}),
+    # The task's name as tokens of its own vocabulary.
+    "oneformer": Override(
+        sizes={"task_tokens": lambda source: source.config.task_seq_len},
+        values={"task_inputs": lambda config: (0, config.text_encoder_vocab_size - 1)},
+    ),
     # Its boxes are relative to the page, from 0 to 1.
     "bros": Override(floats=("bbox",)),
     # Seven kinds of token types a token, each with its own number of values: the smallest has two.
     "tapas": Override(
         layouts={"token_type_ids": ("batch", "sequence", "type_kinds")},
-        sizes={"type_kinds": lambda config: len(config.type_vocab_sizes)},
+        sizes={"type_kinds": lambda source: len(source.config.type_vocab_sizes)},
         values={"token_type_ids": lambda config: (0, min(config.type_vocab_sizes) - 1)},
     ),
 }
@@ -97,12 +150,13 @@ def fixed_size(source: Source, name: str) -> int | None:
     """The only size of an axis, or None where it varies."""
     found = _override(source).sizes.get(name)
     if found is not None:
-        return found(source.config)
+        return found(source)
     vision = getattr(source.config, "vision_config", source.config)
     fixed = {
         "channels": int(getattr(vision, "num_channels", 3) or 3),
         "coordinates": 4,
-        "features": int(getattr(source.config, "num_mel_bins", 80) or 80),
+        "features": _features(source),
+        "images": int(getattr(vision, "num_frames", 0) or getattr(source.config, "frames_per_clip", 0) or 16),
     }
     if name == "patches":
         side = getattr(vision, "patch_size", 16)
@@ -111,9 +165,42 @@ def fixed_size(source: Source, name: str) -> int | None:
     return fixed.get(name)
 
 
+def longest(source: Source, name: str) -> int | None:
+    """The largest size of an axis, or None where nothing special limits it."""
+    found = _override(source).longest.get(name)
+    return found(source.config) if found is not None else None
+
+
+def least(source: Source, name: str) -> int:
+    """The smallest size of an axis that the architecture demands."""
+    found = _override(source).least.get(name)
+    return found(source.config) if found is not None else 1
+
+
+def _features(source: Source) -> int:
+    """Numbers a frame of sound: as the feature extractor says, else the configuration of the model or its encoder."""
+    said = source.preprocessor.get("feature_size")
+    if isinstance(said, int) and said > 1:
+        return said
+    for holder in (source.config, *(getattr(source.config, name, None) for name in ("encoder_config", "audio_config"))):
+        for name in ("num_mel_bins", "input_dim", "input_feat_per_channel"):
+            size = getattr(holder, name, None)
+            if isinstance(size, int):
+                return size
+    return 80
+
+
+def groups(source: Source) -> tuple[Group, ...]:
+    """The kinds of data that go in, where the task's are not right."""
+    return _override(source).groups
+
+
 def image_size(source: Source) -> tuple[int, int]:
     """Height and width: the configuration's, else those that the image processor makes, else the usual ones."""
     config = source.config
+    side = _override(source).image
+    if side is not None:
+        return side(config), side(config)
     for holder in (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None)):
         size = getattr(holder, "image_size", None)
         if isinstance(size, int):

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter import reference, verify
+from exporter import patches, reference, verify
 from exporter.adapter import Adapter, adapt
 from exporter.backends import ATTENTION, Candidate, candidates
 from exporter.describe import draft_manifest
@@ -26,7 +26,7 @@ from exporter.source import Source, load_source
 from exporter.trace import Traced, trace
 from exporter.workspace import Workspace, workspace
 from runtime import artifact, environment, signing
-from runtime.errors import BackendError, CheckpointError, ExportError, TraceError, VerificationError
+from runtime.errors import BackendError, CheckpointError, ExportError, ModelFailedError, TraceError, VerificationError
 from runtime.golden import dump_cases, sampled
 from runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest
 
@@ -61,11 +61,10 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             source = load_source(request)
             say += [source.summary, source.tokenizer.note]
         with clock.stage("plan") as say:
-            plan = make_plan(source, request)
+            plan, adapter = plan_and_adapt(source, request)
             say += plan.choices
         with clock.stage("reference") as say:
             # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
-            adapter = adapt(source, plan, make_inputs(plan, plan.example))
             plan, points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
             say.append(f"eager fp32 at {', '.join(point.name for point in points)}")
         line = _Line(request, here, source, plan, points, place, clock)
@@ -90,6 +89,27 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
     )
 
 
+def plan_and_adapt(source: Source, request: ExportRequest) -> tuple[TracePlan, Adapter]:
+    """The plan with the model's main inputs, or with all that are known where the model fails with these alone.
+
+    Raises:
+        ModelFailedError: with the reason for the main inputs.
+        RequestError, TaskError: as `make_plan` and `adapt` do.
+    """
+    plan = make_plan(source, request)
+    try:
+        return plan, adapt(source, plan, make_inputs(plan, plan.example))
+    except ModelFailedError as error:
+        wider = make_plan(source, request, every=True)
+        if [spec.name for spec in wider.inputs] == [spec.name for spec in plan.inputs]:
+            raise
+        try:
+            adapter = adapt(source, wider, make_inputs(wider, wider.example))
+        except ModelFailedError:
+            raise error from None
+        return wider, adapter
+
+
 @dataclass(frozen=True)
 class _Built:
     """A traced module that stands in the draft, with what the gate saw of it."""
@@ -107,6 +127,7 @@ class _Built:
             f"attention {self.way.attention}: {ATTENTION[self.way.attention]}",
             f"kernels of {backend.name}: {backend.kernels}",
             f"example inputs traced as a {self.traced.form}",
+            *(f"repaired: {what}" for what in self.traced.repairs),
         )
 
 
@@ -165,11 +186,15 @@ class _Line:
     def _build(self, way: Candidate, adapter: Adapter) -> _Built:
         backend, request, plan = way.backend, self.request, self.plan
         with self.clock.stage("backend") as say:
+            # After the reference: its answers are the untouched model's.
+            repairs = patches.repair(adapter.model)
             module = backend.optimise(adapter, request.precision)
+            say += [f"repaired: {what}" for what in repairs]
             say.append(f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention")
         with self.clock.stage("trace") as say:
             example = make_inputs(plan, plan.example)
             traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))
+            traced = dataclasses.replace(traced, repairs=tuple(repairs))
             say.append(f"{traced.form} example inputs, {plan.example_words}")
         return self._try(way, traced, plan, self.points)
 

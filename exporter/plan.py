@@ -52,8 +52,8 @@ class TracePlan:
         )
 
 
-def make_plan(source: Source, request: ExportRequest) -> TracePlan:
-    """Resolve the plan.
+def make_plan(source: Source, request: ExportRequest, every: bool = False) -> TracePlan:
+    """Resolve the plan; with `every`, of all inputs that are known, where the main ones are not enough.
 
     Raises:
         RequestError: `sequence_length` is longer than the model admits, or the model takes no sequences.
@@ -62,7 +62,7 @@ def make_plan(source: Source, request: ExportRequest) -> TracePlan:
     asked = {"batch": request.batch_size}
     if request.sequence_length is not None:
         asked["sequence"] = request.sequence_length
-    derived = derive(source, asked)
+    derived = derive(source, asked, every)
     sequence = derived.dimensions.get("sequence")
     if request.sequence_length is not None:
         _check_length(request.sequence_length, sequence)

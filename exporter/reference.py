@@ -8,16 +8,16 @@ that does not fit the task is the describer's to refuse.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from exporter.envelope import narrow
+from exporter.envelope import narrow, narrow_axis, with_axis
 from exporter.failures import failing_by_name
 from exporter.inputs import make_inputs
 from exporter.plan import TracePlan
-from exporter.shapes import Trial, trials
+from exporter.shapes import Dimension, Trial, trials
 from runtime.errors import ModelFailedError
 from runtime.golden import Case, sampled
 from runtime.manifest import Verification
@@ -65,8 +65,9 @@ def reference_points(
     cases are made.
 
     Raises:
-        ModelFailedError: the model fails at its example, or no range of sizes is left.
+        ModelFailedError: the model fails at its example or answers it in two ways, or no range of sizes is left.
     """
+    _check_repeatable(adapter, plan)
     for _ in range(_ROUNDS):
         points: list[Point] = []
         failed: dict[str, ModelFailedError] = {}
@@ -78,13 +79,78 @@ def reference_points(
                 failed[trial.name] = error
         if not failed:
             return plan, points
-        narrowed = narrow(plan, tried, failed, retried=True)
         first = next(iter(failed.values()))
+        narrowed = _narrowed_by_axis(adapter, plan, outputs, tried, failed)
         if narrowed is None:
-            raise first
-        words = f"the model itself fails at {narrowed.given_up}"
-        plan = dataclasses.replace(narrowed.plan, choices=(*plan.choices, words))
+            # No size is to blame alone.
+            envelope = narrow(plan, tried, failed, retried=True)
+            if envelope is None:
+                raise first
+            narrowed = _told(envelope.plan, envelope.given_up)
+        plan = narrowed
     raise first
+
+
+def _check_repeatable(adapter: torch.nn.Module, plan: TracePlan) -> None:
+    """Refuse a model that answers the same inputs differently: nothing can be compared with it."""
+    inputs = make_inputs(plan, plan.example).as_dict()
+    with failing_by_name(plan.example_words), torch.no_grad():
+        first = [tensor.clone() for tensor in adapter(**inputs)]
+        second = adapter(**inputs)
+    for once, again in zip(first, second, strict=True):
+        if once.shape != again.shape or not torch.allclose(once, again, rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise ModelFailedError(
+                "the original model answers the same inputs differently from call to call",
+                "answers that depend on the inputs alone",
+                "it draws random numbers or keeps a state; such a model cannot be exported",
+            )
+
+
+def _narrowed_by_axis(
+    adapter: torch.nn.Module, plan: TracePlan, outputs: Sequence[str], tried: Sequence[Trial], failed: Collection[str]
+) -> TracePlan | None:
+    """The plan without the sizes at which the model fails while all others are the example's; None if it never does."""
+    found = None
+    for name, dimension in plan.dimensions.items():
+        if dimension.fixed:
+            continue
+
+        def answers(size: int, name: str = name) -> bool:
+            alone = Trial(f"00-{name}-{size}", plan.example | {name: size}, None)
+            try:
+                _point(adapter, plan, outputs, alone, 0)
+            except ModelFailedError:
+                return False
+            return True
+
+        good = {dimension.example} | {trial.shape[name] for trial in tried if trial.name not in failed}
+        bad = {size for size in {trial.shape[name] for trial in tried} - good if not answers(size)}
+        good |= {trial.shape[name] for trial in tried} - bad
+        if bad:
+            _sharpen(dimension, good, bad, answers)
+            axis, lost = narrow_axis(dimension, good, bad)
+            found = _told(with_axis(found or plan, axis), lost)
+    return found
+
+
+def _sharpen(dimension: Dimension, good: set[int], bad: set[int], answers: Callable[[int], bool]) -> None:
+    """Find the very bounds, where all sizes beyond one are bad: by halving the gap."""
+    step = dimension.axis.multiple
+    for low, high in ((max(bad), min(good)), (max(good), min(bad))):
+        while low < high and high - low > step:
+            middle = dimension.within((low + high) // 2)
+            if middle in (low, high):
+                break
+            works = answers(middle)
+            (good if works else bad).add(middle)
+            if works == (low in good):
+                low = middle
+            else:
+                high = middle
+
+
+def _told(plan: TracePlan, given_up: str) -> TracePlan:
+    return dataclasses.replace(plan, choices=(*plan.choices, f"the model itself fails at {given_up}"))
 
 
 def _point(adapter: torch.nn.Module, plan: TracePlan, outputs: Sequence[str], trial: Trial, seed: int) -> Point:
@@ -94,5 +160,10 @@ def _point(adapter: torch.nn.Module, plan: TracePlan, outputs: Sequence[str], tr
         answers = adapter(**inputs.as_dict())
     # Clones: outputs may be views of larger tensors.
     named = {key: value.detach().clone() for key, value in zip(outputs, answers, strict=True)}
+    if any(tensor.isnan().any() for tensor in named.values()):
+        raise ModelFailedError(
+            f"the original model answers with what is no number (NaN) at {trial.name.partition('-')[2]}",
+            "numbers that can be compared",
+        )
     case = sampled(Case(trial.name, inputs.as_dict(), named), COMPARED)
     return Point(case, trial, {key: tuple(value.shape) for key, value in named.items()})

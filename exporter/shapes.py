@@ -78,7 +78,11 @@ def trials(dimensions: Mapping[str, Dimension], padded_axis: str | None, mode: V
         (0, "example", (1, 0.34)),
         (5, "middle", (1, 0, 0.5, 1, 0.25)),
         (1, "longest", None),
+        (2, "least", None),
     ]
+    if "height" in dimensions:
+        # Images mostly have the one size that the processor makes: it is tried with other batches too.
+        rows[3:3] = [(1, "example", None), (3, "example", None)]
     if mode == "off":
         rows = rows[:2]
     if mode == "full":

@@ -1,6 +1,6 @@
-"""Tasks, as pure data: which class to load, what comes out, how exact it has to be.
+"""Tasks, as pure data: which class to load, what goes in and what comes out.
 
-In: nothing. Out: `TASKS`, `TOLERANCES`. To add a task, add a row.
+In: nothing. Out: `TASKS`. To add a task, add a row.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exporter.parameters import Group
-from runtime.manifest import Precision, Tolerance
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,8 @@ class Task:
     that a sentence-transformers head stands behind the model. `labels` says that the outputs are classes. `kind`
     chooses the tolerance: `vectors` are used by direction and distance, `scores` by which is largest. `groups` are the
     kinds of data that go in, where that is not plain from the model's main input. `choices` says that each row holds
-    several texts to choose from.
+    several texts to choose from. `whole`: where a model lacks a required output, every tensor that it answers with comes
+    out instead, under its own name.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Task:
     pooled: bool = False
     groups: tuple[Group, ...] = ()
     choices: bool = False
+    whole: bool = False
 
 
 _TASKS = (
@@ -62,6 +63,7 @@ _TASKS = (
             Output("image_embeds", ("batch", "embedding")),
         ),
         groups=("text", "image"),
+        whole=True,
     ),
     Task(
         "image-feature-extraction",
@@ -73,6 +75,7 @@ _TASKS = (
         ),
         kind="vectors",
         groups=("image",),
+        whole=True,
     ),
     Task(
         "feature-extraction",
@@ -83,6 +86,7 @@ _TASKS = (
             Output("pooler_output", ("batch", "hidden"), optional=True),
         ),
         kind="vectors",
+        whole=True,
     ),
     Task(
         "sentence-embedding",
@@ -117,6 +121,7 @@ _TASKS = (
         "AutoModelForQuestionAnswering",
         "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
         (Output("start_logits", ("batch", "sequence")), Output("end_logits", ("batch", "sequence"))),
+        whole=True,
     ),
     Task(
         "multiple-choice",
@@ -130,6 +135,19 @@ _TASKS = (
         "AutoModelForNextSentencePrediction",
         "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",
         (Output("logits", ("batch", "label")),),
+    ),
+    # One forward pass: the scores of every next token at once, without a cache. Generating is another program's.
+    Task(
+        "text-generation-scoring",
+        "AutoModelForCausalLM",
+        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+        (Output("logits", ("batch", "sequence", "vocabulary")),),
+    ),
+    Task(
+        "text2text-scoring",
+        "AutoModelForSeq2SeqLM",
+        "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+        (Output("logits", ("batch", "decoder_sequence", "vocabulary")),),
     ),
     Task(
         "image-classification",
@@ -148,6 +166,19 @@ _TASKS = (
             Output("pred_boxes", ("batch", "query", "coordinate")),
         ),
         groups=("image",),
+        whole=True,
+    ),
+    # Instances, or whatever the model was trained for: masks and what they show, one a query.
+    Task(
+        "image-segmentation",
+        "AutoModelForUniversalSegmentation",
+        "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES",
+        (
+            Output("class_queries_logits", ("batch", "query", "class")),
+            Output("masks_queries_logits", ("batch", "query", "row", "column")),
+        ),
+        groups=("image",),
+        whole=True,
     ),
     Task(
         "semantic-segmentation",
@@ -206,16 +237,3 @@ _TASKS = (
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
-
-# Bounds on the relative errors that `runtime.check` defines, against eager fp32 of the original model.
-# fp32: only the order of additions differs. Errors of 1e-6 were measured over 12 layers; a hundredfold leaves room for
-# deeper models and other kernels, and lies far below any wrong answer seen.
-# bf16 keeps 8 bits: each rounding errs by up to 2**-9 of a number, and a layer rounds some ten times. Vectors come out
-# of a normalisation, which keeps their errors even; scores are differences of larger numbers, so theirs are larger.
-# docs/decisions.md has the errors measured.
-TOLERANCES: dict[tuple[Precision, OutputKind], Tolerance] = {
-    ("fp32", "vectors"): Tolerance(max_error=1e-4, rms_error=5e-5),
-    ("fp32", "scores"): Tolerance(max_error=1e-4, rms_error=5e-5),
-    ("bf16", "vectors"): Tolerance(max_error=0.05, rms_error=0.03),
-    ("bf16", "scores"): Tolerance(max_error=0.08, rms_error=0.04),
-}

@@ -30,11 +30,12 @@ logger = logging.getLogger("exporter")
 
 @dataclass(frozen=True)
 class Traced:
-    """The frozen module, the form that worked, and what the tracer remarked on the way."""
+    """The frozen module, the form that worked, what the tracer remarked, and what was repaired before."""
 
     module: ScriptModule
     form: str
     findings: tuple[Finding, ...]
+    repairs: tuple[str, ...] = ()
 
 
 def forms(choice: str, torch_version: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from exporter.plan import TracePlan, make_plan
 from exporter.quiet import third_parties_quiet
 from exporter.reference import Point, reference_points
 from exporter.source import load_source
-from exporter.tasks import TOLERANCES
+from exporter.tolerances import TOLERANCES
 from exporter.trace import trace
 from exporter.verify import Outcome, verify
 from runtime import Manifest, artifact, load

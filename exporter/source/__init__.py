@@ -16,10 +16,10 @@ from exporter.request import ExportRequest
 from exporter.source.hub import Location, locate, read_json, translated
 from exporter.source.positions import longest_sequence
 from exporter.source.sentence import SentenceHead, read_sentence_head
-from exporter.source.task import choose_task
+from exporter.source.task import choose_task, classes
 from exporter.source.tokenizer import TokenizerPart, load_tokenizer
 from exporter.source.weights import digest, load_model
-from exporter.tasks import Task
+from exporter.tasks import TASKS, Task
 from runtime.errors import CheckpointError
 from runtime.manifest import Activation, ModelInfo
 
@@ -31,7 +31,7 @@ class Source:
     """A loaded model: fp32, in evaluation mode, with all that the stages behind need to know of it.
 
     `vocabulary` is the number of token ids, 0 for a model without text; `preprocessor` the content of
-    `preprocessor_config.json`, empty where the folder has none.
+    `preprocessor_config.json`, empty where the folder has none. `compares`: the model type compares texts with images.
     """
 
     model: Any
@@ -46,6 +46,7 @@ class Source:
     longest_sequence: int | None
     vocabulary: int
     preprocessor: dict[str, Any]
+    compares: bool
     unused_weights: tuple[str, ...]
 
     @property
@@ -69,6 +70,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     modules = None if request.random_weights and location.folder is None else read_json(location, "modules.json")
     task, reason = choose_task(config, request.task, modules, request.trust_remote_code)
     model, unused = load_model(location, config, task, request, attention)
+    _without_cache(model)
     longest = longest_sequence(model)
     labels = _labels(model.config) if task.labels else ()
     vocabulary = _vocabulary(model)
@@ -95,6 +97,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         longest_sequence=longest,
         vocabulary=vocabulary,
         preprocessor=preprocessor if isinstance(preprocessor, dict) else {},
+        compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
     )
 
@@ -116,6 +119,14 @@ def _load_config(location: Location, request: ExportRequest) -> Any:
     return config  # noqa: RET504 (returned outside, so that errors of the block above are translated)
 
 
+def _without_cache(model: Any) -> None:
+    """One forward pass has no use for the keys and values that decoders keep for the next one."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if getattr(config, "use_cache", False) is True:
+            config.use_cache = False
+
+
 def _vocabulary(model: Any) -> int:
     """Rows of the token table; where embeddings are no table, what the configuration says."""
     try:
@@ -128,7 +139,8 @@ def _vocabulary(model: Any) -> int:
 
 
 def _labels(config: Any) -> tuple[str, ...]:
-    return tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+    names = config.id2label or {}
+    return tuple(str(names[index]) for index in sorted(names))
 
 
 def _activation(config: Any, labels: tuple[str, ...]) -> Activation:

@@ -22,6 +22,9 @@ def longest_sequence(model: Any) -> int | None:
         return None
     for name, module in model.named_modules():
         table = name.rsplit(".", 1)[-1] in ("position_embeddings", "embed_positions")
-        if table and isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
-            return int(module.num_embeddings - module.padding_idx - 1)
+        # Quantised models have tables of their own, with the same attributes.
+        rows = getattr(module, "weight", None)
+        padding = getattr(module, "padding_idx", None)
+        if table and padding is not None and isinstance(rows, torch.Tensor):
+            return int(rows.shape[0] - padding - 1)
     return limit

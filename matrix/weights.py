@@ -1,0 +1,50 @@
+"""Give a random model weights that show mistakes.
+
+In: a model fresh from its constructor. Out: the same model, changed in place: every weight finite, none constant.
+Refuses nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+@torch.no_grad()
+def enliven(model: torch.nn.Module) -> None:
+    """Replace what is degenerate in a fresh model: unset memory, zero matrices, norms that change nothing."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():
+            _enliven(name, parameter)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.8, 1.2)
+
+
+def _carry(weight: torch.Tensor) -> None:
+    """Make a layer's weights as large as a signal needs to come through: initial ones let images fade to a constant."""
+    inputs = weight[0].numel()
+    wanted = ((2 if weight.dim() > 2 else 1) / inputs) ** 0.5
+    spread = float(weight.std())
+    if weight.shape[0] > 1 and 0 < spread < wanted:
+        weight *= wanted / spread
+
+
+def _enliven(name: str, parameter: torch.Tensor) -> None:
+    if parameter.numel() == 0:
+        return
+    if not torch.isfinite(parameter).all():
+        parameter.normal_(0, 0.02)
+    if parameter.dim() >= 2:
+        if (parameter == parameter.flatten()[0]).all():
+            # Zeros, or another constant such as a layer's scale of 1e-6 that would hide the layer.
+            constant = float(parameter.flatten()[0])
+            parameter.normal_(1.0 if constant == 1.0 else 0.0, 0.05)
+        if name.endswith("weight") and "embed" not in name:
+            _carry(parameter)
+    elif parameter.dim() == 1 and parameter.numel() > 1 and (parameter == parameter[0]).all():
+        constant = float(parameter[0])
+        # A layer's scale close to zero (1e-6) would hide the layer.
+        middle = 0.5 if 0 < abs(constant) < 1e-2 else constant
+        parameter.copy_(middle + 0.05 * torch.randn_like(parameter))
