@@ -71,7 +71,8 @@ def _tensor(
         return mask.long()
     if spec.dtype == "float32":
         draw = torch.rand if spec.name == "bbox" else torch.randn
-        return draw(sizes, generator=generator) * mask
+        drawn = draw(sizes, generator=generator) * mask
+        return drawn + _parts(sizes, generator) if names[-2:] == ["height", "width"] else drawn
     assert spec.values is not None  # every integer input of a plan is bounded
     padding = plan.pad_id if spec.name.endswith("input_ids") else 0
     drawn = torch.where(mask, _draw(plan, spec, spec.values, sizes, generator), padding)
@@ -80,6 +81,13 @@ def _tensor(
         last = (mask * torch.arange(1, sizes[-1] + 1)).argmax(dim=-1, keepdim=True)
         drawn = drawn.scatter(-1, last, spec.marker)
     return drawn
+
+
+def _parts(sizes: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """Flat squares of 32 pixels: an image of noise alone looks the same everywhere, and detectors rank places."""
+    height, width = sizes[-2:]
+    coarse = torch.randn([*sizes[:-2], height // 32 + 1, width // 32 + 1], generator=generator) * 2
+    return coarse.repeat_interleave(32, -2).repeat_interleave(32, -1)[..., :height, :width]
 
 
 def _draw(

@@ -72,9 +72,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "pp_ocrv6_medium_det": {
         "intraclass_block_config": _INTRACLASS,
         "kernel_list": [3, 2, 2],
-        "backbone_config": {"stem_channels": [3, 48, 96]},
+        "backbone_config": {"stem_channels": [3, 48, 96], "out_indices": [1, 2, 3, 4]},
     },
-    "pp_ocrv6_small_det": {"backbone_config": {"stem_channels": [3, 48, 96]}},
+    "pp_ocrv6_small_det": {"backbone_config": {"stem_channels": [3, 48, 96], "out_indices": [1, 2, 3, 4]}},
     # Rates of dropped paths are looked up by the stage in a list as long as its depth.
     "cvt": {"depth": [1, 2, 3]},
     "depth_pro": {
