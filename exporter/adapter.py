@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from exporter import overrides
 from exporter.failures import failing_by_name
 from exporter.inputs import ExampleInputs
 from exporter.plan import TracePlan
@@ -84,7 +85,7 @@ def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
         assert source.sentence_head is not None
         adapter.head = source.sentence_head
     else:
-        adapter.paths = _given_outputs(adapter.model, plan, example)
+        adapter.paths = _given_outputs(adapter.model, plan, example, overrides.answers(source))
     return adapter.eval()
 
 
@@ -111,11 +112,18 @@ def _with_signature(forward: Any, names: tuple[str, ...]) -> Any:
     return named
 
 
-def _given_outputs(model: torch.nn.Module, plan: TracePlan, example: ExampleInputs) -> dict[str, Path]:
+def _given_outputs(
+    model: torch.nn.Module, plan: TracePlan, example: ExampleInputs, aliases: Mapping[str, str]
+) -> dict[str, Path]:
     """Where the task's outputs stand in the model's answer, found by asking it once."""
     with failing_by_name(plan.example_words), torch.no_grad():
         answer = model(**_own(example.as_dict()))
     found = {"_".join(map(str, path)): path for path in _paths(answer)}
+    found |= {
+        name: found[alias]
+        for name, alias in aliases.items()
+        if alias in found and any(output.name == name for output in plan.task.outputs)
+    }
     given = {output.name: found[output.name] for output in plan.task.outputs if output.name in found}
     missing = [output.name for output in plan.task.outputs if output.name not in found and not output.optional]
     if not missing:

@@ -121,6 +121,11 @@ def with_axis(plan: TracePlan, axis: Axis) -> TracePlan:
 
 def _fixes(plan: TracePlan, tried: Sequence[Trial], retried: bool) -> Iterator[_Fix]:
     lengths = [name for name, dimension in plan.dimensions.items() if name != "batch" and not dimension.fixed]
+    images = [name for name in lengths if name in ("height", "width")]
+    if images and not retried:
+        # A trace that kept one size of an image is right at others by chance alone: what is near them tells nothing.
+        yield from _images_fixed(plan, images, lengths)
+        return
     for name in lengths:
         axis, example = plan.dimensions[name].axis, plan.dimensions[name].example
         sizes = sorted({trial.shape[name] for trial in tried})
@@ -143,6 +148,13 @@ def _fixes(plan: TracePlan, tried: Sequence[Trial], retried: bool) -> Iterator[_
         yield _fixed(plan, lengths, f"padding, and sizes other than {words}", unpadded=True)
     yield _fixed(plan, ["batch", *lengths], f"shapes other than {plan.example_words}")
     yield _fixed(plan, ["batch", *lengths], f"padding, and shapes other than {plan.example_words}", unpadded=True)
+
+
+def _images_fixed(plan: TracePlan, images: Sequence[str], lengths: Sequence[str]) -> Iterator[_Fix]:
+    for names in (images, lengths, ["batch", *lengths]):
+        words = "sizes other than " + ", ".join(f"{name} {plan.example[name]}" for name in names)
+        yield _fixed(plan, names, words)
+        yield _fixed(plan, names, f"padding, and {words}", unpadded=True)
 
 
 def _stepped(axis: Axis, step: int) -> Axis:

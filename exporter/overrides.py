@@ -36,6 +36,7 @@ class Override:
     values: Mapping[str, Callable[[Any], tuple[int, int]]] = field(default_factory=dict)
     floats: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
     unwanted: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -44,6 +45,8 @@ def _windowed_side(config: Any) -> int:
 
 
 OVERRIDES: dict[str, Override] = {
+    # Its classifier's scores stand in the field of features.
+    "pp_lcnet": Override(answers={"logits": "last_hidden_state"}),
     # Characters instead of tokens: any code point is an id, hashed into the model's buckets.
     "canine": Override(values={"input_ids": lambda _config: (0, 0x10FFFF)}),
     # A spectrogram of fixed length, called input_values.
@@ -188,6 +191,11 @@ def _features(source: Source) -> int:
             if isinstance(size, int):
                 return size
     return 80
+
+
+def answers(source: Source) -> Mapping[str, str]:
+    """Outputs that the model gives under another name: the task's name → the model's."""
+    return _override(source).answers
 
 
 def groups(source: Source) -> tuple[Group, ...]:

@@ -26,7 +26,7 @@ from runtime.manifest import Verification
 # answers at all shapes at once. Of a larger answer evenly spread ones are.
 COMPARED = 2**22
 # How often the plan may be narrowed before the model counts as failing.
-_ROUNDS = 6
+_ROUNDS = 10
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ class Dimension:
         if level == "longest" and not tries.relative:
             return self.axis.maximum or tries.longest or self.example
         size = getattr(tries, level)
-        return self.within(self.example * size // 100 if tries.relative else size)
+        size = self.example * size // 100 if tries.relative else size
+        return self.within(size)
 
     def within(self, size: int) -> int:
         """The nearest size that the axis admits."""

@@ -6,6 +6,7 @@ In: a Pair, a precision, a folder. Out: a `Row`. Refuses nothing: whatever happe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import time
 import warnings
@@ -16,12 +17,13 @@ from typing import Any, Literal
 import torch
 
 import runtime
-from exporter import ExportRequest, export
+from exporter import ExportRequest, export, verify
 from exporter.inputs import make_inputs
 from exporter.pipeline import plan_and_adapt
 from exporter.plan import TracePlan
 from exporter.shapes import Dimension
 from exporter.source import load_source
+from matrix import zygote
 from matrix.pairs import Pair, all_pairs
 from matrix.tiny import tiny_model
 from runtime.check import run_cases
@@ -119,8 +121,9 @@ def probe_pair(pair: Pair, precision: Precision, folder: Path) -> str:
     return "; ".join(f"{parity.case} {parity.output}: max error {parity.max_error:.1e}" for parity in bad)
 
 
-def quiet() -> None:
-    """One thread, and no warnings: many pairs run beside each other, and their libraries talk a lot."""
+def quiet(gates: str) -> None:
+    """One thread, no warnings, and gates forked from the zygote at that address: many pairs run beside each other."""
+    verify._spawn = functools.partial(zygote.spawn, gates)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
 

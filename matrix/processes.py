@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from matrix.pairs import Pair
+from matrix.zygote import Zygote
 
 # A pair takes some five seconds and one gigabyte.
 SECONDS = 240
@@ -38,15 +39,23 @@ class _Job:
 
 def run_all(pairs: Sequence[Pair], precision: str, jobs: int) -> Iterator[dict[str, Any]]:
     """Rows, as they come. Each pair in two processes of its own, forked from one that has imported everything."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    # One thread a process, and none of the processes that the import of torch's compiler would start.
+    os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["matrix.one"])
     waiting, running = list(reversed(pairs)), list[_Job]()
+    with Zygote() as gates:
+        yield from _rows(context, waiting, running, precision, jobs, gates.address)
+
+
+def _rows(
+    context: Any, waiting: list[Pair], running: list[_Job], precision: str, jobs: int, gates: str
+) -> Iterator[dict[str, Any]]:
     while waiting or running:
         while waiting and len(running) < jobs:
             pair = waiting.pop()
             folder = Path(tempfile.mkdtemp(prefix="coverage."))
-            running.append(_start(context, pair, precision, folder, None))
+            running.append(_start(context, pair, precision, folder, gates, None))
         wait([job.result for job in running], timeout=max(0.1, min(job.deadline for job in running) - time.monotonic()))
         for job in list(running):
             row = _ended(job)
@@ -54,15 +63,15 @@ def run_all(pairs: Sequence[Pair], precision: str, jobs: int) -> Iterator[dict[s
                 continue
             running.remove(job)
             if job.probing is None and row["result"] in ("right", "narrowed", "plain"):
-                running.append(_start(context, job.pair, precision, job.folder, row))
+                running.append(_start(context, job.pair, precision, job.folder, gates, row))
                 continue
             shutil.rmtree(job.folder, ignore_errors=True)
             yield row
 
 
-def _start(context: Any, pair: Pair, precision: str, folder: Path, probing: dict[str, Any] | None) -> _Job:
+def _start(context: Any, pair: Pair, precision: str, folder: Path, gates: str, probing: dict[str, Any] | None) -> _Job:
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(send, pair, precision, folder, probing is not None))
+    process = context.Process(target=_work, args=(send, pair, precision, folder, gates, probing is not None))
     process.start()
     send.close()
     return _Job(pair, folder, process, receive, time.monotonic() + SECONDS, probing)
@@ -92,7 +101,7 @@ def _ended(job: _Job) -> dict[str, Any] | None:
     return job.probing | wrong
 
 
-def _work(send: Connection, pair: Pair, precision: Any, folder: Path, probe: bool) -> None:
+def _work(send: Connection, pair: Pair, precision: Any, folder: Path, gates: str, probe: bool) -> None:
     """In a process of its own: export, or probe what was exported."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
@@ -101,7 +110,7 @@ def _work(send: Connection, pair: Pair, precision: Any, folder: Path, probe: boo
     os.dup2(log, 2)
     from matrix import one
 
-    one.quiet()
+    one.quiet(gates)
     if probe:
         send.send(one.probe_pair(pair, precision, folder))
     else:

@@ -13,63 +13,20 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from matrix.overrides import OVERRIDES
-
-VOCABULARY = 512
-WIDTH = 64
-HEADS = 4
-LAYERS = 2
-
-# Names that look like a size of the model but say what its input is, or how it behaves.
-KEPT = frozenset(
-    "num_channels in_channels in_chans audio_channels out_channels num_channels_out type_vocab_size visual_pos_dim "
-    "num_mel_bins max_window_layers num_feat_extract_layers num_conv_layers text_encoder_proj_layers query_dec_layers "
-    "feature_projection_input_dim input_dim dim_bbox num_attractors dim_model_base max_2d_position_embeddings "
-    "num_hidden_groups task_type_vocab_size tie_encoder_decoder num_residual_layers".split()
-)
-
-# The first pattern that matches an attribute's whole name gives its target; a value never grows.
-TARGETS: tuple[tuple[str, int], ...] = tuple(
-    (rf"(?:.*_)?(?:{names})", target)
-    for names, target in (
-        ("vocab_size|vocab_size_per_layer_input|num_hash_buckets|num_embeddings", VOCABULARY),
-        ("max_position_embeddings|max_(source|target|encoder|decoder)_positions?(_embeddings)?|n_positions", 512),
-        ("n_ctx|max_seq_len|seq_length|max_sequence_length|max_text_positions", 512),
-        ("sliding_window|sliding_window_size|attention_window_size|local_attention", 8),
-        ("qk_rope_head_dim|rotary_dim|index_head_dim", 8),
-        ("head_dim|head_size|dim_head|d_kv|qk_nope_head_dim|v_head_dim|key_dim|mamba_headdim", 16),
-        ("lora_rank|adapter_rank|mamba_d_state|state_size|d_state|ssm_state_size|embedding_rank", 16),
-        ("(hidden_|encoder_|decoder_|residual_)?layers|num_blocks|n_layers?|depth|layers_per_block", LAYERS),
-        ("num_self_attends_per_block|num_layers_per_stack", LAYERS),
-        ("first_k_dense_replace", 1),
-        ("attention_heads|n_heads?|num_heads|index_n_heads|query_groups", HEADS),
-        ("num_experts|num_local_experts|n_routed_experts|moe_num_experts|zero_expert_num", 8),
-        ("num_experts_per_tok|moe_topk|moe_k|n_group|n_groups|moe_top_k", 2),
-        ("topk_group|n_shared_experts|num_shared_experts|mamba_n_groups", 1),
-        ("intermediate_(size|dim)|ffn_dim|mlp_dim|d_ff|dff|n_inner|ffn_hidden_size|feed_forward_size", 2 * WIDTH),
-        ("dim_ff|dim_feedforward|feedforward_dim|ffn_embed_dim|ffn_size|mlp_hidden_size", 2 * WIDTH),
-        ("hidden_(size|dim)|d_model|dim|n_embd|embd_dim|embed_dim|emb_dim|embedding_(size|dim)|emb_size", WIDTH),
-        ("(proj|projection)_(size|dim)|d_latents|word_embed_proj_dim|true_hidden_size|bottleneck_size", WIDTH),
-        ("hidden_size_global|lru_width|fpn_feature_size|output_channels|conv_channels|prompt_mid_dim", WIDTH),
-        ("num_queries|num_detection_tokens|num_latents|two_stage_num_proposals|num_denoising|num_landmarks", 16),
-        (
-            "output_dim|mask_dim|codevector_dim|channels|codebook_size|num_codevectors_per_group|pooler_output_size",
-            WIDTH,
-        ),
-        ("index_topk", 8),
-    )
-)
+from matrix.overrides import HEADS, KEPT, LAYERS, OVERRIDES, TARGETS, WIDTH
 
 # Lists with one entry per stage.
 DEPTHS = re.compile(
     r"depths?|blocks_per_stage|stage_num(b_of_layers|_blocks)|num_block_repeats|block_sizes|n_attn_blocks"
 )
 WIDTHS = re.compile(
-    r".*(hidden_sizes?|embed_dims?|channels|conv_dim|tdnn_dim|feature_dims|channel_list|fusion_dims)|"
+    r".*(hidden_sizes?|embed_dims?|channels|conv_dim|tdnn_dim|feature_dims|channel_list|fusion_dims|intermediate_size)|"
     r"embed_dim_per_stage|base_attn_unit_dims"
 )
 # Lists that name layers by their number.
 LAYER_NUMBERS = re.compile(r".*_(indexes|indices|index|idxs|hook_ids|layer_ids)|extract_layers")
+# What says nothing of the architecture.
+BOOKKEEPING = re.compile("transformers_version|architectures|dtype|id2label|label2id|return_dict|problem_type")
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "encoder_layers")
 
 
@@ -79,9 +36,12 @@ def shrunk(config: PretrainedConfig, light: bool = False) -> PretrainedConfig:
         return _own_backbone(config)
     # Which stages a backbone gives is an attribute of its own.
     fields = {field.name for field in dataclasses.fields(config)} | {"_out_indices"}
-    values = {name: value for name, value in vars(config).items() if name in fields and not _bookkeeping(name)}
+    values = {name: value for name, value in vars(config).items() if name in fields and not BOOKKEEPING.fullmatch(name)}
+    # Some fields are stored under another name.
+    stored = {name: config.attribute_map.get(name) for name in fields if name not in values}
+    values |= {name: vars(config)[other] for name, other in stored.items() if other in vars(config).keys() - fields}
     changed = {name: _small(config, name, value, light) for name, value in values.items()}
-    changed |= _per_layer(config, values, changed)
+    changed |= _unset(changed) | _per_layer(values, changed)
     if not light:
         changed |= _image(values) | _stages(values, changed)
         _ropes(changed)
@@ -104,18 +64,6 @@ def shrunk(config: PretrainedConfig, light: bool = False) -> PretrainedConfig:
     return result
 
 
-def _bookkeeping(name: str) -> bool:
-    return name in {
-        "transformers_version",
-        "architectures",
-        "dtype",
-        "id2label",
-        "label2id",
-        "return_dict",
-        "problem_type",
-    }
-
-
 def _own_backbone(config: PretrainedConfig) -> PretrainedConfig:
     """A ResNet of transformers itself, in the place of one that would need the timm package."""
     return shrunk(AutoConfig.for_model("resnet", out_indices=list(config.out_indices or [4])))
@@ -130,7 +78,7 @@ def _small(config: PretrainedConfig, name: str, value: Any, light: bool) -> Any:
     if isinstance(value, int):
         return _small_number(config, name, value, light)
     if isinstance(value, (list, tuple)) and value and all(type(item) is int for item in value):
-        return type(value)(_small_list(name, list(value), light))
+        return type(value)(_small_list(config, name, list(value), light))
     return value
 
 
@@ -145,17 +93,28 @@ def _small_number(config: PretrainedConfig, name: str, value: int, light: bool) 
     return min(value, target)
 
 
+def _unset(changed: dict[str, Any]) -> dict[str, Any]:
+    """Sizes that some configurations leave to their user."""
+    heads, width = changed.get("num_attention_heads"), changed.get("hidden_size")
+    if not isinstance(heads, int) or not isinstance(width, int):
+        return {}
+    defaults = {"head_dim": width // heads, "num_key_value_heads": heads}
+    return {name: value for name, value in defaults.items() if name in changed and changed[name] is None}
+
+
 def _key_value_heads(config: PretrainedConfig, value: int) -> int:
     """Heads of keys and values: as many as of queries, one, or some between, as the default has it."""
-    queries = getattr(config, "num_attention_heads", value)
+    queries = vars(config).get("num_attention_heads", value)
     if value == 1 or not isinstance(queries, int):
         return value
     return min(queries, HEADS) if value >= queries else min(value, HEADS // 2)
 
 
-def _small_list(name: str, value: list[int], light: bool) -> list[int]:
+def _small_list(config: PretrainedConfig, name: str, value: list[int], light: bool) -> list[int]:
     if DEPTHS.fullmatch(name):
-        return [min(1, item) for item in value]
+        # Of layers with windows, every other one shifts them.
+        first = 2 if "window_size" in vars(config) else 1
+        return [min(first, value[0]), *(min(1, item) for item in value[1:])]
     if light or not WIDTHS.fullmatch(name):
         return value
     if len(set(value)) == 1:
@@ -163,12 +122,14 @@ def _small_list(name: str, value: list[int], light: bool) -> list[int]:
     return [item if item < 8 else max(8, -(-item // 64) * 8) for item in value]
 
 
-def _per_layer(config: PretrainedConfig, values: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+def _per_layer(values: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
     """How many layers, and the lists that have one entry per layer: every kind of layer once, in their order."""
     counter = next((name for name in LAYER_COUNTS if isinstance(values.get(name), int)), None)
     if counter is None:
         return {}
     before, lists = values[counter], {}
+    if any(DEPTHS.fullmatch(name) and isinstance(v, (list, tuple)) and len(v) == before for name, v in values.items()):
+        return {counter: before}  # of stages, not of layers
     numbers = {
         name: list(value)
         for name, value in values.items()
@@ -176,7 +137,7 @@ def _per_layer(config: PretrainedConfig, values: dict[str, Any], changed: dict[s
     }
     for name, value in values.items():
         if isinstance(value, (list, tuple)) and len(value) == before > 1 and name not in numbers:
-            lists[name] = list(value)
+            lists[name] = list(changed[name])
     kinds: dict[str, int] = {}
     for number in range(before):
         kinds.setdefault(repr([value[number] for value in lists.values()]), number)

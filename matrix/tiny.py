@@ -15,7 +15,8 @@ import transformers
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from matrix.shrink import VOCABULARY, shrunk
+from matrix.overrides import VOCABULARY
+from matrix.shrink import shrunk
 from matrix.weights import enliven
 
 # What a model that even the light shrinking leaves larger than this is refused for.

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import torch
 
+# Not what inherits from them: some add one to their weights.
+_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.GroupNorm, torch.nn.LayerNorm)
+
 
 @torch.no_grad()
 def enliven(model: torch.nn.Module) -> None:
     """Replace what is degenerate in a fresh model: unset memory, zero matrices, norms that change nothing."""
+    normed = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.conv._ConvNd):
+            _widen(module, 2.0 if normed else 1.0)
+        elif type(module) in _NORMS:
+            _center(module)
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
             _enliven(name, parameter)
@@ -29,6 +38,24 @@ def _carry(weight: torch.Tensor) -> None:
     spread = float(weight.std())
     if weight.shape[0] > 1 and 0 < spread < wanted:
         weight *= wanted / spread
+
+
+def _widen(layer: torch.nn.modules.conv._ConvNd, gain: float) -> None:
+    """Convolutions of the usual 0.02 let an image fade to nothing; batch norms of random statistics do not help."""
+    weight = layer._parameters.get("weight")
+    if weight is None or weight.numel() < 2 or not torch.isfinite(weight).all():
+        return
+    inputs = weight.numel() // (weight.shape[1] if layer.transposed else weight.shape[0])
+    wanted = (gain / inputs) ** 0.5
+    if 0 < float(weight.std()) < wanted / 2:
+        weight.mul_(wanted / weight.std())
+
+
+def _center(norm: torch.nn.Module) -> None:
+    """Norms that a constructor draws around zero let nothing through; trained ones lie around one."""
+    weight = norm._parameters.get("weight")
+    if weight is not None and not float(weight.abs().mean()) > 0.5:
+        weight.normal_(1, 0.05)
 
 
 def _enliven(name: str, parameter: torch.Tensor) -> None:

@@ -28,14 +28,28 @@ _DENIED = re.compile(
 )
 # Internal operators skip checks that their public callers make. These stand in exports or in older traces.
 _INTERNAL = {
-    *("_convolution", "_softmax", "_log_softmax", "_unsafe_view", "_cast_Float", "_cast_Long", "_shape_as_tensor"),
+    *(
+        "_convolution",
+        "_convolution_mode",
+        "_upsample_bicubic2d_aa",
+        "_upsample_bilinear2d_aa",
+        "_weight_norm",
+        "_softmax",
+        "_log_softmax",
+        "_unsafe_view",
+        "_cast_Float",
+        "_cast_Long",
+        "_shape_as_tensor",
+    ),
     *("_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu"),
     *("__and__", "__or__", "__xor__", "__not__", "__is__", "__isnot__", "__getitem__", "__contains__", "__interpolate"),
     *("__lshift__", "__rshift__", "__iand__", "__ior__", "__range_length", "__derive_index"),
 }
 _PRIM = {"NumToTensor", "TupleUnpack", "TupleConstruct", "ListConstruct", "unchecked_cast", "dtype", "device"}
 # IPEX's own. Its classes hold packed weights; every other custom class is refused, for some load libraries.
-_IPEX = re.compile(r"(?:ipex|convolution|tpp|rotary|woq|bmm|add|linear|embedding)_?\w*", re.ASCII | re.IGNORECASE)
+_IPEX = re.compile(
+    r"(?:ipex|convolution|conv_transpose|tpp|rotary|woq|bmm|add|linear|embedding)_?\w*", re.ASCII | re.IGNORECASE
+)
 _IPEX_NAMESPACES = ("torch_ipex", "ipex_prepack", "ipex")
 _CLASSES = ["__torch__", "torch", "classes"]
 _FUNCTIONS = {"annotate", "int", "float", "bool", "len", "range", "isinstance", "unchecked_cast", "uninitialized"}

@@ -10,11 +10,14 @@ fused is read off the executed graph in the verifying process.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from exporter.backends.plain import BF16_FLAGS
 from runtime import ops
@@ -68,9 +71,12 @@ class IpexBackend:
         """
         # Registering first, through the runtime's room, keeps PyTorch's notices off the screen.
         ops.register_ipex()
+        # Its import reaches torch's compiler, which starts processes of its own that nothing here ever uses.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         import intel_extension_for_pytorch as ipex
 
         _untie(module)
+        _drop_absent(module)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
             optimised: torch.nn.Module = ipex.optimize(module, dtype=dtype, inplace=True, auto_kernel_selection=False)
@@ -81,7 +87,10 @@ class IpexBackend:
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
         """bf16 traces under CPU autocast; its cache is off because cached casts would become constants."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+        stack = ExitStack()
+        stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False))
+        stack.enter_context(_ContiguousSoftmax())
+        return stack
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
         """Every operator of IPEX in the graph; one without a name here is listed as `other`."""
@@ -110,6 +119,40 @@ def _untie(module: torch.nn.Module) -> None:
             if owners[id(parameter)] > 1:
                 owners[id(parameter)] -= 1
                 setattr(part, name, torch.nn.Parameter(parameter.detach().clone(), requires_grad=False))
+
+
+# What attention does to its scores before softmax; IPEX's fusions look for these very neighbours.
+_ARITHMETIC = re.compile(
+    r"_*i?(?:add|sub|mul|(?:true)?div|masked_fill|where|matmul|bmm|baddbmm|einsum|clamp|max|float|to)_*"
+)
+
+
+class _ContiguousSoftmax(TorchFunctionMode):
+    """While tracing, lay out in order what softmax gets from anything but arithmetic.
+
+    IPEX puts its own softmax in the place of PyTorch's, and that fails, at run time, on a tensor in another order of
+    memory ("Expected contiguous tensor input!"). Which ones are is decided only when its passes have run: a linear
+    behind which a model reshapes (deformable attention) was one.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        if name in ("softmax", "log_softmax") and arguments:
+            origin = getattr(arguments[0], "_origin", "")
+            if not _ARITHMETIC.fullmatch(origin):
+                arguments = (arguments[0].contiguous(), *arguments[1:])
+        result = function(*arguments, **(keywords or {}))
+        if isinstance(result, torch.Tensor):
+            result._origin = name  # type: ignore[attr-defined]  # read above
+        return result
+
+
+def _drop_absent(module: torch.nn.Module) -> None:
+    """Make plain attributes of submodules that are None: IPEX asks every submodule for its parameters."""
+    for part in list(module.modules()):
+        for name in [name for name, child in part._modules.items() if child is None]:
+            del part._modules[name]
+            object.__setattr__(part, name, None)
 
 
 def _family(operator: str) -> str:

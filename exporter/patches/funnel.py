@@ -26,7 +26,7 @@ def repair(model: torch.nn.Module) -> bool:
 
 
 def _structures(model: torch.nn.Module) -> list[torch.nn.Module]:
-    found = modules_named(model, "FunnelAttentionStructure")
+    found: list[Any] = modules_named(model, "FunnelAttentionStructure")
     return [structure for structure in found if structure.config.attention_type == "relative_shift"]
 
 

@@ -56,7 +56,8 @@ def _attend(
     heads = (*hidden_states.shape[:2], self.num_heads, self.head_dim)
 
     def split(projection: torch.nn.Module) -> torch.Tensor:
-        return projection(hidden_states).view(heads).transpose(1, 2)
+        projected: torch.Tensor = projection(hidden_states)
+        return projected.view(heads).transpose(1, 2)
 
     query, key, value = split(self.query) / math.sqrt(self.head_dim), split(self.key), split(self.value)
     place = torch.arange(hidden_states.shape[1])

@@ -123,7 +123,7 @@ def _without_cache(model: Any) -> None:
     """One forward pass has no use for the keys and values that decoders keep for the next one."""
     for module in model.modules():
         config = getattr(module, "config", None)
-        if getattr(config, "use_cache", False) is True:
+        if config is not None and getattr(config, "use_cache", False) is True:
             config.use_cache = False
 
 
