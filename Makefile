@@ -19,7 +19,7 @@ SOURCES := $(shell find exporter runtime -name '*.py')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-lines lint types unit fuzz cpp bench-start soak kill traps format clean
+.PHONY: help install demo test test-lines lint types unit fuzz cpp bench-start soak kill traps coverage coverage-sample format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -93,6 +93,12 @@ kill: $(STAMP)  ## end 50 exports with SIGKILL at random moments (6 minutes)
 
 traps: $(STAMP)  ## the known ways to be silently wrong, each refused or mended, as a table (2 minutes)
 	$(BIN)/python -m pytest -q -m trap
+
+coverage: $(STAMP)  ## every model type and task of transformers, as tiny models; writes docs/coverage.* (1 hour a precision); ARGS="--bf16"
+	$(BIN)/python -m matrix $(ARGS)
+
+coverage-sample: $(STAMP)  ## 60 pairs of them, the same ones every time (4 minutes)
+	$(BIN)/python -m matrix --sample 60
 
 format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -21,7 +21,6 @@ from exporter.plan import TracePlan
 from exporter.source import SentenceHead, Source
 from runtime.errors import TaskError
 
-
 # The way to a tensor in a nested answer: names of fields and numbers of entries.
 Path = tuple[str | int, ...]
 

@@ -83,7 +83,7 @@ def narrow_axis(dimension: Dimension, good: Collection[int], bad: Collection[int
     The smallest loss first: a bound, a step, both. Images go in steps sooner than they meet bounds.
     """
     axis, example = dimension.axis, dimension.example
-    lows = sorted((size for size in (*good, axis.minimum) if size <= example))
+    lows = sorted(size for size in (*good, axis.minimum) if size <= example)
     highs = sorted((size for size in good if size >= example), reverse=True)
     bounds = [Axis(axis.name, axis.minimum, size, axis.multiple) for size in highs]
     bounds += [Axis(axis.name, size, axis.maximum, axis.multiple) for size in lows]

@@ -21,10 +21,11 @@ DEFAULT_IMAGE = 224
 class Override:
     """What one model type needs beyond the rules.
 
-    `layouts` gives a parameter's axes, `sizes` the fixed size of an axis or None, `longest` its largest size or
-    None, `least` its smallest, `multiples` its step, `image` the side of the images, `values` the integers a parameter holds, `floats` the parameters that hold numbers instead, `groups` the kinds of data that go in
-    whatever the task, `unwanted` the parameters left at their default, with the reason as it is shown. Functions take
-    the configuration; those of `sizes` the Source.
+    `layouts` gives a parameter's axes, `sizes` the fixed size of an axis or None, `longest` its largest size or None,
+    `least` its smallest, `multiples` its step, `image` the side of the images, `values` the integers that a parameter
+    holds, `floats` the parameters that hold numbers instead, `groups` the kinds of data that go in whatever the task,
+    `answers` the names under which the model gives the task's outputs, `unwanted` the parameters left at their default,
+    with the reason as it is shown. Functions take the configuration; those of `sizes` the Source.
     """
 
     layouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

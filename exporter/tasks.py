@@ -35,8 +35,8 @@ class Task:
     that a sentence-transformers head stands behind the model. `labels` says that the outputs are classes. `kind`
     chooses the tolerance: `vectors` are used by direction and distance, `scores` by which is largest. `groups` are the
     kinds of data that go in, where that is not plain from the model's main input. `choices` says that each row holds
-    several texts to choose from. `whole`: where a model lacks a required output, every tensor that it answers with comes
-    out instead, under its own name.
+    several texts to choose from. `whole`: where a model lacks a required output, every tensor that
+    it answers with comes out instead, under its own name.
     """
 
     name: str

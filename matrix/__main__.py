@@ -1,8 +1,9 @@
 """`make coverage`: try every pair of model type and task, and write the tables.
 
-In: `python -m matrix [--bf16] [--sample N] [--seed S] [--only TEXT …] [--jobs N] [--again RESULT …]`. Out: a line a pair
-on standard output, rows in `build/coverage/PRECISION.jsonl` as they come, so that a run can be resumed; exit code 1 if
-any artifact was wrong. Refuses nothing.
+In: `python -m matrix [--bf16] [--sample N] [--seed S] [--kind KIND] [--only TEXT …] [--again RESULT …] [--jobs N]
+[--fresh]`. Out: a line a pair on standard output; rows in `build/coverage/PRECISION.jsonl` as they come, so that a run
+that was ended goes on where it was; the tables in `docs/`, unless only some pairs were asked for. Exit code 1 if an
+artifact was wrong, or the exporter died of a defect of its own. Refuses nothing.
 """
 
 from __future__ import annotations
@@ -11,38 +12,53 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from matrix import report
 from matrix.pairs import all_pairs, sample
 from matrix.processes import run_all
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "coverage"
+PRECISIONS = ("fp32", "bf16")
+# What must not happen, whatever the model.
+DEFECTS = ("wrong", "died")
 
 
 def main() -> int:
     """Run what is missing."""
     arguments = _arguments()
-    precision = "bf16" if arguments.bf16 else "fp32"
+    precision = PRECISIONS[arguments.bf16]
     pairs = sample(arguments.sample, arguments.seed) if arguments.sample else all_pairs()
-    if arguments.kind:
-        pairs = tuple(pair for pair in pairs if pair.kind == arguments.kind)
-    if arguments.only:
-        pairs = tuple(pair for pair in pairs if any(text in pair.name for text in arguments.only))
+    pairs = tuple(
+        pair
+        for pair in pairs
+        if (not arguments.kind or pair.kind == arguments.kind)
+        and (not arguments.only or any(text in pair.name for text in arguments.only))
+    )
     BUILD.mkdir(parents=True, exist_ok=True)
-    rows = BUILD / f"{precision}.jsonl"
-    done = read_rows(rows)
+    path = BUILD / f"{precision}.jsonl"
+    if arguments.fresh:
+        path.unlink(missing_ok=True)
+    done = read_rows(path)
     todo = [pair for pair in pairs if pair.name not in done or done[pair.name]["result"] in arguments.again]
     print(f"{len(pairs)} pairs, {len(todo)} to do, {precision}", flush=True)
-    with rows.open("a") as file:
-        for row in run_all(todo, precision, arguments.jobs):
+    with path.open("a") as file:
+        for number, row in enumerate(run_all(todo, precision, arguments.jobs), 1):
             file.write(json.dumps(row) + "\n")
             file.flush()
-            took = f"{row['seconds']:5.1f} s" if row["seconds"] is not None else "   –   "
-            print(f"{row['result']:11} {took} {row['model_type']} {row['task']}: {row['reason'][:180]}", flush=True)
-    done = read_rows(rows)
-    return 1 if any(done[pair.name]["result"] == "wrong" for pair in pairs if pair.name in done) else 0
+            took = f"{row['seconds']:5.1f} s" if row["seconds"] is not None else "      –"
+            name = f"{row['model_type']} {row['task']}"
+            print(f"{number:4}/{len(todo)} {row['result']:11} {took} {name}: {row['reason'][:150]}", flush=True)
+    done = read_rows(path)
+    found = [done[pair.name] for pair in pairs if pair.name in done]
+    print(", ".join(f"{count} {name}" for name, count in Counter(row["result"] for row in found).most_common()))
+    if not arguments.sample and not arguments.only:
+        rows = {name: read_rows(BUILD / f"{name}.jsonl") for name in PRECISIONS}
+        print("\n".join(report.write(ROOT / "docs", all_pairs(), {name: r for name, r in rows.items() if r})))
+    return 1 if any(row["result"] in DEFECTS for row in found) else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -54,6 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only pairs whose name contains one of these")
     parser.add_argument("--again", nargs="+", default=[], metavar="RESULT", help="repeat pairs that ended so")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    parser.add_argument("--fresh", action="store_true", help="forget the rows of earlier runs")
     return parser.parse_args()
 
 

@@ -29,7 +29,7 @@ from matrix.tiny import tiny_model
 from runtime.check import run_cases
 from runtime.errors import ExportedModelError
 from runtime.golden import Case
-from runtime.manifest import Axis, Precision
+from runtime.manifest import Axis, Precision, ValueRange
 
 Result = Literal["right", "narrowed", "plain", "refused", "wrong", "no model", "out of time", "died"]
 # Results of which an artifact is right at every shape that it declares, with IPEX.
@@ -99,7 +99,7 @@ def probe_pair(pair: Pair, precision: Precision, folder: Path) -> str:
     manifest = runtime.read_manifest(folder / "model.pt")
     # As the artifact declares them, which may be fewer sizes than the plan did.
     axes = {axis.name: axis for spec in manifest.inputs for axis in spec.axes}
-    whole = any(spec.values == (1, 1) for spec in manifest.inputs if spec.name.endswith("mask"))
+    whole = any(spec.values == ValueRange(1, 1) for spec in manifest.inputs if spec.name.endswith("mask"))
     chance = random.Random(pair.name)  # noqa: S311 (no secret)
     cases = []
     for number in range(PROBES):

@@ -79,7 +79,11 @@ def _start(context: Any, pair: Pair, precision: str, folder: Path, gates: str, p
 
 def _ended(job: _Job) -> dict[str, Any] | None:
     """The row, if the job has come to an end."""
-    blank = {"model_type": job.pair.model_type, "task": job.pair.task, "architecture": job.pair.architecture}
+    blank: dict[str, Any] = {
+        "model_type": job.pair.model_type,
+        "task": job.pair.task,
+        "architecture": job.pair.architecture,
+    }
     blank |= {"kind": job.pair.kind, "max_error": None, "seconds": None}
     if job.result.poll():
         try:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matrix.one import PROBES, SOUND
 from matrix.pairs import Pair
 
 Row = Mapping[str, Any]
@@ -29,7 +30,6 @@ RESULTS = {
     "wrong": "#b71c1c",
     "no model": "#bdbdbd",
 }
-SOUND = ("right", "narrowed")
 _PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers")
 
 _HEAD = """# What can be exported
@@ -42,10 +42,11 @@ without transformers, and then asked at {probes} more shapes that the gate had n
 ![Results by task](coverage.svg)
 
 - **right**: at every shape that is declared, with IPEX.
-- **narrowed**: right with IPEX at every shape that the artifact declares; these are fewer than the model admits, and the
-  session refuses the others by name.
+- **narrowed**: right with IPEX at every shape that the artifact declares; these are fewer than the model admits, and
+  the session refuses the others by name. Most of these are image models that keep the size they are traced at, which
+  is the one size that their image processors make.
 - **plain**: right, but without IPEX.
-- **refused**: no file is written; the reason is below.
+- **refused**: no file is written; the reason is below. **died** and **out of time** are refusals without a name.
 - **wrong**: a file was written that gives a wrong answer somewhere. There must be none.
 - **no model**: no tiny model could be built to try it with.
 
@@ -54,21 +55,20 @@ masked language model. *Others* are known to AutoModel alone: parts of larger mo
 """
 
 
-def write(folder: Path, pairs: Sequence[Pair], rows: Mapping[str, Mapping[str, Row]], probes: int) -> list[str]:
+def write(folder: Path, pairs: Sequence[Pair], rows: Mapping[str, Mapping[str, Row]]) -> list[str]:
     """Write all three files.
 
     Args:
         folder: where to.
         pairs: all of them.
         rows: precision → name of the pair → its row.
-        probes: shapes tried beyond the gate's.
 
     Returns:
         The totals, a line a precision and kind, for people.
     """
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     date = datetime.date.today().isoformat()
-    text = [_HEAD.format(probes=probes, date=date, versions=", ".join(f"{k} {v}" for k, v in versions.items()))]
+    text = [_HEAD.format(probes=PROBES, date=date, versions=", ".join(f"{k} {v}" for k, v in versions.items()))]
     totals = [line for precision in rows for line in _totals(precision, pairs, rows[precision])]
     text += ["## Totals", "", *totals, ""]
     for precision in rows:

@@ -1,8 +1,8 @@
 """A process that has imported torch and the runtime, and forks one copy of itself for each gate.
 
-In: the arguments of `runtime.gate`, from processes that hold the address. Out: what `subprocess.run` would give. Refuses
-nothing. A gate has to run where transformers and IPEX's package were never imported; starting Python and importing
-torch takes a second and a half, twice a pair, of which a fork of this process takes nothing.
+In: the arguments of `runtime.gate`, from processes that hold the address. Out: what `subprocess.run` would give.
+Refuses nothing. A gate has to run where transformers and IPEX's package were never imported; starting Python and
+importing torch takes a second and a half, twice a pair, of which a fork of this process takes nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Zygote:
 def spawn(address: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a gate in a fork of the zygote."""
     with Client(address, "AF_UNIX") as connection:
-        connection.send((arguments, os.getcwd()))
+        connection.send((arguments, str(Path.cwd())))
         code, output, errors = connection.recv()
     return subprocess.CompletedProcess(arguments, code, output, errors)
 

@@ -51,7 +51,7 @@ class _Positions:
         return _Positions(1 - 2**block, self.second, 2 * self.step, 1 + (rest + 1) // 2)
 
 
-def _position_embeds(self: Any, seq_len: Any, dtype: torch.dtype, device: torch.device) -> list[list[Any]]:
+def _position_embeds(self: Any, seq_len: Any, dtype: torch.dtype, _device: torch.device) -> list[list[Any]]:
     """For each block the tables [relative positions, hidden] without and with pooling of the queries."""
     half = self.config.d_model // 2
     frequencies = 1 / (10000 ** (torch.arange(0, half, 1.0).to(dtype) / half))

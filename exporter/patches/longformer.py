@@ -36,7 +36,7 @@ def _unpadded(
     token_type_ids: torch.Tensor,
     position_ids: torch.Tensor,
     inputs_embeds: torch.Tensor,
-    pad_token_id: int,
+    **_others: Any,
 ) -> tuple[Any, ...]:
     """Padding that the mask would hide again."""
     return 0, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
@@ -49,7 +49,7 @@ def _attend(
     is_index_masked: torch.Tensor,
     is_index_global_attn: torch.Tensor,
     is_global_attn: bool = False,
-    output_attentions: bool = False,
+    **_others: Any,
 ) -> tuple[torch.Tensor]:
     """Hidden states [batch, sequence, hidden] in and out; masks [batch, sequence]."""
     window = self.one_sided_attn_window_size

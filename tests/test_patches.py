@@ -1,0 +1,118 @@
+"""Patches: each repairs a trace that would keep a decision of its example, and without it the export is not whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from exporter import ExportRequest, Report, export, patches
+from exporter.patches import canine, experts, funnel, longformer, xvector
+from exporter.pipeline import plan_and_adapt
+from exporter.reference import reference_points
+from exporter.source import load_source
+from runtime.errors import ExportError, ModelFailedError
+
+transformers = pytest.importorskip("transformers", minversion="5.0", reason="matrix.tiny builds from its tables")
+
+from matrix.one import export_pair, probe_pair  # noqa: E402 (behind the skip)
+from matrix.pairs import Pair, all_pairs, sample  # noqa: E402
+from matrix.tiny import tiny_model  # noqa: E402
+
+PATCHED = {
+    "canine text-classification": canine.WHAT,
+    "funnel token-classification": funnel.WHAT,
+    "longformer text-classification": longformer.WHAT,
+    "openai_privacy_filter token-classification": experts.WHAT,
+    "wavlm audio-xvector": xvector.WHAT,
+}
+
+
+def pair(name: str) -> Pair:
+    return next(pair for pair in all_pairs() if pair.name == name)
+
+
+def exported(name: str, folder: Path) -> Report:
+    tiny_model(pair(name).model_type, pair(name).architecture).save_pretrained(folder)
+    return export(ExportRequest(str(folder), folder / "model.pt", task=pair(name).task, backend="ipex"))
+
+
+def varying(report: Report) -> list[str]:
+    """The axes of the inputs that admit more than one size."""
+    return sorted({axis.name for spec in report.manifest.inputs for axis in spec.axes if axis.minimum != axis.maximum})
+
+
+@pytest.mark.parametrize("name", PATCHED)
+def test_a_patched_model_is_right_at_every_size(name: str, tmp_path: Path) -> None:
+    report = exported(name, tmp_path)
+    assert f"repaired: {PATCHED[name]}" in report.choices
+    assert not any("given up" in choice for choice in report.choices)
+    assert varying(report) == ["batch", "samples" if "audio" in name else "sequence"]
+    assert probe_pair(pair(name), "fp32", tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", PATCHED)
+def test_without_its_patch_it_is_not(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The patches earn their place: what they repair is refused, or right at fewer sizes."""
+    monkeypatch.setattr(patches, "PATCHES", {})
+    try:
+        report = exported(name, tmp_path)
+    except ExportError:
+        assert not (tmp_path / "model.pt").exists()
+    else:
+        assert any("given up" in choice for choice in report.choices)
+
+
+def test_a_model_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
+    """Reformer hashes with new random vectors at every call."""
+    with pytest.raises(ModelFailedError, match="answers the same inputs differently"):
+        exported("reformer text-classification", tmp_path)
+
+
+def test_sizes_at_which_the_model_answers_nan_are_given_up(tmp_path: Path) -> None:
+    """The deviation of a single frame is no number."""
+    name = "wavlm audio-xvector"
+    tiny_model("wavlm", pair(name).architecture).save_pretrained(tmp_path)
+    request = ExportRequest(str(tmp_path), tmp_path / "model.pt", task="audio-xvector")
+    source = load_source(request)
+    plan, adapter = plan_and_adapt(source, request)
+    plan, points = reference_points(adapter, plan, adapter.outputs, "quick")
+    least = plan.dimensions["samples"].axis.minimum
+    assert any(f"samples shorter than {least}" in choice for choice in plan.choices)
+    assert all(tensor.isfinite().all() for point in points for tensor in point.case.outputs.values())
+    short = torch.randn(1, least - 1)
+    with torch.no_grad():
+        answers = adapter(input_values=short, attention_mask=torch.ones_like(short).long())
+    assert any(not answer.isfinite().all() for answer in answers)
+
+
+def test_pairs_and_samples() -> None:
+    pairs = all_pairs()
+    kinds = {pair.model_type: pair.kind for pair in pairs}
+    assert (kinds["bert"], kinds["vit"], kinds["wav2vec2"], kinds["clip"]) == ("encoder",) * 4
+    assert (kinds["llama"], kinds["t5"], kinds["whisper"], kinds["llava"]) == ("generator",) * 4
+    assert len({pair.name for pair in pairs}) == len(pairs)
+    assert sample(60, 0) == sample(60, 0) != sample(60, 1)
+    assert {pair.kind for pair in sample(60, 0)} == {"encoder"}
+
+
+def test_a_row_tells_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair that is right, one that no model can be built for, and an artifact that is made wrong after the gate."""
+    row = export_pair(pair("bert text-classification"), "fp32", tmp_path / "bert")
+    assert (row.result, row.reason) == ("right", "") and row.max_error is not None and row.max_error < 1e-4
+    layoutlmv2 = export_pair(pair("layoutlmv2 text-classification"), "fp32", tmp_path / "layout")
+    assert layoutlmv2.result == "no model" and "detectron2" in layoutlmv2.reason
+    bert: Any = transformers.BertModel
+    monkeypatch.setattr(bert, "forward", _shifted(bert.forward))
+    assert "max error" in probe_pair(pair("bert text-classification"), "fp32", tmp_path / "bert")
+
+
+def _shifted(forward: Any) -> Any:
+    def shifted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = forward(self, *args, **kwargs)
+        answer.pooler_output = answer.pooler_output + 0.5
+        return answer
+
+    return shifted
