@@ -17,9 +17,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MINILM = $$($(BIN)/python examples/python/minilm_folder.py)
 SOURCES := $(shell find exporter runtime -name '*.py')
 
+TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter export_model kinds plan_and_inputs round_trip source trace traps))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-lines lint types unit fuzz cpp bench-start soak kill traps coverage coverage-sample format clean
+.PHONY: help install demo test test-lines test-transformers-4 lint types unit fuzz cpp bench-start soak kill traps coverage coverage-sample format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -45,6 +47,9 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 
 test-lines: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (10 minutes)
 	$(PYTHON) tests/lines.py before-2.0=.venv-before-2.0/bin/python ipex=$(BIN)/python after-ipex=.venv-after-ipex/bin/python
+
+test-transformers-4: .venv-transformers-4/.installed  ## the tests of the exporter and of the kinds of models with transformers 4.55 (8 minutes)
+	.venv-transformers-4/bin/python -m pytest $(TESTS_4)
 
 demo: $(STAMP)  ## export a real model in bf16 with IPEX, load it without transformers, compare sentences
 	mkdir -p build

@@ -38,8 +38,11 @@ def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> 
         every: all inputs that are known, whatever kind of data they hold; else those of the task or the main input.
 
     Raises:
-        TaskError: the model takes nothing that is known.
+        TaskError: the model takes nothing that is known, or is known to defeat a trace.
     """
+    reason = overrides.refused(source)
+    if reason is not None:
+        raise TaskError(f"model type {source.info.type!r}: {reason}", "a model that a trace can follow")
     parameters = inspect.signature(source.model.forward).parameters
     known = {name: PARAMETERS[name] for name in parameters if name in PARAMETERS}
     groups = {parameter.group for parameter in known.values()} if every else _groups(source, known)

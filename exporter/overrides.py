@@ -25,7 +25,8 @@ class Override:
     `least` its smallest, `multiples` its step, `image` the side of the images, `values` the integers that a parameter
     holds, `floats` the parameters that hold numbers instead, `groups` the kinds of data that go in whatever the task,
     `answers` the names under which the model gives the task's outputs, `unwanted` the parameters left at their default,
-    with the reason as it is shown. Functions take the configuration; those of `sizes` the Source.
+    with the reason as it is shown, `refused` why no trace can be right. Functions take the configuration; those of
+    `sizes` the Source.
     """
 
     layouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Override:
     groups: tuple[Group, ...] = ()
     answers: Mapping[str, str] = field(default_factory=dict)
     unwanted: Mapping[str, str] = field(default_factory=dict)
+    refused: str | None = None
 
 
 def _windowed_side(config: Any) -> int:
@@ -101,6 +103,10 @@ OVERRIDES: dict[str, Override] = {
     "depth_pro": Override(image=lambda config: int(config.patch_size / min(config.scaled_images_ratios))),
     # Two frames and their changes a step.
     "granite_speech5_ctc": Override(sizes={"features": lambda source: 4 * source.config.encoder_config.num_mel_bins}),
+    **dict.fromkeys(
+        ("siglip2", "siglip2_vision_model"),
+        Override(refused="it resizes its table of positions for each image of the batch, in a loop of Python"),
+    ),
     # Features of regions of an image, found by another model.
     "lxmert": Override(sizes={"visual_features": lambda source: source.config.visual_feat_dim}),
     # The task's name as tokens of its own vocabulary.
@@ -197,6 +203,11 @@ def _features(source: Source) -> int:
 def answers(source: Source) -> Mapping[str, str]:
     """Outputs that the model gives under another name: the task's name → the model's."""
     return _override(source).answers
+
+
+def refused(source: Source) -> str | None:
+    """Why the model type cannot be exported at all, or None."""
+    return _override(source).refused
 
 
 def groups(source: Source) -> tuple[Group, ...]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from runtime.check import Parity, run_cases
-from runtime.errors import CheckFailedError, ManifestDamagedError
+from runtime.errors import ArtifactFailedError, CheckFailedError, ManifestDamagedError
 from runtime.gate import check_golden
 from runtime.golden import SAMPLE, Case, dump_cases, parse_cases, sampled
 from runtime.manifest import Tolerance
@@ -99,6 +99,33 @@ def test_a_model_that_writes_to_its_inputs_is_refused() -> None:
     session: Any = overwrite
     with pytest.raises(CheckFailedError, match="wrote to its caller's input 'x'"):
         run_cases(session, [Case("c", {"x": torch.ones(1)}, {"y": torch.ones(1)})])
+
+
+def test_a_failed_call_costs_its_own_case_alone() -> None:
+    """A session that failed once fails for ever: the others are asked in a new one. A wrong shape counts as failed."""
+
+    class Spoilt:
+        def __init__(self) -> None:
+            self.failed = False
+
+        def __call__(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            self.failed |= len(x) == 3
+            if self.failed:
+                raise ArtifactFailedError("the model failed")
+            return {"y": x[:4] * 2}
+
+    opened: list[Spoilt] = []
+
+    def renew() -> Any:
+        opened.append(Spoilt())
+        return opened[-1]
+
+    cases = [Case(str(size), {"x": torch.ones(size)}, {"y": torch.ones(size) * 2}) for size in (2, 3, 4, 5)]
+    errors = {parity.case: parity.max_error for parity in run_cases(renew(), cases, renew=renew)}
+    assert errors == {"2": 0.0, "3": math.inf, "4": 0.0, "5": math.inf}
+    assert len(opened) == 2
+    with pytest.raises(ArtifactFailedError):
+        run_cases(renew(), cases)
 
 
 def test_cases_survive_the_file() -> None:

@@ -1,0 +1,79 @@
+"""What is declared where some sizes fail: pure functions from sizes to axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from exporter.envelope import narrow, narrow_axis
+from exporter.plan import TracePlan
+from exporter.shapes import Dimension, trials
+from exporter.tasks import TASKS
+from runtime.manifest import Axis, TensorSpec
+
+
+def plan_of(task: str, sizes: Mapping[str, tuple[int, int | None, int]]) -> TracePlan:
+    """A plan of one input whose axes have these bounds and example sizes."""
+    dimensions = {name: Dimension(Axis(name, low, high), example) for name, (low, high, example) in sizes.items()}
+    spec = TensorSpec("x", "float32", tuple(dimension.axis for dimension in dimensions.values()))
+    return TracePlan(TASKS[task], (spec,), dimensions, None, 0, frozenset(), "right", ())
+
+
+IMAGE = {"batch": (1, None, 2), "height": (112, 320, 224), "width": (112, 320, 224)}
+
+
+@pytest.mark.parametrize(
+    ("axis", "good", "bad", "left", "words"),
+    [
+        (Axis("sequence", 1, 512), {128, 8}, {512, 511}, Axis("sequence", 1, 128), "sequences longer than 128"),
+        (Axis("samples", 400, 900), {500, 800}, {400, 450}, Axis("samples", 500, 900), "samples shorter than 500"),
+        (
+            Axis("frames", 8, 300),
+            {96, 128},
+            {92, 200},
+            Axis("frames", 96, 128),
+            "frames longer than 128 or shorter than 96",
+        ),
+        # A step before a bound, for images: 224 and 192 are multiples of 32.
+        (
+            Axis("height", 112, 320),
+            {192},
+            {185, 154, 200},
+            Axis("height", 112, 320, 16),
+            "height that is no multiple of 16",
+        ),
+        (Axis("height", 100, 300), set(), {100, 300, 192, 256}, Axis("height", 224, 224), "height other than 224"),
+    ],
+)
+def test_one_axis(axis: Axis, good: set[int], bad: set[int], left: Axis, words: str) -> None:
+    example = {"sequence": 128, "samples": 600, "frames": 100, "height": 224}[axis.name]
+    assert narrow_axis(Dimension(axis, example), good | {example}, bad) == (left, words)
+
+
+def test_an_image_model_that_is_wrong_at_some_sizes_keeps_one() -> None:
+    """Whichever other sizes happened to be right: a trace that keeps a size is right elsewhere by chance."""
+    plan = plan_of("image-classification", IMAGE)
+    tried = trials(plan.dimensions, None, "quick")
+    others = [trial for trial in tried if trial.shape["height"] != 224 or trial.shape["width"] != 224]
+    assert len(others) >= 4 and len(tried) - len(others) >= 3
+    for failed in (others, others[:1], others[1:]):
+        envelope = narrow(plan, tried, {trial.name for trial in failed})
+        assert envelope is not None
+        kept = {name: (d.axis.minimum, d.axis.maximum) for name, d in envelope.plan.dimensions.items()}
+        assert kept == {"batch": (1, None), "height": (224, 224), "width": (224, 224)}
+        assert envelope.given_up == "sizes other than height 224, width 224"
+
+
+def test_sizes_of_images_are_not_all_multiples_of_what_architectures_divide_by() -> None:
+    tried = trials(plan_of("image-classification", IMAGE).dimensions, None, "quick")
+    for axis in ("height", "width"):
+        sizes = {trial.shape[axis] for trial in tried}
+        for step in (2, 7, 14, 16, 32):
+            assert any(size % step for size in sizes), (axis, step, sizes)
+
+
+def test_nothing_is_left_where_the_example_fails() -> None:
+    plan = plan_of("image-classification", IMAGE)
+    tried = trials(plan.dimensions, None, "quick")
+    assert narrow(plan, tried, {trial.name for trial in tried if dict(trial.shape) == plan.example}) is None
