@@ -275,11 +275,11 @@ def test_a_damaged_tokenizer_is_refused(minilm: Path, copy_of: Copy) -> None:
 
 
 def test_a_tokenizer_without_a_vocabulary_is_refused(minilm: Path, copy_of: Copy) -> None:
-    """transformers makes one in which every word is unknown, without a word."""
+    """transformers 5 makes one in which every word is unknown, without a word; 4 looks for other files and fails."""
     folder = copy_of(minilm)
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").unlink()
-    with pytest.raises(CheckpointError, match="has no vocabulary"):
+    with pytest.raises(CheckpointError, match="the tokenizer of copy-model (has no vocabulary|cannot be loaded)"):
         load(folder)
 
 

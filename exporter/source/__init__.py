@@ -112,6 +112,12 @@ def _load_config(location: Location, request: ExportRequest) -> Any:
         raise CheckpointError(
             f"{location.folder} has no config.json", "a model folder as transformers saves it", "check the path"
         )
+    said = read_json(location, "config.json")
+    if isinstance(said, dict) and not {"model_type", "auto_map"} & set(said):
+        # transformers 4 would take the model type from the folder's name.
+        raise CheckpointError(
+            f"config.json of {location.id} names no model_type", "the type of the model", "copy config.json again"
+        )
     with translated(location):
         config = AutoConfig.from_pretrained(
             location.reference, trust_remote_code=request.trust_remote_code, **location.options
