@@ -6,6 +6,7 @@ parts still empty. Refuses outputs whose axes do not follow the task.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import runtime
@@ -13,9 +14,10 @@ from exporter.plan import TracePlan
 from exporter.reference import Point
 from exporter.request import ExportRequest
 from exporter.source import Source
-from exporter.tolerances import TOLERANCES
 from runtime.errors import TaskError
-from runtime.manifest import FORMAT_VERSION, Axis, Backend, Execution, Manifest, Requirements, TensorSpec
+from runtime.manifest import FORMAT_VERSION, Axis, Backend, Execution, Manifest, Requirements, TensorSpec, Tolerance
+
+logger = logging.getLogger("exporter")
 
 # The first call profiles, the second optimises, the third runs what the second made.
 WARMUP_CALLS = 3
@@ -30,12 +32,14 @@ def draft_manifest(
     backend: Backend,
     requires: Requirements,
     points: Sequence[Point],
+    tolerance: Tolerance,
 ) -> Manifest:
     """The manifest of a file that has not been verified yet.
 
     Raises:
         TaskError: an output's axes do not follow the task.
     """
+    outputs = _outputs(plan, points)
     return Manifest(
         format_version=FORMAT_VERSION,
         exporter_version=runtime.__version__,
@@ -45,17 +49,25 @@ def draft_manifest(
         model=source.info,
         requires=requires,
         inputs=plan.inputs,
-        outputs=_outputs(plan, points),
-        labels=source.labels,
+        outputs=outputs,
+        labels=_labels(source.labels, outputs),
         activation=source.activation,
         fusions=(),
-        tolerance=TOLERANCES[request.precision, plan.task.kind],
+        tolerance=tolerance,
         verification=request.verify,
         verified=(),
         execution=Execution((_warmup_shape(plan),), WARMUP_CALLS),
         text=source.tokenizer.info,
         parts=(),
     )
+
+
+def _labels(labels: Sequence[str], outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    """The labels, where they name the outputs: some heads count by a setting of their own (speakers), not by labels."""
+    if not labels or {spec.axes[-1].maximum for spec in outputs} == {len(labels)}:
+        return tuple(labels)
+    logger.warning("left out %d labels of config.json: the outputs have another number of classes", len(labels))
+    return ()
 
 
 def _warmup_shape(plan: TracePlan) -> dict[str, int]:

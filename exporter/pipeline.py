@@ -23,12 +23,13 @@ from exporter.quiet import third_parties_quiet
 from exporter.report import Observer, Report, StageClock, StageEvent
 from exporter.request import ExportRequest
 from exporter.source import Source, load_source
+from exporter.tolerances import TOLERANCES, tolerance
 from exporter.trace import Traced, trace
 from exporter.workspace import Workspace, workspace
 from runtime import artifact, environment, signing
 from runtime.errors import BackendError, CheckpointError, ExportError, ModelFailedError, TraceError, VerificationError
 from runtime.golden import dump_cases, sampled
-from runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest
+from runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest, Tolerance
 
 logger = logging.getLogger("exporter")
 
@@ -67,7 +68,13 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
             plan, points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
             say.append(f"eager fp32 at {', '.join(point.name for point in points)}")
-        line = _Line(request, here, source, plan, points, place, clock)
+            bounds = TOLERANCES[request.precision, plan.task.kind]
+            if request.verify != "off" and request.precision == "fp32":
+                wider = tolerance(request.precision, plan.task.kind, reference.rounding(adapter, points))
+                if wider != bounds:
+                    bounds, plan = wider, dataclasses.replace(plan, choices=(*plan.choices, _inexact(wider)))
+                    say.append(_inexact(wider))
+        line = _Line(request, here, source, plan, points, bounds, place, clock)
         built, choices = line.first_sound(ways, adapter)
         with clock.stage("publish") as say, place.writing():
             sealed = artifact.seal(place.draft, built.manifest, request.sign)
@@ -86,6 +93,13 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         choices=(*plan.choices, *choices, *built.choices),
         findings=built.traced.findings,
         manifest=sealed,
+    )
+
+
+def _inexact(wider: Tolerance) -> str:
+    return (
+        f"tolerance widened to max error {wider.max_error:.1e}, rms {wider.rms_error:.1e}: the original's own fp32 answers "
+        f"differ by more than an eighth of the usual one between PyTorch's kernels"
     )
 
 
@@ -140,6 +154,7 @@ class _Line:
     source: Source
     plan: TracePlan
     points: Sequence[reference.Point]
+    tolerance: Tolerance
     place: Workspace
     clock: StageClock
 
@@ -201,7 +216,7 @@ class _Line:
     def _try(self, way: Candidate, traced: Traced, plan: TracePlan, points: Sequence[reference.Point]) -> _Built:
         """Save the draft and run the gate on it."""
         requires = way.backend.requirements(self.request.precision, self.here)
-        manifest = draft_manifest(self.request, self.source, plan, way.backend.name, requires, points)
+        manifest = draft_manifest(self.request, self.source, plan, way.backend.name, requires, points, self.tolerance)
         parts = {GOLDEN_FILE: dump_cases([sampled(point.case) for point in points])}
         if self.source.tokenizer.content is not None:
             parts[TOKENIZER_FILE] = self.source.tokenizer.content

@@ -99,7 +99,7 @@ def run_cases(
                 answer = answers.get(name)
                 if answer is not None and name in case.strides:
                     answer = answer.flatten()[:: case.strides[name]]
-                parity = _compare(case.name, name, number + 1, answer, expected)
+                parity = compare(case.name, name, number + 1, answer, expected)
                 known = worst.setdefault((case.name, name), parity)
                 worst[case.name, name] = worse(known, parity)
     return list(worst.values())
@@ -138,7 +138,12 @@ def executed_operators() -> dict[str, int]:
     return dict(counts)
 
 
-def _compare(case: str, output: str, calls: int, answer: torch.Tensor | None, expected: torch.Tensor) -> Parity:
+def compare(case: str, output: str, calls: int, answer: torch.Tensor | None, expected: torch.Tensor) -> Parity:
+    """The errors of one answer.
+
+    Raises:
+        CheckFailedError: there is none, or it has another shape than the expected one.
+    """
     if answer is None or answer.shape != expected.shape:
         found = "no such output" if answer is None else f"shape {list(answer.shape)}"
         raise CheckFailedError(f"output {output!r} of case {case}: {found}", f"shape {list(expected.shape)}")

@@ -71,3 +71,8 @@ def load(file: str | IO[bytes]) -> ScriptModule:
 def executed_graph() -> Any:
     """The optimised graph that this thread ran last. torch has no public name for it."""
     return torch._C._last_executed_optimized_graph()
+
+
+def is_tracing() -> bool:
+    """Whether this code runs in a trace."""
+    return bool(torch.jit.is_tracing())

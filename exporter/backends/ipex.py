@@ -77,6 +77,7 @@ class IpexBackend:
 
         _untie(module)
         _drop_absent(module)
+        _pad_apart(module)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
             optimised: torch.nn.Module = ipex.optimize(module, dtype=dtype, inplace=True, auto_kernel_selection=False)
@@ -89,7 +90,7 @@ class IpexBackend:
         """bf16 traces under CPU autocast; its cache is off because cached casts would become constants."""
         stack = ExitStack()
         stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False))
-        stack.enter_context(_ContiguousSoftmax())
+        stack.enter_context(_Fusible())
         return stack
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
@@ -127,12 +128,21 @@ _ARITHMETIC = re.compile(
 )
 
 
-class _ContiguousSoftmax(TorchFunctionMode):
-    """While tracing, lay out in order what softmax gets from anything but arithmetic.
+class _Fusible(TorchFunctionMode):
+    """While tracing, write down three things in a form that IPEX gets right.
 
-    IPEX puts its own softmax in the place of PyTorch's, and that fails, at run time, on a tensor in another order of
-    memory ("Expected contiguous tensor input!"). Which ones are is decided only when its passes have run: a linear
-    behind which a model reshapes (deformable attention) was one.
+    What softmax gets from anything but arithmetic is laid out in order. IPEX puts its own softmax in the place of
+    PyTorch's, and that fails, at run time, on a tensor in another order of memory ("Expected contiguous tensor
+    input!"). Which ones are is decided only when its passes have run: a linear behind which a model reshapes
+    (deformable attention) was one.
+
+    Attention scores that are scaled by a tensor (Swin v2 has a scale for each head) have the scale as the first
+    factor. Behind it IPEX's fusion of attention takes it for a number, and fails at the second call ("a Tensor with 3
+    elements cannot be converted to Scalar"); in front of it the fusion does not match.
+
+    Query, key and value of PyTorch's own attention with a weight for each are three tensors, even where a model gives
+    one for all. IPEX joins linears of the same input, and the parts of the joint answer are not laid out as the
+    attention's `view` of them demands (WavLM).
     """
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
@@ -141,10 +151,37 @@ class _ContiguousSoftmax(TorchFunctionMode):
             origin = getattr(arguments[0], "_origin", "")
             if not _ARITHMETIC.fullmatch(origin):
                 arguments = (arguments[0].contiguous(), *arguments[1:])
+        if name in ("mul", "__mul__") and getattr(arguments[0], "_origin", "").strip("_") in _PRODUCTS:
+            scale = arguments[1]
+            if isinstance(scale, torch.Tensor) and scale.numel() > 1:
+                function, arguments = torch.mul, (scale, arguments[0])
+        if name == "multi_head_attention_forward" and (keywords or {}).get("use_separate_proj_weight"):
+            arguments = (*_apart(*arguments[:3]), *arguments[3:])
         result = function(*arguments, **(keywords or {}))
         if isinstance(result, torch.Tensor):
             result._origin = name  # type: ignore[attr-defined]  # read above
         return result
+
+
+_PRODUCTS = ("matmul", "bmm")
+
+
+def _apart(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Three tensors, made by three different operators: TorchScript joins equal ones."""
+    return query.contiguous(), key.clone(), value.clone(memory_format=torch.contiguous_format)
+
+
+def _pad_apart(module: torch.nn.Module) -> None:
+    """Pad before convolutions whose padding is asked for by a word: IPEX pads both sides alike, and an even kernel not."""
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if not isinstance(child, torch.nn.Conv1d) or child.padding != "same" or child.padding_mode != "zeros":
+                continue
+            whole = child.dilation[0] * (child.kernel_size[0] - 1)
+            child.padding = (0,)
+            setattr(
+                part, name, torch.nn.Sequential(torch.nn.ConstantPad1d((whole // 2, whole - whole // 2), 0.0), child)
+            )
 
 
 def _drop_absent(module: torch.nn.Module) -> None:

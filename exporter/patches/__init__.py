@@ -12,12 +12,13 @@ from collections.abc import Callable
 
 import torch
 
-from exporter.patches import canine, experts, funnel, longformer, xvector
+from exporter.patches import canine, experts, functions, funnel, longformer, xvector
 
 # A patch returns whether it found what it repairs.
 PATCHES: dict[str, Callable[[torch.nn.Module], bool]] = {
     canine.WHAT: canine.repair,
     experts.WHAT: experts.repair,
+    functions.WHAT: functions.repair,
     funnel.WHAT: funnel.repair,
     longformer.WHAT: longformer.repair,
     xvector.WHAT: xvector.repair,

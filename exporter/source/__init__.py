@@ -30,8 +30,8 @@ __all__ = ["SentenceHead", "Source", "TokenizerPart", "load_source"]
 class Source:
     """A loaded model: fp32, in evaluation mode, with all that the stages behind need to know of it.
 
-    `vocabulary` is the number of token ids, 0 for a model without text; `preprocessor` the content of
-    `preprocessor_config.json`, empty where the folder has none. `compares`: the model type compares texts with images.
+    `vocabulary` is the number of token ids, 0 for a model without text; `preprocessor` what the folder says of
+    preparing images or sound, empty where it says nothing. `compares`: the model type compares texts with images.
     """
 
     model: Any
@@ -67,15 +67,14 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     """
     location = locate(request)
     config = _load_config(location, request)
-    modules = None if request.random_weights and location.folder is None else read_json(location, "modules.json")
+    nothing_stored = request.random_weights and location.folder is None
+    modules = None if nothing_stored else read_json(location, "modules.json")
     task, reason = choose_task(config, request.task, modules, request.trust_remote_code)
     model, unused = load_model(location, config, task, request, attention)
     _without_cache(model)
     longest = longest_sequence(model)
     labels = _labels(model.config) if task.labels else ()
     vocabulary = _vocabulary(model)
-    nothing_stored = request.random_weights and location.folder is None
-    preprocessor = None if nothing_stored else read_json(location, "preprocessor_config.json")
     return Source(
         model=model,
         config=model.config,
@@ -96,7 +95,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         activation=_activation(model.config, labels) if task.name == "text-classification" else "none",
         longest_sequence=longest,
         vocabulary=vocabulary,
-        preprocessor=preprocessor if isinstance(preprocessor, dict) else {},
+        preprocessor={} if nothing_stored else _preprocessor(location),
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
     )
@@ -123,6 +122,19 @@ def _load_config(location: Location, request: ExportRequest) -> Any:
             location.reference, trust_remote_code=request.trust_remote_code, **location.options
         )
     return config  # noqa: RET504 (returned outside, so that errors of the block above are translated)
+
+
+def _preprocessor(location: Location) -> dict[str, Any]:
+    """The settings of the image processor or feature extractor: a file of its own, or parts of a joint one.
+
+    transformers 5 saves processors of several parts as `processor_config.json`.
+    """
+    alone = read_json(location, "preprocessor_config.json")
+    if isinstance(alone, dict):
+        return alone
+    joint = read_json(location, "processor_config.json")
+    parts = [joint.get(name) for name in ("image_processor", "feature_extractor")] if isinstance(joint, dict) else []
+    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
 
 
 def _without_cache(model: Any) -> None:
