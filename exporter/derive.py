@@ -197,8 +197,12 @@ def needs_end_token(source: Source) -> bool:
 
 
 def type_count(model: Any, config: Any) -> int:
-    """Rows of the token type table: the table itself where it has its usual name, else the configuration."""
+    """Rows of the token type table: the table itself where it has its usual name, else the configuration.
+
+    Of several tables (TAPAS) the largest counts.
+    """
     for name, module in model.named_modules():
         if name.endswith("token_type_embeddings") and hasattr(module, "num_embeddings"):
             return int(module.num_embeddings)
-    return int(getattr(config, "type_vocab_size", 0) or 0)
+    several = getattr(config, "type_vocab_sizes", None)
+    return max(several) if several else int(getattr(config, "type_vocab_size", 0) or 0)

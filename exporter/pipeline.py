@@ -98,8 +98,8 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
 
 def _inexact(wider: Tolerance) -> str:
     return (
-        f"tolerance widened to max error {wider.max_error:.1e}, rms {wider.rms_error:.1e}: the original's own fp32 answers "
-        f"differ by more than an eighth of the usual one between PyTorch's kernels"
+        f"tolerance widened to max error {wider.max_error:.1e}, rms {wider.rms_error:.1e}: by another of PyTorch's "
+        "kernels the original's own fp32 answers differ by more than an eighth of the usual one"
     )
 
 

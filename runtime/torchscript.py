@@ -20,7 +20,17 @@ import torch
 # In torch.jit's private part in every release; a name of its own here, so that a move is mended in one place.
 from torch.jit._trace import TracerWarning
 
-__all__ = ["DICT_SINCE", "ScriptModule", "TracerWarning", "executed_graph", "freeze", "load", "save", "trace"]
+__all__ = [
+    "DICT_SINCE",
+    "ScriptModule",
+    "TracerWarning",
+    "executed_graph",
+    "freeze",
+    "is_tracing",
+    "load",
+    "save",
+    "trace",
+]
 
 ScriptModule = torch.jit.ScriptModule
 
@@ -75,4 +85,4 @@ def executed_graph() -> Any:
 
 def is_tracing() -> bool:
     """Whether this code runs in a trace."""
-    return bool(torch.jit.is_tracing())
+    return torch._C._get_tracing_state() is not None

@@ -172,7 +172,7 @@ def _apart(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple
 
 
 def _pad_apart(module: torch.nn.Module) -> None:
-    """Pad before convolutions whose padding is asked for by a word: IPEX pads both sides alike, and an even kernel not."""
+    """Pad before convolutions that keep the length: IPEX pads both sides alike, even where the kernel is even."""
     for part in list(module.modules()):
         for name, child in part.named_children():
             if not isinstance(child, torch.nn.Conv1d) or child.padding != "same" or child.padding_mode != "zeros":

@@ -1,8 +1,8 @@
 """Autograd functions written in Python: a call that no archive can hold → what their forward computes.
 
-A trace records such a function as one call of Python (YOSO's expectation, SEW-D's masked softmax), which cannot be saved.
-Nothing is differentiated while tracing, so its forward is called in its place, and traced like any other code. Outside
-of a trace the function stays what it was.
+A trace records such a function as one call of Python (YOSO's expectation, SEW-D's masked softmax), which cannot be
+saved. Nothing is differentiated while tracing, so its forward is called in its place, and traced like any other code.
+Outside of a trace the function stays what it was.
 """
 
 from __future__ import annotations

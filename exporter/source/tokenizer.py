@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from exporter.request import ExportRequest
 from exporter.source.hub import Location, has_file, read_json, translated
@@ -41,6 +42,15 @@ class TokenizerPart:
     note: str
 
 
+def _python_only(name: Any) -> bool:
+    """Whether transformers has the tokenizer of this name as Python code alone."""
+    if not isinstance(name, str):
+        return False
+    kinds = [tokenizer_class_from_name(name), tokenizer_class_from_name(f"{name.removesuffix('Fast')}Fast")]
+    known = [kind for kind in kinds if isinstance(kind, type)]
+    return bool(known) and not any(issubclass(kind, PreTrainedTokenizerFast) for kind in known)
+
+
 def load_tokenizer(
     location: Location, request: ExportRequest, longest: int | None, vocabulary: int, pooled: bool
 ) -> TokenizerPart:
@@ -60,6 +70,14 @@ def load_tokenizer(
         return TokenizerPart(None, None, (), "no tokenizer (random weights)")
     if not any(has_file(location, name) for name in _FILES):
         return TokenizerPart(None, None, (), "no tokenizer with the model")
+    said = read_json(location, "tokenizer_config.json")
+    if (
+        isinstance(said, dict)
+        and not has_file(location, "tokenizer.json")
+        and _python_only(said.get("tokenizer_class"))
+    ):
+        # Not even loaded: it may want packages (pandas, for TAPAS) for what no artifact can take along.
+        return TokenizerPart(None, None, (), f"no tokenizer ({said['tokenizer_class']} has no tokenizer.json form)")
     remedy = "mend it, or export from a folder without tokenizer files"
     try:
         with translated(location):
