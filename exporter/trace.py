@@ -66,7 +66,7 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
     tried = []
     for form in forms(choice, torch.__version__):
         try:
-            traced, findings = _trace(module, example, form, context)
+            frozen, findings = _trace(module, example, form, context)
         except FAILURES as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             tried.append(f"{form} example inputs ({reason})")
@@ -76,7 +76,7 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
             if finding.verdict == "baked in":
                 # No more than INFO: the gate decides whether it matters.
                 logger.info("tracer: %s", finding)
-        return Traced(torchscript.freeze(traced), form, findings)
+        return Traced(frozen, form, findings)
     other = "" if choice == "auto" else f"--example-inputs {'tuple' if choice == 'dict' else 'dict'}, "
     raise TraceError(
         f"stage trace: could not trace with {', nor with '.join(tried)}",
@@ -98,4 +98,7 @@ def _trace(
     if arguments != list(example.tensors):
         # A dict is traced in the order of the forward parameters; the manifest promises the plan's.
         raise ValueError(f"the traced inputs are {arguments}, not {list(example.tensors)}")
-    return traced, triage(item for item in caught if issubclass(item.category, TracerWarning))
+    frozen = torchscript.freeze(traced)
+    if calls := torchscript.python_calls(frozen):
+        raise ValueError(f"the model calls {', '.join(sorted(set(calls)))}, Python code that no file can hold")
+    return frozen, triage(item for item in caught if issubclass(item.category, TracerWarning))

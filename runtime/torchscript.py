@@ -28,6 +28,7 @@ __all__ = [
     "freeze",
     "is_tracing",
     "load",
+    "python_calls",
     "save",
     "trace",
 ]
@@ -76,6 +77,18 @@ def load(file: str | IO[bytes]) -> ScriptModule:
     with _deprecations_held_back():
         module: ScriptModule = torch.jit.load(file, map_location="cpu")
     return module
+
+
+def python_calls(frozen: ScriptModule) -> list[str]:
+    """The names of Python functions that a frozen module calls: no archive can hold these."""
+    blocks: list[Any] = [frozen.graph]
+    found: list[str] = []
+    while blocks:
+        for node in blocks.pop().nodes():
+            blocks.extend(node.blocks())
+            if node.kind() == "prim::PythonOp":
+                found.append(str(node.pyname()))
+    return found
 
 
 def executed_graph() -> Any:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from exporter import ExportRequest, Report, export, patches
-from exporter.patches import canine, experts, funnel, longformer, xvector
+from exporter.patches import canine, experts, functions, funnel, longformer, xvector
 from exporter.pipeline import plan_and_adapt
 from exporter.reference import reference_points
 from exporter.source import load_source
-from runtime.errors import ExportError, ModelFailedError
+from runtime.errors import ExportError, ModelFailedError, TraceError
 
 transformers = pytest.importorskip("transformers", minversion="5.0", reason="matrix.tiny builds from its tables")
 
@@ -26,7 +26,14 @@ PATCHED = {
     "funnel token-classification": funnel.WHAT,
     "longformer text-classification": longformer.WHAT,
     "openai_privacy_filter token-classification": experts.WHAT,
-    "wavlm audio-xvector": xvector.WHAT,
+    "data2vec-audio audio-xvector": xvector.WHAT,
+    "yoso text-classification": functions.WHAT,
+}
+# Models whose graph IPEX fails on unless it is written down in another form (exporter/backends/ipex.py).
+REFORMED = {
+    "swinv2 image-classification": "a scale for each head, in front of the scores",
+    "wavlm audio-classification": "a weight for each of query, key and value",
+    "lasr_ctc automatic-speech-recognition": "a convolution with an even kernel that keeps the length",
 }
 
 
@@ -63,6 +70,29 @@ def test_without_its_patch_it_is_not(name: str, tmp_path: Path, monkeypatch: pyt
         assert not (tmp_path / "model.pt").exists()
     else:
         assert any("given up" in choice for choice in report.choices)
+
+
+@pytest.mark.parametrize("name", REFORMED)
+def test_a_form_that_ipex_computes(name: str, tmp_path: Path) -> None:
+    report = exported(name, tmp_path)
+    assert report.manifest.backend == "ipex" and {1, 2, 3} <= {p.shape["batch"] for p in report.manifest.verified}
+    assert probe_pair(pair(name), "fp32", tmp_path) == ""
+
+
+def test_the_tolerance_follows_the_models_own_rounding(tmp_path: Path) -> None:
+    """Where two of PyTorch's kernels differ in the original, a file is held to eight times that, and says so."""
+    report = exported("detr image-segmentation", tmp_path)
+    tolerance = report.manifest.tolerance
+    assert 1e-4 < tolerance.max_error <= 1e-3 and any("tolerance widened" in choice for choice in report.choices)
+    assert all(point.max_error <= tolerance.max_error for point in report.manifest.verified)
+    usual = exported("bert text-classification", tmp_path / "bert")
+    assert usual.manifest.tolerance.max_error == 1e-4 and not any("widened" in choice for choice in usual.choices)
+
+
+def test_a_call_of_python_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "PATCHES", {})
+    with pytest.raises(TraceError, match="the model calls YosoCumulation, Python code that no file can hold"):
+        exported("yoso text-classification", tmp_path)
 
 
 def test_a_model_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
