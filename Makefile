@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MINILM = $$($(BIN)/python examples/python/minilm_folder.py)
 SOURCES := $(shell find exporter runtime -name '*.py')
 
-TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter export_model kinds plan_and_inputs round_trip source trace traps))
+TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter export_model folders kinds plan_and_inputs round_trip source trace traps unknown_model))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

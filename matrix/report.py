@@ -89,16 +89,16 @@ def _totals(precision: str, pairs: Sequence[Pair], rows: Mapping[str, Row]) -> l
         "| | pairs | run | " + " | ".join(RESULTS) + " | right or narrowed | median seconds |",
         "|---|" + "---|" * (len(RESULTS) + 4),
     ]
-    for kind in ("encoder", "generator", "other"):
-        mine = [pair for pair in pairs if pair.kind == kind]
+    for kind, name in (("encoder", "encoders"), ("generator", "generators"), ("other", "others"), (None, "all")):
+        mine = [pair for pair in pairs if kind in (pair.kind, None)]
         found = [rows[pair.name] for pair in mine if pair.name in rows]
         counts = Counter(row["result"] for row in found)
         sound = sum(counts[name] for name in SOUND)
         seconds = [row["seconds"] for row in found if row["seconds"] is not None and row["result"] in SOUND]
         share = f"{100 * sound / len(found):.1f} %" if found else "–"
         middle = f"{statistics.median(seconds):.1f}" if seconds else "–"
-        cells = " | ".join(str(counts[name]) for name in RESULTS)
-        lines.append(f"| {kind}s | {len(mine)} | {len(found)} | {cells} | {share} | {middle} |")
+        cells = " | ".join(str(counts[result]) for result in RESULTS)
+        lines.append(f"| {name} | {len(mine)} | {len(found)} | {cells} | {share} | {middle} |")
     return [*lines, ""]
 
 

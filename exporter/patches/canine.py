@@ -32,7 +32,7 @@ def _plain_blocks(layer: Any) -> bool:
 
 
 def _attend(
-    self: Any, hidden_states: torch.Tensor, attention_mask: torch.Tensor, **_others: Any
+    self: Any, hidden_states: torch.Tensor, attention_mask: torch.Tensor, *_others: Any, **_named: Any
 ) -> tuple[torch.Tensor]:
     """Hidden states [batch, characters, hidden] in and out; the mask [batch, characters, characters] of ones."""
     block = torch.arange(hidden_states.shape[1]) // self.attend_to_chunk_width
