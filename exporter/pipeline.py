@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter import patches, reference, verify
+from exporter import patches, reference, rounding, verify
 from exporter.adapter import Adapter, adapt
 from exporter.backends import ATTENTION, Candidate, candidates
 from exporter.describe import draft_manifest
@@ -23,7 +23,6 @@ from exporter.quiet import third_parties_quiet
 from exporter.report import Observer, Report, StageClock, StageEvent
 from exporter.request import ExportRequest
 from exporter.source import Source, load_source
-from exporter.tolerances import TOLERANCES, tolerance
 from exporter.trace import Traced, trace
 from exporter.workspace import Workspace, workspace
 from runtime import artifact, environment, signing
@@ -52,10 +51,8 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
     ways = candidates(request.backend, here)
     requires = ways[0].backend.requirements(request.precision, here)
     environment.check_cpu(requires.cpu_flags, f"{request.precision} with the {ways[0].backend.name} backend", here)
-
     if request.sign is not None:
         signing.check_private_key(request.sign)
-
     with third_parties_quiet(), workspace(request.output, request.force) as place:
         clock = StageClock(observe)
         with clock.stage("source") as say:
@@ -68,13 +65,8 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
             plan, points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
             say.append(f"eager fp32 at {', '.join(point.name for point in points)}")
-            bounds = TOLERANCES[request.precision, plan.task.kind]
-            if request.verify != "off" and request.precision == "fp32":
-                wider = tolerance(request.precision, plan.task.kind, reference.rounding(adapter, points))
-                if wider != bounds:
-                    bounds, plan = wider, dataclasses.replace(plan, choices=(*plan.choices, _inexact(wider)))
-                    say.append(_inexact(wider))
-        line = _Line(request, here, source, plan, points, bounds, place, clock)
+            plan, tolerance = rounding.bounds(adapter, plan, points, request)
+        line = _Line(request, here, source, plan, points, tolerance, place, clock)
         built, choices = line.first_sound(ways, adapter)
         with clock.stage("publish") as say, place.writing():
             sealed = artifact.seal(place.draft, built.manifest, request.sign)
@@ -93,13 +85,6 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         choices=(*plan.choices, *choices, *built.choices),
         findings=built.traced.findings,
         manifest=sealed,
-    )
-
-
-def _inexact(wider: Tolerance) -> str:
-    return (
-        f"tolerance widened to max error {wider.max_error:.1e}, rms {wider.rms_error:.1e}: by another of PyTorch's "
-        "kernels the original's own fp32 answers differ by more than an eighth of the usual one"
     )
 
 
@@ -204,8 +189,8 @@ class _Line:
             # After the reference: its answers are the untouched model's.
             repairs = patches.repair(adapter.model)
             module = backend.optimise(adapter, request.precision)
-            say += [f"repaired: {what}" for what in repairs]
-            say.append(f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention")
+            words = f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention"
+            say += [*(f"repaired: {what}" for what in repairs), words]
         with self.clock.stage("trace") as say:
             example = make_inputs(plan, plan.example)
             traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))

@@ -8,8 +8,7 @@ that does not fit the task is the describer's to refuse.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +18,9 @@ from exporter.failures import failing_by_name
 from exporter.inputs import make_inputs
 from exporter.plan import TracePlan
 from exporter.shapes import Dimension, Trial, trials
-from runtime.check import compare
 from runtime.errors import ModelFailedError
 from runtime.golden import Case, sampled
-from runtime.manifest import Tolerance, Verification
+from runtime.manifest import Verification
 
 # Numbers of one answer that are compared: a longest batch of fill-mask logits has 80 million, and the gate holds the
 # answers at all shapes at once. Of a larger answer evenly spread ones are.
@@ -91,37 +89,6 @@ def reference_points(
             narrowed = _told(envelope.plan, envelope.given_up)
         plan = narrowed
     raise first
-
-
-def rounding(adapter: torch.nn.Module, points: Sequence[Point]) -> Tolerance:
-    """How far the original model's fp32 answers depend on rounding: the largest errors, by the definition of the gate,
-    of its answers by PyTorch's plain kernels against those by oneDNN.
-
-    Raises:
-        ModelFailedError: the model fails with these kernels.
-    """
-    largest, rms = 0.0, 0.0
-    for point in points:
-        expected = point.case.outputs
-        with failing_by_name(point.name), torch.no_grad(), _plain_kernels():
-            answers = adapter(**point.case.inputs)
-        named = {key: value.detach().clone() for key, value in zip(expected, answers, strict=True)}
-        again = sampled(Case(point.case.name, {}, named), COMPARED).outputs
-        for output in expected:
-            parity = compare(point.case.name, output, 1, again[output], expected[output])
-            largest, rms = max(largest, parity.max_error), max(rms, parity.rms_error)
-    return Tolerance(largest, rms)
-
-
-@contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """Without oneDNN. torch.backends.mkldnn.flags would warn of settings that are not touched here."""
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(before)
 
 
 def _check_repeatable(adapter: torch.nn.Module, plan: TracePlan) -> None:

@@ -30,17 +30,13 @@ HEADROOM = 8
 WIDEST = Tolerance(max_error=1e-3, rms_error=5e-4)
 
 
-def tolerance(precision: Precision, kind: OutputKind, rounding: Tolerance) -> Tolerance:
-    """The bounds for one model.
+def widened(usual: Tolerance, rounding: Tolerance) -> Tolerance:
+    """The fp32 bounds for one model.
 
     Args:
-        precision: of the artifact. In bf16 its own rounding outweighs all else, and the bounds stand as they are.
-        kind: of its outputs.
-        rounding: the differences between two of PyTorch's own kernels (`reference.rounding`), as the errors are.
+        usual: the bounds of its kind of output.
+        rounding: the differences between two of PyTorch's own kernels (`exporter.rounding`), as the errors are.
     """
-    usual = TOLERANCES[precision, kind]
-    if precision != "fp32":
-        return usual
     return Tolerance(
         max(usual.max_error, min(HEADROOM * rounding.max_error, WIDEST.max_error)),
         max(usual.rms_error, min(HEADROOM * rounding.rms_error, WIDEST.rms_error)),

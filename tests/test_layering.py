@@ -22,7 +22,7 @@ ROOMS = {
 FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_for_pytorch"}
 STAGES = {
     *("adapter", "backends", "derive", "describe", "envelope", "inputs", "plan", "shapes"),
-    *("reference", "source", "trace", "verify", "workspace"),
+    *("reference", "rounding", "source", "trace", "verify", "workspace"),
 }
 
 
