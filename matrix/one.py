@@ -29,9 +29,9 @@ from matrix.tiny import tiny_model
 from runtime.check import run_cases
 from runtime.errors import ExportedModelError
 from runtime.golden import Case
-from runtime.manifest import Axis, Precision, ValueRange
+from runtime.manifest import Axis, Precision, Tolerance, ValueRange
 
-Result = Literal["right", "narrowed", "plain", "refused", "wrong", "no model", "out of time", "died"]
+Result = Literal["right", "narrowed", "plain", "beyond", "refused", "wrong", "no model", "out of time", "died"]
 # Results of which an artifact is right at every shape that it declares, with IPEX.
 SOUND = ("right", "narrowed")
 PROBES = 3
@@ -45,8 +45,9 @@ class Row:
 
     `right`: at every shape that the plan declared, with IPEX. `narrowed`: right at every shape that the artifact
     declares, with IPEX, which are fewer. `plain`: right without IPEX only. `refused`: no artifact, with the reason.
-    `wrong`: an artifact was written, and another shape than the gate's showed a wrong answer. `no model`: there is no
-    tiny model to try. Errors are the largest of all shapes and outputs, relative to eager fp32.
+    `wrong`: an artifact was written, and another shape than the gate's showed a wrong answer. `beyond`: the same, but
+    by less than twice the tolerance, which is rounding. `no model`: there is no tiny model to try.
+    Errors are the largest of all shapes and outputs, relative to eager fp32.
     """
 
     model_type: str
@@ -91,8 +92,8 @@ def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:
     )
 
 
-def probe_pair(pair: Pair, precision: Precision, folder: Path) -> str:
-    """Compare the artifact with the original model at a few random shapes inside what it declares; empty if right."""
+def probe_pair(pair: Pair, precision: Precision, folder: Path) -> tuple[Result, str]:
+    """Compare the artifact with the original model at a few random shapes inside what it declares; and the reason."""
     request = _request(pair, precision, folder)
     source = load_source(request)
     plan, adapter = plan_and_adapt(source, request)
@@ -117,8 +118,12 @@ def probe_pair(pair: Pair, precision: Precision, folder: Path) -> str:
     try:
         bad = [parity for parity in run_cases(session, cases) if not parity.within(manifest.tolerance)]
     except ExportedModelError as error:
-        return _line(error)
-    return "; ".join(f"{parity.case} {parity.output}: max error {parity.max_error:.1e}" for parity in bad)
+        return "wrong", _line(error)
+    bounds = manifest.tolerance
+    twice = Tolerance(2 * bounds.max_error, 2 * bounds.rms_error)
+    errors = (f"{p.case} {p.output}: max error {p.max_error:.1e}, rms {p.rms_error:.1e}" for p in bad)
+    result: Result = "right" if not bad else "beyond" if all(parity.within(twice) for parity in bad) else "wrong"
+    return result, "; ".join(errors)
 
 
 def quiet(gates: str) -> None:

@@ -101,8 +101,8 @@ def _ended(job: _Job) -> dict[str, Any] | None:
     if job.probing is None or isinstance(answer, dict):
         row: dict[str, Any] = answer
         return row
-    wrong = {"result": "wrong", "reason": answer} if answer else {}
-    return job.probing | wrong
+    result, reason = answer
+    return job.probing | ({} if result == "right" else {"result": result, "reason": reason})
 
 
 def _work(send: Connection, pair: Pair, precision: Any, folder: Path, gates: str, probe: bool) -> None:

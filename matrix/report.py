@@ -24,6 +24,7 @@ RESULTS = {
     "right": "#2e7d32",
     "narrowed": "#9ccc65",
     "plain": "#4fc3f7",
+    "beyond": "#fff176",
     "refused": "#ffb74d",
     "died": "#e57373",
     "out of time": "#ba68c8",
@@ -47,6 +48,8 @@ without transformers, and then asked at {probes} more shapes that the gate had n
   is the one size that their image processors make.
 - **plain**: right, but without IPEX.
 - **refused**: no file is written; the reason is below. **died** and **out of time** are refusals without a name.
+- **beyond**: a file is written, and at one of the shapes asked for afterwards its error exceeds the tolerance, by less
+  than as much again: rounding of bf16, not a wrong answer.
 - **wrong**: a file was written that gives a wrong answer somewhere. There must be none.
 - **no model**: no tiny model could be built to try it with.
 

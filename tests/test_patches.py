@@ -57,7 +57,7 @@ def test_a_patched_model_is_right_at_every_size(name: str, tmp_path: Path) -> No
     assert f"repaired: {PATCHED[name]}" in report.choices
     assert not any("given up" in choice for choice in report.choices)
     assert varying(report) == ["batch", "samples" if "audio" in name else "sequence"]
-    assert probe_pair(pair(name), "fp32", tmp_path) == ""
+    assert probe_pair(pair(name), "fp32", tmp_path) == ("right", "")
 
 
 @pytest.mark.parametrize("name", PATCHED)
@@ -76,7 +76,7 @@ def test_without_its_patch_it_is_not(name: str, tmp_path: Path, monkeypatch: pyt
 def test_a_form_that_ipex_computes(name: str, tmp_path: Path) -> None:
     report = exported(name, tmp_path)
     assert report.manifest.backend == "ipex" and {1, 2, 3} <= {p.shape["batch"] for p in report.manifest.verified}
-    assert probe_pair(pair(name), "fp32", tmp_path) == ""
+    assert probe_pair(pair(name), "fp32", tmp_path) == ("right", "")
 
 
 def test_the_tolerance_follows_the_models_own_rounding(tmp_path: Path) -> None:
@@ -136,7 +136,8 @@ def test_a_row_tells_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert layoutlmv2.result == "no model" and "detectron2" in layoutlmv2.reason
     bert: Any = transformers.BertModel
     monkeypatch.setattr(bert, "forward", _shifted(bert.forward))
-    assert "max error" in probe_pair(pair("bert text-classification"), "fp32", tmp_path / "bert")
+    result, reason = probe_pair(pair("bert text-classification"), "fp32", tmp_path / "bert")
+    assert result == "wrong" and "max error" in reason
 
 
 def _shifted(forward: Any) -> Any:
