@@ -111,6 +111,8 @@ def test_a_model_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
         exported("reformer text-classification", tmp_path)
 
 
+# What torch says of that deviation while the original model computes it.
+@pytest.mark.filterwarnings(r"ignore:std\(\). degrees of freedom:UserWarning")
 def test_sizes_at_which_the_model_answers_nan_are_given_up(tmp_path: Path) -> None:
     """The deviation of a single frame is no number."""
     name = "wavlm audio-xvector"
@@ -124,7 +126,7 @@ def test_sizes_at_which_the_model_answers_nan_are_given_up(tmp_path: Path) -> No
     assert all(tensor.isfinite().all() for point in points for tensor in point.case.outputs.values())
     short = torch.randn(1, least - 1)
     with torch.no_grad():
-        answers = adapter(input_values=short, attention_mask=torch.ones_like(short).long())
+        answers = adapter(input_values=short)
     assert any(not answer.isfinite().all() for answer in answers)
 
 
