@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +106,7 @@ FOLDERS: dict[str, tuple[str, dict[str, Any], dict[str, str], bool, str]] = {
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_exports_without_an_option(name: str, tmp_path: Path, exported: Callable[..., Report]) -> None:
-    architecture, config, files, text, inputs = FOLDERS[name]
-    torch.manual_seed(5)
-    model = getattr(transformers, architecture)
-    model(model.config_class(**config)).eval().save_pretrained(tmp_path)
-    _write(tmp_path, files)
+    text, inputs = _published(name, tmp_path)
     report = exported(tmp_path)
     assert report.manifest.backend == "ipex"
     # CANINE and TAPAS of transformers 4 keep sizes in their traces: the session refuses the others.
@@ -125,14 +121,17 @@ def test_a_folder_exports_without_an_option(name: str, tmp_path: Path, exported:
 
 def test_the_size_of_images_is_the_processors(tmp_path: Path, exported: Callable[..., Report]) -> None:
     """Where the configuration has none: what it crops to, and not the usual 224."""
-    architecture, config, files, _, _ = FOLDERS["an image processor"]
-    model = getattr(transformers, architecture)
-    model(model.config_class(**config)).eval().save_pretrained(tmp_path)
-    _write(tmp_path, files)
+    _published("an image processor", tmp_path)
     verified = exported(tmp_path).manifest.verified
     assert {point.shape["height"] for point in verified} >= {32} and max(p.shape["height"] for p in verified) <= 48
 
 
-def _write(folder: Path, files: Mapping[str, str]) -> None:
-    for name, content in files.items():
-        (folder / name).write_text(content)
+def _published(name: str, folder: Path) -> tuple[bool, str]:
+    """Write the folder; whether text goes in as text, and the inputs."""
+    architecture, config, files, text, inputs = FOLDERS[name]
+    torch.manual_seed(5)
+    model = getattr(transformers, architecture)
+    model(model.config_class(**config)).eval().save_pretrained(folder)
+    for file, content in files.items():
+        (folder / file).write_text(content)
+    return text, inputs
