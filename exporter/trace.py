@@ -10,7 +10,6 @@ tuple goes by the order of the forward parameters.
 from __future__ import annotations
 
 import logging
-import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 
 from exporter.failures import FAILURES
 from exporter.inputs import ExampleInputs
-from exporter.triage import Finding, triage
+from exporter.triage import Finding, recorded, triage
 from runtime import torchscript
 from runtime.environment import minor
 from runtime.errors import TraceError
@@ -88,8 +87,7 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
 def _trace(
     module: torch.nn.Module, example: ExampleInputs, form: str, context: AbstractContextManager[Any]
 ) -> tuple[ScriptModule, tuple[Finding, ...]]:
-    with torch.no_grad(), context, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TracerWarning)
+    with torch.no_grad(), context, recorded() as caught:
         traced = torchscript.trace(module, example.as_dict() if form == "dict" else example.as_tuple())
     for item in caught:
         if not issubclass(item.category, TracerWarning):

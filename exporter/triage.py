@@ -11,10 +11,13 @@ import linecache
 import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Literal
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+from runtime.torchscript import TracerWarning
 
 Verdict = Literal["harmless", "baked in"]
 _BAKED_IN = "what the traced example decided holds for every call; the gate shows whether that is right at other shapes"
@@ -115,6 +118,30 @@ _RULES = (
         for name in ("deberta", "deberta_v2")
     ),
 )
+
+
+# Code of ours that stands between a model's line and the tracer (exporter/backends/ipex.py has a function mode).
+_BETWEEN = str(Path(__file__).parent / "backends")
+
+
+@contextmanager
+def recorded() -> Iterator[list[warnings.WarningMessage]]:
+    """All warnings of a trace, each at the line of the model it is about, not at code of ours on the way."""
+    records: list[warnings.WarningMessage] = []
+
+    def note(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        frame = sys._getframe()
+        while (frame.f_code.co_filename, frame.f_lineno) != (filename, lineno) and frame.f_back:
+            frame = frame.f_back
+        while frame.f_code.co_filename.startswith(_BETWEEN) and frame.f_back:
+            frame = frame.f_back
+            filename, lineno = frame.f_code.co_filename, frame.f_lineno
+        records.append(warnings.WarningMessage(message, category, filename, lineno, file, line))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", TracerWarning)
+        warnings.showwarning = note
+        yield records
 
 
 def triage(records: Iterable[warnings.WarningMessage]) -> tuple[Finding, ...]:
