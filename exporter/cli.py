@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 import sys
 from time import perf_counter
@@ -24,12 +25,22 @@ from exporter.request import (
     MAX_SEED,
     MIN_EXAMPLE_SIZE,
     TASK_CHOICES,
+    TUNE_CHOICES,
     VERIFY_CHOICES,
     ExportRequest,
 )
 from runtime.errors import ExportedModelError, RequestError
 
 _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
+
+
+def _shapes(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[tuple[int, ...], ...]:
+    """`1x128,8x128` → ((1, 128), (8, 128)); anything else is a usage error."""
+    if text is None:
+        return ()
+    if not re.fullmatch(r"\d{1,9}(x\d{1,9})*(,\d{1,9}(x\d{1,9})*)*", text, re.ASCII):
+        raise click.BadParameter(f"{text!r} is no list of shapes such as 1x128,8x128", context, parameter)
+    return tuple(tuple(map(int, shape.split("x"))) for shape in text.split(","))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,7 +68,7 @@ _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
     type=click.Choice(BACKEND_CHOICES),
     default="auto",
     show_default=True,
-    help="What makes it fast; auto takes IPEX where one that fits torch is installed.",
+    help="What makes it fast; auto takes the fastest of those that can be used here (see --tune).",
 )
 @click.option(
     "--example-inputs",
@@ -72,6 +83,20 @@ _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
     default="quick",
     show_default=True,
     help="How much the written file is tried in a fresh process before it gets its name; off is written into it.",
+)
+@click.option(
+    "--tune",
+    type=click.Choice(TUNE_CHOICES),
+    default="short",
+    show_default=True,
+    help="Time the ways to compute against each other, and ship the fastest that is right: short compares backends, "
+    "full attention forms too; off takes IPEX where it is installed.",
+)
+@click.option(
+    "--tune-shapes",
+    callback=_shapes,
+    metavar="SHAPES",
+    help="Shapes to time, such as 1x128,8x128.  [default: batches of 1 and 8]",
 )
 @click.option("--batch-size", type=_SIZE, default=2, show_default=True, help="Batch of the traced example.")
 @click.option(

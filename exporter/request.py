@@ -16,14 +16,16 @@ from exporter.tasks import TASKS
 from runtime.errors import RequestError
 from runtime.manifest import Precision, Verification
 
-BackendChoice = Literal["auto", "ipex", "plain"]
+BackendChoice = Literal["auto", "ipex", "onednn", "plain"]
 ExampleForm = Literal["auto", "dict", "tuple"]
+Tune = Literal["off", "short", "full"]
 
 TASK_CHOICES: tuple[str, ...] = ("auto", *TASKS)
 BACKEND_CHOICES: tuple[str, ...] = get_args(BackendChoice)
 FORM_CHOICES: tuple[str, ...] = get_args(ExampleForm)
 PRECISION_CHOICES: tuple[str, ...] = get_args(Precision)
 VERIFY_CHOICES: tuple[str, ...] = get_args(Verification)
+TUNE_CHOICES: tuple[str, ...] = get_args(Tune)
 
 # A size of 1 in the example lets a trace, or IPEX's fusion, keep broadcasting decisions that fail at
 # other sizes; see docs/decisions.md.
@@ -41,9 +43,13 @@ class ExportRequest:
         output: the file to write.
         task: a name of `exporter.tasks.TASKS`, or `auto`: what the configuration says.
         precision: `fp32` or `bf16`.
-        backend: `ipex`, `plain`, or `auto`: IPEX where one that fits torch is installed.
+        backend: `ipex`, `onednn`, `plain`, or `auto`: the fastest of those that can be used here (see `tune`).
         example_inputs: `dict`, `tuple`, or `auto`: dict from torch 2.0 on, else tuple.
         verify: how much the written file is tried, `quick` or `full`; `off` ships it untried, and the file says so.
+        tune: time the candidates against each other and ship the fastest that is right: `short` compares the backends
+            where `backend` is `auto`; `full` takes longer, and compares the forms of attention too; `off` goes by the
+            list: IPEX first.
+        tune_shapes: the shapes to time, each the sizes in the order of the inputs' axes, batch first.
         batch_size, sequence_length: of the example that is traced, 2 or more; None chooses the length.
         revision, cache_dir, local_files_only, trust_remote_code: as transformers has them.
         random_weights: seeded random weights instead of trained ones; `seed` is theirs.
@@ -63,6 +69,8 @@ class ExportRequest:
     backend: BackendChoice = "auto"
     example_inputs: ExampleForm = "auto"
     verify: Verification = "quick"
+    tune: Tune = "short"
+    tune_shapes: tuple[tuple[int, ...], ...] = ()
     batch_size: int = 2
     sequence_length: int | None = None
     revision: str | None = None
@@ -86,9 +94,12 @@ class ExportRequest:
             ("backend", self.backend, BACKEND_CHOICES),
             ("example_inputs", self.example_inputs, FORM_CHOICES),
             ("verify", self.verify, VERIFY_CHOICES),
+            ("tune", self.tune, TUNE_CHOICES),
         ):
             if value not in choices:
                 raise RequestError(f"{name} is {value!r}", f"one of {', '.join(choices)}")
+        if self.tune == "off" and self.tune_shapes:
+            raise RequestError("tune_shapes are given and tune is off", "shapes where something is timed")
         for name, size in (("batch_size", self.batch_size), ("sequence_length", self.sequence_length)):
             if size is not None and (not isinstance(size, int) or size < MIN_EXAMPLE_SIZE):
                 raise RequestError(

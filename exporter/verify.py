@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,17 +21,15 @@ from typing import Any
 
 import torch
 
-import runtime
+from exporter.processes import ABSENT, environment
 from exporter.reference import Point
 from runtime.check import Parity, worse
 from runtime.errors import VerificationError
 from runtime.golden import dump_cases
 from runtime.manifest import Manifest, Tolerance, VerifiedPoint, to_json
 
-# Modules that the fresh process must do without, as a worker does. `None` makes their import fail.
-_ABSENT = ("transformers", "click", "intel_extension_for_pytorch", "exporter")
 _WORKER = (
-    f"import sys; sys.modules.update(dict.fromkeys({_ABSENT!r})); "
+    f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); "
     "from runtime.gate import main; sys.exit(main(sys.argv[1:]))"
 )
 _REMEDY = "nothing was written; try --backend plain, --fp32, or report the model"
@@ -170,11 +167,9 @@ def _run(arguments: list[str], folder: Path) -> dict[str, Any]:
 
 
 def _spawn(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    root = str(Path(runtime.__file__).parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     return subprocess.run(
         [sys.executable, "-c", _WORKER, *arguments],
-        env=os.environ | {"PYTHONPATH": path},
+        env=environment(),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

@@ -80,7 +80,7 @@ def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:
     except Exception as error:  # noqa: BLE001 (a defect of the exporter: the table has to show it)
         return dataclasses.replace(row, result="died", reason=_line(error), seconds=time.perf_counter() - start)
     given_up = [choice for choice in report.choices if choice.startswith(("given up", "the model itself fails"))]
-    plain = report.manifest.backend == "plain"
+    plain = report.manifest.backend != "ipex"
     narrowed = any(choice.startswith("given up") for choice in given_up)
     failed = [choice for choice in report.choices if " failed: " in choice] if plain else []
     return dataclasses.replace(
@@ -137,7 +137,12 @@ def _request(pair: Pair, precision: Precision, folder: Path) -> ExportRequest:
     """With no task where the checkpoint itself tells it, which is how most users export."""
     told = sum(other.architecture == pair.architecture for other in all_pairs() if other.model_type == pair.model_type)
     return ExportRequest(
-        str(folder), folder / "model.pt", task="auto" if told == 1 else pair.task, precision=precision, force=True
+        str(folder),
+        folder / "model.pt",
+        task="auto" if told == 1 else pair.task,
+        precision=precision,
+        tune="off",
+        force=True,
     )
 
 

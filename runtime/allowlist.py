@@ -43,9 +43,25 @@ _INTERNAL = {
     ),
     *("_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu"),
     *("__and__", "__or__", "__xor__", "__not__", "__is__", "__isnot__", "__getitem__", "__contains__", "__interpolate"),
+    # In `prepare`.
+    "_set_item",
     *("__lshift__", "__rshift__", "__iand__", "__ior__", "__range_length", "__derive_index"),
 }
-_PRIM = {"NumToTensor", "TupleUnpack", "TupleConstruct", "ListConstruct", "unchecked_cast", "dtype", "device"}
+# PyTorch's own oneDNN operators, of which each takes and gives tensors alone.
+_ONEDNN = {
+    "mkldnn": {"_linear_pointwise", "_reorder_linear_weight"},
+    "onednn": {"qlinear_prepack", "qlinear_pointwise"},
+}
+_PRIM = {
+    "is_mkldnn",
+    "NumToTensor",
+    "TupleUnpack",
+    "TupleConstruct",
+    "ListConstruct",
+    "unchecked_cast",
+    "dtype",
+    "device",
+}
 # IPEX's own. Its classes hold packed weights; every other custom class is refused, for some load libraries.
 _IPEX = re.compile(
     r"(?:ipex|convolution|conv_transpose|tpp|rotary|woq|bmm|add|linear|embedding)_?\w*", re.ASCII | re.IGNORECASE
@@ -161,6 +177,7 @@ def _chain_problem(chain: list[str], called: bool) -> str:
     if chain[0] == "ops":
         known = len(chain) == 3 and (
             (chain[1] == "prim" and chain[2] in _PRIM)
+            or chain[2] in _ONEDNN.get(chain[1], ())
             or (chain[1] in _IPEX_NAMESPACES and _IPEX.fullmatch(chain[2]) and not _DENIED.search(chain[2]))
         )
         return "" if known else f"the operator {name}"

@@ -5,9 +5,8 @@ what is no zip archive, was cut short, is built as no exporter builds it (`runti
 format, or parts that are not those sealed. Reading the manifest and the parts needs no torch. The only room that
 writes and reads TorchScript files.
 
-A file is written in two steps. `save` writes code, weights and every part but the manifest: a draft that
-`read_manifest` refuses. `seal` appends the manifest to that same file, once it has been verified; the
-bytes that were verified stay as they are.
+A file is written in two steps. `save` writes code and weights: a draft that `read_manifest` refuses. `seal` appends the
+parts and the manifest to that same file, once it has been verified; the bytes that were verified stay as they are.
 
 Readers take a path or an `Archive`. A file may be replaced while it is read: whoever reads several things of it opens
 it once (`opened`) and passes the archive on, so that all of them are of the same file.
@@ -81,8 +80,8 @@ MAX_MANIFEST_BYTES = 4 * 2**20
 _COPY_AGAIN = "copy the file again, or export the model again"
 
 
-def save(module: ScriptModule, path: PathLike, parts: Mapping[str, bytes]) -> None:
-    """Write a draft: the module, `format_version` and `parts` (name → content).
+def save(module: ScriptModule, path: PathLike) -> None:
+    """Write a draft: the module and `format_version`.
 
     The archive is built in memory and written by Python: when `torch.jit.save` writes to a path and
     the disk is full, PyTorch's writer throws from a destructor and the process is aborted.
@@ -93,7 +92,7 @@ def save(module: ScriptModule, path: PathLike, parts: Mapping[str, bytes]) -> No
     from runtime import torchscript
 
     buffer = io.BytesIO()
-    torchscript.save(module, buffer, {FORMAT_VERSION_FILE: str(FORMAT_VERSION), **parts})
+    torchscript.save(module, buffer, {FORMAT_VERSION_FILE: str(FORMAT_VERSION)})
     with zipfile.ZipFile(buffer) as built, open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
         for record in built.infolist():
             # Debug records hold the source lines, and so the paths, of the machine that exported.
@@ -101,8 +100,8 @@ def save(module: ScriptModule, path: PathLike, parts: Mapping[str, bytes]) -> No
                 add_record(archive, record.filename, built.read(record), record.compress_type)
 
 
-def seal(path: PathLike, manifest: Manifest, sign_key: PathLike | None = None) -> Manifest:
-    """Append the manifest to a draft, after its last record, and flush the file to the disk.
+def seal(path: PathLike, manifest: Manifest, parts: Mapping[str, bytes], sign_key: PathLike | None = None) -> Manifest:
+    """Append the parts (name → content) and the manifest to a draft, and flush the file to the disk.
 
     `sign_key` is a file with the private key that signs the manifest (`runtime.signing`); None leaves it unsigned.
 
@@ -113,13 +112,17 @@ def seal(path: PathLike, manifest: Manifest, sign_key: PathLike | None = None) -
         OSError: if the file cannot be written.
     """
     with opened(path) as draft:
+        top = draft.top
+    with zipfile.ZipFile(path, "a") as archive:
+        for part, content in parts.items():
+            add_record(archive, f"{top}/extra/{part}", content, zipfile.ZIP_STORED)
+    with opened(path) as draft:
         sealed = dataclasses.replace(manifest, parts=tuple(part_digest(draft, name) for name in draft.records))
-        name = f"{draft.top}/{MANIFEST_RECORD}"
     text = to_json(sealed).encode()
     with zipfile.ZipFile(path, "a") as archive:
-        add_record(archive, name, text, zipfile.ZIP_STORED)
+        add_record(archive, f"{top}/{MANIFEST_RECORD}", text, zipfile.ZIP_STORED)
         if sign_key is not None:
-            add_record(archive, f"{draft.top}/{SIGNATURE_RECORD}", sign(text, sign_key), zipfile.ZIP_STORED)
+            add_record(archive, f"{top}/{SIGNATURE_RECORD}", sign(text, sign_key), zipfile.ZIP_STORED)
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -125,17 +125,28 @@ def _fits(answers: dict[str, torch.Tensor], case: Case, name: str) -> bool:
 
 
 def executed_operators() -> dict[str, int]:
-    """How often each operator stands in the graph that this thread ran last, after optimisation; empty if none did."""
+    """How often each operator stands in the graph that this thread ran last, after optimisation; empty if none did.
+
+    An operator that is told by name what to do besides is listed by both, such as `mkldnn::_linear_pointwise[gelu]`.
+    """
     counts: Counter[str] = Counter()
     graph = torchscript.executed_graph()
     blocks: list[Any] = [] if graph is None else [graph]
     while blocks:
         for node in blocks.pop().nodes():
-            counts[node.kind()] += 1
+            counts[_operator(node)] += 1
             blocks.extend(node.blocks())
             if node.hasAttribute("Subgraph"):
                 blocks.append(node.g("Subgraph"))
     return dict(counts)
+
+
+def _operator(node: Any) -> str:
+    kind = str(node.kind())
+    if not kind.startswith(("mkldnn::", "onednn::")):
+        return kind
+    constants = [value.toIValue() for value in node.inputs() if value.node().kind() == "prim::Constant"]
+    return f"{kind}[{next((value for value in constants if isinstance(value, str)), '')}]"
 
 
 def compare(case: str, output: str, calls: int, answer: torch.Tensor | None, expected: torch.Tensor) -> Parity:

@@ -153,6 +153,7 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
         lines.append(f"text      tokenizer inside, at most {manifest.text.max_length} tokens")
     fusions = [f"{fusion.count:>3} x {fusion.kind} ({fusion.operator})" for fusion in manifest.fusions]
     lines += _table("fusions", fusions or ["none"])
+    lines += _table("timed", _timings(manifest))
     points = [
         f"{_shape(point.shape)}{' padded' if point.padded else '':<7} {point.output}: max {point.max_error:.2e}, "
         f"rms {point.rms_error:.2e}, absolute {point.max_abs_error:.2e}"
@@ -167,6 +168,21 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     warmups = ", ".join(_shape(shape) for shape in manifest.execution.warmup_shapes)
     lines.append(f"warm-up   {manifest.execution.warmup_calls} calls at {warmups}")
     return lines
+
+
+def _timings(manifest: Manifest) -> list[str]:
+    """A row a candidate: what the exporter measured when it chose."""
+    candidates = dict.fromkeys((timing.candidate, timing.chosen) for timing in manifest.timings)
+    return [
+        f"{candidate}: "
+        + ", ".join(
+            f"{timing.milliseconds:.2f} ms at {_shape(timing.shape)}"
+            for timing in manifest.timings
+            if timing.candidate == candidate
+        )
+        + (f", {manifest.timings[0].threads} threads (this file)" if chosen else "")
+        for candidate, chosen in candidates
+    ]
 
 
 def _describe_tensor(spec: TensorSpec) -> str:

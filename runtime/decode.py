@@ -1,8 +1,8 @@
 """Turn parsed JSON into frozen dataclasses, refusing what does not fit.
 
 In: a value from `json.loads` and a dataclass type built of str, int, float, bool, tuples, string-keyed
-dicts, optionals and further dataclasses. Out: an instance. Refuses a missing field, a wrong type and an
-unlisted literal, naming the place (`inputs[0].dtype`). Fields that the type does not know are ignored: a
+dicts, optionals and further dataclasses. Out: an instance. Refuses a missing field without a default, a wrong type
+and an unlisted literal, naming the place (`inputs[0].dtype`). Fields that the type does not know are ignored: a
 later writer of the same format version may add some.
 """
 
@@ -77,6 +77,8 @@ def _decode_dataclass(cls: Any, value: Any, place: str) -> Any:
     for field in dataclasses.fields(cls):
         inner = f"{place}.{field.name}" if place else field.name
         if field.name not in value:
+            if field.default is not dataclasses.MISSING:
+                continue
             raise DecodeError(f"no field {inner}")
         arguments[field.name] = _decode(hints[field.name], value[field.name], inner)
     return cls(**arguments)

@@ -5,7 +5,9 @@ the dataclasses below. Needs neither torch nor any other package.
 
 An artifact is a TorchScript archive (a zip, its records stored at `<archive>/…`) that plain
 `torch.jit.load` and `torch::jit::load` read. Its `forward` takes the tensors of `Manifest.inputs` in that
-order and MUST return a tuple of the tensors of `Manifest.outputs` in that order. Beside the code it
+order and MUST return a tuple of the tensors of `Manifest.outputs` in that order. Where it has a method
+`prepare`, without arguments, a reader SHOULD call it once after loading, before other threads use the module: it
+brings the weights into the processor's own order. The answers are the same without it. Beside the code it
 carries extra files at `<archive>/extra/<name>`:
 
 - `format_version` MUST hold `FORMAT_VERSION` as decimal text, so that a C++ program refuses a newer file
@@ -47,7 +49,7 @@ SIGNATURE_FILE = "signature"
 
 Verification = Literal["full", "quick", "off"]
 Precision = Literal["fp32", "bf16"]
-Backend = Literal["ipex", "plain"]
+Backend = Literal["ipex", "onednn", "plain"]
 DType = Literal["int64", "float32"]
 # How a head's logits become scores: one class of several, several at once, or numbers as they are.
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -161,6 +163,21 @@ class VerifiedPoint:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """How fast a candidate was when the exporter chose: the median milliseconds of a call at one shape, unpadded.
+
+    `candidate` says how it computes (`onednn with eager attention`), `threads` how many it had; the file holds the one
+    that is `chosen`. Of use for comparison alone: the machine was the exporter's.
+    """
+
+    candidate: str
+    chosen: bool
+    shape: dict[str, int]
+    threads: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
 class Execution:
     """How to run it: shapes to call `warmup_calls` times each after loading, before real traffic."""
 
@@ -210,6 +227,8 @@ class Manifest:
     execution: Execution
     text: TextInfo | None
     parts: tuple[PartDigest, ...]
+    # Empty where nothing was timed, as in files of older writers.
+    timings: tuple[Timing, ...] = ()
 
 
 def to_json(manifest: Manifest) -> str:

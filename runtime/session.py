@@ -84,7 +84,7 @@ class Session:
     def warm_up(self) -> None:
         """Make the calls that the manifest asks for: TorchScript optimises during the first ones."""
         for shape in self.manifest.execution.warmup_shapes:
-            inputs = {spec.name: _placeholder(spec, shape) for spec in self.manifest.inputs}
+            inputs = placeholders(self.manifest, shape)
             for _ in range(self.manifest.execution.warmup_calls):
                 self(**inputs)
 
@@ -172,7 +172,17 @@ def open_module(source: artifact.PathLike | Archive, manifest: Manifest) -> Sess
     if manifest.requires.ipex is not None:
         ops.register_ipex()
     with artifact.opened(source) as archive:
-        return Session(artifact.load(archive), manifest, artifact.read_part(archive, TOKENIZER_FILE))
+        module = artifact.load(archive)
+        tokenizer = artifact.read_part(archive, TOKENIZER_FILE)
+    if hasattr(module, "prepare"):
+        # Brings the weights into the processor's own order (runtime/manifest.py, THE FORMAT).
+        module.prepare()
+    return Session(module, manifest, tokenizer)
+
+
+def placeholders(manifest: Manifest, shape: dict[str, int]) -> dict[str, torch.Tensor]:
+    """Inputs of one shape that the manifest admits, without padding: for warm-up and for timing."""
+    return {spec.name: _placeholder(spec, shape) for spec in manifest.inputs}
 
 
 def _placeholder(spec: TensorSpec, shape: dict[str, int]) -> torch.Tensor:

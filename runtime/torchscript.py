@@ -22,18 +22,29 @@ from torch.jit._trace import TracerWarning
 
 __all__ = [
     "DICT_SINCE",
+    "INTEGERS",
+    "TENSOR",
+    "TENSORS",
     "ScriptModule",
     "TracerWarning",
+    "define",
+    "eliminate_dead_code",
     "executed_graph",
     "freeze",
     "is_tracing",
     "load",
     "python_calls",
+    "run_graph",
     "save",
     "trace",
 ]
 
 ScriptModule = torch.jit.ScriptModule
+
+TENSOR = torch._C.TensorType.get()
+# Types of lists.
+INTEGERS = torch._C.ListType.ofInts()
+TENSORS = torch._C.ListType.ofTensors()
 
 # The release with which `example_kwarg_inputs` came.
 DICT_SINCE = (2, 0)
@@ -94,6 +105,27 @@ def python_calls(frozen: ScriptModule) -> list[str]:
 def executed_graph() -> Any:
     """The optimised graph that this thread ran last. torch has no public name for it."""
     return torch._C._last_executed_optimized_graph()
+
+
+def run_graph(graph: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
+    """The outputs of a graph; it may be changed by running."""
+    single = len(list(graph.outputs())) == 1
+    if not single:
+        graph.makeMultiOutputIntoTuple()
+    found = torch._C._create_function_from_graph("observed", graph)(*inputs)
+    return (found,) if single else found
+
+
+def define(module: ScriptModule, source: str) -> None:
+    """Give a frozen module a method, written in TorchScript."""
+    # `ScriptModule.define` asks for the Python class that a module was scripted from; freezing leaves none.
+    kind = torch._C.ConcreteModuleType.from_jit_type(module._c._type())
+    module._c._define(kind, source, {"torch": torch}.get)
+
+
+def eliminate_dead_code(graph: Any) -> None:
+    """Take out of a graph what nothing uses."""
+    torch._C._jit_pass_dce(graph)
 
 
 def is_tracing() -> bool:

@@ -14,7 +14,7 @@ from exporter.backends import choose_backend
 from exporter.backends.ipex import IpexBackend
 from runtime import environment, read_manifest
 from runtime.environment import Environment
-from runtime.errors import BackendError, IpexMissingError, IpexVersionError
+from runtime.errors import BackendError, IpexMissingError, IpexVersionError, TorchVersionError
 from runtime.manifest import Fusion
 
 WITH_IPEX = Environment("2.8.0", "2.8.0", None)
@@ -28,7 +28,14 @@ def test_auto_takes_ipex_where_it_fits() -> None:
 @pytest.mark.parametrize("here", [Environment("2.13.0", None, None), Environment("2.13.0", "2.8.0", None)])
 def test_auto_says_why_it_goes_without(here: Environment) -> None:
     backend, reason = choose_backend("auto", here)
-    assert backend.name == "plain" and "without IPEX" in reason and "torch 2.13.0" in reason
+    assert backend.name == "onednn" and "without IPEX" in reason and "torch 2.13.0" in reason
+
+
+def test_an_old_torch_has_no_onednn_operators() -> None:
+    here = Environment("1.13.1", None, None)
+    assert choose_backend("auto", here)[0].name == "plain"
+    with pytest.raises(TorchVersionError, match=r"expected torch 2\.8 or newer"):
+        choose_backend("onednn", here)
 
 
 def test_an_explicit_choice_fails_instead() -> None:

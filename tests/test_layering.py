@@ -22,7 +22,7 @@ ROOMS = {
 FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_for_pytorch"}
 STAGES = {
     *("adapter", "backends", "derive", "describe", "envelope", "inputs", "plan", "shapes"),
-    *("reference", "rounding", "source", "trace", "verify", "workspace"),
+    *("reference", "rounding", "source", "trace", "tune", "verify", "workspace"),
 }
 
 
@@ -78,7 +78,8 @@ def test_only_the_pipeline_imports_the_functions_of_stages() -> None:
     """Between stages only types travel: their names begin with a capital letter."""
     offenders = []
     for path in sources("exporter"):
-        if path.name == "pipeline.py":
+        # The straight line, and the part of it that is walked once a candidate.
+        if path.name in ("pipeline.py", "attempt.py"):
             continue
         own = path.relative_to(ROOT / "exporter").parts[0].removesuffix(".py")
         for module, names, _ in imports(path):
@@ -150,7 +151,7 @@ print(*session(**session.text.encode(["one", "two"]))["sentence_embedding"].shap
 def test_modules_are_short_and_say_what_they_do() -> None:
     for path in sources("runtime") + sources("exporter"):
         text = path.read_text()
-        # The error tree, the format and the tables are lists: they grow by a line a name, and belong in one place.
-        lists = ("errors.py", "manifest.py", "tasks.py", "overrides.py")
+        # The error tree, the format, the tables and the options are lists: they grow by a line a name, and belong in one place.
+        lists = ("errors.py", "manifest.py", "tasks.py", "overrides.py", "cli.py")
         assert len(text.splitlines()) <= (300 if path.name in lists else 230), f"{path} is long"
         assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"

@@ -18,6 +18,7 @@ import transformers
 from conftest import BIN, run, run_python
 
 from exporter import ExportRequest, Report, export
+from exporter.backends import ONEDNN_SINCE
 from runtime import load
 from runtime.check import run_cases
 from runtime.environment import detect, ipex_problem, minor
@@ -26,7 +27,8 @@ from runtime.golden import Case, dump_cases
 TORCH = minor(torch.__version__)
 FORM = "dict" if TORCH >= (2, 0) else "tuple"
 IPEX_PROBLEM = ipex_problem(detect())
-BACKEND = "plain" if IPEX_PROBLEM else "ipex"
+WITHOUT_IPEX = "plain" if TORCH < ONEDNN_SINCE else "onednn"
+BACKEND = WITHOUT_IPEX if IPEX_PROBLEM else "ipex"
 
 # Model type, task, precision, backend. The plain ones are those that the other lines load.
 CASES = [
@@ -42,6 +44,13 @@ CASES = [
     ("bert", "question-answering", "bf16", "plain"),
     ("minilm", "sentence-embedding", "fp32", "plain"),
 ]
+if TORCH >= ONEDNN_SINCE:
+    CASES += [
+        ("bert", "text-classification", "fp32", "onednn"),
+        ("bert", "text-classification", "bf16", "onednn"),
+        ("minilm", "sentence-embedding", "fp32", "onednn"),
+        ("minilm", "sentence-embedding", "bf16", "onednn"),
+    ]
 
 HEADS = {
     "text-classification": transformers.AutoModelForSequenceClassification,
@@ -127,7 +136,7 @@ def test_round_trip(
     model = minilm if model_type == "minilm" else tiny_folder(model_type, task)
     output = folder / f"{model_type}-{task}-{precision}-{backend}.pt"
     request = ExportRequest(
-        model=str(model), output=output, task=task, precision=precision, backend=backend, force=True
+        model=str(model), output=output, task=task, precision=precision, backend=backend, tune="off", force=True
     )
     report = export(request)
 
@@ -156,12 +165,12 @@ def test_round_trip(
 def test_the_command(task: str, tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
     """As the README types it: nothing but the stages' lines, no warning of torch's, and a file that checks itself."""
     output = tmp_path / "model.pt"
-    done = run([BIN / "export-model", tiny_folder("bert", task), "--task", task, "-o", output])
+    done = run([BIN / "export-model", tiny_folder("bert", task), "--task", task, "--tune", "off", "-o", output])
     assert done.returncode == 0, done.stderr
     assert f"{FORM} example inputs" in done.stdout
     assert done.stderr == ""
     if IPEX_PROBLEM:
-        assert f"plain: without IPEX: {IPEX_PROBLEM.found}" in done.stdout
+        assert f"{BACKEND}: without IPEX: {IPEX_PROBLEM.found}" in done.stdout
     checked = run([BIN / "run-model", "check", output])
     assert checked.returncode == 0 and checked.stdout.endswith("passed\n"), checked.stderr
     assert checked.stderr == ""
@@ -213,7 +222,8 @@ def test_ipex_of_another_minor_release_is_never_imported(tiny_folder: Callable[.
     (metadata / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: intel-extension-for-pytorch\nVersion: {release}\n"
     )
-    command = [BIN / "export-model", tiny_folder("bert", "text-classification"), "-o", tmp_path / "m.pt"]
+    folder = tiny_folder("bert", "text-classification")
+    command = [BIN / "export-model", folder, "--tune", "off", "-o", tmp_path / "m.pt"]
 
     refused = run([*command, "--backend", "ipex"], PYTHONPATH=str(tmp_path))
     assert refused.returncode == 1
@@ -224,7 +234,7 @@ def test_ipex_of_another_minor_release_is_never_imported(tiny_folder: Callable[.
 
     chosen = run(command, PYTHONPATH=str(tmp_path))
     assert chosen.returncode == 0, chosen.stderr
-    assert f"plain: without IPEX: intel-extension-for-pytorch {release} is installed" in chosen.stdout
+    assert f"{WITHOUT_IPEX}: without IPEX: intel-extension-for-pytorch {release} is installed" in chosen.stdout
 
 
 @pytest.mark.skipif(IPEX_PROBLEM is None, reason="IPEX fits this torch")

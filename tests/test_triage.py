@@ -158,7 +158,7 @@ def test_only_what_is_baked_in_is_logged_and_quietly(caplog: pytest.LogCaptureFi
 
 def test_explain_prints_choices_and_findings(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = tiny_folder("roberta", "token-classification", type_vocab_size=1)
-    done = run([BIN / "export-model", folder, "--explain", "-o", tmp_path / "m.pt"])
+    done = run([BIN / "export-model", folder, "--explain", "--tune", "off", "-o", tmp_path / "m.pt"])
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     summary = next(number for number, line in enumerate(lines) if line.startswith("tolerance: "))

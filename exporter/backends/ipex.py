@@ -20,10 +20,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from exporter.backends.plain import BF16_FLAGS
+from exporter.inputs import ExampleInputs
 from runtime import ops
 from runtime.environment import Environment
 from runtime.errors import BackendError
 from runtime.manifest import Backend, Fusion, Precision, Requirements
+from runtime.torchscript import ScriptModule
 
 # Operator → what it joins. The names are those of `torch.jit.last_executed_optimized_graph()` with IPEX
 # 2.8.0; a suffix such as `_v2` is left out.
@@ -92,6 +94,10 @@ class IpexBackend:
         stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False))
         stack.enter_context(_Fusible())
         return stack
+
+    def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
+        """Nothing: IPEX rewrites the graph where the file is run."""
+        return ""
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
         """Every operator of IPEX in the graph; one without a name here is listed as `other`."""

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from exporter.inputs import ExampleInputs
 from runtime.environment import Environment
 from runtime.manifest import Backend, Fusion, Precision, Requirements
+from runtime.torchscript import ScriptModule
 
 # The least that oneDNN computes bf16 products with; without it PyTorch takes a slow reference loop.
 BF16_FLAGS = ("avx512bw", "avx512vl", "avx512dq")
@@ -35,6 +37,10 @@ class PlainBackend:
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
         """None: the weights carry the precision."""
         return nullcontext()
+
+    def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
+        """Nothing: the trace as it is."""
+        return ""
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
         """TorchScript's own fusion groups, where it makes any."""

@@ -1,0 +1,214 @@
+"""The part of the straight line that is walked once a candidate, and the choice between candidates.
+
+In: what the stages before have made, and the candidates. Out: `Built`, the first candidate that is right, the fastest
+first where they are timed. Refuses (with the first failure) a model that no candidate is right for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from exporter import patches, verify
+from exporter.adapter import Adapter, adapt
+from exporter.backends import ATTENTION, Candidate
+from exporter.describe import draft_manifest
+from exporter.envelope import narrow
+from exporter.graphs.prune import prune
+from exporter.inputs import make_inputs
+from exporter.plan import TracePlan
+from exporter.reference import Point
+from exporter.report import StageClock
+from exporter.request import ExportRequest
+from exporter.source import Source, load_source
+from exporter.trace import trace
+from exporter.triage import Finding
+from exporter.tune import Draft, fastest_first, time_drafts, tune_shapes
+from exporter.workspace import Workspace
+from runtime import artifact, environment
+from runtime.errors import BackendError, CheckpointError, ExportError, TraceError, VerificationError
+from runtime.manifest import Manifest, Timing, Tolerance
+
+logger = logging.getLogger("exporter")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A candidate's file, and what the gate saw of it, once it did.
+
+    `form` is that of the traced example, `findings` what the tracer remarked, `choices` how it computes, in words.
+    """
+
+    way: Candidate
+    file: Path
+    form: str
+    findings: tuple[Finding, ...]
+    choices: tuple[str, ...]
+    manifest: Manifest
+    points: Sequence[Point]
+    outcome: verify.Outcome | None = None
+
+
+@dataclass
+class Attempts:
+    """What all candidates share; `choices` says what was given up, and why."""
+
+    request: ExportRequest
+    here: environment.Environment
+    source: Source
+    # The untouched model, for whichever candidate comes first: a backend may change it.
+    adapter: Adapter | None
+    plan: TracePlan
+    points: Sequence[Point]
+    tolerance: Tolerance
+    place: Workspace
+    clock: StageClock
+    choices: list[str] = field(default_factory=list)
+    failures: list[ExportError] = field(default_factory=list)
+
+    def first_sound(self, ways: Sequence[Candidate]) -> Built:
+        """The first candidate that is right at every point; else the first that is right within an envelope.
+
+        Raises the first failure where nothing is left.
+        """
+        several = len(ways) > 1
+        narrowable: list[Built] = []
+        for built in self._in_order(ways):
+            try:
+                verified = self._verify(built)
+            except VerificationError as error:
+                self._failed(built.way, error, several)
+                continue
+            if verified.outcome is None or not verified.outcome.failed:
+                self.choices.append(f"chosen: {built.way.name} ({built.way.reason})")
+                return verified
+            self._failed(built.way, verify.refusal(verified.outcome, verified.manifest.tolerance), several)
+            narrowable.append(verified)
+        for built in narrowable:
+            narrowed = self._narrowed(built)
+            if narrowed is not None:
+                again, given_up = narrowed
+                self.choices.append(f"given up, because it was wrong there: {given_up}")
+                logger.warning("%s", self.choices[-1])
+                return again
+        raise self.failures[0]
+
+    def _in_order(self, ways: Sequence[Candidate]) -> Iterator[Built]:
+        """Each candidate, built: the timed ones by speed, then the others as they are listed."""
+        timed = [way for way in ways if way.timed]
+        if len(timed) > 1:
+            shapes = tune_shapes(self.plan, self.request.tune_shapes)
+            yield from self._by_speed([built for way in timed if (built := self._build(way, True))], shapes)
+        for way in ways:
+            if len(timed) < 2 or not way.timed:
+                built = self._build(way, len(ways) > 1)
+                if built is not None:
+                    yield built
+
+    def _by_speed(self, built: Sequence[Built], shapes: Sequence[dict[str, int]]) -> Iterator[Built]:
+        threads = torch.get_num_threads()
+        drafts = [Draft(one.way.name, one.file, one.manifest) for one in built]
+        with self.clock.stage("tune") as say, self.place.writing():
+            times = time_drafts(drafts, shapes, self.request.tune, threads)
+            order = fastest_first([draft.name for draft in drafts], times)
+            for name in order:
+                medians = ", ".join(f"{milliseconds:.2f}" for milliseconds in times.get(name, ()))
+                say.append(f"{name} {medians or 'failed'}{' ms' if medians else ''}")
+        named = {one.way.name: one for one in built}
+        for chosen in order:
+            timings = tuple(
+                Timing(name, name == chosen, dict(shape), threads, milliseconds)
+                for name in order
+                for shape, milliseconds in zip(shapes, times.get(name, ()), strict=name in times)
+            )
+            one = named[chosen]
+            yield dataclasses.replace(one, manifest=dataclasses.replace(one.manifest, timings=timings))
+
+    def _build(self, way: Candidate, several: bool) -> Built | None:
+        """The candidate's file; None where it failed, which `failures` then says."""
+        try:
+            return self._trace(way, self._taken() or self._again(way))
+        except (BackendError, CheckpointError, TraceError) as error:
+            self._failed(way, error, several)
+            return None
+
+    def _taken(self) -> Adapter | None:
+        adapter, self.adapter = self.adapter, None
+        return adapter
+
+    def _again(self, way: Candidate) -> Adapter:
+        """The model anew: the candidate before may have changed it."""
+        with self.clock.stage("source") as say:
+            source = load_source(self.request, way.attention)
+            say.append(f"again, with {way.attention} attention")
+        return adapt(source, self.plan, make_inputs(self.plan, self.plan.example))
+
+    def _trace(self, way: Candidate, adapter: Adapter) -> Built:
+        backend, request, plan = way.backend, self.request, self.plan
+        with self.clock.stage("backend") as say:
+            # After the reference: its answers are the untouched model's.
+            repairs = patches.repair(adapter.model)
+            module = backend.optimise(adapter, request.precision)
+            words = f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention"
+            say += [*(f"repaired: {what}" for what in repairs), words]
+        with self.clock.stage("trace") as say:
+            example = make_inputs(plan, plan.example)
+            traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))
+            pruned = prune(traced.module, example)
+            rewritten = [f"{pruned} linears compute the one token that the head reads"] if pruned else []
+            rewritten += filter(None, [backend.rewrite(traced.module, example)])
+            say += [f"{traced.form} example inputs, {plan.example_words}", *rewritten]
+        file = self.place.draft.with_name(f"{way.backend.name}-{way.attention}.pt")
+        with self.clock.stage("save") as say, self.place.writing():
+            artifact.save(traced.module, file)
+            say.append(f"{file.stat().st_size / 1e6:.1f} MB")
+        choices = (
+            f"attention {way.attention}: {ATTENTION[way.attention]}",
+            f"kernels of {backend.name}: {backend.kernels}",
+            f"example inputs traced as a {traced.form}",
+            *(f"repaired: {what}" for what in repairs),
+            *(f"rewritten: {what}" for what in rewritten),
+        )
+        manifest = self._manifest(way, plan, self.points)
+        return Built(way, file, traced.form, traced.findings, choices, manifest, self.points)
+
+    def _manifest(self, way: Candidate, plan: TracePlan, points: Sequence[Point]) -> Manifest:
+        requires = way.backend.requirements(self.request.precision, self.here)
+        return draft_manifest(self.request, self.source, plan, way.backend.name, requires, points, self.tolerance)
+
+    def _verify(self, built: Built) -> Built:
+        """Run the gate on the file."""
+        if self.request.verify == "off":
+            logger.warning("NOT verified (--verify off): the artifact says so")
+            return built
+        with self.clock.stage("verify") as say, self.place.writing():
+            outcome = verify.verify(built.file, built.manifest, built.points)
+            say.append(outcome.summary)
+        fusions = built.way.backend.fusions(outcome.operators)
+        manifest = dataclasses.replace(built.manifest, verified=outcome.points, fusions=fusions)
+        return dataclasses.replace(built, manifest=manifest, outcome=outcome)
+
+    def _narrowed(self, built: Built) -> tuple[Built, str] | None:
+        """The same file within a smaller envelope, verified anew there; None where nothing sound is left."""
+        assert built.outcome is not None
+        envelope = narrow(self.plan, [point.trial for point in self.points], built.outcome.failed)
+        if envelope is None:
+            return None
+        inside = [point for point in self.points if point.trial.name in envelope.inside]
+        manifest = self._manifest(built.way, envelope.plan, inside)
+        manifest = dataclasses.replace(manifest, timings=built.manifest.timings)
+        again = self._verify(dataclasses.replace(built, manifest=manifest, points=inside))
+        if again.outcome is None or again.outcome.failed:
+            return None
+        return again, envelope.given_up
+
+    def _failed(self, way: Candidate, error: ExportError, several: bool) -> None:
+        self.failures.append(error)
+        self.choices.append(f"{way.name} failed: {error.found}")
+        if several:
+            logger.warning("%s", self.choices[-1])

@@ -1,0 +1,55 @@
+"""Keep the linears' weights where `prepare` can bring them into the order that the processor likes.
+
+In: a frozen module whose linears are oneDNN's. Out: the same module with a list of weights as its attribute, and a
+method `prepare`. Refuses nothing.
+
+oneDNN reorders a weight into blocks that suit the processor. Done at every call it costs as much as a small batch;
+a reordered weight cannot be saved, and would suit one processor alone. So the file holds the weights as they are, and
+`prepare`, called once after loading, replaces each by its reordered copy: one copy in the file, one in memory. A
+program that does not call it gets the same answers, later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exporter.backends.onednn.fuse import LINEAR
+from exporter.graphs import constant, insert
+from runtime.torchscript import TENSORS, ScriptModule, define, eliminate_dead_code
+
+_PREPARE = """
+def prepare(self) -> None:
+    for i in range(len(self.weights)):
+        weight = self.weights[i]
+        if not weight.is_mkldnn:
+            self.weights[i] = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+"""
+
+
+def pack(module: ScriptModule) -> None:
+    """Move the weights from the graph's constants to an attribute, and define `prepare`."""
+    graph: Any = module.graph
+    linears = [node for node in graph.nodes() if node.kind() == LINEAR]
+    weights: dict[str, Any] = {}
+    for node in linears:
+        value = node.inputsAt(_weight_position(node))
+        weights.setdefault(value.debugName(), constant(value))
+    module._c._register_attribute("weights", TENSORS, list(weights.values()))
+    owner = next(iter(graph.inputs()))
+    first = next(iter(graph.nodes()))
+    whole = insert(graph, first, "prim::GetAttr", [owner])
+    whole.node().s_("name", "weights")
+    whole.setType(TENSORS)
+    numbers = {name: number for number, name in enumerate(weights)}
+    for node in linears:
+        position = _weight_position(node)
+        graph.setInsertPoint(node)
+        number = graph.insertConstant(numbers[node.inputsAt(position).debugName()])
+        node.replaceInput(position, insert(graph, node, "aten::__getitem__", [whole, number]))
+    eliminate_dead_code(graph)
+    define(module, _PREPARE)
+
+
+def _weight_position(node: Any) -> int:
+    """`(X, W, …)`, or with something added `(X, other, W, …)`."""
+    return 2 if node.inputsSize() == 5 else 1

@@ -1,0 +1,92 @@
+"""Rewriting of frozen TorchScript graphs: what is common to the passes.
+
+In: a frozen module, whose forward is one graph with its weights as constants. Out: small values and operations on its
+nodes. Refuses nothing: a pass leaves alone whatever it does not know, and the gate judges the file.
+
+Passes change the graph in place, before its first run: TorchScript optimises a copy at that run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from exporter.inputs import ExampleInputs
+from runtime import torchscript
+from runtime.torchscript import ScriptModule
+
+# Shape by the name of a value. Names are unique in a graph.
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def observe(
+    module: ScriptModule,
+    example: ExampleInputs,
+    operator: str,
+    result: Any,
+    wanted: Callable[[Any], bool] | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Run the graph once, and one more operator on every tensor that is wanted.
+
+    Args:
+        module: a frozen module; it is left as it is.
+        example: what to run it with.
+        operator: a name such as `aten::size`, called with the tensor alone.
+        result: the TorchScript type of its answer.
+        wanted: takes a value of the graph; None wants all.
+
+    Yields:
+        The value's name, and the operator's answer.
+    """
+    graph = module.graph.copy()
+    answers, names = [], []
+    # A copy numbers the values without names anew, but keeps the order of the nodes.
+    for original, node in zip(list(module.graph.nodes()), list(graph.nodes()), strict=True):
+        for value, twin in zip(original.outputs(), node.outputs(), strict=True):
+            if twin.type().isSubtypeOf(torchscript.TENSOR) and (wanted is None or wanted(value)):
+                asked = graph.create(operator, [twin], 1)
+                asked.output().setType(result)
+                asked.insertAfter(node)
+                answers.append(asked.output())
+                names.append(value.debugName())
+    while list(graph.outputs()):
+        graph.eraseOutput(0)
+    for answer in answers:
+        graph.registerOutput(answer)
+    # The module itself, of which a frozen graph holds everything.
+    graph.eraseInput(0)
+    with torch.no_grad():
+        found = torchscript.run_graph(graph, example.as_tuple())
+    yield from zip(names, found, strict=True)
+
+
+def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in the graph, inputs and constants included, at the example's sizes."""
+    inputs = zip(list(module.graph.inputs())[1:], example.as_tuple(), strict=True)
+    found = {value.debugName(): tuple(tensor.shape) for value, tensor in inputs}
+    sizes = observe(module, example, "aten::size", torchscript.INTEGERS)
+    return found | {name: tuple(size) for name, size in sizes}
+
+
+def constant(value: Any) -> Any:
+    """What a value of the graph holds; None where it is no constant, or None itself."""
+    return value.toIValue() if value.node().kind() == "prim::Constant" else None
+
+
+def users(value: Any) -> list[Any]:
+    """The nodes that take a value, each once."""
+    found: dict[Any, None] = {}
+    for use in value.uses():
+        found.setdefault(use.user, None)
+    return list(found)
+
+
+def insert(graph: Any, before: Any, kind: str, inputs: Sequence[Any], like: Any = None) -> Any:
+    """A new node with one tensor as its output, in front of another node; returns the output."""
+    node = graph.create(kind, list(inputs), 1)
+    node.insertBefore(before)
+    if like is not None:
+        node.copyMetadata(like)
+    return node.output()
