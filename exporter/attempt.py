@@ -22,7 +22,7 @@ from exporter.envelope import narrow
 from exporter.graphs.prune import prune
 from exporter.inputs import make_inputs
 from exporter.plan import TracePlan
-from exporter.reference import Point
+from exporter.reference import Point, probe_points
 from exporter.report import StageClock
 from exporter.request import ExportRequest
 from exporter.source import Source, load_source
@@ -31,7 +31,14 @@ from exporter.triage import Finding
 from exporter.tune import Draft, fastest_first, time_drafts, tune_shapes
 from exporter.workspace import Workspace
 from runtime import artifact, environment
-from runtime.errors import BackendError, CheckpointError, ExportError, TraceError, VerificationError
+from runtime.errors import (
+    BackendError,
+    CheckpointError,
+    ExportError,
+    ModelFailedError,
+    TraceError,
+    VerificationError,
+)
 from runtime.manifest import Manifest, Timing, Tolerance
 
 logger = logging.getLogger("exporter")
@@ -194,18 +201,35 @@ class Attempts:
         return dataclasses.replace(built, manifest=manifest, outcome=outcome)
 
     def _narrowed(self, built: Built) -> tuple[Built, str] | None:
-        """The same file within a smaller envelope, verified anew there; None where nothing sound is left."""
+        """The same file within a smaller envelope, verified anew there; None where nothing sound is left.
+
+        At further shapes too: a few that passed say little of the others once one has failed.
+        """
         assert built.outcome is not None
-        envelope = narrow(self.plan, [point.trial for point in self.points], built.outcome.failed)
-        if envelope is None:
-            return None
-        inside = [point for point in self.points if point.trial.name in envelope.inside]
-        manifest = self._manifest(built.way, envelope.plan, inside)
-        manifest = dataclasses.replace(manifest, timings=built.manifest.timings)
-        again = self._verify(dataclasses.replace(built, manifest=manifest, points=inside))
-        if again.outcome is None or again.outcome.failed:
-            return None
-        return again, envelope.given_up
+        points, failed = list(self.points), dict(built.outcome.failed)
+        while (envelope := narrow(self.plan, [point.trial for point in points], failed)) is not None:
+            inside = [point for point in points if point.trial.name in envelope.inside]
+            more = self._probes(envelope.plan, len(points))
+            if more is None:
+                return None
+            manifest = self._manifest(built.way, envelope.plan, inside)
+            manifest = dataclasses.replace(manifest, timings=built.manifest.timings)
+            again = self._verify(dataclasses.replace(built, manifest=manifest, points=[*inside, *more]))
+            if again.outcome is None or not again.outcome.failed:
+                return again, envelope.given_up
+            points, failed = [*points, *more], failed | again.outcome.failed
+        return None
+
+    def _probes(self, plan: TracePlan, first: int) -> list[Point] | None:
+        """Shapes inside a narrowed plan with the original model's answers; None where it fails itself."""
+        with self.clock.stage("reference") as say:
+            adapter = adapt(load_source(self.request), self.plan, make_inputs(self.plan, self.plan.example))
+            try:
+                points = probe_points(adapter, plan, adapter.outputs, first)
+            except ModelFailedError:
+                return None
+            say.append(f"again, at {', '.join(point.name for point in points)}")
+        return points
 
     def _failed(self, way: Candidate, error: ExportError, several: bool) -> None:
         self.failures.append(error)
