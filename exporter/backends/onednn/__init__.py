@@ -25,7 +25,7 @@ from exporter.inputs import ExampleInputs
 from runtime.environment import Environment
 from runtime.errors import BackendError
 from runtime.manifest import Backend, Fusion, Precision, Requirements
-from runtime.torchscript import ScriptModule
+from runtime.torchscript import ScriptModule, merge_equal_nodes
 
 
 class OnednnBackend:
@@ -52,6 +52,7 @@ class OnednnBackend:
         Raises:
             BackendError: the graph has no linear with weights of its own.
         """
+        merge_equal_nodes(module.graph)
         simplified = simplify_attention(module.graph)
         joined = join_linears(module.graph)
         fused = fuse_linears(module.graph, shapes(module, example))
