@@ -25,6 +25,7 @@ class PlainBackend:
 
     name: Backend = "plain"
     kernels = "PyTorch's own"
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """This torch or a newer one: TorchScript reads older archives."""

@@ -33,6 +33,7 @@ class OnednnBackend:
 
     name: Backend = "onednn"
     kernels = "oneDNN's linears with weights reordered after loading"
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """This torch or a newer one."""
