@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from exporter import patches, verify
 from exporter.adapter import Adapter, adapt
-from exporter.backends import ATTENTION, Candidate
+from exporter.backends import ATTENTION, Candidate, optimise
+from exporter.built import Built
 from exporter.describe import draft_manifest
 from exporter.envelope import narrow
 from exporter.graphs.prune import prune
@@ -27,7 +27,6 @@ from exporter.report import StageClock
 from exporter.request import ExportRequest
 from exporter.source import Source, load_source
 from exporter.trace import trace
-from exporter.triage import Finding
 from exporter.tune import Draft, fastest_first, time_drafts, tune_shapes
 from exporter.workspace import Workspace
 from runtime import artifact, environment
@@ -44,23 +43,6 @@ from runtime.manifest import Manifest, Timing, Tolerance
 logger = logging.getLogger("exporter")
 
 
-@dataclass(frozen=True)
-class Built:
-    """A candidate's file, and what the gate saw of it, once it did.
-
-    `form` is that of the traced example, `findings` what the tracer remarked, `choices` how it computes, in words.
-    """
-
-    way: Candidate
-    file: Path
-    form: str
-    findings: tuple[Finding, ...]
-    choices: tuple[str, ...]
-    manifest: Manifest
-    points: Sequence[Point]
-    outcome: verify.Outcome | None = None
-
-
 @dataclass
 class Attempts:
     """What all candidates share; `choices` says what was given up, and why."""
@@ -75,6 +57,8 @@ class Attempts:
     tolerance: Tolerance
     place: Workspace
     clock: StageClock
+    # For int8.
+    samples: Sequence[Mapping[str, torch.Tensor]] = ()
     choices: list[str] = field(default_factory=list)
     failures: list[ExportError] = field(default_factory=list)
 
@@ -160,11 +144,11 @@ class Attempts:
         with self.clock.stage("backend") as say:
             # After the reference: its answers are the untouched model's.
             repairs = patches.repair(adapter.model)
-            module = backend.optimise(adapter, request.precision)
-            words = f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention"
-            say += [*(f"repaired: {what}" for what in repairs), words]
-        with self.clock.stage("trace") as say:
             example = make_inputs(plan, plan.example)
+            module, calibrated = optimise(backend, adapter, request.precision, example, self.samples, self._calibrating)
+            words = f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention"
+            say += [*(f"repaired: {what}" for what in repairs), words, *calibrated]
+        with self.clock.stage("trace") as say:
             traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))
             pruned = prune(traced.module, example)
             rewritten = [f"{pruned} linears compute the one token that the head reads"] if pruned else []
@@ -179,10 +163,14 @@ class Attempts:
             f"kernels of {backend.name}: {backend.kernels}",
             f"example inputs traced as a {traced.form}",
             *(f"repaired: {what}" for what in repairs),
+            *(f"calibrated: {what}" for what in calibrated),
             *(f"rewritten: {what}" for what in rewritten),
         )
         manifest = self._manifest(way, plan, self.points)
         return Built(way, file, traced.form, traced.findings, choices, manifest, self.points)
+
+    def _calibrating(self, done: int) -> None:
+        self.clock.progress("backend", f"calibrating, {done} of {len(self.samples)} samples")
 
     def _manifest(self, way: Candidate, plan: TracePlan, points: Sequence[Point]) -> Manifest:
         requires = way.backend.requirements(self.request.precision, self.here)

@@ -39,7 +39,7 @@ def draft_manifest(
     Raises:
         TaskError: an output's axes do not follow the task.
     """
-    outputs = _outputs(plan, points)
+    outputs = describe_outputs(plan, points)
     return Manifest(
         format_version=FORMAT_VERSION,
         exporter_version=runtime.__version__,
@@ -79,7 +79,7 @@ def _warmup_shape(plan: TracePlan) -> dict[str, int]:
     }
 
 
-def _outputs(plan: TracePlan, points: Sequence[Point]) -> tuple[TensorSpec, ...]:
+def describe_outputs(plan: TracePlan, points: Sequence[Point]) -> tuple[TensorSpec, ...]:
     """The outputs' axes: of the task where it names them, and their sizes as they were measured."""
     named = {output.name: output.axes for output in plan.task.outputs}
     specs = []

@@ -7,12 +7,16 @@ the stages.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from exporter import reference, rounding, verify
 from exporter.adapter import Adapter, adapt
 from exporter.attempt import Attempts
 from exporter.backends import candidates
+from exporter.calibration import Sample, fit_calibration
+from exporter.calibration_file import read_calibration
+from exporter.describe import describe_outputs
 from exporter.inputs import make_inputs
 from exporter.plan import TracePlan, make_plan
 from exporter.quiet import third_parties_quiet
@@ -22,7 +26,7 @@ from exporter.source import Source, load_source
 from exporter.workspace import workspace
 from runtime import artifact, environment, signing
 from runtime.errors import ModelFailedError
-from runtime.golden import dump_cases, sampled
+from runtime.golden import Case, dump_cases, sampled
 from runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE
 
 
@@ -41,11 +45,12 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         ExportError, RequirementError: nothing was written, and an older output is as it was.
     """
     here = environment.detect()
-    ways = candidates(request.backend, here, request.tune)
+    ways = candidates(request.backend, here, request.tune, request.precision)
     requires = ways[0].backend.requirements(request.precision, here)
     environment.check_cpu(requires.cpu_flags, f"{request.precision} with the {ways[0].backend.name} backend", here)
     if request.sign is not None:
         signing.check_private_key(request.sign)
+    given = read_calibration(request.calibration) if request.calibration is not None else None
     with third_parties_quiet(), workspace(request.output, request.force) as place:
         clock = StageClock(observe)
         with clock.stage("source") as say:
@@ -59,10 +64,23 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             plan, points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
             say.append(f"eager fp32 at {', '.join(point.name for point in points)}")
             plan, tolerance = rounding.bounds(adapter, plan, points, request)
-        attempts = Attempts(request, here, source, adapter, plan, points, tolerance, place, clock)
+        samples, held_out = tuple[Sample, ...](), list[Case]()
+        if given is not None:
+            with clock.stage("samples") as say:
+                calibration = fit_calibration(given, plan, source.tokenizer)
+                outputs = {spec.name: spec for spec in describe_outputs(plan, points)}
+                held_out = reference.held_out_cases(adapter, outputs, calibration.held_out)
+                samples = calibration.samples
+                say.append(calibration.words)
+        attempts = Attempts(request, here, source, adapter, plan, points, tolerance, place, clock, samples)
         # From here on the attempts own the model.
         del adapter
         built = attempts.first_sound(ways)
+        if held_out and request.verify != "off":
+            with clock.stage("accuracy") as say, place.writing():
+                accuracy = verify.held_out_accuracy(built.file, built.manifest, held_out)
+                built = dataclasses.replace(built, manifest=dataclasses.replace(built.manifest, accuracy=accuracy))
+                say += [one.words for one in accuracy]
         with clock.stage("publish") as say, place.writing():
             sealed = artifact.seal(built.file, built.manifest, _parts(source, built.points), request.sign)
             if request.verify != "off":

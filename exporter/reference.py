@@ -8,7 +8,7 @@ that does not fit the task is the describer's to refuse.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,10 @@ from exporter.failures import failing_by_name
 from exporter.inputs import make_inputs
 from exporter.plan import TracePlan
 from exporter.shapes import Dimension, Trial, probes, trials
+from runtime.accuracy import rows_of
 from runtime.errors import ModelFailedError
 from runtime.golden import Case, sampled
-from runtime.manifest import Verification
+from runtime.manifest import TensorSpec, Verification
 
 # Numbers of one answer that are compared: a longest batch of fill-mask logits has 80 million, and the gate holds the
 # answers at all shapes at once. Of a larger answer evenly spread ones are.
@@ -99,6 +100,25 @@ def probe_points(adapter: torch.nn.Module, plan: TracePlan, outputs: Sequence[st
     """
     tried = probes(plan.dimensions, plan.padded_axis, first)
     return [_point(adapter, plan, outputs, trial, first + seed) for seed, trial in enumerate(tried, 1)]
+
+
+def held_out_cases(
+    adapter: torch.nn.Module, outputs: Mapping[str, TensorSpec], samples: Sequence[Mapping[str, torch.Tensor]]
+) -> list[Case]:
+    """The original model's answers to samples that no shape stands for, as `runtime.accuracy` compares them.
+
+    Raises:
+        ModelFailedError: the model fails on one.
+    """
+    cases = []
+    for number, sample in enumerate(samples):
+        with failing_by_name(f"held-out sample {number + 1}"), torch.no_grad():
+            answers = adapter(**sample)
+        named = zip(outputs.items(), answers, strict=True)
+        cases.append(
+            Case(f"{number:04}", sample, {name: rows_of(answer, spec, sample) for (name, spec), answer in named})
+        )
+    return cases
 
 
 def _check_repeatable(adapter: torch.nn.Module, plan: TracePlan) -> None:

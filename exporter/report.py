@@ -18,7 +18,7 @@ from runtime.manifest import Manifest
 
 @dataclass(frozen=True)
 class StageEvent:
-    """A stage began (`seconds` None) or ended, with a line that says what it did."""
+    """A stage began, or goes on with a word on how far it is (`seconds` None), or ended and says what it did."""
 
     name: str
     seconds: float | None = None
@@ -71,3 +71,7 @@ class StageClock:
         event = StageEvent(name, perf_counter() - start, "; ".join(lines))
         self.events.append(event)
         self.observe(event)
+
+    def progress(self, name: str, detail: str) -> None:
+        """Tell the observer how far the running stage is."""
+        self.observe(StageEvent(name, None, detail))

@@ -42,7 +42,8 @@ class ExportRequest:
         model: a local folder, a hub id, or a short name of `exporter.names`.
         output: the file to write.
         task: a name of `exporter.tasks.TASKS`, or `auto`: what the configuration says.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or `int8`.
+        calibration: for int8, and for that alone: a file of samples (`exporter.calibration` says of which forms).
         backend: `ipex`, `onednn`, `plain`, or `auto`: the fastest of those that can be used here (see `tune`).
         example_inputs: `dict`, `tuple`, or `auto`: dict from torch 2.0 on, else tuple.
         verify: how much the written file is tried, `quick` or `full`; `off` ships it untried, and the file says so.
@@ -66,6 +67,7 @@ class ExportRequest:
     output: str | os.PathLike[str]
     task: str = "auto"
     precision: Precision = "fp32"
+    calibration: str | os.PathLike[str] | None = None
     backend: BackendChoice = "auto"
     example_inputs: ExampleForm = "auto"
     verify: Verification = "quick"
@@ -111,6 +113,14 @@ class ExportRequest:
             raise RequestError("model is empty", "a folder, a hub id or a short name")
         if not Path(self.output).name or Path(self.output).name == "..":
             raise RequestError(f"output is {os.fspath(self.output)!r}", "the name of a file")
+        if self.precision == "int8" and self.calibration is None:
+            raise RequestError(
+                "precision is int8 and no calibration is given",
+                "samples of what the model will be asked, to fit its ranges to",
+                "give --calibration FILE: .txt with a text a line, .jsonl with inputs a line, or .safetensors",
+            )
+        if self.precision != "int8" and self.calibration is not None:
+            raise RequestError(f"calibration is given and precision is {self.precision}", "it with --int8 alone")
         if self.random_weights and self.allow_pickle:
             raise RequestError(
                 "random_weights and allow_pickle are both set", "one of them: random weights come from no file"

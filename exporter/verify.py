@@ -25,8 +25,8 @@ from exporter.processes import ABSENT, environment
 from exporter.reference import Point
 from runtime.check import Parity, worse
 from runtime.errors import VerificationError
-from runtime.golden import dump_cases
-from runtime.manifest import Manifest, Tolerance, VerifiedPoint, to_json
+from runtime.golden import Case, dump_cases
+from runtime.manifest import Accuracy, Manifest, Tolerance, VerifiedPoint, to_json
 
 _WORKER = (
     f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); "
@@ -75,10 +75,7 @@ def verify(draft: Path, manifest: Manifest, points: Sequence[Point]) -> Outcome:
     threads = [torch.get_num_threads()]
     if manifest.verification == "full":
         threads.append(1 if threads[0] > 1 else 2)
-    paths = {name: draft.parent / f"verify.{name}" for name in ("manifest", "cases")}
-    paths["manifest"].write_text(to_json(manifest))
-    paths["cases"].write_bytes(dump_cases([point.case for point in points]))
-    files = [*(text for name, path in paths.items() for text in (f"--{name}", str(path))), "--draft", str(draft)]
+    files = _working_files(draft, manifest, [point.case for point in points])
     parities: list[Parity] = []
     orders: list[str] = []
     operators: dict[str, int] = {}
@@ -104,6 +101,20 @@ def confirm(sealed: Path) -> None:
         raise VerificationError(
             f"the finished file is wrong at {', '.join(report['wrong'])}", "its golden answers", _REMEDY
         )
+
+
+def held_out_accuracy(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> tuple[Accuracy, ...]:
+    """The file's accuracy on held-out samples, measured in a fresh process; nothing is judged.
+
+    Raises:
+        VerificationError: the file fails on a sample, or admits none.
+        OSError: if the working files cannot be written.
+    """
+    files = _working_files(draft, manifest, cases)
+    report = _run([*files, "--threads", str(torch.get_num_threads()), "--held-out"], draft.parent)
+    if not report["accuracy"]:
+        raise VerificationError("the range that is right holds none of the held-out samples", "some", _REMEDY)
+    return tuple(Accuracy(**row) for row in report["accuracy"])
 
 
 def refusal(outcome: Outcome, tolerance: Tolerance) -> VerificationError:
@@ -147,6 +158,14 @@ def _judge(
                     f"{point.name} {output}: max error {worst.max_error:.2e}, rms {worst.rms_error:.2e}"
                 )
     return Outcome(tuple(verified), failed, operators, orders)
+
+
+def _working_files(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> list[str]:
+    """Write what the fresh process reads beside the draft; the arguments that name it."""
+    paths = {name: draft.parent / f"verify.{name}" for name in ("manifest", "cases")}
+    paths["manifest"].write_text(to_json(manifest))
+    paths["cases"].write_bytes(dump_cases(cases))
+    return [*(text for name, path in paths.items() for text in (f"--{name}", str(path))), "--draft", str(draft)]
 
 
 def _run(arguments: list[str], folder: Path) -> dict[str, Any]:

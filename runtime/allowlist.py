@@ -84,6 +84,8 @@ _RECORDS = re.compile(
 _GLOBALS = re.compile(
     r"__torch__(?!\.torch\.classes)[\w.]* \w+|__torch__\.torch\.classes\.ipex_prepack \w+OpContext|"
     r"torch (?:Float|Double|BFloat16|Half|Long|Int|Short|Char|Byte|Bool)Storage|torch\._utils _rebuild_tensor_v2|"
+    # Weights in int8, with a scale a row.
+    r"torch Q(?:U)?Int8Storage|torch\._utils _rebuild_qtensor|torch per_(?:channel|tensor)_affine|"
     r"torch\.jit\._pickle \w+|collections OrderedDict",
     re.ASCII,
 )

@@ -161,6 +161,7 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
         for point in manifest.verified
     ]
     lines += _table("verified", points or ["NOT verified: exported with --verify off"])
+    lines += _table("accuracy", [accuracy.words for accuracy in manifest.accuracy])
     tolerance = manifest.tolerance
     lines.append(
         f"tolerance max {tolerance.max_error:g}, rms {tolerance.rms_error:g}, relative to eager fp32 of the original"

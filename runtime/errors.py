@@ -33,6 +33,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
     ├── CheckFailedError              an answer differs from the stored one by more than the tolerance
     └── ExportError                   an export that cannot be done
         ├── RequestError                  the request contradicts itself
+        ├── CalibrationError              the calibration samples cannot be used
         ├── ModelNotFoundError            no such folder or hub id
         ├── HubUnreachableError           the hub cannot be reached and the cache does not hold the model
         ├── CheckpointError               a folder without a configuration or weights, or damaged ones
@@ -191,6 +192,10 @@ class ExportError(ExportedModelError):
 
 class RequestError(ExportError):
     """The request contradicts itself or holds a value that is not allowed."""
+
+
+class CalibrationError(ExportError):
+    """The file of calibration samples cannot be read, or does not fit the model."""
 
 
 class ModelNotFoundError(ExportError):

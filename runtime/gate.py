@@ -4,7 +4,8 @@ In: a finished artifact (`check_golden`, behind `run-model check`); or, as a pro
 `--draft FILE --manifest JSON --cases SAFETENSORS --report JSON --threads N [--brief]`. Out: parities; or the report,
 which holds `parities` (a list an order), `operators` (of the executed graph), or `error`, one line. A draft has no
 manifest yet, so it comes as a file of its own. `--sealed FILE` instead confirms a finished file, the report holding the
-cases that are `wrong`. Judges nothing else: the caller compares with the tolerance.
+cases that are `wrong`; `--held-out` measures the cases' `accuracy`
+on the draft. Judges nothing else: the caller compares with the tolerance.
 
 What TorchScript and IPEX keep of their first calls depends on what these were, so the file is loaded anew for each
 order:
@@ -27,6 +28,7 @@ from pathlib import Path
 import torch
 
 from runtime import artifact
+from runtime.accuracy import measure
 from runtime.archive import Archive
 from runtime.check import Parity, executed_operators, run_cases, worse
 from runtime.errors import ExportedModelError, ManifestDamagedError
@@ -114,6 +116,7 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(option, type=Path)
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--held-out", action="store_true", help="measure the accuracy on cases of real data")
     parser.add_argument("--brief", action="store_true", help="the first order alone")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
@@ -123,6 +126,13 @@ def main(argv: Sequence[str]) -> int:
             return 0
         described = from_json(options.manifest.read_bytes(), str(options.draft))
         cases = parse_cases(options.cases.read_bytes(), str(options.cases))
+        if options.held_out:
+            session = open_module(options.draft, described)
+            # The first calls run another graph than all later ones.
+            session.warm_up()
+            accuracy = [dataclasses.asdict(found) for found in measure(session, cases)]
+            options.report.write_text(json.dumps({"accuracy": accuracy}))
+            return 0
         parities, operators = run_orders(lambda: open_module(options.draft, described), cases, options.brief)
         rows = {order: [dataclasses.asdict(parity) for parity in found] for order, found in parities.items()}
         report: dict[str, object] = {"parities": rows, "operators": operators}

@@ -41,21 +41,28 @@ def _read_json(path: str, specs: dict[str, TensorSpec]) -> dict[str, Any]:
         raise InputFileError(f"cannot read {path}: {error}", "a JSON file") from error
     if not isinstance(value, dict):
         raise InputFileError(f"{path} holds a {type(value).__name__}", 'an object such as {"input_ids": [[101, 102]]}')
-    tensors = {}
-    for name, rows in value.items():
-        try:
-            tensor = torch.tensor(rows)
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise InputFileError(
-                f"{path}: {name!r} is no tensor ({error})", "nested lists of numbers, all rows of one length"
-            ) from error
-        # JSON does not tell 1 from 1.0, and an empty list has no type; what is exact is converted.
-        if name in specs and specs[name].dtype == "float32" and not tensor.dtype.is_floating_point:
-            tensor = tensor.float()
-        elif not tensor.numel():
-            tensor = tensor.long()
-        tensors[name] = tensor
-    return tensors
+    try:
+        return {name: to_tensor(name, rows, specs.get(name)) for name, rows in value.items()}
+    except InputFileError as error:
+        raise InputFileError(f"{path}: {error.found}", error.expected) from error
+
+
+def to_tensor(name: str, rows: Any, spec: TensorSpec | None) -> torch.Tensor:
+    """A tensor of nested lists of numbers, as JSON has them; where `spec` is given, of its dtype.
+
+    Raises:
+        InputFileError: they are no numbers, or ragged.
+    """
+    try:
+        tensor = torch.tensor(rows)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputFileError(
+            f"{name!r} is no tensor ({error})", "nested lists of numbers, all rows of one length"
+        ) from error
+    # JSON does not tell 1 from 1.0, and an empty list has no type; what is exact is converted.
+    if spec is not None and spec.dtype == "float32" and not tensor.dtype.is_floating_point:
+        return tensor.float()
+    return tensor if tensor.numel() else tensor.long()
 
 
 def _read_npz(path: str) -> dict[str, Any]:

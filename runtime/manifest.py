@@ -48,7 +48,8 @@ TOKENIZER_FILE = "tokenizer.json"
 SIGNATURE_FILE = "signature"
 
 Verification = Literal["full", "quick", "off"]
-Precision = Literal["fp32", "bf16"]
+# int8: linears and convolutions by calibrated 8-bit products, the rest in bf16 or fp32.
+Precision = Literal["fp32", "bf16", "int8"]
 Backend = Literal["ipex", "onednn", "plain"]
 DType = Literal["int64", "float32"]
 # How a head's logits become scores: one class of several, several at once, or numbers as they are.
@@ -163,6 +164,33 @@ class VerifiedPoint:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """One output against eager fp32 on samples of real data that nothing was fitted to, by the file in a fresh process.
+
+    A row is what stands along the output's last axis: an embedding, the scores of one text or token; padding is left
+    out. Cosines are those of rows, `max_error` is the largest of any sample (see `runtime.check`). For outputs that
+    are scores of classes, `winners_kept` says in how many of `rows` the largest score stayed where it was; else it is
+    None.
+    """
+
+    output: str
+    samples: int
+    rows: int
+    mean_cosine: float
+    least_cosine: float
+    max_error: float
+    winners_kept: int | None
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        text = f"{self.output}: cosine {self.mean_cosine:.4f} in the mean, {self.least_cosine:.4f} at least; "
+        if self.winners_kept is not None:
+            text += f"winner kept in {self.winners_kept} of {self.rows} rows; "
+        return text + f"largest error {self.max_error:.1e}; {self.samples} held-out samples"
+
+
+@dataclass(frozen=True)
 class Timing:
     """How fast a candidate was when the exporter chose: the median milliseconds of a call at one shape, unpadded.
 
@@ -229,6 +257,8 @@ class Manifest:
     parts: tuple[PartDigest, ...]
     # Empty where nothing was timed, as in files of older writers.
     timings: tuple[Timing, ...] = ()
+    # Empty but for int8.
+    accuracy: tuple[Accuracy, ...] = ()
 
 
 def to_json(manifest: Manifest) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "TENSORS",
     "ScriptModule",
     "TracerWarning",
+    "as_if_tracing",
     "define",
     "eliminate_dead_code",
     "executed_graph",
@@ -69,6 +70,21 @@ def trace(module: torch.nn.Module, example: Mapping[str, torch.Tensor] | tuple[t
     with _deprecations_held_back():
         traced: ScriptModule = torch.jit.trace(module, check_trace=False, **inputs)
     return traced
+
+
+@contextmanager
+def as_if_tracing() -> Iterator[None]:
+    """Models that ask whether they are being traced are told so: they then take the way that a trace will take.
+
+    Asked without, transformers leaves out a mask that hides nothing; a trace never does.
+    """
+    jit: Any = torch.jit
+    asked = jit.is_tracing
+    jit.is_tracing = lambda: True
+    try:
+        yield
+    finally:
+        jit.is_tracing = asked
 
 
 def freeze(module: ScriptModule) -> ScriptModule:

@@ -6,17 +6,17 @@ cannot work here. One room a backend, all with the interface below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
 from exporter.inputs import ExampleInputs
 from exporter.request import Tune
 from runtime.environment import Environment, ipex_problem, minor
-from runtime.errors import TorchVersionError
+from runtime.errors import RequestError, TorchVersionError
 from runtime.manifest import Backend as BackendName
 from runtime.manifest import Fusion, Precision, Requirements
 from runtime.torchscript import ScriptModule
@@ -31,6 +31,8 @@ class Backend(Protocol):
     name: BackendName
     # Which kernels compute, in words for people.
     kernels: str
+    # What it can compute in. One with int8 is a `Quantiser`.
+    precisions: tuple[Precision, ...]
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """What a consumer of its artifacts must have."""
@@ -54,6 +56,30 @@ class Backend(Protocol):
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
         """The fused ones among the operators of an executed graph."""
+
+
+@runtime_checkable
+class Quantiser(Backend, Protocol):
+    """A backend with int8: `quantise` stands in the place of `optimise`."""
+
+    def quantise(
+        self,
+        module: torch.nn.Module,
+        samples: Sequence[Mapping[str, torch.Tensor]],
+        example: ExampleInputs,
+        progress: Callable[[int], None],
+    ) -> tuple[torch.nn.Module, str]:
+        """The module with ranges fitted to the samples, and how it computes, in words; may change it in place.
+
+        Args:
+            module: in evaluation mode.
+            samples: inputs by name.
+            example: the one that will be traced.
+            progress: told the number of samples done, after each.
+
+        Raises:
+            BackendError: if that fails, or nothing in the module can be computed in int8.
+        """
 
 
 def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]:
@@ -91,6 +117,26 @@ def onednn_problem(environment: Environment) -> TorchVersionError | None:
     )
 
 
+def optimise(
+    backend: Backend,
+    module: torch.nn.Module,
+    precision: Precision,
+    example: ExampleInputs,
+    samples: Sequence[Mapping[str, torch.Tensor]],
+    progress: Callable[[int], None],
+) -> tuple[torch.nn.Module, list[str]]:
+    """The module as the backend prepares it for the trace, with samples in int8; and what to say of that.
+
+    Raises:
+        BackendError: if that fails.
+    """
+    if precision != "int8":
+        return backend.optimise(module, precision), []
+    assert isinstance(backend, Quantiser)  # `candidates` leaves out the others
+    quantised, words = backend.quantise(module, samples, example, progress)
+    return quantised, [words]
+
+
 # How the model computes attention: written out, which is the form that fuses, or PyTorch's own operator.
 Attention = Literal["eager", "sdpa"]
 ATTENTION: dict[Attention, str] = {
@@ -117,14 +163,26 @@ class Candidate:
         return f"{self.backend.name} with {self.attention} attention"
 
 
-def candidates(choice: str, environment: Environment, tune: Tune) -> list[Candidate]:
+def candidates(choice: str, environment: Environment, tune: Tune, precision: Precision) -> list[Candidate]:
     """The ways to try until one passes the gate, in the order that holds where nothing is timed.
 
-    An explicit backend has a single one, unless the tuning is full.
+    An explicit backend has a single one, unless the tuning is full. Backends without the precision are not tried.
 
     Raises:
         IpexMissingError, IpexVersionError, TorchVersionError: the backend asked for cannot be used.
+        RequestError: the backend asked for, or all that can be used here, do not have the precision.
     """
+    able = [way for way in _ways(choice, environment, tune) if precision in way.backend.precisions]
+    if not able:
+        raise RequestError(
+            f"there is no {precision} with --backend {choice} here",
+            "the ipex or the onednn backend",
+            "give --backend ipex, beside torch 2.8, or --backend onednn, with torch 2.8 or newer",
+        )
+    return able
+
+
+def _ways(choice: str, environment: Environment, tune: Tune) -> list[Candidate]:
     backend, reason = choose_backend(choice, environment)
     timed = tune != "off" and (choice == "auto" or tune == "full")
     ways = [Candidate(backend, "eager", reason, timed)]

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from exporter.backends.plain import BF16_FLAGS
+from exporter.backends.ipex_int8 import quantise
+from exporter.backends.ipex_modules import suit
+from exporter.backends.plain import BF16_FLAGS, INT8_FLAGS
 from exporter.inputs import ExampleInputs
 from runtime import ops
-from runtime.environment import Environment
+from runtime.environment import Environment, detect
 from runtime.errors import BackendError
 from runtime.manifest import Backend, Fusion, Precision, Requirements
 from runtime.torchscript import ScriptModule
@@ -30,6 +32,7 @@ from runtime.torchscript import ScriptModule
 # Operator → what it joins. The names are those of `torch.jit.last_executed_optimized_graph()` with IPEX
 # 2.8.0; a suffix such as `_v2` is left out.
 FUSIONS = {
+    "ipex::LlgaFusionGroup": "int8 group compiled by oneDNN",
     "ipex::mha_scores_calc": "attention scores",
     "ipex::distil_mha_scores_calc": "attention scores",
     "ipex::bert_flash_mha": "attention",
@@ -56,10 +59,11 @@ class IpexBackend:
 
     name: Backend = "ipex"
     kernels = "default kernels (auto_kernel_selection off)"
+    precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """The very IPEX, and its torch: the operators are a library compiled against that release."""
-        flags = BF16_FLAGS if precision == "bf16" else ("avx2",)
+        flags = {"fp32": ("avx2",), "bf16": BF16_FLAGS, "int8": INT8_FLAGS}[precision]
         return Requirements(str(environment.torch), "same-minor", environment.ipex, flags)
 
     def optimise(self, module: torch.nn.Module, precision: Precision) -> torch.nn.Module:
@@ -71,15 +75,9 @@ class IpexBackend:
         Raises:
             BackendError: if IPEX cannot prepare the module.
         """
-        # Registering first, through the runtime's room, keeps PyTorch's notices off the screen.
-        ops.register_ipex()
-        # Its import reaches torch's compiler, which starts processes of its own that nothing here ever uses.
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        _prepare(module)
         import intel_extension_for_pytorch as ipex
 
-        _untie(module)
-        _drop_absent(module)
-        _pad_apart(module)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
             optimised: torch.nn.Module = ipex.optimize(module, dtype=dtype, inplace=True, auto_kernel_selection=False)
@@ -88,12 +86,32 @@ class IpexBackend:
             raise BackendError(f"ipex.optimize failed: {error}", "", "export with --backend plain") from error
         return optimised
 
-    def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
-        """bf16 traces under CPU autocast; its cache is off because cached casts would become constants."""
-        stack = ExitStack()
-        stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False))
-        stack.enter_context(_Fusible())
-        return stack
+    def quantise(
+        self,
+        module: torch.nn.Module,
+        samples: Sequence[Mapping[str, torch.Tensor]],
+        example: ExampleInputs,
+        progress: Callable[[int], None],
+    ) -> tuple[torch.nn.Module, str]:
+        """Static int8, its ranges fitted to the samples; all that is not int8 is as `autocast` says.
+
+        Raises:
+            BackendError: if IPEX cannot do that.
+        """
+        _prepare(module)
+        converted, words = quantise(module, samples, example, self.autocast("int8"), progress)
+        return converted, f"{words}, the rest in {'bf16' if _native_bf16() else 'fp32'}"
+
+    @contextmanager
+    def autocast(self, precision: Precision) -> Iterator[None]:
+        """bf16 traces under CPU autocast; its cache is off because cached casts would become constants.
+
+        So does what is left of an int8 model, where the processor computes bf16 itself: attention's products, of which
+        long texts are half, take two thirds of the time, and the answers are no further off.
+        """
+        bf16 = precision == "bf16" or (precision == "int8" and _native_bf16())
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False), _Fusible():
+            yield
 
     def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
         """Nothing: IPEX rewrites the graph where the file is run."""
@@ -108,24 +126,19 @@ class IpexBackend:
         )
 
 
-def _untie(module: torch.nn.Module) -> None:
-    """Give every linear a weight and a bias of its own.
+def _native_bf16() -> bool:
+    """Whether this processor has instructions for bf16; those that have none convert to and fro."""
+    flags = detect().cpu_flags or frozenset()
+    return "avx512_bf16" in flags
 
-    IPEX leaves a linear alone whose weight is an embedding's too (masked language models), and its JIT
-    pass then packs that weight for the sizes of the call it happens in: at other sizes the answers were
-    garbage, measured with a tied BERT decoder in bf16 (tests/test_traps.py).
-    """
-    owners: dict[int, int] = {}
-    for part in module.modules():
-        for parameter in part.parameters(recurse=False):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    for part in module.modules():
-        if not isinstance(part, torch.nn.Linear):
-            continue
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            if owners[id(parameter)] > 1:
-                owners[id(parameter)] -= 1
-                setattr(part, name, torch.nn.Parameter(parameter.detach().clone(), requires_grad=False))
+
+def _prepare(module: torch.nn.Module) -> None:
+    """Before IPEX's package is imported and takes the module."""
+    # Registering first, through the runtime's room, keeps PyTorch's notices off the screen.
+    ops.register_ipex()
+    # Its import reaches torch's compiler, which starts processes of its own that nothing here ever uses.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    suit(module)
 
 
 # What attention does to its scores before softmax; IPEX's fusions look for these very neighbours.
@@ -175,27 +188,6 @@ _PRODUCTS = ("matmul", "bmm")
 def _apart(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Three tensors, made by three different operators: TorchScript joins equal ones."""
     return query.contiguous(), key.clone(), value.clone(memory_format=torch.contiguous_format)
-
-
-def _pad_apart(module: torch.nn.Module) -> None:
-    """Pad before convolutions that keep the length: IPEX pads both sides alike, even where the kernel is even."""
-    for part in list(module.modules()):
-        for name, child in part.named_children():
-            if not isinstance(child, torch.nn.Conv1d) or child.padding != "same" or child.padding_mode != "zeros":
-                continue
-            whole = child.dilation[0] * (child.kernel_size[0] - 1)
-            child.padding = (0,)
-            setattr(
-                part, name, torch.nn.Sequential(torch.nn.ConstantPad1d((whole // 2, whole - whole // 2), 0.0), child)
-            )
-
-
-def _drop_absent(module: torch.nn.Module) -> None:
-    """Make plain attributes of submodules that are None: IPEX asks every submodule for its parameters."""
-    for part in list(module.modules()):
-        for name in [name for name, child in part._modules.items() if child is None]:
-            del part._modules[name]
-            object.__setattr__(part, name, None)
 
 
 def _family(operator: str) -> str:

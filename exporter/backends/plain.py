@@ -18,6 +18,8 @@ from runtime.torchscript import ScriptModule
 
 # The least that oneDNN computes bf16 products with; without it PyTorch takes a slow reference loop.
 BF16_FLAGS = ("avx512bw", "avx512vl", "avx512dq")
+# Without these instructions oneDNN adds pairs of int8 products in 16 bits, which overflow: wrong answers, not slow.
+INT8_FLAGS = (*BF16_FLAGS, "avx512_vnni")
 
 
 class PlainBackend:
@@ -25,6 +27,7 @@ class PlainBackend:
 
     name: Backend = "plain"
     kernels = "PyTorch's own"
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """This torch or a newer one: TorchScript reads older archives."""
