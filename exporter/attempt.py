@@ -42,6 +42,9 @@ from runtime.manifest import Manifest, Timing, Tolerance
 
 logger = logging.getLogger("exporter")
 
+# How often an envelope may turn out too wide.
+_ROUNDS = 3
+
 
 @dataclass
 class Attempts:
@@ -80,7 +83,14 @@ class Attempts:
                 return verified
             self._failed(built.way, verify.refusal(verified.outcome, verified.manifest.tolerance), several)
             narrowable.append(verified)
+        hopeless: list[frozenset[str]] = []
         for built in narrowable:
+            assert built.outcome is not None
+            failed = frozenset(built.outcome.failed)
+            if any(failed >= earlier for earlier in hopeless):
+                # Wrong wherever an earlier one was, which nothing sound was left of: the trace is to blame.
+                continue
+            hopeless.append(failed)
             narrowed = self._narrowed(built)
             if narrowed is not None:
                 again, given_up = narrowed
@@ -195,7 +205,10 @@ class Attempts:
         """
         assert built.outcome is not None
         points, failed = list(self.points), dict(built.outcome.failed)
-        while (envelope := narrow(self.plan, [point.trial for point in points], failed)) is not None:
+        for _ in range(_ROUNDS):
+            envelope = narrow(self.plan, [point.trial for point in points], failed)
+            if envelope is None:
+                return None
             inside = [point for point in points if point.trial.name in envelope.inside]
             more = self._probes(envelope.plan, len(points))
             if more is None:
