@@ -15,8 +15,8 @@ import torch
 
 from exporter import patches, verify
 from exporter.adapter import Adapter, adapt
-from exporter.backends import ATTENTION, Candidate, optimise
-from exporter.built import Built
+from exporter.backends import Candidate, optimise
+from exporter.built import Built, how
 from exporter.describe import draft_manifest
 from exporter.envelope import narrow
 from exporter.graphs.prune import prune
@@ -27,7 +27,7 @@ from exporter.report import StageClock
 from exporter.request import ExportRequest
 from exporter.source import Source, load_source
 from exporter.trace import trace
-from exporter.tune import Draft, fastest_first, time_drafts, tune_shapes
+from exporter.tune import Draft, fastest_first, time_drafts, timings, tune_shapes
 from exporter.workspace import Workspace
 from runtime import artifact, environment
 from runtime.errors import (
@@ -38,7 +38,7 @@ from runtime.errors import (
     TraceError,
     VerificationError,
 )
-from runtime.manifest import Manifest, Timing, Tolerance
+from runtime.manifest import Manifest, Tolerance
 
 logger = logging.getLogger("exporter")
 
@@ -122,13 +122,10 @@ class Attempts:
                 say.append(f"{name} {medians or 'failed'}{' ms' if medians else ''}")
         named = {one.way.name: one for one in built}
         for chosen in order:
-            timings = tuple(
-                Timing(name, name == chosen, dict(shape), threads, milliseconds)
-                for name in order
-                for shape, milliseconds in zip(shapes, times.get(name, ()), strict=name in times)
+            found = timings(order, chosen, times, shapes, threads)
+            yield dataclasses.replace(
+                named[chosen], manifest=dataclasses.replace(named[chosen].manifest, timings=found)
             )
-            one = named[chosen]
-            yield dataclasses.replace(one, manifest=dataclasses.replace(one.manifest, timings=timings))
 
     def _build(self, way: Candidate, several: bool) -> Built | None:
         """The candidate's file; None where it failed, which `failures` then says."""
@@ -168,14 +165,7 @@ class Attempts:
         with self.clock.stage("save") as say, self.place.writing():
             artifact.save(traced.module, file)
             say.append(f"{file.stat().st_size / 1e6:.1f} MB")
-        choices = (
-            f"attention {way.attention}: {ATTENTION[way.attention]}",
-            f"kernels of {backend.name}: {backend.kernels}",
-            f"example inputs traced as a {traced.form}",
-            *(f"repaired: {what}" for what in repairs),
-            *(f"calibrated: {what}" for what in calibrated),
-            *(f"rewritten: {what}" for what in rewritten),
-        )
+        choices = how(way, traced.form, repairs, calibrated, rewritten)
         manifest = self._manifest(way, plan, self.points)
         return Built(way, file, traced.form, traced.findings, choices, manifest, self.points)
 

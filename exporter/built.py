@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.backends import Candidate
+from exporter.backends import ATTENTION, Candidate
 from exporter.reference import Point
 from exporter.triage import Finding
 from exporter.verify import Outcome
@@ -31,3 +31,17 @@ class Built:
     manifest: Manifest
     points: Sequence[Point]
     outcome: Outcome | None = None
+
+
+def how(
+    way: Candidate, form: str, repairs: Sequence[str], calibrated: Sequence[str], rewritten: Sequence[str]
+) -> tuple[str, ...]:
+    """How a candidate computes, a line a choice, for people."""
+    return (
+        f"attention {way.attention}: {ATTENTION[way.attention]}",
+        f"kernels of {way.backend.name}: {way.backend.kernels}",
+        f"example inputs traced as a {form}",
+        *(f"repaired: {what}" for what in repairs),
+        *(f"calibrated: {what}" for what in calibrated),
+        *(f"rewritten: {what}" for what in rewritten),
+    )
