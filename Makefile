@@ -72,8 +72,9 @@ unit: $(STAMP)  ## the tests alone; ARGS="-k name" runs some
 fuzz: $(STAMP)  ## load damaged and hostile artifacts; ARGS="--cases 20000 --seed 2"
 	$(BIN)/python tests/fuzz_artifact.py $(ARGS)
 
-cpp: build/check-golden build/minilm-bf16.pt build/minilm-fp32-plain.pt  ## build the C++ consumer, run it on a plain and an IPEX artifact
+cpp: build/check-golden build/minilm-bf16.pt build/minilm-fp32-plain.pt build/minilm-bf16-onednn.pt  ## build the C++ consumer, run it on a plain, an onednn and an IPEX artifact
 	build/check-golden build/minilm-fp32-plain.pt
+	build/check-golden build/minilm-bf16-onednn.pt
 	build/check-golden build/minilm-bf16.pt --ipex-library "$$($(BIN)/python -m runtime.ops)"
 
 build/check-golden: runtime/cpp/check_golden.cpp runtime/cpp/build.py $(STAMP)
@@ -86,6 +87,10 @@ build/minilm-bf16.pt: $(SOURCES) $(STAMP)
 build/minilm-fp32-plain.pt: $(SOURCES) $(STAMP)
 	mkdir -p build
 	$(BIN)/export-model "$(MINILM)" --fp32 --backend plain -o $@ --force
+
+build/minilm-bf16-onednn.pt: $(SOURCES) $(STAMP)
+	mkdir -p build
+	$(BIN)/export-model "$(MINILM)" --bf16 --backend onednn -o $@ --force
 
 bench-start: build/minilm-bf16.pt  ## time from process start to first answer; writes docs/benchmarks (2 minutes)
 	$(BIN)/python benchmarks/start.py build/minilm-bf16.pt "$(MINILM)"
