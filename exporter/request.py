@@ -90,6 +90,8 @@ class ExportRequest:
         for name, text in (("model", self.model), ("output", self.output)):
             if not isinstance(text, (str, os.PathLike)):
                 raise RequestError(f"{name} is {text!r}", "a string or a path")
+        if self.calibration is not None and not isinstance(self.calibration, (str, os.PathLike)):
+            raise RequestError(f"calibration is {self.calibration!r}", "a string or a path")
         for name, value, choices in (
             ("task", self.task, TASK_CHOICES),
             ("precision", self.precision, PRECISION_CHOICES),

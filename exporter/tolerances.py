@@ -14,14 +14,16 @@ from runtime.manifest import Precision, Tolerance
 # deeper models and other kernels, and lies far below any wrong answer seen.
 # bf16 keeps 8 bits: each rounding errs by up to 2**-9 of a number, and a layer rounds some ten times. Vectors come out
 # of a normalisation, which keeps their errors even; scores are differences of larger numbers, so theirs are larger.
+# int8 has 256 steps for all that a tensor held while it was calibrated, so an error is a share of the largest number,
+# and layers add them up. Of vectors of length 1, an rms error of 0.17 is a cosine of 0.985. Wrong answers begin at 0.3.
 # docs/decisions.md has the errors measured.
 TOLERANCES: dict[tuple[Precision, OutputKind], Tolerance] = {
     ("fp32", "vectors"): Tolerance(max_error=1e-4, rms_error=5e-5),
     ("fp32", "scores"): Tolerance(max_error=1e-4, rms_error=5e-5),
     ("bf16", "vectors"): Tolerance(max_error=0.05, rms_error=0.03),
     ("bf16", "scores"): Tolerance(max_error=0.08, rms_error=0.04),
-    ("int8", "vectors"): Tolerance(max_error=0.25, rms_error=0.2),
-    ("int8", "scores"): Tolerance(max_error=0.25, rms_error=0.2),
+    ("int8", "vectors"): Tolerance(max_error=0.25, rms_error=0.17),
+    ("int8", "scores"): Tolerance(max_error=0.25, rms_error=0.17),
 }
 
 # A deep stack of convolutions may multiply rounding errors a thousandfold. Where two of PyTorch's own kernels give

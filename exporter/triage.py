@@ -110,6 +110,15 @@ _RULES = (
     ),
     *(
         _Rule(
+            "scale of int8",
+            f"intel_extension_for_pytorch/quantization/{name}.py",
+            r"\bscale\b",
+            "found while calibrating; the file is made to hold it",
+        )
+        for name in ("_quantization_state", "_quantization_state_utils")
+    ),
+    *(
+        _Rule(
             "keys as long as queries",
             f"transformers/models/{name}/modeling_{name}.py",
             r"if (key|query)_layer\.size\(-2\) != (key|query)_layer\.size\(-2\):",
@@ -120,7 +129,8 @@ _RULES = (
 )
 
 
-# Code of ours that stands between a model's line and the tracer (exporter/backends/ipex.py has a function mode).
+# Code of ours that stands between a model's line and the tracer (exporter/backends/ipex.py has a function mode). So do
+# the tensors of IPEX's int8, which see every function called.
 _BETWEEN = str(Path(__file__).parent / "backends")
 
 
@@ -133,7 +143,9 @@ def recorded() -> Iterator[list[warnings.WarningMessage]]:
         frame = sys._getframe()
         while (frame.f_code.co_filename, frame.f_lineno) != (filename, lineno) and frame.f_back:
             frame = frame.f_back
-        while frame.f_code.co_filename.startswith(_BETWEEN) and frame.f_back:
+        while (
+            frame.f_code.co_filename.startswith(_BETWEEN) or frame.f_code.co_name == "__torch_function__"
+        ) and frame.f_back:
             frame = frame.f_back
             filename, lineno = frame.f_code.co_filename, frame.f_lineno
         records.append(warnings.WarningMessage(message, category, filename, lineno, file, line))

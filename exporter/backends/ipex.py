@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -102,16 +102,14 @@ class IpexBackend:
         converted, words = quantise(module, samples, example, self.autocast("int8"), progress)
         return converted, f"{words}, the rest in {'bf16' if _native_bf16() else 'fp32'}"
 
-    @contextmanager
-    def autocast(self, precision: Precision) -> Iterator[None]:
+    def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
         """bf16 traces under CPU autocast; its cache is off because cached casts would become constants.
 
         So does what is left of an int8 model, where the processor computes bf16 itself: attention's products, of which
         long texts are half, take two thirds of the time, and the answers are no further off.
         """
         bf16 = precision == "bf16" or (precision == "int8" and _native_bf16())
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False), _Fusible():
-            yield
+        return _Tracing(bf16)
 
     def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
         """Nothing: IPEX rewrites the graph where the file is run."""
@@ -124,6 +122,21 @@ class IpexBackend:
             for name, count in sorted(operators.items())
             if name.startswith("ipex")
         )
+
+
+class _Tracing(AbstractContextManager[None]):
+    """The context of a trace: nothing holds before it is entered, and it can be entered again."""
+
+    def __init__(self, bf16: bool) -> None:
+        self._bf16 = bf16
+        self._stack = ExitStack()
+
+    def __enter__(self) -> None:
+        self._stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=self._bf16, cache_enabled=False))
+        self._stack.enter_context(_Fusible())
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
 
 def _native_bf16() -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.ao.quantization import MinMaxObserver
+from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver, QConfig, QConfigMapping
 
 from exporter.inputs import ExampleInputs
 from runtime import torchscript
@@ -27,6 +27,7 @@ from runtime.errors import BackendError
 # leaves these few steps. SmoothQuant moves that size into the weights, which have a scale a row: by its power ALPHA.
 # Measured on MiniLM against plain histograms and other powers: docs/decisions.md.
 ALPHA = 0.7
+_WEIGHTS = PerChannelMinMaxObserver.with_args(dtype=torch.qint8, qscheme=torch.per_channel_symmetric)
 
 
 def quantise(
@@ -43,10 +44,15 @@ def quantise(
     """
     import intel_extension_for_pytorch as ipex
 
+    _as_linears(module)
     observer = MinMaxObserver.with_args(dtype=torch.quint8, qscheme=torch.per_tensor_affine)
-    settings = ipex.quantization.get_smooth_quant_qconfig_mapping(alpha=ALPHA, act_observer=observer)
     try:
         with torchscript.as_if_tracing(), torch.no_grad():
+            smooth = not _reuses(module, example)
+            if smooth:
+                settings = ipex.quantization.get_smooth_quant_qconfig_mapping(alpha=ALPHA, act_observer=observer)
+            else:
+                settings = QConfigMapping().set_global(QConfig(activation=observer, weight=_WEIGHTS))
             prepared = ipex.quantization.prepare(
                 module, settings, example_kwarg_inputs=example.as_dict(), inplace=True, bn_folding=False
             )
@@ -60,7 +66,30 @@ def quantise(
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BackendError(f"IPEX cannot calibrate this model ({reason})", "", "export with --bf16") from error
-    return converted.eval(), words
+    return converted.eval(), words + ("" if smooth else ", not smoothed, for layers are used several times")
+
+
+def _as_linears(module: torch.nn.Module) -> None:
+    """Make linears of what GPT-2 and its kin have in their place: the same with the weight transposed."""
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if type(child).__name__ == "Conv1D" and type(child).__module__.startswith("transformers."):
+                weight, bias = child.get_parameter("weight").detach(), child.get_parameter("bias").detach()
+                linear = torch.nn.Linear(*weight.shape)
+                linear.weight = torch.nn.Parameter(weight.t().contiguous(), requires_grad=False)
+                linear.bias = torch.nn.Parameter(bias, requires_grad=False)
+                setattr(part, name, linear.eval())
+
+
+def _reuses(module: torch.nn.Module, example: ExampleInputs) -> bool:
+    """Whether one pass calls a linear more than once (ALBERT): IPEX's smoothing then fails while tracing."""
+    calls: list[torch.nn.Module] = []
+    linears = [part for part in module.modules() if isinstance(part, torch.nn.Linear)]
+    hooks = [part.register_forward_pre_hook(lambda part, _: calls.append(part)) for part in linears]
+    module(**example.as_dict())
+    for hook in hooks:
+        hook.remove()
+    return len(set(calls)) < len(calls)
 
 
 def _choose_operators(prepared: Any) -> str:
@@ -76,10 +105,12 @@ def _choose_operators(prepared: Any) -> str:
         prepared.save_qconf_summary(str(file))
         summary = json.loads(file.read_text())
         operators = [one for part in summary.values() for one in part.get("q_op_infos", {}).values()]
-        weighted = 0
+        parts, weighted, held = dict(prepared.named_modules()), 0, 0
         for operator in operators:
             weights = [info.get("inf_dtype") for info in operator["weight_tensor_infos"] if info]
-            weighted += "torch.qint8" in weights
+            if "torch.qint8" in weights:
+                weighted += 1
+                held += parts[operator["fqn"]].weight.numel()
             if "matmul" in operator["op_type"] or "bmm" in operator["op_type"]:
                 for info in filter(None, operator["input_tensor_infos"]):
                     info["inf_dtype"] = info["force_dtype"] = info["orig_dtype"]
@@ -91,4 +122,5 @@ def _choose_operators(prepared: Any) -> str:
             )
         file.write_text(json.dumps(summary))
         prepared.load_qconf_summary(str(file))
-    return f"{weighted} linears and convolutions in int8"
+    share = held / max(1, sum(parameter.numel() for parameter in prepared.parameters()))
+    return f"{weighted} linears and convolutions in int8, with {share:.0%} of the parameters"
