@@ -94,6 +94,7 @@ def test_only_the_pipeline_imports_the_functions_of_stages() -> None:
         ("reference.py", "exporter.envelope", "narrow_axis"),
         ("reference.py", "exporter.envelope", "with_axis"),
         ("reference.py", "exporter.inputs", "make_inputs"),
+        ("reference.py", "exporter.shapes", "probes"),
         ("reference.py", "exporter.shapes", "trials"),
     ]
 
