@@ -108,14 +108,17 @@ _RULES = (
         )
         for name in ("deberta", "deberta_v2")
     ),
-    *(
-        _Rule(
-            "scale of int8",
-            f"intel_extension_for_pytorch/quantization/{name}.py",
-            r"\bscale\b",
-            "found while calibrating; the file is made to hold it",
-        )
-        for name in ("_quantization_state", "_quantization_state_utils")
+    _Rule(
+        "scale of int8",
+        "intel_extension_for_pytorch/quantization/_quantization_state_utils.py",
+        r"args, scale\.item\(\), zp\.item\(\), dtype",
+        "found while calibrating; the file is made to hold it",
+    ),
+    _Rule(
+        "scales of a weight",
+        "intel_extension_for_pytorch/quantization/_quantization_state.py",
+        r"if scale\.numel\(\) > 1:",
+        "one a row of the weight, which is fixed",
     ),
     *(
         _Rule(

@@ -127,9 +127,8 @@ def test_the_accuracy_is_that_of_the_file_on_held_out_samples(
 
 def test_inspect_prints_the_accuracy(tiny_int8: Report) -> None:
     shown = run([BIN / "run-model", "inspect", tiny_int8.output]).stdout
-    assert re.search(
-        r"^accuracy  logits: cosine [01]\.\d{4} in the mean.*winner kept in \d of 8 rows.*8 held-out", shown, re.M
-    )
+    words = r"^accuracy  logits: cosine [01]\.\d{4} in the mean.*winner kept in \d of 8 rows.*8 held-out"
+    assert re.search(words, shown, re.M)
     described = json.loads(run([BIN / "run-model", "inspect", tiny_int8.output, "--json"]).stdout)
     assert described["accuracy"][0]["samples"] == 8
     assert run([BIN / "run-model", "check", tiny_int8.output]).returncode == 0
@@ -141,7 +140,8 @@ def test_older_files_have_no_accuracy(tiny_int8: Report) -> None:
     assert from_json(json.dumps(fields), "old.pt").accuracy == ()
 
 
-def test_calibrating_is_watched(tiny_int8: Report, events: list[StageEvent]) -> None:
+@pytest.mark.usefixtures("tiny_int8")
+def test_calibrating_is_watched(events: list[StageEvent]) -> None:
     told = [event.detail for event in events if event.name == "backend" and event.seconds is None]
     # 32 samples of the file and 4 at the lengths that no sample has: 80, 160, 320, 512.
     assert told[0] == "" and told[1] == "calibrating, 1 of 36 samples" and told[-1] == "calibrating, 36 of 36 samples"
@@ -251,7 +251,7 @@ def test_a_model_is_told_of_a_trace_only_while_calibrating() -> None:
     assert not torch.jit.is_tracing()
 
 
-def test_the_context_of_a_trace_holds_only_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_context_of_a_trace_holds_only_inside() -> None:
     """Calibrating under autocast gave answers off by 1.4; a second form of example inputs enters it anew."""
     context = IpexBackend().autocast("bf16")
     assert not torch.is_autocast_enabled("cpu")

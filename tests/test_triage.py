@@ -136,7 +136,7 @@ def test_every_rule_still_finds_its_line() -> None:
     site = Path(torch.__file__).parent.parent
     for rule in _RULES:
         lines = [line for line in (site / rule.file).read_text().splitlines() if re.search(rule.line, line)]
-        assert 1 <= len(lines) <= 2, rule
+        assert 1 <= len(lines) <= 3, rule
         assert rule.reason
 
 

@@ -27,6 +27,8 @@ from runtime.errors import BackendError
 # leaves these few steps. SmoothQuant moves that size into the weights, which have a scale a row: by its power ALPHA.
 # Measured on MiniLM against plain histograms and other powers: docs/decisions.md.
 ALPHA = 0.7
+# Products of two activations, which stay out of int8.
+PRODUCTS = ("matmul", "bmm")
 _WEIGHTS = PerChannelMinMaxObserver.with_args(dtype=torch.qint8, qscheme=torch.per_channel_symmetric)
 
 
@@ -111,7 +113,7 @@ def _choose_operators(prepared: Any) -> str:
             if "torch.qint8" in weights:
                 weighted += 1
                 held += parts[operator["fqn"]].weight.numel()
-            if "matmul" in operator["op_type"] or "bmm" in operator["op_type"]:
+            if any(product in operator["op_type"] for product in PRODUCTS):
                 for info in filter(None, operator["input_tensor_infos"]):
                     info["inf_dtype"] = info["force_dtype"] = info["orig_dtype"]
         if not weighted:
