@@ -18,8 +18,16 @@ from benchmarks.speed.files import NotMadeError, prepare
 from benchmarks.speed.markdown import markdown
 from benchmarks.speed.picture import picture
 from benchmarks.speed.process import WorkerError
-from benchmarks.speed.race import Settings, run_profile, run_row, run_starts
-from benchmarks.speed.rows import PRECISIONS, Contender, Row, UnknownNameError, choose_contenders, choose_rows
+from benchmarks.speed.race import run_profile, run_row, run_starts
+from benchmarks.speed.rows import (
+    PRECISIONS,
+    Contender,
+    Row,
+    Settings,
+    UnknownNameError,
+    choose_contenders,
+    choose_rows,
+)
 
 # First answer and memory are measured at one shape of a model.
 _START_SHAPES = ("1x128", "1")
@@ -40,6 +48,12 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
         "--profile",
         default=",".join(_PROFILE_ROWS),
         help="rows of the tuned artifact to profile by operator; empty: none (%(default)s)",
+    )
+    parser.add_argument(
+        "--tuned-for",
+        choices=("model", "row"),
+        default="model",
+        help="tune one artifact for all shapes of a model, or one for each row (%(default)s)",
     )
     parser.add_argument("--again", action="store_true", help="time rows that have results too")
     parser.add_argument("--report-only", action="store_true", help="write speed.md and .svg from speed.json")
@@ -67,7 +81,7 @@ def main() -> None:
     if not options.report_only:
         if not Path(places.PYTHON["peers"]).exists():
             sys.exit(".venv-peers is missing: make .venv-peers/.installed")
-        settings = Settings(options.rounds, options.seconds, options.least, options.threads)
+        settings = Settings(options.rounds, options.seconds, options.least, options.threads, options.tuned_for)
         measure(options, settings)
         options.output.mkdir(parents=True, exist_ok=True)
         write(options.output / "speed.json", json.dumps(store.gather(settings), indent=1) + "\n")
@@ -90,12 +104,12 @@ def measure(options: argparse.Namespace, settings: Settings) -> None:
         entries = run_row(row, contenders, settings)
         store.write(row, contenders=entries)
         if row.shape in _START_SHAPES and options.starts:
-            store.write(row, starts=run_starts(row, entries, options.starts, settings.threads))
+            store.write(row, starts=run_starts(row, entries, options.starts, settings))
     for row in options.profiled:
         if row not in rows or not any(contender.name == "tuned" for contender in contenders):
             continue
         try:
-            store.write(row, profile=run_profile(row, 3 * settings.seconds, settings.threads))
+            store.write(row, profile=run_profile(row, settings))
         except (NotMadeError, WorkerError) as error:
             print(f"{row.name} {row.precision}: no profile: {error}")
 

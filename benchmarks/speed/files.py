@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.speed import places
 from benchmarks.speed.contenders import Job
-from benchmarks.speed.rows import MODELS, Contender, Row
+from benchmarks.speed.rows import MODELS, Contender, Row, Settings
 from exporter.request import BACKEND_CHOICES, PRECISION_CHOICES
 
 
@@ -34,14 +34,13 @@ def prepare(model: str, threads: int) -> None:
         _run(f"prepare-{model}", "main", ["benchmarks.speed.prepare", model], threads)
 
 
-def job_of(row: Row, contender: Contender, threads: int) -> Job:
+def job_of(row: Row, contender: Contender, settings: Settings) -> Job:
     """The job of a contender, its files made.
 
     Raises:
-        NotMadeError: the contender does not do this precision, or a file could not be made.
+        NotMadeError: a file could not be made.
     """
-    if row.precision not in contender.precisions:
-        raise NotMadeError(f"{contender.name} has no {row.precision}")
+    threads = settings.threads
     job = Job(
         contender=contender.name,
         module=contender.module,
@@ -54,7 +53,7 @@ def job_of(row: Row, contender: Contender, threads: int) -> Job:
         facts=json.loads(places.facts_of(row.model).read_text()),
     )
     if contender.module == "exported":
-        return dataclasses.replace(job, files={"artifact": str(_exported(row, contender.name, threads))})
+        return dataclasses.replace(job, files={"artifact": str(_exported(row, contender.name, settings))})
     if contender.module == "aot":
         package = places.artifact_of(f"{row.model}-{row.shape}", row.precision, "aot", "pt2")
         job = dataclasses.replace(job, files={"package": str(package)})
@@ -85,17 +84,25 @@ def _converted(row: Row, contender: str, threads: int) -> dict[str, str]:
     return {name: str(path) for name, path in (int8 if row.precision == "int8" else fp32).items()}
 
 
-def _exported(row: Row, contender: str, threads: int) -> Path:
+def _exported(row: Row, contender: str, settings: Settings) -> Path:
     """The artifact, exported anew where the exporter or the runtime is newer than the last one."""
     if row.precision not in PRECISION_CHOICES:
         raise NotMadeError(f"this exporter has no {row.precision}")
     if contender != "tuned" and contender not in BACKEND_CHOICES:
         raise NotMadeError(f"this exporter has no backend {contender}")
-    path = places.artifact_of(row.model, row.precision, contender)
+    shapes = (row.shape,) if settings.tuned_for == "row" else MODELS[row.model].shapes
+    name = f"{contender}-{row.shape}" if contender == "tuned" and settings.tuned_for == "row" else contender
+    path = places.artifact_of(row.model, row.precision, name)
     if _fresh(path, [*exporter_sources(), places.folder_of(row.model)]):
         return path
-    model = MODELS[row.model]
-    arguments = [str(places.folder_of(row.model)), "--task", model.task, f"--{row.precision}", "--verify", "quick"]
+    arguments = [
+        str(places.folder_of(row.model)),
+        "--task",
+        MODELS[row.model].task,
+        f"--{row.precision}",
+        "--verify",
+        "quick",
+    ]
     if row.precision == "int8":
         lines = places.calibration_of(row.model, "txt")
         arguments += [
@@ -104,22 +111,16 @@ def _exported(row: Row, contender: str, threads: int) -> Path:
         ]
     if contender != "tuned":
         arguments += ["--backend", contender]
-    elif "--tune-shapes" in _options_of_exporter(threads):
-        arguments += ["--tune", "--tune-shapes", ",".join(model.shapes)]
-    log = f"{row.model}-{row.precision}-{contender}-export"
-    _run(log, "main", ["exporter.cli", *arguments, "-o", str(path), "--force"], threads)
+    else:
+        arguments += ["--tune", "full", "--tune-shapes", ",".join(shapes)]
+    arguments += ["-o", str(path), "--force"]
+    _run(f"{row.model}-{row.precision}-{name}-export", "main", ["exporter.cli", *arguments], settings.threads)
     return path
 
 
 def exporter_sources() -> list[Path]:
     """The files of this project that an artifact depends on."""
     return [file for package in ("exporter", "runtime") for file in (places.ROOT / package).rglob("*.py")]
-
-
-@functools.cache
-def _options_of_exporter(threads: int) -> str:
-    """The text of `export-model --help`."""
-    return _run("exporter-help", "main", ["exporter.cli", "--help"], threads).read_text()
 
 
 def _fresh(path: Path, sources: Sequence[Path]) -> bool:

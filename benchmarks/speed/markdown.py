@@ -53,13 +53,13 @@ def _settings(result: Result) -> str:
     given = result["settings"]
     return (
         f"{given['rounds']} rounds, {given['seconds a block']:g} s and {given['least calls a block']} calls or more a "
-        f"block, {given['threads']} threads."
+        f"block, {given['threads']} threads; tuned for {given['tuned for']}."
     )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table, its first column to the left."""
-    rule = ["---"] + ["---:"] * (len(head) - 1)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> list[str]:
+    """A Markdown table; its first column and those named in `words` to the left, numbers to the right."""
+    rule = ["---" if name in (head[0], *words) else "---:" for name in head]
     return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)]
 
 
@@ -110,7 +110,7 @@ def _ratios(rows: Sequence[Result], kinds: Mapping[str, Any]) -> list[str]:
         number(summary.geometric_mean(summary.ratio_of(row, kinds, name) for row in rows)) for name in summary.RATIOS
     ]
     body.append(["**geometric mean**", "", *means])
-    return table(["ratio", "best peer", *summary.RATIOS], body)
+    return table(["ratio", "best peer", *summary.RATIOS], body, ["best peer"])
 
 
 def _targets(targets: Sequence[Target]) -> list[str]:
@@ -127,7 +127,7 @@ def _targets(targets: Sequence[Target]) -> list[str]:
             places = "; ".join(f"{place} {value:.3f}, by {_by(target, value)}" for place, value in missed.items())
             verdict = f"**missed** at {len(missed)} of {len(target.measured)}: {places}"
         body.append([target.words, bound, number(target.worst, 3), verdict])
-    return table(["target", "bound", "worst", "reached or missed"], body)
+    return table(["target", "bound", "worst", "reached or missed"], body, ["bound", "reached or missed"])
 
 
 def _by(target: Target, value: float) -> str:
@@ -178,21 +178,19 @@ def _profiles(result: Result) -> list[str]:
 
 
 def _errors(result: Result) -> list[str]:
-    body = []
+    """By row and contender; the cosines where weights are trained and int8 moves them."""
+    names = [name for name, contender in result["contenders"].items() if contender["kind"] != "floor"]
+    body, cosines = [], []
     for row in result["rows"]:
-        for name, entry in row["contenders"].items():
-            found = entry.get("errors")
-            if found and name != "eager" or found and row["precision"] != "fp32":
-                body.append(
-                    [
-                        f"{summary.place_of(row)}, {name}",
-                        f"{found['max_error']:.1e}",
-                        f"{found['rms_error']:.1e}",
-                        number(found["cosine_mean"], 4),
-                        number(found["cosine_least"], 4),
-                    ]
-                )
-    return table(["", "max error", "rms error", "mean cosine", "least cosine"], body) if body else ["Not measured."]
+        found = {name: row["contenders"].get(name, {}).get("errors") for name in names}
+        body.append([summary.place_of(row), *(f"{one['rms_error']:.1e}" if one else DASH for one in found.values())])
+        if (row["model"], row["precision"]) == ("minilm", "int8"):
+            both = (f"{one['cosine_mean']:.4f}, {one['cosine_least']:.4f}" if one else DASH for one in found.values())
+            cosines.append([summary.place_of(row), *both])
+    lines = ["Relative: rms(y - r) / rms(r) over all cases of a row.", "", *table(["rms error", *names], body)]
+    if cosines:
+        lines += ["", *table(["mean, least cosine", *names], cosines)]
+    return lines
 
 
 def _remarks(result: Result) -> list[str]:

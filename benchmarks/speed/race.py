@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.speed.contenders import Job
 from benchmarks.speed.files import NotMadeError, job_of
 from benchmarks.speed.process import Worker, WorkerError
-from benchmarks.speed.rows import CONTENDERS, Contender, Row
+from benchmarks.speed.rows import CONTENDERS, Contender, Row, Settings
 
 # A process that starts while less is free could make the machine swap, and all times worthless.
 LEAST_FREE_BYTES = 3 * 2**30
@@ -28,22 +28,13 @@ LEAST_FREE_BYTES = 3 * 2**30
 Entry = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How long a row is timed: `rounds`, and in each `seconds` a contender, `least` calls or more."""
-
-    rounds: int
-    seconds: float
-    least: int
-    threads: int
-
-
 def run_row(row: Row, contenders: Sequence[Contender], settings: Settings) -> dict[str, Entry]:
-    """Time the contenders of a row together; the entry of each by its name."""
+    """Time the contenders of a row together; the entry of each by its name. Who lacks the precision has none."""
+    contenders = [contender for contender in contenders if row.precision in contender.precisions]
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     entries: dict[str, Entry] = {}
     # Files first: what is exported or compiled meanwhile would only be in the way of loaded models.
-    jobs = {contender.name: _job(row, contender, settings.threads) for contender in contenders}
+    jobs = {contender.name: _job(row, contender, settings) for contender in contenders}
     with ExitStack() as processes:
         running: list[Worker] = []
         for contender in contenders:
@@ -77,10 +68,10 @@ def run_row(row: Row, contenders: Sequence[Contender], settings: Settings) -> di
     return entries
 
 
-def _job(row: Row, contender: Contender, threads: int) -> Job | str:
+def _job(row: Row, contender: Contender, settings: Settings) -> Job | str:
     """The job, or why there is none."""
     try:
-        return job_of(row, contender, threads)
+        return job_of(row, contender, settings)
     except NotMadeError as error:
         return str(error)
 
@@ -122,7 +113,7 @@ def free_bytes() -> int:
     raise OSError("no MemAvailable in /proc/meminfo")
 
 
-def run_starts(row: Row, entries: dict[str, Entry], repeats: int, threads: int) -> dict[str, Entry]:
+def run_starts(row: Row, entries: dict[str, Entry], repeats: int, settings: Settings) -> dict[str, Entry]:
     """Fresh processes of each contender that was timed: seconds to the first answer, and memory, in order of repeats.
 
     A contender that takes longer than 20 s is asked once only.
@@ -132,7 +123,7 @@ def run_starts(row: Row, entries: dict[str, Entry], repeats: int, threads: int) 
         contender = CONTENDERS[name]
         if entry["status"] != "timed" or contender.kind == "floor":
             continue
-        job = dataclasses.replace(job_of(row, contender, threads), variant=entry["variant"])
+        job = dataclasses.replace(job_of(row, contender, settings), variant=entry["variant"])
         runs = []
         for _ in range(repeats):
             runs.append(_start(job, contender.home))
@@ -156,12 +147,12 @@ def _start(job: Job, home: str) -> Entry:
         }
 
 
-def run_profile(row: Row, seconds: float, threads: int) -> Entry:
+def run_profile(row: Row, settings: Settings) -> Entry:
     """Where the tuned artifact's time goes, by operator.
 
     Raises:
         NotMadeError, WorkerError: there is no artifact, or it failed.
     """
-    with Worker(job_of(row, CONTENDERS["tuned"], threads), "main") as worker:
+    with Worker(job_of(row, CONTENDERS["tuned"], settings), "main") as worker:
         worker.ask("load")
-        return worker.ask("profile", seconds=seconds)
+        return worker.ask("profile", seconds=3 * settings.seconds)

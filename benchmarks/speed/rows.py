@@ -93,7 +93,13 @@ class Contender:
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender("tuned", "ours", "exported", PRECISIONS, "export-model at its defaults, tuned where it can"),
+        Contender(
+            "tuned",
+            "ours",
+            "exported",
+            PRECISIONS,
+            "export-model --tune full, for the shapes of the benchmark: the fastest of its own forms",
+        ),
         Contender("onednn", "ours", "exported", PRECISIONS, "export-model --backend onednn"),
         Contender("ipex", "ours", "exported", PRECISIONS, "export-model --backend ipex"),
         Contender("plain", "ours", "exported", ("fp32", "bf16"), "export-model --backend plain: stock TorchScript"),
@@ -135,6 +141,20 @@ CONTENDERS = {
         Contender("floor", "floor", "floor", PRECISIONS, "the model's matrix products alone, weights packed"),
     )
 }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long a row is timed: `rounds`, and in each `seconds` a contender, `least` calls or more.
+
+    The tuned artifact is tuned for all shapes of its `model`, or anew for each `row`.
+    """
+
+    rounds: int
+    seconds: float
+    least: int
+    threads: int
+    tuned_for: Literal["model", "row"] = "model"
 
 
 class UnknownNameError(ValueError):

@@ -15,8 +15,7 @@ from typing import Any
 
 from benchmarks.speed import places
 from benchmarks.speed.files import exporter_sources
-from benchmarks.speed.race import Settings
-from benchmarks.speed.rows import CONTENDERS, MODELS, ROWS, Contender, Row
+from benchmarks.speed.rows import CONTENDERS, MODELS, ROWS, Contender, Row, Settings
 
 _PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers", "numpy")
 _PEERS = ("openvino", "onnxruntime", "onnx", "nncf")
@@ -80,6 +79,7 @@ def is_done(row: Row, contenders: Sequence[Contender], settings: Settings) -> bo
         contender.name in known
         and (known[contender.name]["status"] != "timed" or len(known[contender.name]["blocks_ms"]) >= settings.rounds)
         for contender in contenders
+        if row.precision in contender.precisions
     )
 
 
@@ -96,6 +96,7 @@ def gather(settings: Settings) -> dict[str, Any]:
             "seconds a block": settings.seconds,
             "least calls a block": settings.least,
             "threads": settings.threads,
+            "tuned for": f"each {settings.tuned_for}",
         },
         "models": {name: model.about for name, model in MODELS.items()},
         "contenders": {

@@ -24,5 +24,6 @@ def _load(job: Job, attention: str) -> Loaded:
     module: torch.nn.Module = load_model(job.model, attention, dtype)
     if job.precision == "int8":
         # The only int8 that needs no other form of the model: weights once, activations at every call.
-        module = torch.ao.quantization.quantize_dynamic(module, {torch.nn.Linear}, dtype=torch.qint8)
+        config = {torch.nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}
+        module = torch.ao.quantization.quantize_dynamic(module, config, dtype=torch.qint8)
     return loaded(job.model, module, dtype)
