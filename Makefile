@@ -102,7 +102,7 @@ build/minilm-bf16-onednn.pt: $(SOURCES) $(STAMP)
 bench-start: build/minilm-bf16.pt  ## time from process start to first answer; writes docs/benchmarks (2 minutes)
 	$(BIN)/python benchmarks/start.py build/minilm-bf16.pt "$(MINILM)"
 
-bench: $(STAMP) .venv-peers/.installed  ## time a call against every other way to run the same model; writes docs/benchmarks (3 hours); ARGS="--rows minilm --rounds 3"
+bench: $(STAMP) .venv-peers/.installed  ## time a call against every other way to run the same model; writes docs/benchmarks (4 hours; some minutes a row); ARGS="--rows minilm --rounds 3"
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
 soak: build/minilm-bf16.pt  ## 8 threads x 2,000 calls on one session: answers and memory (2 minutes)

@@ -59,7 +59,7 @@ def job_of(row: Row, contender: Contender, settings: Settings) -> Job:
         job = dataclasses.replace(job, files={"package": str(package)})
         if not _fresh(package, [places.folder_of(row.model)]):
             arguments = ["benchmarks.speed.contenders.aot", json.dumps(dataclasses.asdict(job))]
-            _run(f"{row.file}-aot-build", "main", arguments, threads)
+            _run(f"{row.file}-aot-build", "main", arguments, threads, [package])
         return job
     if contender.home == "peers":
         return dataclasses.replace(job, files=_converted(row, contender.name, threads))
@@ -78,9 +78,9 @@ def _converted(row: Row, contender: str, threads: int) -> dict[str, str]:
         "openvino": {"ir": of("int8", "openvino", "xml")},
     }[contender]
     if not all(_fresh(path, [places.folder_of(row.model)]) for path in fp32.values()):
-        _run(f"{row.model}-convert", "main", ["benchmarks.speed.convert", row.model], threads)
+        _run(f"{row.model}-convert", "main", ["benchmarks.speed.convert", row.model], threads, [*fp32.values()])
     if row.precision == "int8" and not all(_fresh(path, list(fp32.values())) for path in int8.values()):
-        _run(f"{row.model}-quantise", "peers", ["benchmarks.speed.quantise", row.model], threads)
+        _run(f"{row.model}-quantise", "peers", ["benchmarks.speed.quantise", row.model], threads, [*int8.values()])
     return {name: str(path) for name, path in (int8 if row.precision == "int8" else fp32).items()}
 
 
@@ -128,8 +128,8 @@ def _fresh(path: Path, sources: Sequence[Path]) -> bool:
     return path.exists() and all(path.stat().st_mtime >= source.stat().st_mtime for source in sources)
 
 
-def _run(log: str, home: str, arguments: Sequence[str], threads: int) -> Path:
-    """Run a module to its end; its output is the log.
+def _run(log: str, home: str, arguments: Sequence[str], threads: int, made: Sequence[Path] = ()) -> None:
+    """Run a module to its end; its output is the log. Of the files in `made`, no half stays if it fails or is ended.
 
     Raises:
         NotMadeError: with the last line of the log.
@@ -139,19 +139,25 @@ def _run(log: str, home: str, arguments: Sequence[str], threads: int) -> Path:
     path = log_of(log)
     start = time.monotonic()
     print(f"making: {log}", flush=True)
-    with path.open("w") as output:
-        done = subprocess.run(
-            [places.PYTHON[home], "-m", *arguments],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=places.environment(threads),
-            cwd=places.ROOT,
-            check=False,
-        )
-    if done.returncode:
+    whole = False
+    try:
+        with path.open("w") as output:
+            done = subprocess.run(
+                [places.PYTHON[home], "-m", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=places.environment(threads),
+                cwd=places.ROOT,
+                check=False,
+            )
+        whole = done.returncode == 0
+    finally:
+        if not whole:
+            for file in made:
+                file.unlink(missing_ok=True)
+    if not whole:
         raise NotMadeError(last_line(path))
     print(f"made in {time.monotonic() - start:.0f} s: {log}", flush=True)
-    return path
 
 
 def log_of(name: str) -> Path:

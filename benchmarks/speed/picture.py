@@ -24,7 +24,7 @@ COLOURS = {
     "floor": "#333333",
 }
 _LEFT, _WIDTH, _LINE, _TOP = 150, 690, 22, 74
-# From half of the best peer's time to four times; what lies outside stands at the edge.
+# From half of the best peer's time to four times; what lies outside stands at the edge, hollow.
 _LOW, _HIGH = 0.5, 4.0
 _MARKS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 
@@ -39,15 +39,20 @@ def picture(result: Result) -> str:
         if not rows:
             continue
         parts.append(_text(16, y + 5, precision, "font-size:15px;font-weight:bold"))
-        top = y + 14
+        # Below the dots, so it comes first.
+        parts += _axis(y + 14, y + _LINE * len(rows) + 16)
         for row in rows:
             y += _LINE
             parts += _line(row, result, y + 5)
-        parts += _axis(top, y + 16)
         y += 54
     legend = _legend([name for name in result["contenders"] if name in COLOURS])
     height = max(y, _TOP + 40)
-    title = _text(16, 26, "Time of a call relative to the best peer (left of 1 is faster)", "font-size:16px")
+    title = _text(
+        16,
+        26,
+        "Time of a call relative to the best peer: left of 1 is faster; hollow: beyond the edge",
+        "font-size:16px",
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDTH + 40}" height="{height}" '
         f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>\n'
@@ -79,7 +84,9 @@ def _line(row: Result, result: Result, y: float) -> list[str]:
             )
         else:
             size = 6 if name == "tuned" else 5
-            parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="{size}" fill="{COLOURS[name]}">{tip}</circle>')
+            fill = COLOURS[name] if _LOW <= time / peer[1] <= _HIGH else "white"
+            stroke = f'fill="{fill}" stroke="{COLOURS[name]}"'
+            parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="{size}" {stroke}>{tip}</circle>')
     return parts
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -35,7 +36,7 @@ def main(name: str) -> None:
             with torch.inference_mode():
                 answer = module(*(torch.from_numpy(case[key]) for key in INPUT_NAMES[name]))
             arrays[f"{number}/answer"] = answer.numpy()
-        numpy.savez(inputs_of(row), **arrays)
+        save(inputs_of(row), arrays)
         print(f"{row.name}: {model.cases} cases answered by eager fp32")
     if not calibration_of(name, "npz").exists():
         cases = inputs.calibration(name, lines)
@@ -46,9 +47,16 @@ def main(name: str) -> None:
             stacked = {key: numpy.concatenate([case[key] for case in cases]) for key in cases[0]}
             save_file(stacked, calibration_of(name, "safetensors"))
         flat = {f"{number}/{key}": value for number, case in enumerate(cases) for key, value in case.items()}
-        numpy.savez(calibration_of(name, "npz"), **flat)
+        save(calibration_of(name, "npz"), flat)
     if not facts_of(name).exists():
         facts_of(name).write_text(json.dumps(facts(name), indent=1) + "\n")
+
+
+def save(path: Path, arrays: dict[str, Any]) -> None:
+    """Write the file as a whole: a run that was ended leaves no half of one."""
+    draft = path.with_name(f".{path.name}")
+    numpy.savez(draft, **arrays)
+    draft.rename(path)
 
 
 if __name__ == "__main__":
