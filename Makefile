@@ -21,7 +21,7 @@ TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter export_model folders 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-lines test-transformers-4 lint types unit fuzz cpp bench-start soak kill traps coverage coverage-sample format clean
+.PHONY: help install demo test test-lines test-transformers-4 lint types unit fuzz cpp bench bench-start soak kill traps coverage coverage-sample format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -43,6 +43,13 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	$(if $(TORCH_INDEX),.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' $<))
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+# The runtimes that the speed benchmark compares with. They need nothing of this project.
+.venv-peers/.installed: requirements/peers.txt
+	@echo "setting up .venv-peers: OpenVINO, ONNX Runtime, nncf; 1 to 5 minutes, once"
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 test-lines: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (10 minutes)
@@ -72,8 +79,9 @@ unit: $(STAMP)  ## the tests alone; ARGS="-k name" runs some
 fuzz: $(STAMP)  ## load damaged and hostile artifacts; ARGS="--cases 20000 --seed 2"
 	$(BIN)/python tests/fuzz_artifact.py $(ARGS)
 
-cpp: build/check-golden build/minilm-bf16.pt build/minilm-fp32-plain.pt  ## build the C++ consumer, run it on a plain and an IPEX artifact
+cpp: build/check-golden build/minilm-bf16.pt build/minilm-fp32-plain.pt build/minilm-bf16-onednn.pt  ## build the C++ consumer, run it on a plain, an onednn and an IPEX artifact
 	build/check-golden build/minilm-fp32-plain.pt
+	build/check-golden build/minilm-bf16-onednn.pt
 	build/check-golden build/minilm-bf16.pt --ipex-library "$$($(BIN)/python -m runtime.ops)"
 
 build/check-golden: runtime/cpp/check_golden.cpp runtime/cpp/build.py $(STAMP)
@@ -87,8 +95,15 @@ build/minilm-fp32-plain.pt: $(SOURCES) $(STAMP)
 	mkdir -p build
 	$(BIN)/export-model "$(MINILM)" --fp32 --backend plain -o $@ --force
 
+build/minilm-bf16-onednn.pt: $(SOURCES) $(STAMP)
+	mkdir -p build
+	$(BIN)/export-model "$(MINILM)" --bf16 --backend onednn -o $@ --force
+
 bench-start: build/minilm-bf16.pt  ## time from process start to first answer; writes docs/benchmarks (2 minutes)
 	$(BIN)/python benchmarks/start.py build/minilm-bf16.pt "$(MINILM)"
+
+bench: $(STAMP) .venv-peers/.installed  ## time a call against every other way to run the same model; writes docs/benchmarks (3 hours); ARGS="--rows minilm --rounds 3"
+	$(BIN)/python -m benchmarks.speed $(ARGS)
 
 soak: build/minilm-bf16.pt  ## 8 threads x 2,000 calls on one session: answers and memory (2 minutes)
 	$(BIN)/python benchmarks/soak.py build/minilm-bf16.pt

@@ -10,48 +10,40 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from exporter import patches, verify
 from exporter.adapter import Adapter, adapt
-from exporter.backends import ATTENTION, Candidate, optimise
+from exporter.backends import Candidate, optimise
+from exporter.built import Built, how
 from exporter.describe import draft_manifest
 from exporter.envelope import narrow
 from exporter.graphs.prune import prune
 from exporter.inputs import make_inputs
 from exporter.plan import TracePlan
-from exporter.reference import Point
+from exporter.reference import Point, probe_points
 from exporter.report import StageClock
 from exporter.request import ExportRequest
 from exporter.source import Source, load_source
 from exporter.trace import trace
-from exporter.triage import Finding
-from exporter.tune import Draft, fastest_first, time_drafts, tune_shapes
+from exporter.tune import Draft, fastest_first, time_drafts, timings, tune_shapes
 from exporter.workspace import Workspace
 from runtime import artifact, environment
-from runtime.errors import BackendError, CheckpointError, ExportError, TraceError, VerificationError
-from runtime.manifest import Manifest, Timing, Tolerance
+from runtime.errors import (
+    BackendError,
+    CheckpointError,
+    ExportError,
+    ModelFailedError,
+    TraceError,
+    VerificationError,
+)
+from runtime.manifest import Manifest, Tolerance
 
 logger = logging.getLogger("exporter")
 
-
-@dataclass(frozen=True)
-class Built:
-    """A candidate's file, and what the gate saw of it, once it did.
-
-    `form` is that of the traced example, `findings` what the tracer remarked, `choices` how it computes, in words.
-    """
-
-    way: Candidate
-    file: Path
-    form: str
-    findings: tuple[Finding, ...]
-    choices: tuple[str, ...]
-    manifest: Manifest
-    points: Sequence[Point]
-    outcome: verify.Outcome | None = None
+# How often an envelope may turn out too wide.
+_ROUNDS = 3
 
 
 @dataclass
@@ -91,7 +83,14 @@ class Attempts:
                 return verified
             self._failed(built.way, verify.refusal(verified.outcome, verified.manifest.tolerance), several)
             narrowable.append(verified)
+        hopeless: list[frozenset[str]] = []
         for built in narrowable:
+            assert built.outcome is not None
+            failed = frozenset(built.outcome.failed)
+            if any(failed >= earlier for earlier in hopeless):
+                # Wrong wherever an earlier one was, which nothing sound was left of: the trace is to blame.
+                continue
+            hopeless.append(failed)
             narrowed = self._narrowed(built)
             if narrowed is not None:
                 again, given_up = narrowed
@@ -123,13 +122,10 @@ class Attempts:
                 say.append(f"{name} {medians or 'failed'}{' ms' if medians else ''}")
         named = {one.way.name: one for one in built}
         for chosen in order:
-            timings = tuple(
-                Timing(name, name == chosen, dict(shape), threads, milliseconds)
-                for name in order
-                for shape, milliseconds in zip(shapes, times.get(name, ()), strict=name in times)
+            found = timings(order, chosen, times, shapes, threads)
+            yield dataclasses.replace(
+                named[chosen], manifest=dataclasses.replace(named[chosen].manifest, timings=found)
             )
-            one = named[chosen]
-            yield dataclasses.replace(one, manifest=dataclasses.replace(one.manifest, timings=timings))
 
     def _build(self, way: Candidate, several: bool) -> Built | None:
         """The candidate's file; None where it failed, which `failures` then says."""
@@ -169,14 +165,7 @@ class Attempts:
         with self.clock.stage("save") as say, self.place.writing():
             artifact.save(traced.module, file)
             say.append(f"{file.stat().st_size / 1e6:.1f} MB")
-        choices = (
-            f"attention {way.attention}: {ATTENTION[way.attention]}",
-            f"kernels of {backend.name}: {backend.kernels}",
-            f"example inputs traced as a {traced.form}",
-            *(f"repaired: {what}" for what in repairs),
-            *(f"calibrated: {what}" for what in calibrated),
-            *(f"rewritten: {what}" for what in rewritten),
-        )
+        choices = how(way, traced.form, repairs, calibrated, rewritten)
         manifest = self._manifest(way, plan, self.points)
         return Built(way, file, traced.form, traced.findings, choices, manifest, self.points)
 
@@ -200,18 +189,38 @@ class Attempts:
         return dataclasses.replace(built, manifest=manifest, outcome=outcome)
 
     def _narrowed(self, built: Built) -> tuple[Built, str] | None:
-        """The same file within a smaller envelope, verified anew there; None where nothing sound is left."""
+        """The same file within a smaller envelope, verified anew there; None where nothing sound is left.
+
+        At further shapes too: a few that passed say little of the others once one has failed.
+        """
         assert built.outcome is not None
-        envelope = narrow(self.plan, [point.trial for point in self.points], built.outcome.failed)
-        if envelope is None:
-            return None
-        inside = [point for point in self.points if point.trial.name in envelope.inside]
-        manifest = self._manifest(built.way, envelope.plan, inside)
-        manifest = dataclasses.replace(manifest, timings=built.manifest.timings)
-        again = self._verify(dataclasses.replace(built, manifest=manifest, points=inside))
-        if again.outcome is None or again.outcome.failed:
-            return None
-        return again, envelope.given_up
+        points, failed = list(self.points), dict(built.outcome.failed)
+        for _ in range(_ROUNDS):
+            envelope = narrow(self.plan, [point.trial for point in points], failed)
+            if envelope is None:
+                return None
+            inside = [point for point in points if point.trial.name in envelope.inside]
+            more = self._probes(envelope.plan, len(points))
+            if more is None:
+                return None
+            manifest = self._manifest(built.way, envelope.plan, inside)
+            manifest = dataclasses.replace(manifest, timings=built.manifest.timings)
+            again = self._verify(dataclasses.replace(built, manifest=manifest, points=[*inside, *more]))
+            if again.outcome is None or not again.outcome.failed:
+                return again, envelope.given_up
+            points, failed = [*points, *more], failed | again.outcome.failed
+        return None
+
+    def _probes(self, plan: TracePlan, first: int) -> list[Point] | None:
+        """Shapes inside a narrowed plan with the original model's answers; None where it fails itself."""
+        with self.clock.stage("reference") as say:
+            adapter = adapt(load_source(self.request), self.plan, make_inputs(self.plan, self.plan.example))
+            try:
+                points = probe_points(adapter, plan, adapter.outputs, first)
+            except ModelFailedError:
+                return None
+            say.append(f"again, at {', '.join(point.name for point in points)}")
+        return points
 
     def _failed(self, way: Candidate, error: ExportError, several: bool) -> None:
         self.failures.append(error)

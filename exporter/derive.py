@@ -172,6 +172,10 @@ def _spec(source: Source, name: str, parameter: Parameter, axes: tuple[Axis, ...
     if parameter.dtype == "float32" or overrides.is_float(source, name):
         return TensorSpec(name, "float32", axes)
     values = overrides.values(source, name) or _values(source, name)
+    if values.maximum < values.minimum:
+        raise TaskError(
+            f"{name} could hold no value: the model's table for it has {values.maximum + 1} entries", "at least one"
+        )
     marker = source.config.eos_token_id if name == "input_ids" and needs_end_token(source) else None
     return TensorSpec(name, "int64", axes, values, parameter.fill, marker)
 

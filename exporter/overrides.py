@@ -82,6 +82,10 @@ OVERRIDES: dict[str, Override] = {
             )
         }
     ),
+    # Cuts longer texts short, by a decision that a trace keeps.
+    **dict.fromkeys(
+        ("grounding-dino", "mm-grounding-dino"), Override(longest={"sequence": lambda config: config.max_text_len})
+    ),
     # Bare, it takes vectors and not ids. Its masked language model answers at every position of its table, so that its
     # tokenizer pads to that many.
     "perceiver": Override(

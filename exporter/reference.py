@@ -17,7 +17,7 @@ from exporter.envelope import narrow, narrow_axis, with_axis
 from exporter.failures import failing_by_name
 from exporter.inputs import make_inputs
 from exporter.plan import TracePlan
-from exporter.shapes import Dimension, Trial, trials
+from exporter.shapes import Dimension, Trial, probes, trials
 from runtime.accuracy import rows_of
 from runtime.errors import ModelFailedError
 from runtime.golden import Case, sampled
@@ -90,6 +90,16 @@ def reference_points(
             narrowed = _told(envelope.plan, envelope.given_up)
         plan = narrowed
     raise first
+
+
+def probe_points(adapter: torch.nn.Module, plan: TracePlan, outputs: Sequence[str], first: int) -> list[Point]:
+    """Points inside a narrowed plan, beyond those that it was narrowed by, numbered from `first` on.
+
+    Raises:
+        ModelFailedError: the model itself fails there.
+    """
+    tried = probes(plan.dimensions, plan.padded_axis, first)
+    return [_point(adapter, plan, outputs, trial, first + seed) for seed, trial in enumerate(tried, 1)]
 
 
 def held_out_cases(

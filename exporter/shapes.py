@@ -44,6 +44,11 @@ class Dimension:
         size = max(low, size // step * step)
         return size if high is None else min(size, high // step * step)
 
+    def between(self, share: float) -> int:
+        """An odd size at a share of the way from the least to the largest: twice the example's if unbounded."""
+        high = self.axis.maximum or 2 * self.example
+        return self.within(int(self.axis.minimum + share * (high - self.axis.minimum)) | 1)
+
     @property
     def fixed(self) -> bool:
         """Whether a single size is admitted."""
@@ -103,6 +108,24 @@ def trials(dimensions: Mapping[str, Dimension], padded_axis: str | None, mode: V
             # Digits in front keep the order: safetensors sorts by name.
             name = f"{len(found):02}-{_words(dimensions, shape)}{'-padded' if lengths else ''}"
             found[key] = Trial(name, shape, lengths)
+    return list(found.values())
+
+
+def probes(dimensions: Mapping[str, Dimension], padded_axis: str | None, first: int) -> list[Trial]:
+    """Further shapes inside a narrowed range: what a trace has kept may hold at those sizes that happened to be tried.
+
+    Between the bounds, at sizes that few steps divide, with batches that were not tried. Their names are numbered
+    from `first` on.
+    """
+    found: dict[tuple[int, ...], Trial] = {}
+    for number, (batch, share, shares) in enumerate(((3, 0.31, None), (4, 0.57, (1, 0.7, 0.2)), (7, 0.06, None))):
+        shape = {
+            name: dimension.within(batch if name == "batch" else dimension.between(share))
+            for name, dimension in dimensions.items()
+        }
+        lengths = _lengths(dimensions[padded_axis], shape, shares) if padded_axis is not None and shares else None
+        name = f"{first + number:02}-{_words(dimensions, shape)}{'-padded' if lengths else ''}"
+        found.setdefault(tuple(shape.values()), Trial(name, shape, lengths))
     return list(found.values())
 
 

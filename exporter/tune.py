@@ -25,7 +25,7 @@ from exporter.plan import TracePlan
 from exporter.processes import ABSENT, environment
 from exporter.request import Tune
 from runtime.errors import RequestError
-from runtime.manifest import Manifest, to_json
+from runtime.manifest import Manifest, Timing, to_json
 
 # A second draft has to be this much faster than one before it in the list: less is noise.
 MARGIN = 0.02
@@ -116,6 +116,17 @@ def fastest_first(names: Sequence[str], times: Times) -> list[str]:
         order.append(next(name for name in left if score(name) <= best * (1 + MARGIN)))
         left.remove(order[-1])
     return [*order, *(name for name in names if name not in times)]
+
+
+def timings(
+    order: Sequence[str], chosen: str, times: Times, shapes: Sequence[dict[str, int]], threads: int
+) -> tuple[Timing, ...]:
+    """For the manifest of the chosen one."""
+    return tuple(
+        Timing(name, name == chosen, dict(shape), threads, milliseconds)
+        for name in order
+        for shape, milliseconds in zip(shapes, times.get(name, ()), strict=name in times)
+    )
 
 
 def _at(runners: Mapping[str, _Runner], shape: dict[str, int], block: float, rounds: int) -> dict[str, float]:

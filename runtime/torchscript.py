@@ -34,6 +34,7 @@ __all__ = [
     "freeze",
     "is_tracing",
     "load",
+    "merge_equal_nodes",
     "python_calls",
     "run_graph",
     "save",
@@ -142,6 +143,11 @@ def define(module: ScriptModule, source: str) -> None:
 def eliminate_dead_code(graph: Any) -> None:
     """Take out of a graph what nothing uses."""
     torch._C._jit_pass_dce(graph)
+
+
+def merge_equal_nodes(graph: Any) -> None:
+    """Of nodes that compute the same from the same, leave one (common subexpression elimination)."""
+    torch._C._jit_pass_cse(graph)
 
 
 def is_tracing() -> bool:

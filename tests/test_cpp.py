@@ -49,6 +49,17 @@ def test_an_ipex_artifact(program: Path, minilm: Path, exported: Callable[..., A
     assert run([program, artifact], EXPORTED_MODEL_IPEX_LIBRARY=str(ipex_library())).returncode == 0
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_onednn_artifact(
+    program: Path, tiny_folder: Callable[..., Path], exported: Callable[..., Any], precision: str
+) -> None:
+    """In stock libtorch, its weights prepared by the method in the file."""
+    folder = tiny_folder("bert", "text-classification", num_labels=3)
+    done = run([program, exported(folder, precision=precision, backend="onednn").output])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"passed: text-classification, {precision}, onednn backend" in done.stdout
+
+
 def test_wrong_answers_are_seen(program: Path, tiny_artifact: Path, tmp_path: Path) -> None:
     import torch
 

@@ -24,6 +24,7 @@ from matrix.tiny import tiny_model  # noqa: E402
 PATCHED = {
     "canine text-classification": canine.WHAT,
     "funnel token-classification": funnel.WHAT,
+    "led question-answering": longformer.WHAT,
     "longformer text-classification": longformer.WHAT,
     "openai_privacy_filter token-classification": experts.WHAT,
     "data2vec-audio audio-xvector": xvector.WHAT,

@@ -238,6 +238,29 @@ def test_auto_goes_on_to_the_next_candidate(
     assert load(output).manifest.backend == "onednn"
 
 
+@pytest.mark.trap("5: right at the sizes that were tried, wrong between them", "refuses")
+def test_a_narrowed_range_is_tried_at_further_sizes(
+    tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right at multiples of 64, of which two were tried: what is left is the one size of the example."""
+    from exporter.backends.plain import PlainBackend
+
+    class Stepped(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+            length = torch.ones_like(input_ids).sum(1).max()
+            return tuple(a + length % 64 for a in self.inner(input_ids, attention_mask, token_type_ids))
+
+    monkeypatch.setattr(PlainBackend, "optimise", lambda _self, module, _precision: Stepped(module).eval())
+    report = export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", backend="plain"))
+    (lengths,) = {axis for spec in report.manifest.inputs for axis in spec.axes if axis.name == "sequence"}
+    assert (lengths.minimum, lengths.maximum) == (128, 128)
+    assert {point.shape["batch"] for point in report.manifest.verified} >= {2, 3, 4, 7}
+
+
 @pytest.mark.trap("5: wrong for padding, the whole way to the session", "refuses")
 def test_a_narrowed_artifact_is_verified_again_and_refuses_the_rest(
     tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

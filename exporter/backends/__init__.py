@@ -169,21 +169,17 @@ def candidates(choice: str, environment: Environment, tune: Tune, precision: Pre
     An explicit backend has a single one, unless the tuning is full. Backends without the precision are not tried.
 
     Raises:
-        IpexMissingError, IpexVersionError, TorchVersionError: the backend asked for cannot be used, or the one backend
-            with the precision.
-        RequestError: the backend asked for does not have the precision.
+        IpexMissingError, IpexVersionError, TorchVersionError: the backend asked for cannot be used.
+        RequestError: the backend asked for, or all that can be used here, do not have the precision.
     """
     able = [way for way in _ways(choice, environment, tune) if precision in way.backend.precisions]
-    if able:
-        return able
-    problem = ipex_problem(environment)
-    if choice == "auto" and problem is not None:
-        raise type(problem)(f"{precision} is computed by IPEX, and {problem.found}", problem.expected, problem.remedy)
-    raise RequestError(
-        f"the {choice} backend does not compute in {precision}",
-        "the ipex backend",
-        "give --backend ipex, or leave it out",
-    )
+    if not able:
+        raise RequestError(
+            f"there is no {precision} with --backend {choice} here",
+            "the ipex or the onednn backend",
+            "give --backend ipex, beside torch 2.8, or --backend onednn, with torch 2.8 or newer",
+        )
+    return able
 
 
 def _ways(choice: str, environment: Environment, tune: Tune) -> list[Candidate]:

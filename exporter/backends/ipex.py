@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from exporter.backends.ipex_int8 import INT8_FLAGS, quantise
+from exporter.backends.ipex_int8 import quantise
 from exporter.backends.ipex_modules import suit
-from exporter.backends.plain import BF16_FLAGS
+from exporter.backends.plain import BF16_FLAGS, INT8_FLAGS
 from exporter.inputs import ExampleInputs
 from runtime import ops
 from runtime.environment import Environment, detect

@@ -19,13 +19,10 @@ from typing import Any
 import torch
 from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver, QConfig, QConfigMapping
 
-from exporter.backends.plain import BF16_FLAGS
 from exporter.inputs import ExampleInputs
 from runtime import torchscript
 from runtime.errors import BackendError
 
-# Without these instructions oneDNN adds pairs of int8 products in 16 bits, which overflow: wrong answers, not slow.
-INT8_FLAGS = (*BF16_FLAGS, "avx512_vnni")
 # A few channels of a transformer's activations are a hundred times larger than the others, and one scale for all
 # leaves these few steps. SmoothQuant moves that size into the weights, which have a scale a row: by its power ALPHA.
 # Measured on MiniLM against plain histograms and other powers: docs/decisions.md.

@@ -18,6 +18,8 @@ from runtime.torchscript import ScriptModule
 
 # The least that oneDNN computes bf16 products with; without it PyTorch takes a slow reference loop.
 BF16_FLAGS = ("avx512bw", "avx512vl", "avx512dq")
+# Without these instructions oneDNN adds pairs of int8 products in 16 bits, which overflow: wrong answers, not slow.
+INT8_FLAGS = (*BF16_FLAGS, "avx512_vnni")
 
 
 class PlainBackend:

@@ -20,7 +20,11 @@ from runtime.torchscript import ScriptModule, eliminate_dead_code
 
 # Operators that treat each token by itself → the positions of the tensors of tokens among their arguments.
 _LINEARS = ("aten::linear", "torch_ipex::ipex_linear", "torch_ipex::ipex_MKLSGEMM")
-_UNARY = ("aten::gelu", "aten::relu", "aten::silu", "aten::tanh", "aten::sigmoid", "aten::to", "aten::contiguous")
+_UNARY = (
+    *("aten::gelu", "aten::relu", "aten::silu", "aten::tanh", "aten::sigmoid", "aten::to", "aten::contiguous"),
+    # One scale for the whole tensor.
+    *("aten::quantize_per_tensor", "aten::dequantize"),
+)
 _BINARY = ("aten::add", "aten::sub", "aten::mul", "aten::div")
 _PICKS = ("aten::select", "aten::index")
 _END = 2**63 - 1

@@ -1,4 +1,4 @@
-"""Longformer: attention in chunks of the example's length → the same attention as one masked product.
+"""Longformer, and the encoder of LED: attention in chunks of the example's length → one masked product.
 
 The original pads to a multiple of the window, cuts the sequence into overlapping chunks with strides computed in
 Python, and looks for tokens of global attention with data-dependent sizes: all of the example, in a trace. Here every
@@ -23,7 +23,9 @@ def repair(model: torch.nn.Module) -> bool:
     """Replace the attention of every layer and the padding to whole windows."""
     for module in modules_named(model, "LongformerModel"):
         replace(module, "_pad_to_window_size", _unpadded)
-    layers = modules_named(model, "LongformerSelfAttention")
+    for module in modules_named(model, "LEDEncoder"):
+        replace(module, "_pad_to_window_size", _unpadded_encoder)
+    layers = modules_named(model, "LongformerSelfAttention", "LEDEncoderSelfAttention")
     for layer in layers:
         replace(layer, "forward", _attend)
     return bool(layers)
@@ -40,6 +42,13 @@ def _unpadded(
 ) -> tuple[Any, ...]:
     """Padding that the mask would hide again."""
     return 0, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+
+
+def _unpadded_encoder(
+    _self: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, inputs_embeds: torch.Tensor, **_others: Any
+) -> tuple[Any, ...]:
+    """The same for LED, which has no token types."""
+    return 0, input_ids, attention_mask, inputs_embeds
 
 
 def _attend(

@@ -5,7 +5,7 @@
 // wrong command line. Refuses a format newer than FORMAT_VERSION, and an artifact without golden cases.
 //
 // What it does is what any C++ consumer does: read the extra files, register IPEX's operators where the
-// manifest asks for them, load, call forward with tensors in the manifest's order. runtime/manifest.py
+// manifest asks for them, load, prepare, call forward with tensors in the manifest's order. runtime/manifest.py
 // specifies the format.
 
 #include <caffe2/serialize/inline_container.h>
@@ -141,6 +141,8 @@ int run(const std::string& path, const std::string& ipex_library) {
 
   c10::InferenceMode guard;
   torch::jit::Module module = torch::jit::load(path, at::kCPU);
+  // Brings the weights into the processor's own order, where the file has such a method.
+  if (const auto prepare = module.find_method("prepare")) (*prepare)({});
   const double max_bound = manifest.at("tolerance").at("max_error").get<double>();
   const double rms_bound = manifest.at("tolerance").at("rms_error").get<double>();
 

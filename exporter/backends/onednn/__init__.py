@@ -9,23 +9,25 @@ operators for processors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from exporter.backends.onednn import int8
 from exporter.backends.onednn.attention import simplify_attention
 from exporter.backends.onednn.fuse import LINEAR, fuse_linears
 from exporter.backends.onednn.join import join_linears
 from exporter.backends.onednn.pack import pack
-from exporter.backends.plain import BF16_FLAGS
+from exporter.backends.onednn.quantise import quantise_linears
+from exporter.backends.plain import BF16_FLAGS, INT8_FLAGS
 from exporter.graphs import shapes
 from exporter.inputs import ExampleInputs
 from runtime.environment import Environment
 from runtime.errors import BackendError
 from runtime.manifest import Backend, Fusion, Precision, Requirements
-from runtime.torchscript import ScriptModule
+from runtime.torchscript import ScriptModule, merge_equal_nodes
 
 
 class OnednnBackend:
@@ -33,15 +35,31 @@ class OnednnBackend:
 
     name: Backend = "onednn"
     kernels = "oneDNN's linears with weights reordered after loading"
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """This torch or a newer one."""
-        return Requirements(str(environment.torch), "at-least-minor", None, BF16_FLAGS if precision == "bf16" else ())
+        flags = {"fp32": (), "bf16": BF16_FLAGS, "int8": INT8_FLAGS}[precision]
+        return Requirements(str(environment.torch), "at-least-minor", None, flags)
 
     def optimise(self, module: torch.nn.Module, precision: Precision) -> torch.nn.Module:
         """bf16 converts the weights; the rest is done on the graph."""
         return module.to(torch.bfloat16) if precision == "bf16" else module
+
+    def quantise(
+        self,
+        module: torch.nn.Module,
+        samples: Sequence[Mapping[str, torch.Tensor]],
+        example: ExampleInputs,
+        progress: Callable[[int], None],
+    ) -> tuple[torch.nn.Module, str]:
+        """Static int8 for the linears that the samples reach; the rest stays fp32.
+
+        Raises:
+            BackendError: they reach none.
+        """
+        count = quantise_linears(module, samples, progress)
+        return module, f"{count} linears in int8, the rest in fp32"
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
         """None: the weights carry the precision."""
@@ -53,6 +71,7 @@ class OnednnBackend:
         Raises:
             BackendError: the graph has no linear with weights of its own.
         """
+        merge_equal_nodes(module.graph)
         simplified = simplify_attention(module.graph)
         joined = join_linears(module.graph)
         fused = fuse_linears(module.graph, shapes(module, example))
@@ -67,8 +86,9 @@ class OnednnBackend:
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
         """Linears of oneDNN in the executed graph, by what they join."""
         return tuple(
-            Fusion("prepacked linear" if what == "none" else f"linear+{what}", LINEAR, count)
+            Fusion(("prepacked linear" if what == "none" else f"linear+{what}") + width, kind, count)
             for name, count in sorted(operators.items())
             for kind, _, what in [name.rstrip("]").partition("[")]
-            if kind == LINEAR
+            for placed, width in ((LINEAR, ""), (int8.LINEAR, " in int8"))
+            if kind == placed
         )

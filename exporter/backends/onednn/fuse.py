@@ -1,16 +1,19 @@
 """Replace linears by oneDNN's, which do the activation or the residual addition behind them in the same pass.
 
 In: a frozen module's graph and its tensors' shapes. Out: what was fused, by kind. Refuses nothing; every linear
-with a weight of the graph's own becomes oneDNN's, with or without something fused.
+with a weight of the graph's own becomes oneDNN's, with or without something fused, in int8 where what it takes was
+quantised (exporter/backends/onednn/int8.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from exporter.backends.onednn import int8
 from exporter.graphs import Shapes, constant, insert
 from runtime.torchscript import eliminate_dead_code
 
@@ -25,6 +28,25 @@ ACTIVATIONS = {
 LINEAR = "mkldnn::_linear_pointwise"
 
 
+@dataclass(frozen=True)
+class Fused:
+    """One linear with what it does besides: the node whose answer it gives, and what is added or applied."""
+
+    linear: Any
+    last: Any
+    added: Any = None
+    activation: str = "none"
+    # Whether gelu is exact or by tanh.
+    algorithm: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """For people."""
+        if self.added is not None:
+            return "linear+add"
+        return "linear" if self.last is self.linear else f"linear+{self.last.kind().removeprefix('aten::')}"
+
+
 def fuse_linears(graph: Any, sizes: Shapes) -> Counter[str]:
     """Rewrite every linear whose weight is a constant.
 
@@ -33,45 +55,31 @@ def fuse_linears(graph: Any, sizes: Shapes) -> Counter[str]:
     """
     found: Counter[str] = Counter()
     known = dict(sizes)
+    codes = int8.Codes(graph)
     for node in list(graph.nodes()):
         if node.kind() != "aten::linear" or constant(node.inputsAt(1)) is None:
             continue
-        value, weight, bias = node.inputs()
-        reader = _only_reader(node)
-        other = _residual(node, reader, known)
-        if reader is not None and reader.kind() in ACTIVATIONS:
-            kind, replaced = f"linear+{reader.kind().removeprefix('aten::')}", reader
-            arguments = [value, weight, bias, *_activation(graph, reader)]
-        elif other is not None:
-            kind, replaced = "linear+add", reader
-            arguments = [value, other, weight, bias, _constant(graph, reader, "add")]
-        else:
-            kind, replaced = "linear", node
-            nothing = [_constant(graph, node, "none"), _no_scalars(graph, node), _constant(graph, node, None)]
-            arguments = [value, weight, bias, *nothing]
-        fused = insert(graph, replaced, LINEAR, arguments, node)
-        if replaced.output().debugName() in known:
-            known[fused.debugName()] = known[replaced.output().debugName()]
-        replaced.output().replaceAllUsesWith(fused)
-        found[kind] += 1
+        fused = _fused(node, known)
+        answer = codes.place(fused) if int8.takes_codes(node) else _place(graph, fused)
+        if fused.last.output().debugName() in known:
+            known[answer.debugName()] = known[fused.last.output().debugName()]
+        fused.last.output().replaceAllUsesWith(answer)
+        found[fused.kind + (" in int8" if int8.takes_codes(node) else "")] += 1
     eliminate_dead_code(graph)
     return found
 
 
-def _only_reader(node: Any) -> Any:
+def _fused(node: Any, known: Shapes) -> Fused:
     uses = node.output().uses()
-    return uses[0].user if len(uses) == 1 else None
+    reader = uses[0].user if len(uses) == 1 else None
+    if reader is not None and reader.kind() in ACTIVATIONS:
+        name = ACTIVATIONS[reader.kind()]
+        return Fused(node, reader, None, name, constant(reader.inputsAt(1)) if name == "gelu" else None)
+    added = _residual(node, reader, known)
+    return Fused(node, node) if added is None else Fused(node, reader, added)
 
 
-def _activation(graph: Any, reader: Any) -> list[Any]:
-    """Its name, its numbers, its algorithm."""
-    name = ACTIVATIONS[reader.kind()]
-    # Whether gelu is exact or by tanh.
-    algorithm = constant(reader.inputsAt(1)) if name == "gelu" else None
-    return [_constant(graph, reader, name), _no_scalars(graph, reader), _constant(graph, reader, algorithm)]
-
-
-def _residual(node: Any, reader: Any, sizes: Shapes) -> Any:
+def _residual(node: Any, reader: Any, known: Shapes) -> Any:
     """What is added to the linear's answer, where it has the same shape; else None."""
     if reader is None or reader.kind() != "aten::add" or constant(reader.inputsAt(2)) != 1:
         return None
@@ -80,17 +88,23 @@ def _residual(node: Any, reader: Any, sizes: Shapes) -> Any:
     if names[0] == names[1]:
         return None
     other = both[1] if names[0] == node.output().debugName() else both[0]
-    shapes = [sizes.get(name) for name in names]
+    shapes = [known.get(name) for name in names]
     return other if shapes[0] is not None and shapes[0] == shapes[1] else None
 
 
-def _constant(graph: Any, before: Any, value: Any) -> Any:
-    graph.setInsertPoint(before)
-    return graph.insertConstant(value)
+def _place(graph: Any, fused: Fused) -> Any:
+    value, weight, bias = fused.linear.inputs()
+    graph.setInsertPoint(fused.last)
+    if fused.added is not None:
+        arguments = [value, fused.added, weight, bias, graph.insertConstant("add")]
+    else:
+        what = [graph.insertConstant(fused.activation), no_scalars(graph, fused.last)]
+        arguments = [value, weight, bias, *what, graph.insertConstant(fused.algorithm)]
+    return insert(graph, fused.last, LINEAR, arguments, fused.linear)
 
 
-def _no_scalars(graph: Any, before: Any) -> Any:
-    """An empty list of the type that the operator declares."""
+def no_scalars(graph: Any, before: Any) -> Any:
+    """An empty list of the type that the operators declare."""
     node = graph.create("prim::ListConstruct", [], 1)
     node.insertBefore(before)
     node.output().setType(torch.ops.mkldnn._linear_pointwise.default._schema.arguments[4].type)

@@ -6,13 +6,14 @@ method `prepare`. Refuses nothing.
 oneDNN reorders a weight into blocks that suit the processor. Done at every call it costs as much as a small batch;
 a reordered weight cannot be saved, and would suit one processor alone. So the file holds the weights as they are, and
 `prepare`, called once after loading, replaces each by its reordered copy: one copy in the file, one in memory. A
-program that does not call it gets the same answers, later.
+program that does not call it gets the same answers, later; with weights in int8 it gets an error.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from exporter.backends.onednn import int8
 from exporter.backends.onednn.fuse import LINEAR
 from exporter.graphs import constant, insert
 from runtime.torchscript import TENSORS, ScriptModule, define, eliminate_dead_code
@@ -21,7 +22,11 @@ _PREPARE = """
 def prepare(self) -> None:
     for i in range(len(self.weights)):
         weight = self.weights[i]
-        if not weight.is_mkldnn:
+        if weight.is_mkldnn:
+            pass
+        elif weight.dtype == torch.int8:
+            self.weights[i] = torch.ops.onednn.qlinear_prepack(weight, None)
+        else:
             self.weights[i] = torch.ops.mkldnn._reorder_linear_weight(weight, None)
 """
 
@@ -29,7 +34,7 @@ def prepare(self) -> None:
 def pack(module: ScriptModule) -> None:
     """Move the weights from the graph's constants to an attribute, and define `prepare`."""
     graph: Any = module.graph
-    linears = [node for node in graph.nodes() if node.kind() == LINEAR]
+    linears = [node for node in graph.nodes() if node.kind() in (LINEAR, int8.LINEAR)]
     weights: dict[str, Any] = {}
     for node in linears:
         value = node.inputsAt(_weight_position(node))
@@ -51,5 +56,7 @@ def pack(module: ScriptModule) -> None:
 
 
 def _weight_position(node: Any) -> int:
-    """`(X, W, …)`, or with something added `(X, other, W, …)`."""
+    """`(X, W, …)`, or with something added `(X, other, W, …)`; in int8 behind the input's scale and zero point."""
+    if node.kind() == int8.LINEAR:
+        return 3
     return 2 if node.inputsSize() == 5 else 1

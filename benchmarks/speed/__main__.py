@@ -1,0 +1,133 @@
+"""`python -m benchmarks.speed`: see `--help` and benchmarks/README.md.
+
+In: a command line. Out: docs/benchmarks/speed.json, .md and .svg; a line a step on the way. What was timed before with
+the same number of rounds is kept (build/bench/results), so a run that was ended goes on where it was. Refuses unknown
+rows and contenders, and to start without .venv-peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed import places, store
+from benchmarks.speed.files import NotMadeError, prepare
+from benchmarks.speed.markdown import markdown
+from benchmarks.speed.picture import picture
+from benchmarks.speed.process import WorkerError
+from benchmarks.speed.race import run_profile, run_row, run_starts
+from benchmarks.speed.rows import (
+    PRECISIONS,
+    Contender,
+    Row,
+    Settings,
+    UnknownNameError,
+    choose_contenders,
+    choose_rows,
+)
+
+# First answer and memory are measured at one shape of a model.
+_START_SHAPES = ("1x128", "1")
+_PROFILE_ROWS = ("bert-base/8x128",)
+
+
+def options_of(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=(__doc__ or "").splitlines()[2])
+    parser.add_argument("--rows", default="", help="e.g. minilm,bert-base/8x128 (default: all); * allowed")
+    parser.add_argument("--precision", default=",".join(PRECISIONS), help="default: %(default)s")
+    parser.add_argument("--contenders", default="", help="e.g. tuned,openvino,floor (default: all)")
+    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=0.7, help="of a contender's block in a round (%(default)s)")
+    parser.add_argument("--least", type=int, default=3, help="calls in a block (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--starts", type=int, default=3, help="fresh processes a contender; 0: none (%(default)s)")
+    parser.add_argument(
+        "--profile",
+        default=",".join(_PROFILE_ROWS),
+        help="rows of the tuned artifact to profile by operator; empty: none (%(default)s)",
+    )
+    parser.add_argument(
+        "--tuned-for",
+        choices=("model", "row"),
+        default="model",
+        help="tune one artifact for all shapes of a model, or one for each row (%(default)s)",
+    )
+    parser.add_argument("--again", action="store_true", help="time rows that have results too")
+    parser.add_argument("--report-only", action="store_true", help="write speed.md and .svg from speed.json")
+    parser.add_argument("--output", type=Path, default=places.OUTPUT, help="folder (docs/benchmarks)")
+    options = parser.parse_args(arguments)
+    if set(_list(options.precision)) - set(PRECISIONS):
+        parser.error(f"--precision is {options.precision}; expected any of {', '.join(PRECISIONS)}")
+    if options.rounds < 1 or options.least < 1 or options.threads < 1 or options.starts < 0:
+        parser.error("--rounds, --least and --threads are 1 or more, --starts 0 or more")
+    try:
+        options.chosen = choose_rows(_list(options.rows), _list(options.precision))
+        options.profiled = choose_rows(_list(options.profile), _list(options.precision)) if options.profile else []
+        options.against = choose_contenders(_list(options.contenders))
+    except UnknownNameError as error:
+        parser.error(str(error))
+    return options
+
+
+def _list(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def main() -> None:
+    options = options_of(sys.argv[1:])
+    if not options.report_only:
+        if not Path(places.PYTHON["peers"]).exists():
+            sys.exit(".venv-peers is missing: make .venv-peers/.installed")
+        settings = Settings(options.rounds, options.seconds, options.least, options.threads, options.tuned_for)
+        measure(options, settings)
+        options.output.mkdir(parents=True, exist_ok=True)
+        write(options.output / "speed.json", json.dumps(store.gather(settings), indent=1) + "\n")
+    report(options.output)
+
+
+def measure(options: argparse.Namespace, settings: Settings) -> None:
+    """Time what was asked for and has no results yet; a row is stored as soon as it is done."""
+    rows: list[Row] = options.chosen
+    contenders: list[Contender] = options.against
+    for model in dict.fromkeys(row.model for row in rows):
+        try:
+            prepare(model, settings.threads)
+        except NotMadeError as error:
+            sys.exit(f"cannot prepare {model}: {error}")
+    for row in rows:
+        if not options.again and store.is_done(row, contenders, settings):
+            print(f"{row.name} {row.precision}: timed before (--again times it again)")
+            continue
+        entries = run_row(row, contenders, settings)
+        store.write(row, contenders=entries)
+        if row.shape in _START_SHAPES and options.starts:
+            store.write(row, starts=run_starts(row, entries, options.starts, settings))
+    for row in options.profiled:
+        if row not in rows or not any(contender.name == "tuned" for contender in contenders):
+            continue
+        try:
+            store.write(row, profile=run_profile(row, settings))
+        except (NotMadeError, WorkerError) as error:
+            print(f"{row.name} {row.precision}: no profile: {error}")
+
+
+def report(folder: Path) -> None:
+    """Write the table and the picture from speed.json alone."""
+    result: dict[str, Any] = json.loads((folder / "speed.json").read_text())
+    write(folder / "speed.md", markdown(result))
+    write(folder / "speed.svg", picture(result))
+    print(f"wrote {folder / 'speed.json'}, speed.md, speed.svg")
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file as a whole."""
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(text)
+    draft.rename(path)
+
+
+if __name__ == "__main__":
+    main()

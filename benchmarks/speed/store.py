@@ -1,0 +1,129 @@
+"""Results between runs: a JSON file a row in build/bench/results, gathered into one value for docs/benchmarks.
+
+In: entries of contenders. Out: the same, merged with those of earlier runs; the whole for speed.json. Refuses nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed import places
+from benchmarks.speed.files import exporter_sources
+from benchmarks.speed.rows import CONTENDERS, MODELS, ROWS, Contender, Row, Settings
+
+_PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers", "numpy")
+_PEERS = ("openvino", "onnxruntime", "onnx", "nncf")
+
+METHOD = (
+    "Each contender is a process of its own and reads the same checkpoint. Its answers to the row's inputs are "
+    "compared with those of eager fp32 before anything is timed; who is wrong is not timed.",
+    "Rounds: in each, every contender in turn is timed for a block of calls, the others stopped by a signal; each "
+    "round begins with another contender. A block's first call is not counted. A time is the median over rounds of "
+    "the blocks' medians.",
+    "Inputs are dense: no padding. Calls take the row's inputs in turn. Where a contender has several forms (kinds of "
+    "attention, static or dynamic shape), its fastest at that row is taken, found before the rounds begin.",
+    "First answer and memory: fresh processes, page cache warm; the median of the repeats. Steady memory is resident "
+    "memory after warm-up, beyond what importing the framework takes.",
+    "The floor is the time of the model's matrix products alone with packed weights, timed in the same rounds.",
+)
+LEFT_OUT = (
+    "Tokenising, and turning answers into lists.",
+    "Exporting, converting, compiling and calibrating.",
+    "Other allocators, huge pages, pinning of threads to cores; batches with padding.",
+    "max-autotune of Inductor; OpenVINO's throughput hint and several streams; reductions of the model itself.",
+)
+
+
+def path_of(row: Row) -> Path:
+    """The row's file."""
+    return places.RESULTS / f"{row.file}.json"
+
+
+def read(row: Row) -> dict[str, Any]:
+    """What is known of a row; `contenders` may be empty."""
+    path = path_of(row)
+    if path.exists():
+        known: dict[str, Any] = json.loads(path.read_text())
+        return known
+    return {"model": row.model, "shape": row.shape, "precision": row.precision, "contenders": {}}
+
+
+def write(row: Row, **parts: dict[str, Any]) -> None:
+    """Put new entries in place of the old ones of the same name; the file is replaced as a whole."""
+    known = read(row)
+    for name, entries in parts.items():
+        known[name] = known.get(name, {}) | entries
+    path = path_of(row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(known, indent=1) + "\n")
+    draft.rename(path)
+
+
+def is_done(row: Row, contenders: Sequence[Contender], settings: Settings) -> bool:
+    """Whether an earlier run asked all of these, for as many rounds, and exporter and runtime are no newer.
+
+    What failed then counts as done: it would fail again.
+    """
+    path = path_of(row)
+    if not path.exists() or any(source.stat().st_mtime > path.stat().st_mtime for source in exporter_sources()):
+        return False
+    known = read(row)["contenders"]
+    return all(
+        contender.name in known
+        and (known[contender.name]["status"] != "timed" or len(known[contender.name]["blocks_ms"]) >= settings.rounds)
+        for contender in contenders
+        if row.precision in contender.precisions
+    )
+
+
+def gather(settings: Settings) -> dict[str, Any]:
+    """All rows that have results, with the machine, the versions and the method."""
+    rows = [read(row) for row in ROWS if path_of(row).exists()]
+    return {
+        "question": "milliseconds a call, median over interleaved rounds of the blocks' medians",
+        "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | _peers_versions(),
+        "settings": {
+            "rounds": settings.rounds,
+            "seconds a block": settings.seconds,
+            "least calls a block": settings.least,
+            "threads": settings.threads,
+            "tuned for": f"each {settings.tuned_for}",
+        },
+        "models": {name: model.about for name, model in MODELS.items()},
+        "contenders": {
+            contender.name: {"kind": contender.kind, "about": contender.about} for contender in CONTENDERS.values()
+        },
+        "weights_bytes": {
+            name: json.loads(places.facts_of(name).read_text())["weights_bytes"]
+            for name in MODELS
+            if places.facts_of(name).exists()
+        },
+        "method": list(METHOD),
+        "left_out": list(LEFT_OUT),
+        "rows": rows,
+    }
+
+
+def _peers_versions() -> dict[str, str]:
+    found = {}
+    for folder in places.PEERS.glob("lib/python*/site-packages"):
+        for package in importlib.metadata.distributions(path=[str(folder)]):
+            if package.metadata["Name"] in _PEERS:
+                found[package.metadata["Name"]] = package.version
+    return {name: found[name] for name in _PEERS if name in found}
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,186 @@
+"""From results to figures: medians, ratios, geometric means, and the targets with what was reached.
+
+In: the value of speed.json. Out: numbers and `Target`s. Refuses nothing: what was not measured is None. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Result = Mapping[str, Any]
+
+
+def time_of(row: Result, contender: str) -> float | None:
+    """Milliseconds a call: the median of the blocks' medians; None where it was not timed."""
+    entry = row["contenders"].get(contender)
+    if entry is None or entry["status"] != "timed" or not entry.get("blocks_ms"):
+        return None
+    return float(statistics.median(entry["blocks_ms"]))
+
+
+def best_peer(row: Result, kinds: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The fastest of the peers, and its time."""
+    times = [(name, time_of(row, name)) for name, contender in kinds.items() if contender["kind"] == "peer"]
+    timed = [(name, time) for name, time in times if time is not None]
+    return min(timed, key=lambda pair: pair[1], default=None)
+
+
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """None where either is missing."""
+    return None if numerator is None or denominator is None else numerator / denominator
+
+
+# The columns of ratios, in the tables' order: two contenders each, `peer` for the fastest of the peers.
+RATIOS = {
+    "tuned / best peer": ("tuned", "peer"),
+    "tuned / eager": ("tuned", "eager"),
+    "tuned / floor": ("tuned", "floor"),
+    "onednn / ipex": ("onednn", "ipex"),
+}
+
+
+def ratio_of(row: Result, kinds: Mapping[str, Any], name: str) -> float | None:
+    """One of `RATIOS` at a row; None where either time is missing."""
+    above, below = RATIOS[name]
+    peer = best_peer(row, kinds)
+    return ratio(time_of(row, above), peer and peer[1] if below == "peer" else time_of(row, below))
+
+
+def geometric_mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are there; None if none is."""
+    known = [value for value in values if value is not None]
+    return math.exp(statistics.fmean(math.log(value) for value in known)) if known else None
+
+
+def runs_of(row: Result) -> int:
+    """How many runs the timed contenders of a row come from; ratios hold within one run only."""
+    return len({entry["run"] for entry in row["contenders"].values() if entry["status"] == "timed"})
+
+
+def start_of(row: Result, contender: str) -> dict[str, float] | None:
+    """Medians over the fresh processes; None where none was started.
+
+    `beyond_import_s` is from the framework's import to the first answer, `steady_mib` beyond that import.
+    """
+    entry = row.get("starts", {}).get(contender)
+    if not entry:
+        return None
+    return {
+        "start_s": statistics.median(entry["start_s"]),
+        "import_s": statistics.median(entry["import_s"]),
+        "beyond_import_s": statistics.median(
+            start - imported for start, imported in zip(entry["start_s"], entry["import_s"], strict=True)
+        ),
+        "peak_mib": statistics.median(entry["peak_mib"]),
+        "steady_mib": statistics.median(
+            steady - imported for steady, imported in zip(entry["steady_mib"], entry["import_mib"], strict=True)
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound, and every measured value that it is for, by place. `at_least` turns the bound round."""
+
+    words: str
+    bound: float
+    measured: Mapping[str, float]
+    at_least: bool = False
+
+    @property
+    def missed(self) -> dict[str, float]:
+        """The places beyond the bound, the worst first."""
+        beyond = {
+            place: value
+            for place, value in self.measured.items()
+            if (value < self.bound if self.at_least else value > self.bound)
+        }
+        return dict(sorted(beyond.items(), key=lambda pair: pair[1], reverse=not self.at_least))
+
+    @property
+    def worst(self) -> float | None:
+        """The value that decides."""
+        if not self.measured:
+            return None
+        return min(self.measured.values()) if self.at_least else max(self.measured.values())
+
+
+def targets(result: Result) -> list[Target]:
+    """What the project promises, in the order of its list."""
+    rows, kinds = result["rows"], result["contenders"]
+    found = {place_of(row): start_of(row, "tuned") for row in rows}
+    starts = {place: start for place, start in found.items() if start is not None}
+
+    def ratios(name: str, precisions: str = "fp32 bf16 int8", shapes: str = "") -> dict[str, float]:
+        found = {
+            place_of(row): ratio_of(row, kinds, name)
+            for row in rows
+            if row["precision"] in precisions.split() and (not shapes or row["shape"] in shapes.split())
+        }
+        return {place: value for place, value in found.items() if value is not None}
+
+    def means(name: str) -> dict[str, float]:
+        found = {}
+        for precision in ("fp32", "bf16", "int8"):
+            mean = geometric_mean(ratio_of(row, kinds, name) for row in rows if row["precision"] == precision)
+            if mean is not None:
+                found[precision] = mean
+        return found
+
+    return [
+        Target("tuned / best peer, every row", 1.0, ratios("tuned / best peer")),
+        Target("tuned / best peer, geometric mean of a precision", 0.92, means("tuned / best peer")),
+        Target("tuned / eager of the same precision, every row", 0.95, ratios("tuned / eager")),
+        Target(
+            "tuned / floor, fp32 and bf16 at 8x128 and 1x384",
+            1.15,
+            ratios("tuned / floor", "fp32 bf16", "8x128 1x384"),
+        ),
+        Target("onednn / ipex, bf16", 1.05, ratios("onednn / ipex", "bf16")),
+        Target("onednn / ipex, fp32", 1.0, ratios("onednn / ipex", "fp32")),
+        Target(
+            "seconds to the first answer beyond import torch, bert-base bf16",
+            0.5,
+            {
+                place: start["beyond_import_s"]
+                for place, start in starts.items()
+                if place.startswith("bert-base ") and place.endswith(" bf16")
+            },
+        ),
+        Target(
+            "steady memory beyond import torch / weights",
+            1.35,
+            {
+                place_of(row): starts[place_of(row)]["steady_mib"] / weights_mib(result, row)
+                for row in rows
+                if place_of(row) in starts
+            },
+        ),
+        *(
+            Target(f"int8 MiniLM, {words} cosine to fp32", bound, _cosines(rows, key), at_least=True)
+            for words, key, bound in (("mean", "cosine_mean", 0.985), ("least", "cosine_least", 0.95))
+        ),
+    ]
+
+
+def weights_mib(result: Result, row: Result) -> float:
+    """One copy of the weights in the row's precision."""
+    return float(result["weights_bytes"][row["model"]][row["precision"]] / 2**20)
+
+
+def place_of(row: Result) -> str:
+    """A row's name in the report."""
+    return f"{row['model']} {row['shape']} {row['precision']}"
+
+
+def _cosines(rows: Iterable[Result], key: str) -> dict[str, float]:
+    found = {}
+    for row in rows:
+        entry = row["contenders"].get("tuned")
+        if (row["model"], row["precision"]) == ("minilm", "int8") and entry and entry.get("errors"):
+            found[place_of(row)] = entry["errors"][key]
+    return found

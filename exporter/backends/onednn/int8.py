@@ -1,0 +1,99 @@
+"""Linears in int8: what they take as codes of 8 bits, weights with a scale a row, sums in 32 bits.
+
+In: linears whose input was quantised and dequantised again, as `exporter/backends/onednn/quantise.py` marks it. Out:
+oneDNN's linear on the codes themselves. Refuses nothing.
+
+A linear whose answer goes through an activation into another one gives codes right away; all other answers are fp32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from exporter.graphs import constant, insert
+
+if TYPE_CHECKING:
+    from exporter.backends.onednn.fuse import Fused
+
+LINEAR = "onednn::qlinear_pointwise"
+# Codes of weights are symmetric, of what goes in from 0 to 255 around a zero point.
+_WEIGHT_CODES = 127
+# torch.uint8 and torch.float32 as TorchScript writes them.
+_UINT8, _FLOAT32 = 0, 6
+
+
+def takes_codes(linear: Any) -> bool:
+    """Whether a linear's input was quantised."""
+    source = linear.inputsAt(0).node()
+    kinds: list[str] = [source.kind(), source.inputsAt(0).node().kind()] if source.inputsSize() else []
+    return kinds == ["aten::dequantize", "aten::quantize_per_tensor"]
+
+
+class Codes:
+    """What was quantised, as tensors of codes: each made once, whoever reads it."""
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+        self._known: dict[str, Any] = {}
+
+    def place(self, fused: Fused) -> Any:
+        """The linear on codes; its answer, in fp32 or, where only another linear's quantisation reads it, in codes."""
+        from exporter.backends.onednn.fuse import no_scalars
+
+        graph, last = self._graph, fused.last
+        dequantise, weight, bias = fused.linear.inputs()
+        quantise = dequantise.node().inputsAt(0).node()
+        codes = self._of(quantise)
+        graph.setInsertPoint(last)
+        values, scales = quantised_weight(constant(weight))
+        zeros = torch.zeros(len(scales), dtype=torch.int64)
+        scale, zero = quantise.inputsAt(1), quantise.inputsAt(2)
+        takes = [codes, scale, zero, *map(graph.insertConstant, (values, scales, zeros))]
+        reader = _quantising_reader(last) if fused.added is None else None
+        if reader is not None:
+            gives = [reader.inputsAt(1), reader.inputsAt(2), graph.insertConstant(_UINT8)]
+        else:
+            gives = list(map(graph.insertConstant, (1.0, 0, _FLOAT32)))
+        if fused.added is not None:
+            how = [*map(graph.insertConstant, (1.0, 0, "add", 1.0, "none")), no_scalars(graph, last)]
+            arguments = [*takes, fused.added, bias, *gives, *how, graph.insertConstant("none")]
+        else:
+            how = [graph.insertConstant(fused.activation), no_scalars(graph, last)]
+            arguments = [*takes, bias, *gives, *how, graph.insertConstant(fused.algorithm or "none")]
+        answer = insert(graph, last, LINEAR, arguments, fused.linear)
+        if reader is not None:
+            self._known[reader.output().debugName()] = answer
+        return answer
+
+    def _of(self, quantise: Any) -> Any:
+        name = quantise.output().debugName()
+        if name not in self._known:
+            after = self._graph.create("aten::int_repr", [quantise.output()], 1)
+            after.insertAfter(quantise)
+            self._known[name] = after.output()
+        return self._known[name]
+
+
+def _quantising_reader(last: Any) -> Any:
+    uses = last.output().uses()
+    reader = uses[0].user if len(uses) == 1 else None
+    if reader is None or reader.kind() != "aten::quantize_per_tensor":
+        return None
+    # All that read the codes must take them as such.
+    readers = [use.user for use in reader.output().uses()]
+    whole = all(
+        one.kind() == "aten::dequantize" and all(use.user.kind() == "aten::linear" for use in one.output().uses())
+        for one in readers
+    )
+    return reader if whole else None
+
+
+def quantised_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes in int8 and a scale a row, for a weight [out, in]."""
+    scales = weight.float().abs().amax(dim=1) / _WEIGHT_CODES
+    # A row of zeros has no scale of its own.
+    scales = torch.where(scales == 0, torch.ones_like(scales), scales)
+    codes = (weight.float() / scales[:, None]).round().clamp(-_WEIGHT_CODES, _WEIGHT_CODES)
+    return codes.to(torch.int8), scales

@@ -1,0 +1,154 @@
+"""Choosing by measuring: what is timed, in which order candidates are tried, what the artifact says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BIN, run
+
+from exporter import ExportRequest, export
+from exporter.backends import candidates
+from exporter.plan import TracePlan, make_plan
+from exporter.source import load_source
+from exporter.tune import Draft, fastest_first, time_drafts, tune_shapes
+from runtime import load, read_manifest
+from runtime.environment import Environment
+from runtime.errors import RequestError
+
+WITH_IPEX, AFTER_IPEX = Environment("2.8.0", "2.8.0", None), Environment("2.13.0", None, None)
+
+
+def names(*arguments: Any) -> list[tuple[str, bool]]:
+    return [(way.name.replace(" with ", " ").removesuffix(" attention"), way.timed) for way in candidates(*arguments)]
+
+
+def test_what_competes() -> None:
+    """The short form compares backends; the full one the forms of attention too; off goes by the list."""
+    assert names("auto", WITH_IPEX, "short") == [
+        ("ipex eager", True),
+        ("ipex sdpa", False),
+        ("onednn eager", True),
+        ("plain eager", True),
+    ]
+    assert names("auto", WITH_IPEX, "off") == [(name, False) for name, _ in names("auto", WITH_IPEX, "short")]
+    assert [name for name, timed in names("auto", WITH_IPEX, "full") if timed] == [
+        *("ipex eager", "ipex sdpa", "onednn eager", "onednn sdpa", "plain eager", "plain sdpa")
+    ]
+    assert names("auto", AFTER_IPEX, "short") == [("onednn eager", True), ("onednn sdpa", False), ("plain eager", True)]
+
+
+def test_an_explicit_backend_has_one_way_unless_tuning_is_full() -> None:
+    for mode in ("off", "short"):
+        assert names("onednn", AFTER_IPEX, mode) == [("onednn eager", False)]
+    assert names("onednn", AFTER_IPEX, "full") == [("onednn eager", True), ("onednn sdpa", True)]
+
+
+def test_the_order() -> None:
+    """By the geometric mean; within two per cent the earlier one, whose times the noise moved; failed ones last."""
+    times = {"a": [10.0, 100.0], "b": [9.9, 100.0], "c": [5.0, 150.0], "d": [20.0, 20.0]}
+    assert fastest_first(["a", "b", "c", "d", "e"], times) == ["d", "c", "a", "b", "e"]
+    assert fastest_first(["b", "a"], times) == ["b", "a"]
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_folder: Callable[..., Path]) -> TracePlan:
+    request = ExportRequest(str(tiny_folder()), "unused.pt")
+    return make_plan(load_source(request), request)
+
+
+def test_the_shapes(plan: TracePlan) -> None:
+    assert tune_shapes(plan, ()) == [{"batch": 1, "sequence": 128}, {"batch": 8, "sequence": 128}]
+    assert tune_shapes(plan, ((3, 17),)) == [{"batch": 3, "sequence": 17}]
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        (
+            (1, 513),
+            r"the tune shape 1x513: sequence 513 is outside the verified range; expected sequence from 1 to 512",
+        ),
+        ((0, 8), r"batch 0 is outside"),
+        ((8,), r"the tune shape 8; expected sizes of batch x sequence"),
+        ((1, 8, 8), r"expected sizes of batch x sequence"),
+    ],
+)
+def test_shapes_that_cannot_be(plan: TracePlan, shape: tuple[int, ...], found: str) -> None:
+    with pytest.raises(RequestError, match=found):
+        tune_shapes(plan, (shape,))
+
+
+def test_a_draft_that_fails_has_no_times(tiny_artifact: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(tiny_artifact)
+    whole, cut = tmp_path / "whole.pt", tmp_path / "cut.pt"
+    whole.write_bytes(tiny_artifact.read_bytes())
+    cut.write_bytes(tiny_artifact.read_bytes()[:1000])
+    # Declares fewer inputs than its code takes: loads, and fails when called.
+    odd = dataclasses.replace(manifest, inputs=manifest.inputs[:1])
+    drafts = [Draft("cut", cut, manifest), Draft("whole", whole, manifest)]
+    (tmp_path / "odd.pt").write_bytes(tiny_artifact.read_bytes())
+    drafts.append(Draft("odd", tmp_path / "odd.pt", odd))
+    times = time_drafts(drafts, [{"batch": 2, "sequence": 8}], "short", torch.get_num_threads())
+    assert list(times) == ["whole"] and times["whole"][0] > 0
+
+
+def test_the_fastest_that_is_right_ships(
+    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong one may be as fast as it likes; the artifact has the times of all, and says which it is."""
+    from exporter import attempt
+    from exporter.backends.onednn import OnednnBackend
+
+    wrong = {"onednn with eager attention": [0.1]}
+    measure = attempt.time_drafts
+    monkeypatch.setattr(attempt, "time_drafts", lambda *arguments: dict(measure(*arguments)) | wrong)
+    monkeypatch.setattr(OnednnBackend, "optimise", lambda _self, module, _precision: _Doubled(module).eval())
+    output = tmp_path / "m.pt"
+    report = export(ExportRequest(str(tiny_folder()), output, tune_shapes=((2, 16),)))
+    failed = "onednn with eager attention failed: the written file is wrong"
+    assert any(choice.startswith(failed) for choice in report.choices)
+    (chosen,) = [timing for timing in report.manifest.timings if timing.chosen]
+    assert chosen.candidate.split()[0] == report.manifest.backend != "onednn"
+    assert all(timing.shape == {"batch": 2, "sequence": 16} for timing in report.manifest.timings)
+    shown = run([BIN / "run-model", "inspect", output]).stdout
+    assert f"{chosen.candidate}: {chosen.milliseconds:.2f} ms at 2x16, {chosen.threads} threads (this file)" in shown
+    assert "onednn with eager attention: 0.10 ms at 2x16\n" in shown
+
+
+class _Doubled(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+        return tuple(2 * answer for answer in self.inner(input_ids, attention_mask, token_type_ids))
+
+
+def test_full_tuning_of_one_backend(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+    output = tmp_path / "m.pt"
+    command = [BIN / "export-model", tiny_folder(), "--backend", "plain", "--tune", "full", "--tune-shapes", "1x8,2x8"]
+    done = run([*command, "-o", output])
+    assert (done.returncode, done.stderr) == (0, "")
+    timings = read_manifest(output).timings
+    assert {timing.candidate for timing in timings} == {"plain with eager attention", "plain with sdpa attention"}
+    assert {(timing.shape["batch"], timing.shape["sequence"]) for timing in timings} == {(1, 8), (2, 8)}
+    assert load(output)(input_ids=torch.tensor([[5, 6, 7]]))["logits"].shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        (["--tune-shapes", "1x"], "'1x' is no list of shapes such as 1x128,8x128"),
+        (["--tune-shapes", "1x8", "--tune", "off"], "tune_shapes are given and tune is off"),
+        (["--tune-shapes", "1x600", "--tune", "full"], "sequence 600 is outside the verified range"),
+    ],
+)
+def test_a_wrong_command_line(flags: list[str], found: str, tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+    done = run([BIN / "export-model", tiny_folder(), *flags, "-o", tmp_path / "m.pt"])
+    assert done.returncode == 2 and found in done.stderr
+    assert list(tmp_path.iterdir()) == []
