@@ -26,7 +26,7 @@ SETTINGS = {
     "smoothed by 0.8": {"alpha": 0.8},
     "attention's products in int8": {"products": ()},
     "the rest in fp32": {"bf16": False},
-    "no lengths added to the samples": {"longer": False},
+    "no lengths added to the samples": {"unseen": False},
 }
 
 
@@ -36,7 +36,7 @@ def settings(
     alpha: float = ipex_int8.ALPHA,
     products: tuple[str, ...] = ipex_int8.PRODUCTS,
     bf16: bool | None = None,
-    longer: bool = True,
+    unseen: bool = True,
 ) -> Iterator[None]:
     wide = dict.fromkeys((key for key in TOLERANCES if key[0] == "int8"), Tolerance(1.0, 1.0))
     with (
@@ -45,7 +45,7 @@ def settings(
         patch.object(ipex_int8, "PRODUCTS", products),
         patch.object(ipex_int8, "_reuses", ipex_int8._reuses if smooth else lambda *_: True),
         patch.object(ipex, "_native_bf16", ipex._native_bf16 if bf16 is None else lambda: bf16),
-        patch.object(calibration, "_longer", calibration._longer if longer else lambda *_: []),
+        patch.object(calibration, "_unseen", calibration._unseen if unseen else lambda *_: []),
     ):
         yield
 
@@ -65,10 +65,8 @@ def main(model: str, samples: str) -> None:
                     for point in manifest.verified
                     if point.output == one.output
                 )
-                print(
-                    f"{name:<34} {one.output:<20} {one.mean_cosine:>8.4f} {one.least_cosine:>8.4f}   {errors}",
-                    flush=True,
-                )
+                cosines = f"{one.mean_cosine:>8.4f} {one.least_cosine:>8.4f}"
+                print(f"{name:<34} {one.output:<20} {cosines}   {errors}", flush=True)
 
 
 if __name__ == "__main__":

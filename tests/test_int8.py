@@ -143,8 +143,8 @@ def test_older_files_have_no_accuracy(tiny_int8: Report) -> None:
 @pytest.mark.usefixtures("tiny_int8")
 def test_calibrating_is_watched(events: list[StageEvent]) -> None:
     told = [event.detail for event in events if event.name == "backend" and event.seconds is None]
-    # 32 samples of the file and 4 at the lengths that no sample has: 80, 160, 320, 512.
-    assert told[0] == "" and told[1] == "calibrating, 1 of 36 samples" and told[-1] == "calibrating, 36 of 36 samples"
+    # 32 samples of the file and 6 at the lengths that no sample has: 1, 2, 80, 160, 320, 512.
+    assert told[0] == "" and told[1] == "calibrating, 1 of 38 samples" and told[-1] == "calibrating, 38 of 38 samples"
 
 
 def test_a_terminal_shows_how_far_it_is(tiny_folder: Callable[..., Path], samples: Path, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_terminal_shows_how_far_it_is(tiny_folder: Callable[..., Path], sample
     assert process.stdout is not None
     lines = process.stdout.read().decode().splitlines()
     process.stdout.close()
-    assert "\rbackend      … calibrating, 20 of 36 samples\x1b[K" in shown.decode()
+    assert "\rbackend      … calibrating, 20 of 38 samples\x1b[K" in shown.decode()
     # Untried, its accuracy is unknown.
     assert not [line for line in lines if line.startswith("accuracy")]
     assert read_manifest(tmp_path / "m.pt").accuracy == ()
