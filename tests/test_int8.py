@@ -62,7 +62,7 @@ def tiny_int8(
     """A tiny text classifier in int8."""
     folder = tiny_folder("bert", "text-classification", num_labels=3)
     output = tmp_path_factory.mktemp("int8") / "model.pt"
-    request = ExportRequest(str(folder), output, precision="int8", calibration=samples)
+    request = ExportRequest(str(folder), output, precision="int8", backend="ipex", calibration=samples)
     return export(request, events.append)
 
 
@@ -143,14 +143,15 @@ def test_older_files_have_no_accuracy(tiny_int8: Report) -> None:
 @pytest.mark.usefixtures("tiny_int8")
 def test_calibrating_is_watched(events: list[StageEvent]) -> None:
     told = [event.detail for event in events if event.name == "backend" and event.seconds is None]
-    # 32 samples of the file and 6 at the lengths that no sample has: 1, 2, 80, 160, 320, 512.
-    assert told[0] == "" and told[1] == "calibrating, 1 of 38 samples" and told[-1] == "calibrating, 38 of 38 samples"
+    # 32 samples of the file and 7 at the lengths that no sample has: 1, 2, 4, 80, 160, 320, 512.
+    assert told[0] == "" and told[1] == "calibrating, 1 of 39 samples" and told[-1] == "calibrating, 39 of 39 samples"
 
 
 def test_a_terminal_shows_how_far_it_is(tiny_folder: Callable[..., Path], samples: Path, tmp_path: Path) -> None:
     """And the line is gone when the stage ends."""
     ours, theirs = pty.openpty()
-    command = [EXPORT, tiny_folder(), "--int8", "--calibration", samples, "--verify", "off", "-o", tmp_path / "m.pt"]
+    options = ["--int8", "--backend", "ipex", "--calibration", samples, "--verify", "off"]
+    command = [EXPORT, tiny_folder(), *options, "-o", tmp_path / "m.pt"]
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=theirs, cwd=ROOT)
     os.close(theirs)
     shown = b""
@@ -160,7 +161,7 @@ def test_a_terminal_shows_how_far_it_is(tiny_folder: Callable[..., Path], sample
     assert process.stdout is not None
     lines = process.stdout.read().decode().splitlines()
     process.stdout.close()
-    assert "\rbackend      … calibrating, 20 of 38 samples\x1b[K" in shown.decode()
+    assert "\rbackend      … calibrating, 20 of 39 samples\x1b[K" in shown.decode()
     # Untried, its accuracy is unknown.
     assert not [line for line in lines if line.startswith("accuracy")]
     assert read_manifest(tmp_path / "m.pt").accuracy == ()
@@ -177,7 +178,7 @@ def test_a_real_model_keeps_its_embeddings(minilm: Path, tmp_path: Path) -> None
     """Trained weights and English: what int8 is asked for."""
     lines = tmp_path / "lines.txt"
     lines.write_text(run([sys.executable, ROOT / "examples/calibration/lines.py", 100]).stdout)
-    report = export(ExportRequest(str(minilm), tmp_path / "m.pt", precision="int8", calibration=lines))
+    report = export(ExportRequest(str(minilm), tmp_path / "m.pt", precision="int8", backend="ipex", calibration=lines))
     (accuracy,) = report.manifest.accuracy
     assert (accuracy.samples, accuracy.winners_kept) == (20, None)
     assert accuracy.mean_cosine >= 0.985 and accuracy.least_cosine >= 0.95
@@ -189,7 +190,9 @@ def test_a_real_model_keeps_its_embeddings(minilm: Path, tmp_path: Path) -> None
 def test_layers_that_are_used_several_times(tiny_folder: Callable[..., Path], samples: Path, tmp_path: Path) -> None:
     """ALBERT's layers are one; IPEX's smoothing fails on such."""
     folder = tiny_folder("albert", "fill-mask", embedding_size=32)
-    report = export(ExportRequest(str(folder), tmp_path / "m.pt", precision="int8", calibration=samples))
+    report = export(
+        ExportRequest(str(folder), tmp_path / "m.pt", precision="int8", backend="ipex", calibration=samples)
+    )
     assert any("not smoothed" in choice for choice in report.choices)
     assert report.manifest.accuracy[0].mean_cosine > 0.98
 
@@ -269,7 +272,7 @@ def test_the_context_of_a_trace_holds_only_inside() -> None:
         (["--bf16", "--calibration", "lines.txt"], "calibration is given and precision is bf16"),
         (
             ["--int8", "--calibration", "lines.txt", "--backend", "plain"],
-            "the plain backend does not compute in int8; expected the ipex backend",
+            "there is no int8 with --backend plain here; expected the ipex or the onednn backend",
         ),
     ],
 )
@@ -308,7 +311,7 @@ def test_int8_needs_its_instructions(
 def test_candidates_without_int8_are_not_tried() -> None:
     ways = candidates("auto", Environment("2.8.0", "2.8.0", None), "full", "int8")
     assert ways and all("int8" in way.backend.precisions for way in ways)
-    with pytest.raises(RequestError, match="the plain backend does not compute in int8"):
+    with pytest.raises(RequestError, match="there is no int8 with --backend plain here"):
         candidates("plain", Environment("2.13.0", None, None), "off", "int8")
 
 
