@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from exporter.triage import Finding
 from runtime.manifest import Manifest
+
+if TYPE_CHECKING:
+    # The module imports torch, which --help does without.
+    from exporter.triage import Finding
 
 
 @dataclass(frozen=True)
