@@ -4,12 +4,17 @@ In: a module in evaluation mode, samples of its inputs. Out: the same module, it
 Refuses (BackendError) a module whose linears the samples do not reach.
 
 The module then computes, in fp32, what the int8 linears will: each input is rounded to one of 256 codes. The trace
-keeps that as two operators in front of each linear, and the graph's rewriting puts linears on codes in their place.
+keeps that as operators in front of each linear, and the graph's rewriting puts linears on codes in their place.
+
+A few channels of a transformer's activations are a hundred times larger than the others, and one scale for all leaves
+these few codes. SmoothQuant (Xiao et al., 2022) moves that size into the weights, which have a scale a row: each
+channel is divided by a power of its largest number, and the weights' column is multiplied by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,14 +22,19 @@ import torch
 from runtime.errors import BackendError
 
 _CODES = 255
+# As for IPEX, and measured the same way (docs/decisions.md).
+_ALPHA = 0.7
+_LEAST = 1e-5
 
 
 class QuantisedLinear(torch.nn.Module):
-    """A linear that rounds its input to codes first."""
+    """A linear that rounds its input to codes first, each channel of it divided by its smoothing."""
 
-    def __init__(self, linear: torch.nn.Linear, low: float, high: float) -> None:
+    def __init__(self, linear: torch.nn.Linear, smoothing: torch.Tensor, low: float, high: float) -> None:
         super().__init__()
         self.linear = linear
+        self.linear.weight = torch.nn.Parameter(linear.weight * smoothing, requires_grad=False)
+        self.shrink = 1 / smoothing
         # Zero is a code: padding and what an activation cuts off stay exact.
         low, high = min(low, 0.0), max(high, 0.0)
         self.scale = max((high - low) / _CODES, 1e-8)
@@ -32,9 +42,30 @@ class QuantisedLinear(torch.nn.Module):
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """As the linear, of what the codes stand for."""
-        codes = torch.quantize_per_tensor(value, self.scale, self.zero_point, torch.quint8)
+        codes = torch.quantize_per_tensor(value * self.shrink, self.scale, self.zero_point, torch.quint8)
         answer: torch.Tensor = self.linear(codes.dequantize())
         return answer
+
+
+@dataclass
+class _Seen:
+    """What linears of one input took: for each sample the least and largest number of each channel."""
+
+    linears: list[torch.nn.Linear]
+    lows: list[torch.Tensor] = field(default_factory=list)
+    highs: list[torch.Tensor] = field(default_factory=list)
+
+    def smoothing(self) -> torch.Tensor:
+        """A divisor for each channel, the same for linears of the same input, which are joined later."""
+        largest = torch.stack([*self.lows, *self.highs]).abs().amax(dim=0).clamp(min=_LEAST)
+        columns = torch.stack([linear.weight.abs().amax(dim=0) for linear in self.linears]).amax(dim=0)
+        return (largest**_ALPHA / columns.clamp(min=_LEAST) ** (1 - _ALPHA)).clamp(min=_LEAST)
+
+    def range(self, smoothing: torch.Tensor) -> tuple[float, float]:
+        """The mean over the samples of their extremes: one odd sample does not coarsen all others."""
+        lows = torch.stack([(low / smoothing).min() for low in self.lows])
+        highs = torch.stack([(high / smoothing).max() for high in self.highs])
+        return lows.mean().item(), highs.mean().item()
 
 
 def quantise_linears(
@@ -42,35 +73,44 @@ def quantise_linears(
 ) -> int:
     """Replace the linears that the samples reach; how many they are.
 
-    The range of an input is the mean over the samples of their smallest and largest numbers: a single odd sample does
-    not coarsen all others.
-
     Raises:
         BackendError: the samples reach no linear.
     """
-    ranges: dict[torch.nn.Module, list[tuple[float, float]]] = {}
+    seen: dict[torch.nn.Module, _Seen] = {}
+    # Inputs of the first sample are held, so that no other tensor takes their place in memory.
+    first: list[tuple[torch.Tensor, _Seen]] = []
 
     def watch(linear: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        low, high = torch.aminmax(inputs[0])
-        ranges.setdefault(linear, []).append((low.item(), high.item()))
+        value: torch.Tensor = inputs[0]
+        if linear not in seen:
+            group = next((group for tensor, group in first if tensor is value), _Seen([]))
+            group.linears.append(linear)  # type: ignore[arg-type]  # hooks are on linears alone
+            seen[linear] = group
+            first.append((value, group))
+        group = seen[linear]
+        if linear is group.linears[0]:
+            flat = value.reshape(-1, value.shape[-1])
+            group.lows.append(flat.amin(dim=0))
+            group.highs.append(flat.amax(dim=0))
 
-    linears = [part for part in module.modules() if type(part) is torch.nn.Linear]
-    hooks = [linear.register_forward_pre_hook(watch) for linear in linears]
+    hooks = [part.register_forward_pre_hook(watch) for part in module.modules() if type(part) is torch.nn.Linear]
     try:
         with torch.no_grad():
             for number, sample in enumerate(samples, 1):
                 module(**sample)
                 progress(number)
+                first.clear()
     finally:
         for hook in hooks:
             hook.remove()
-    if not ranges:
+    if not seen:
         raise BackendError("no linear of the model was reached by the samples", "one to compute in int8")
     replaced = 0
-    for part in list(module.modules()):
-        for name, child in list(part.named_children()):
-            if child in ranges and isinstance(child, torch.nn.Linear):
-                lows, highs = zip(*ranges[child], strict=True)
-                setattr(part, name, QuantisedLinear(child, sum(lows) / len(lows), sum(highs) / len(highs)))
-                replaced += 1
+    with torch.no_grad():
+        fitted = {id(group): (smoothing := group.smoothing(), *group.range(smoothing)) for group in seen.values()}
+        for part in list(module.modules()):
+            for name, child in list(part.named_children()):
+                if child in seen and isinstance(child, torch.nn.Linear):
+                    setattr(part, name, QuantisedLinear(child, *fitted[id(seen[child])]))
+                    replaced += 1
     return replaced
