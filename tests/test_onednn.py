@@ -64,7 +64,8 @@ def test_prepare_changes_the_weights_and_no_answer(classifier: Any) -> None:
     for _ in range(2):
         module.prepare()
         assert all(weight.is_mkldnn for weight in module.weights)
-        torch.testing.assert_close(module(**inputs)[0], expected, rtol=0, atol=0)
+        # To rounding: TorchScript's first calls and its optimised ones may add in another order.
+        torch.testing.assert_close(module(**inputs)[0], expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(plain, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -24,7 +24,10 @@ WITH_IPEX, AFTER_IPEX = Environment("2.8.0", "2.8.0", None), Environment("2.13.0
 
 
 def names(*arguments: Any) -> list[tuple[str, bool]]:
-    return [(way.name.replace(" with ", " ").removesuffix(" attention"), way.timed) for way in candidates(*arguments)]
+    return [
+        (way.name.replace(" with ", " ").removesuffix(" attention"), way.timed)
+        for way in candidates(*arguments, "fp32")
+    ]
 
 
 def test_what_competes() -> None:
@@ -40,6 +43,13 @@ def test_what_competes() -> None:
         *("ipex eager", "ipex sdpa", "onednn eager", "onednn sdpa", "plain eager", "plain sdpa")
     ]
     assert names("auto", AFTER_IPEX, "short") == [("onednn eager", True), ("onednn sdpa", False), ("plain eager", True)]
+
+
+def test_int8_competes_where_it_can_be_computed() -> None:
+    """IPEX and onednn; the plain trace has no int8."""
+    ways = candidates("auto", WITH_IPEX, "short", "int8")
+    assert [(way.backend.name, way.timed) for way in ways] == [("ipex", True), ("ipex", False), ("onednn", True)]
+    assert [way.backend.name for way in candidates("auto", AFTER_IPEX, "short", "int8")] == ["onednn", "onednn"]
 
 
 def test_an_explicit_backend_has_one_way_unless_tuning_is_full() -> None:
