@@ -60,7 +60,7 @@ test-transformers-4: .venv-transformers-4/.installed  ## the tests of the export
 
 demo: $(STAMP)  ## export a real model in bf16 with IPEX, load it without transformers, compare sentences
 	mkdir -p build
-	$(BIN)/export-model "$(MINILM)" --bf16 -o build/minilm-bf16.pt --force
+	$(BIN)/export-model "$(MINILM)" --bf16 --backend ipex -o build/minilm-bf16.pt --force
 	@echo
 	$(BIN)/python examples/python/sentence_similarity.py build/minilm-bf16.pt
 
