@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
+import re
 import time
 import warnings
 from dataclasses import dataclass
@@ -161,5 +162,9 @@ def _lengths(chance: random.Random, plan: TracePlan, shape: dict[str, int]) -> l
     return [size, *(chance.randint(low, size) for _ in range(shape["batch"] - 1))]
 
 
+_FOLDERS = re.compile(r"/[\w./+-]*/(?:site-packages|coverage\.\w+)/")
+
+
 def _line(error: Any) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
+    """One line for the table, without the folders of the machine that wrote it."""
+    return _FOLDERS.sub("", " ".join(f"{type(error).__name__}: {error}".split()))[:400]
