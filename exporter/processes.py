@@ -1,17 +1,24 @@
 """How the exporter starts fresh processes: as a worker's would be, without the packages that a worker lacks.
 
-In: nothing. Out: what to hide, and the environment. Refuses nothing.
+In: a module's name. Out: the command, and the environment. Refuses nothing.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import runtime
 
-# Modules that the fresh process must do without. `None` in `sys.modules` makes their import fail.
-ABSENT = ("transformers", "click", "intel_extension_for_pytorch", "exporter")
+# Modules that a fresh process must do without. `None` in `sys.modules` makes their import fail.
+_ABSENT = ("transformers", "click", "intel_extension_for_pytorch", "exporter")
+
+
+def program(module: str) -> list[str]:
+    """The command that runs `main` of a module of the runtime; its arguments follow."""
+    hide = f"import sys; sys.modules.update(dict.fromkeys({_ABSENT!r})); "
+    return [sys.executable, "-c", f"{hide}from {module} import main; sys.exit(main(sys.argv[1:]))"]
 
 
 def environment() -> dict[str, str]:

@@ -13,7 +13,6 @@ import json
 import math
 import statistics
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from exporter.plan import TracePlan
-from exporter.processes import ABSENT, environment
+from exporter.processes import environment, program
 from exporter.request import Tune
 from runtime.errors import RequestError
 from runtime.manifest import Manifest, Timing, to_json
@@ -149,11 +148,9 @@ class _Runner:
     def __init__(self, draft: Draft, threads: int) -> None:
         described = draft.file.with_suffix(".manifest")
         described.write_text(to_json(draft.manifest))
-        code = f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); "
-        code += "from runtime.timing import main; sys.exit(main(sys.argv[1:]))"
         files = ["--draft", str(draft.file), "--manifest", str(described), "--threads", str(threads)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, *files],
+            [*program("runtime.timing"), *files],
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

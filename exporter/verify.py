@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +20,14 @@ from typing import Any
 
 import torch
 
-from exporter.processes import ABSENT, environment
+from exporter.processes import environment, program
 from exporter.reference import Point
 from runtime.check import Parity, worse
 from runtime.errors import VerificationError
 from runtime.golden import Case, dump_cases
 from runtime.manifest import Accuracy, Manifest, Tolerance, VerifiedPoint, to_json
 
-_WORKER = (
-    f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); "
-    "from runtime.gate import main; sys.exit(main(sys.argv[1:]))"
-)
+_WORKER = program("runtime.gate")
 _REMEDY = "nothing was written; try --backend plain, --fp32, or report the model"
 
 
@@ -187,7 +183,7 @@ def _run(arguments: list[str], folder: Path) -> dict[str, Any]:
 
 def _spawn(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", _WORKER, *arguments],
+        [*_WORKER, *arguments],
         env=environment(),
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ Passes change the graph in place, before its first run: TorchScript optimises a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,33 +21,21 @@ from runtime.torchscript import ScriptModule
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def observe(
-    module: ScriptModule,
-    example: ExampleInputs,
-    operator: str,
-    result: Any,
-    wanted: Callable[[Any], bool] | None = None,
-) -> Iterator[tuple[str, Any]]:
-    """Run the graph once, and one more operator on every tensor that is wanted.
+def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in the graph, inputs and constants included, at the example's sizes.
 
-    Args:
-        module: a frozen module; it is left as it is.
-        example: what to run it with.
-        operator: a name such as `aten::size`, called with the tensor alone.
-        result: the TorchScript type of its answer.
-        wanted: takes a value of the graph; None wants all.
-
-    Yields:
-        The value's name, and the operator's answer.
+    Runs a copy of the graph once; the module is left as it is.
     """
+    inputs = zip(list(module.graph.inputs())[1:], example.as_tuple(), strict=True)
+    known = {value.debugName(): tuple(tensor.shape) for value, tensor in inputs}
     graph = module.graph.copy()
     answers, names = [], []
     # A copy numbers the values without names anew, but keeps the order of the nodes.
     for original, node in zip(list(module.graph.nodes()), list(graph.nodes()), strict=True):
         for value, twin in zip(original.outputs(), node.outputs(), strict=True):
-            if twin.type().isSubtypeOf(torchscript.TENSOR) and (wanted is None or wanted(value)):
-                asked = graph.create(operator, [twin], 1)
-                asked.output().setType(result)
+            if twin.type().isSubtypeOf(torchscript.TENSOR):
+                asked = graph.create("aten::size", [twin], 1)
+                asked.output().setType(torchscript.INTEGERS)
                 asked.insertAfter(node)
                 answers.append(asked.output())
                 names.append(value.debugName())
@@ -59,28 +47,12 @@ def observe(
     graph.eraseInput(0)
     with torch.no_grad():
         found = torchscript.run_graph(graph, example.as_tuple())
-    yield from zip(names, found, strict=True)
-
-
-def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in the graph, inputs and constants included, at the example's sizes."""
-    inputs = zip(list(module.graph.inputs())[1:], example.as_tuple(), strict=True)
-    found = {value.debugName(): tuple(tensor.shape) for value, tensor in inputs}
-    sizes = observe(module, example, "aten::size", torchscript.INTEGERS)
-    return found | {name: tuple(size) for name, size in sizes}
+    return known | {name: tuple(size) for name, size in zip(names, found, strict=True)}
 
 
 def constant(value: Any) -> Any:
     """What a value of the graph holds; None where it is no constant, or None itself."""
     return value.toIValue() if value.node().kind() == "prim::Constant" else None
-
-
-def users(value: Any) -> list[Any]:
-    """The nodes that take a value, each once."""
-    found: dict[Any, None] = {}
-    for use in value.uses():
-        found.setdefault(use.user, None)
-    return list(found)
 
 
 def insert(graph: Any, before: Any, kind: str, inputs: Sequence[Any], like: Any = None) -> Any:
@@ -89,4 +61,12 @@ def insert(graph: Any, before: Any, kind: str, inputs: Sequence[Any], like: Any 
     node.insertBefore(before)
     if like is not None:
         node.copyMetadata(like)
+    return node.output()
+
+
+def no_scalars(graph: Any, before: Any) -> Any:
+    """An empty list of the type that oneDNN's operators declare for an activation's numbers."""
+    node = graph.create("prim::ListConstruct", [], 1)
+    node.insertBefore(before)
+    node.output().setType(torch.ops.mkldnn._linear_pointwise.default._schema.arguments[4].type)
     return node.output()

@@ -11,10 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from exporter.backends.onednn import int8
-from exporter.graphs import Shapes, constant, insert
+from exporter.graphs import Shapes, constant, insert, no_scalars
 from runtime.torchscript import eliminate_dead_code
 
 # Activation → oneDNN's name, as `mkldnn::_linear_pointwise` takes it.
@@ -101,11 +99,3 @@ def _place(graph: Any, fused: Fused) -> Any:
         what = [graph.insertConstant(fused.activation), no_scalars(graph, fused.last)]
         arguments = [value, weight, bias, *what, graph.insertConstant(fused.algorithm)]
     return insert(graph, fused.last, LINEAR, arguments, fused.linear)
-
-
-def no_scalars(graph: Any, before: Any) -> Any:
-    """An empty list of the type that the operators declare."""
-    node = graph.create("prim::ListConstruct", [], 1)
-    node.insertBefore(before)
-    node.output().setType(torch.ops.mkldnn._linear_pointwise.default._schema.arguments[4].type)
-    return node.output()

@@ -3,7 +3,8 @@
 In: linears whose input was quantised and dequantised again, as `exporter/backends/onednn/quantise.py` marks it. Out:
 oneDNN's linear on the codes themselves. Refuses nothing.
 
-A linear whose answer goes through an activation into another one gives codes right away; all other answers are fp32.
+A linear whose answer goes through an activation straight into another one's quantisation gives codes right away; all
+other answers are fp32, those among them that another one's smoothing reads.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.graphs import constant, insert
+from exporter.graphs import constant, insert, no_scalars
 
 if TYPE_CHECKING:
     from exporter.backends.onednn.fuse import Fused
@@ -40,8 +41,6 @@ class Codes:
 
     def place(self, fused: Fused) -> Any:
         """The linear on codes; its answer, in fp32 or, where only another linear's quantisation reads it, in codes."""
-        from exporter.backends.onednn.fuse import no_scalars
-
         graph, last = self._graph, fused.last
         dequantise, weight, bias = fused.linear.inputs()
         quantise = dequantise.node().inputsAt(0).node()
