@@ -44,7 +44,7 @@ class Adapter(torch.nn.Module):
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The named outputs for tensors given in order, by name, or both."""
-        answer = self.model(**_own(dict(zip(self.inputs, args, strict=False)) | kwargs))
+        answer = self.model(**own(dict(zip(self.inputs, args, strict=False)) | kwargs))
         return tuple(_at(answer, path).float() for path in self.paths.values())
 
 
@@ -55,7 +55,7 @@ class SentenceAdapter(Adapter):
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One vector a row: shape [batch, hidden size x number of modes]."""
-        inputs = _own(dict(zip(self.inputs, args, strict=False)) | kwargs)
+        inputs = own(dict(zip(self.inputs, args, strict=False)) | kwargs)
         vectors = self.model(**inputs)["last_hidden_state"].float()
         mask = inputs["attention_mask"].unsqueeze(-1).to(vectors.dtype)
         pooled = torch.cat([_pool(mode, vectors, mask) for mode in self.head.modes], dim=1)
@@ -78,7 +78,7 @@ def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
                 f"{type(source.model).__name__} takes no attention_mask", "one, to pool over real tokens only"
             )
         base = SentenceAdapter
-    kind = type(base.__name__, (base,), {"forward": _with_signature(base.forward, names)})
+    kind = type(base.__name__, (base,), {"forward": with_signature(base.forward, names)})
     adapter: Adapter = kind(source.model, names, {output.name: (output.name,) for output in plan.task.outputs})
     if isinstance(adapter, SentenceAdapter):
         assert source.sentence_head is not None
@@ -88,18 +88,18 @@ def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
     return adapter.eval()
 
 
-def _own(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def own(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Copies of the floating-point inputs; the rest as they are.
 
     IPEX accumulates `linear(x) + r` into `r`: where `r` is an input, that is the caller's tensor. Integers
     are never accumulated into.
     """
-    own = {name: tensor.clone() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    copies = {name: tensor.clone() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
     # The format has no booleans; models index with this one.
-    return own | {name: own[name].bool() for name in own if name == "bool_masked_pos"}
+    return copies | {name: copies[name].bool() for name in copies if name == "bool_masked_pos"}
 
 
-def _with_signature(forward: Any, names: tuple[str, ...]) -> Any:
+def with_signature(forward: Any, names: tuple[str, ...]) -> Any:
     """A copy of `forward` that names its parameters: torch.jit.trace reads them from the signature."""
 
     def named(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -116,7 +116,7 @@ def _given_outputs(
 ) -> dict[str, Path]:
     """Where the task's outputs stand in the model's answer, found by asking it once."""
     with failing_by_name(plan.example_words), torch.no_grad():
-        answer = model(**_own(example.as_dict()))
+        answer = model(**own(example.as_dict()))
     found = {"_".join(map(str, path)): path for path in _paths(answer)}
     found |= {
         name: found[alias]

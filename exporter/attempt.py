@@ -21,13 +21,14 @@ from exporter.describe import draft_manifest
 from exporter.envelope import narrow
 from exporter.graphs.prune import prune
 from exporter.inputs import make_inputs
+from exporter.padding import answered, drop_padding, with_padding_kept
 from exporter.plan import TracePlan
 from exporter.reference import Point, probe_points
 from exporter.report import StageClock
 from exporter.request import ExportRequest
 from exporter.source import Source, load_source
 from exporter.trace import trace
-from exporter.tune import Draft, fastest_first, time_drafts, timings, tune_shapes
+from exporter.tune import Draft, Timed, fastest_first, time_drafts, timings, tune_shapes
 from exporter.workspace import Workspace
 from runtime import artifact, environment
 from runtime.errors import (
@@ -72,7 +73,7 @@ class Attempts:
         """
         several = len(ways) > 1
         narrowable: list[Built] = []
-        for built in self._in_order(ways):
+        for built in with_padding_kept(self._in_order(ways), lambda way: self._build(way, True)):
             try:
                 verified = self._verify(built)
             except VerificationError as error:
@@ -103,7 +104,7 @@ class Attempts:
         """Each candidate, built: the timed ones by speed, then the others as they are listed."""
         timed = [way for way in ways if way.timed]
         if len(timed) > 1:
-            shapes = tune_shapes(self.plan, self.request.tune_shapes)
+            shapes = tune_shapes(self.plan, self.request.tune_shapes, self.request.padding == "drop")
             yield from self._by_speed([built for way in timed if (built := self._build(way, True))], shapes)
         for way in ways:
             if len(timed) < 2 or not way.timed:
@@ -111,7 +112,7 @@ class Attempts:
                 if built is not None:
                     yield built
 
-    def _by_speed(self, built: Sequence[Built], shapes: Sequence[dict[str, int]]) -> Iterator[Built]:
+    def _by_speed(self, built: Sequence[Built], shapes: Sequence[Timed]) -> Iterator[Built]:
         threads = torch.get_num_threads()
         drafts = [Draft(one.way.name, one.file, one.manifest) for one in built]
         with self.clock.stage("tune") as say, self.place.writing():
@@ -130,14 +131,11 @@ class Attempts:
     def _build(self, way: Candidate, several: bool) -> Built | None:
         """The candidate's file; None where it failed, which `failures` then says."""
         try:
-            return self._trace(way, self._taken() or self._again(way))
+            adapter, self.adapter = self.adapter, None
+            return self._trace(way, adapter or self._again(way))
         except (BackendError, CheckpointError, TraceError) as error:
             self._failed(way, error, several)
             return None
-
-    def _taken(self) -> Adapter | None:
-        adapter, self.adapter = self.adapter, None
-        return adapter
 
     def _again(self, way: Candidate) -> Adapter:
         """The model anew: the candidate before may have changed it."""
@@ -153,28 +151,30 @@ class Attempts:
             repairs = patches.repair(adapter.model)
             example = make_inputs(plan, plan.example)
             module, calibrated = optimise(backend, adapter, request.precision, example, self.samples, self._calibrating)
-            words = f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention"
-            say += [*(f"repaired: {what}" for what in repairs), words, *calibrated]
+            say += [f"repaired: {what}" for what in repairs]
+            say += [f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention", *calibrated]
         with self.clock.stage("trace") as say:
             traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))
             pruned = prune(traced.module, example)
             rewritten = [f"{pruned} linears compute the one token that the head reads"] if pruned else []
-            rewritten += filter(None, [backend.rewrite(traced.module, example)])
+            way, dropped = drop_padding(way, plan, traced.module, example)
+            rewritten += filter(None, [*dropped, backend.rewrite(traced.module, example)])
             say += [f"{traced.form} example inputs, {plan.example_words}", *rewritten]
-        file = self.place.draft.with_name(f"{way.backend.name}-{way.attention}.pt")
+        points = answered(way, self.points)
+        file = self.place.draft.with_name(f"{way.name.replace(' ', '-')}.pt")
         with self.clock.stage("save") as say, self.place.writing():
             artifact.save(traced.module, file)
             say.append(f"{file.stat().st_size / 1e6:.1f} MB")
         choices = how(way, traced.form, repairs, calibrated, rewritten)
-        manifest = self._manifest(way, plan, self.points)
-        return Built(way, file, traced.form, traced.findings, choices, manifest, self.points)
+        manifest = self._manifest(way, plan, points)
+        return Built(way, file, traced.form, traced.findings, choices, manifest, points)
 
     def _calibrating(self, done: int) -> None:
         self.clock.progress("backend", f"calibrating, {done} of {len(self.samples)} samples")
 
     def _manifest(self, way: Candidate, plan: TracePlan, points: Sequence[Point]) -> Manifest:
         requires = way.backend.requirements(self.request.precision, self.here)
-        return draft_manifest(self.request, self.source, plan, way.backend.name, requires, points, self.tolerance)
+        return draft_manifest(self.request, self.source, plan, way, requires, points, self.tolerance)
 
     def _verify(self, built: Built) -> Built:
         """Run the gate on the file."""
@@ -194,13 +194,13 @@ class Attempts:
         At further shapes too: a few that passed say little of the others once one has failed.
         """
         assert built.outcome is not None
-        points, failed = list(self.points), dict(built.outcome.failed)
+        points, failed = list(built.points), dict(built.outcome.failed)
         for _ in range(_ROUNDS):
             envelope = narrow(self.plan, [point.trial for point in points], failed)
             if envelope is None:
                 return None
             inside = [point for point in points if point.trial.name in envelope.inside]
-            more = self._probes(envelope.plan, len(points))
+            more = self._probes(built.way, envelope.plan, len(points))
             if more is None:
                 return None
             manifest = self._manifest(built.way, envelope.plan, inside)
@@ -211,7 +211,7 @@ class Attempts:
             points, failed = [*points, *more], failed | again.outcome.failed
         return None
 
-    def _probes(self, plan: TracePlan, first: int) -> list[Point] | None:
+    def _probes(self, way: Candidate, plan: TracePlan, first: int) -> list[Point] | None:
         """Shapes inside a narrowed plan with the original model's answers; None where it fails itself."""
         with self.clock.stage("reference") as say:
             adapter = adapt(load_source(self.request), self.plan, make_inputs(self.plan, self.plan.example))
@@ -220,7 +220,7 @@ class Attempts:
             except ModelFailedError:
                 return None
             say.append(f"again, at {', '.join(point.name for point in points)}")
-        return points
+        return answered(way, points)
 
     def _failed(self, way: Candidate, error: ExportError, several: bool) -> None:
         self.failures.append(error)

@@ -24,6 +24,7 @@ from exporter.request import (
     FORM_CHOICES,
     MAX_SEED,
     MIN_EXAMPLE_SIZE,
+    PADDING_CHOICES,
     TASK_CHOICES,
     TUNE_CHOICES,
     VERIFY_CHOICES,
@@ -105,10 +106,17 @@ def _shapes(context: click.Context, parameter: click.Parameter, text: str | None
     "full attention forms too; off takes IPEX where it is installed.",
 )
 @click.option(
+    "--padding",
+    type=click.Choice(PADDING_CHOICES),
+    default="drop",
+    show_default=True,
+    help="Whether padded places of a batch are worked on: drop leaves them out where the backend can (onednn).",
+)
+@click.option(
     "--tune-shapes",
     callback=_shapes,
     metavar="SHAPES",
-    help="Shapes to time, such as 1x128,8x128.  [default: batches of 1 and 8]",
+    help="Shapes to time, such as 1x128,8x128.  [default: batches of 1 and 8, and one of 8 padded texts]",
 )
 @click.option("--batch-size", type=_SIZE, default=2, show_default=True, help="Batch of the traced example.")
 @click.option(
@@ -136,6 +144,24 @@ def _shapes(context: click.Context, parameter: click.Parameter, text: str | None
 )
 @click.option(
     "--sign", type=click.Path(dir_okay=False), metavar="PEM", help="Sign the artifact with this Ed25519 private key."
+)
+@click.option(
+    "--evaluate",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Labelled examples (CSV, JSON lines, CoNLL, SQuAD's JSON): report the metric of model and artifact.",
+)
+@click.option(
+    "--max-metric-drop",
+    type=float,
+    metavar="POINTS",
+    help="With --evaluate: write nothing if the artifact's metric is lower than the model's by more points of 100.",
+)
+@click.option(
+    "--cpp-header",
+    type=click.Path(dir_okay=True),
+    metavar="FILE",
+    help="Write a C++ header too: the artifact's inputs, outputs, labels and limits as types.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -244,6 +270,8 @@ def _summary(report: Report) -> list[str]:
     if manifest.fusions:
         lines.append("fused: " + ", ".join(f"{fusion.count} {fusion.kind}" for fusion in manifest.fusions))
     lines += [f"accuracy: {accuracy.words}" for accuracy in manifest.accuracy]
+    if report.metrics is not None:
+        lines.append(f"metrics: {report.metrics.words}")
     lines.append(
         f"tolerance: max error {manifest.tolerance.max_error:g}, rms {manifest.tolerance.rms_error:g}, "
         "relative to eager fp32 of the original model"

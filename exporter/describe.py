@@ -1,7 +1,7 @@
 """Describe an artifact: from what the stages know to the manifest.
 
-In: the request, the source, the plan, what the backend needs, the reference points. Out: `Manifest`, its measured
-parts still empty. Refuses outputs whose axes do not follow the task.
+In: the request, the source, the plan, the candidate and what it needs, the reference points. Out: `Manifest`, its
+measured parts still empty. Refuses outputs whose axes do not follow the task.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import logging
 from collections.abc import Sequence
 
 import runtime
+from exporter.backends import Candidate
 from exporter.plan import TracePlan
 from exporter.reference import Point
 from exporter.request import ExportRequest
 from exporter.source import Source
 from runtime.errors import TaskError
-from runtime.manifest import FORMAT_VERSION, Axis, Backend, Execution, Manifest, Requirements, TensorSpec, Tolerance
+from runtime.manifest import FORMAT_VERSION, Axis, Execution, Manifest, Requirements, TensorSpec, Tolerance
 
 logger = logging.getLogger("exporter")
 
-# The first call profiles, the second optimises, the third runs what the second made.
-WARMUP_CALLS = 3
+# The first call profiles, the second optimises, the third runs what the second made. Without that, one does all.
+WARMUP_CALLS, WARMUP_CALLS_AS_IS = 3, 1
 # A warm-up is cheap when short, and must not be 1 along any axis (docs/decisions.md, shapes of size 1).
 WARMUP_SEQUENCE = 16
 
@@ -29,7 +30,7 @@ def draft_manifest(
     request: ExportRequest,
     source: Source,
     plan: TracePlan,
-    backend: Backend,
+    way: Candidate,
     requires: Requirements,
     points: Sequence[Point],
     tolerance: Tolerance,
@@ -45,7 +46,7 @@ def draft_manifest(
         exporter_version=runtime.__version__,
         task=plan.task.name,
         precision=request.precision,
-        backend=backend,
+        backend=way.backend.name,
         model=source.info,
         requires=requires,
         inputs=plan.inputs,
@@ -56,10 +57,15 @@ def draft_manifest(
         tolerance=tolerance,
         verification=request.verify,
         verified=(),
-        execution=Execution((_warmup_shape(plan),), WARMUP_CALLS),
+        execution=_execution(plan, way.backend.optimised_at_run),
         text=source.tokenizer.info,
         parts=(),
+        padded_output="repeated" if way.drop_padding else "computed",
     )
+
+
+def _execution(plan: TracePlan, optimise: bool) -> Execution:
+    return Execution((_warmup_shape(plan),), WARMUP_CALLS if optimise else WARMUP_CALLS_AS_IS, optimise)
 
 
 def _labels(labels: Sequence[str], outputs: Sequence[TensorSpec]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from exporter import reference, rounding, verify
 from exporter.adapter import Adapter, adapt
@@ -16,14 +17,16 @@ from exporter.attempt import Attempts
 from exporter.backends import candidates
 from exporter.calibration import Sample, fit_calibration
 from exporter.calibration_file import read_calibration
+from exporter.cpp_header import cpp_header
 from exporter.describe import describe_outputs
 from exporter.inputs import make_inputs
+from exporter.metric import read_labelled
 from exporter.plan import TracePlan, make_plan
 from exporter.quiet import third_parties_quiet
 from exporter.report import Observer, Report, StageClock, StageEvent
 from exporter.request import ExportRequest
 from exporter.source import Source, load_source
-from exporter.workspace import workspace
+from exporter.workspace import Workspace, workspace
 from runtime import artifact, environment, signing
 from runtime.errors import ModelFailedError
 from runtime.golden import Case, dump_cases, sampled
@@ -45,13 +48,13 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         ExportError, RequirementError: nothing was written, and an older output is as it was.
     """
     here = environment.detect()
-    ways = candidates(request.backend, here, request.tune, request.precision)
+    ways = candidates(request.backend, here, request.tune, request.precision, request.padding)
     requires = ways[0].backend.requirements(request.precision, here)
     environment.check_cpu(requires.cpu_flags, f"{request.precision} with the {ways[0].backend.name} backend", here)
     if request.sign is not None:
         signing.check_private_key(request.sign)
     given = read_calibration(request.calibration) if request.calibration is not None else None
-    with third_parties_quiet(), workspace(request.output, request.force) as place:
+    with third_parties_quiet(), workspace(request.output, request.force) as place, _header(request) as header:
         clock = StageClock(observe)
         with clock.stage("source") as say:
             source = load_source(request)
@@ -64,6 +67,12 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             plan, points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
             say.append(f"eager fp32 at {', '.join(point.name for point in points)}")
             plan, tolerance = rounding.bounds(adapter, plan, points, request)
+        labelled, expected = None, dict[str, float]()
+        if request.evaluate is not None:
+            with clock.stage("evaluate") as say:
+                labelled = read_labelled(request.evaluate, source, plan)
+                expected = labelled.answered_by(adapter, adapter.outputs)
+                say.append(f"eager fp32 on {len(labelled.rows)} examples of {request.evaluate}")
         samples, held_out = tuple[Sample, ...](), list[Case]()
         if given is not None:
             with clock.stage("samples") as say:
@@ -81,6 +90,12 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
                 accuracy = verify.held_out_accuracy(built.file, built.manifest, held_out)
                 built = dataclasses.replace(built, manifest=dataclasses.replace(built.manifest, accuracy=accuracy))
                 say += [one.words for one in accuracy]
+        metrics = None
+        if labelled is not None:
+            with clock.stage("evaluate") as say, place.writing():
+                found = labelled.score(verify.answers(built.file, built.manifest, labelled.cases))
+                metrics = labelled.compare(expected, found, request)
+                say.append(metrics.words)
         with clock.stage("publish") as say, place.writing():
             sealed = artifact.seal(built.file, built.manifest, _parts(source, built.points), request.sign)
             if request.verify != "off":
@@ -88,6 +103,10 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             digest, size = artifact.sha256(built.file), built.file.stat().st_size
             built.file.rename(place.draft)
             place.publish()
+            if header is not None:
+                with header.writing():
+                    header.draft.write_text(cpp_header(sealed, digest, header.target.stem))
+                header.publish()
             checked = "not tried" if request.verify == "off" else "loaded once more as a consumer does"
             say.append(f"sealed, {checked}, renamed into place")
     return Report(
@@ -99,7 +118,13 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         choices=(*plan.choices, *attempts.choices, *built.choices),
         findings=built.findings,
         manifest=sealed,
+        metrics=metrics,
     )
+
+
+def _header(request: ExportRequest) -> AbstractContextManager[Workspace | None]:
+    """The place of the C++ header, where one is asked for: refused early for the same reasons as the output."""
+    return nullcontext() if request.cpp_header is None else workspace(request.cpp_header, request.force)
 
 
 def plan_and_adapt(source: Source, request: ExportRequest) -> tuple[TracePlan, Adapter]:

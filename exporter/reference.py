@@ -40,6 +40,13 @@ class Point:
     case: Case
     trial: Trial
     output_shapes: dict[str, tuple[int, ...]]
+    # The case as files without work on padding answer it; None where that is the same.
+    repeated: Case | None = None
+
+    @property
+    def without_padding(self) -> Point:
+        """The same for such a file."""
+        return self if self.repeated is None else dataclasses.replace(self, case=self.repeated, repeated=None)
 
     @property
     def shape(self) -> dict[str, int]:
@@ -196,4 +203,24 @@ def _point(adapter: torch.nn.Module, plan: TracePlan, outputs: Sequence[str], tr
             "numbers that can be compared",
         )
     case = sampled(Case(trial.name, inputs.as_dict(), named), COMPARED)
-    return Point(case, trial, {key: tuple(value.shape) for key, value in named.items()})
+    repeated = _repeated(plan, trial, named)
+    shapes = {key: tuple(value.shape) for key, value in named.items()}
+    if repeated is None:
+        return Point(case, trial, shapes)
+    return Point(case, trial, shapes, sampled(Case(trial.name, inputs.as_dict(), repeated), COMPARED))
+
+
+def _repeated(plan: TracePlan, trial: Trial, answers: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """The answers with each row's last real token at the places of padding; None where no output has such places."""
+    if trial.lengths is None or plan.padded_axis != "sequence" or plan.padding_side != "right":
+        return None
+    size = (trial.shape["batch"], trial.shape["sequence"])
+    axes = {output.name: output.axes[:2] for output in plan.task.outputs}
+    found = {
+        name for name, answer in answers.items() if axes.get(name) == ("batch", "sequence") and answer.shape[:2] == size
+    }
+    if not found:
+        return None
+    last = torch.minimum(torch.arange(size[1]), torch.tensor(trial.lengths).unsqueeze(1) - 1)
+    rows = torch.arange(size[0]).unsqueeze(1)
+    return {name: answer[rows, last] if name in found else answer for name, answer in answers.items()}

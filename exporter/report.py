@@ -16,6 +16,7 @@ from runtime.manifest import Manifest
 
 if TYPE_CHECKING:
     # The module imports torch, which --help does without.
+    from exporter.metric import Compared
     from exporter.triage import Finding
 
 
@@ -33,7 +34,8 @@ class Report:
     """One finished export.
 
     `sha256` is the whole file's, `size` in bytes, `stages` the events with their seconds, `example_inputs`
-    the form that was traced, `choices` what was decided and why, `findings` what the tracer remarked.
+    the form that was traced, `choices` what was decided and why, `findings` what the tracer remarked, `metrics` what
+    the model and the artifact reach on a file of labelled examples, where one was given.
     """
 
     output: str
@@ -44,6 +46,7 @@ class Report:
     choices: tuple[str, ...]
     findings: tuple[Finding, ...]
     manifest: Manifest
+    metrics: Compared | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

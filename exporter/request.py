@@ -19,6 +19,7 @@ from runtime.manifest import Precision, Verification
 BackendChoice = Literal["auto", "ipex", "onednn", "plain"]
 ExampleForm = Literal["auto", "dict", "tuple"]
 Tune = Literal["off", "short", "full"]
+Padding = Literal["drop", "keep"]
 
 TASK_CHOICES: tuple[str, ...] = ("auto", *TASKS)
 BACKEND_CHOICES: tuple[str, ...] = get_args(BackendChoice)
@@ -26,6 +27,7 @@ FORM_CHOICES: tuple[str, ...] = get_args(ExampleForm)
 PRECISION_CHOICES: tuple[str, ...] = get_args(Precision)
 VERIFY_CHOICES: tuple[str, ...] = get_args(Verification)
 TUNE_CHOICES: tuple[str, ...] = get_args(Tune)
+PADDING_CHOICES: tuple[str, ...] = get_args(Padding)
 
 # A size of 1 in the example lets a trace, or IPEX's fusion, keep broadcasting decisions that fail at
 # other sizes; see docs/decisions.md.
@@ -51,12 +53,16 @@ class ExportRequest:
             where `backend` is `auto`; `full` takes longer, and compares the forms of attention too; `off` goes by the
             list: IPEX first.
         tune_shapes: the shapes to time, each the sizes in the order of the inputs' axes, batch first.
+        padding: `drop` does no work on padding where the backend can (onednn) and rows are padded behind; `keep` does.
         batch_size, sequence_length: of the example that is traced, 2 or more; None chooses the length.
         revision, cache_dir, local_files_only, trust_remote_code: as transformers has them.
         random_weights: seeded random weights instead of trained ones; `seed` is theirs.
         allow_pickle: accept pickled weights; unpickling runs whatever code the file holds.
         allow_new_head: accept weights that the checkpoint lacks; they are random.
         sign: a file with an Ed25519 private key in PEM; the artifact carries its owner's signature.
+        cpp_header: a file for the artifact's typed contract, for programs in C++ (`exporter.cpp_header`).
+        evaluate: a file of labelled examples: the metric of the model and of the artifact go into the report.
+        max_metric_drop: how many points of 100 the artifact's may be lower; more, and nothing is written.
         force: replace an existing output.
 
     Raises:
@@ -73,6 +79,7 @@ class ExportRequest:
     verify: Verification = "quick"
     tune: Tune = "short"
     tune_shapes: tuple[tuple[int, ...], ...] = ()
+    padding: Padding = "drop"
     batch_size: int = 2
     sequence_length: int | None = None
     revision: str | None = None
@@ -84,6 +91,9 @@ class ExportRequest:
     allow_pickle: bool = False
     allow_new_head: bool = False
     sign: str | os.PathLike[str] | None = None
+    cpp_header: str | os.PathLike[str] | None = None
+    evaluate: str | os.PathLike[str] | None = None
+    max_metric_drop: float | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -99,6 +109,7 @@ class ExportRequest:
             ("example_inputs", self.example_inputs, FORM_CHOICES),
             ("verify", self.verify, VERIFY_CHOICES),
             ("tune", self.tune, TUNE_CHOICES),
+            ("padding", self.padding, PADDING_CHOICES),
         ):
             if value not in choices:
                 raise RequestError(f"{name} is {value!r}", f"one of {', '.join(choices)}")
@@ -115,6 +126,13 @@ class ExportRequest:
             raise RequestError("model is empty", "a folder, a hub id or a short name")
         if not Path(self.output).name or Path(self.output).name == "..":
             raise RequestError(f"output is {os.fspath(self.output)!r}", "the name of a file")
+        if self.max_metric_drop is not None and (self.evaluate is None or not self.max_metric_drop >= 0):
+            found = f"max_metric_drop is {self.max_metric_drop}"
+            raise RequestError(found + ("" if self.evaluate else " and evaluate is not given"), "points, with evaluate")
+        if self.evaluate is not None and self.verify == "off":
+            raise RequestError("evaluate is given and verify is off", "one of them")
+        if self.cpp_header is not None and os.path.realpath(self.cpp_header) == os.path.realpath(self.output):
+            raise RequestError(f"output and cpp_header are both {os.fspath(self.output)!r}", "two files")
         if self.precision == "int8" and self.calibration is None:
             raise RequestError(
                 "precision is int8 and no calibration is given",

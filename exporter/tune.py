@@ -9,6 +9,7 @@ noisy moment meets all of them. What counts is the geometric mean over the shape
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import statistics
@@ -46,12 +47,22 @@ class Draft:
     manifest: Manifest
 
 
+@dataclass(frozen=True)
+class Timed:
+    """A shape to time, size by axis; `padded` as in `runtime.manifest.Timing`."""
+
+    shape: dict[str, int]
+    padded: bool = False
+
+
 # Draft by name → a median in milliseconds a shape. Drafts that failed are not in it.
 Times = Mapping[str, Sequence[float]]
 
 
-def tune_shapes(plan: TracePlan, asked: Sequence[tuple[int, ...]]) -> list[dict[str, int]]:
+def tune_shapes(plan: TracePlan, asked: Sequence[tuple[int, ...]], ragged: bool = False) -> list[Timed]:
     """The shapes to time: those asked for, their sizes in the order of the plan's axes; else two usual ones.
+
+    With `ragged`, and nothing asked for, a batch of texts of different lengths too, where the model has such.
 
     Raises:
         RequestError: another number of sizes than the model has axes, or a size outside the verified range.
@@ -59,7 +70,11 @@ def tune_shapes(plan: TracePlan, asked: Sequence[tuple[int, ...]]) -> list[dict[
     open_axes = [name for name, dimension in plan.dimensions.items() if name == "batch" or not dimension.fixed]
     if not asked:
         dimension = plan.dimensions["batch"]
-        return [plan.example | {"batch": size} for size in sorted({dimension.within(size) for size in _BATCHES})]
+        usual = [
+            Timed(plan.example | {"batch": size}) for size in sorted({dimension.within(size) for size in _BATCHES})
+        ]
+        masked = plan.padded_axis == "sequence" and any(spec.name == "attention_mask" for spec in plan.inputs)
+        return [*usual, *([Timed(usual[-1].shape, True)] if ragged and masked else [])]
     shapes = []
     for sizes in asked:
         words = "x".join(map(str, sizes))
@@ -74,16 +89,16 @@ def tune_shapes(plan: TracePlan, asked: Sequence[tuple[int, ...]]) -> list[dict[
                     f"the tune shape {words}: {name} {size} is outside the verified range",
                     f"{name} from {axis.minimum} to {axis.maximum}{step}",
                 )
-        shapes.append(plan.example | dict(zip(open_axes, sizes, strict=True)))
+        shapes.append(Timed(plan.example | dict(zip(open_axes, sizes, strict=True))))
     return shapes
 
 
-def time_drafts(drafts: Sequence[Draft], shapes: Sequence[dict[str, int]], mode: Tune, threads: int) -> Times:
+def time_drafts(drafts: Sequence[Draft], shapes: Sequence[Timed], mode: Tune, threads: int) -> Times:
     """Time every draft at every shape, taking turns; a draft that fails is left out.
 
     Args:
         drafts: their files lie in a folder that may be written to.
-        shapes: size by axis.
+        shapes: what to time them at.
         mode: how long.
         threads: torch's, for each.
 
@@ -118,17 +133,17 @@ def fastest_first(names: Sequence[str], times: Times) -> list[str]:
 
 
 def timings(
-    order: Sequence[str], chosen: str, times: Times, shapes: Sequence[dict[str, int]], threads: int
+    order: Sequence[str], chosen: str, times: Times, shapes: Sequence[Timed], threads: int
 ) -> tuple[Timing, ...]:
     """For the manifest of the chosen one."""
     return tuple(
-        Timing(name, name == chosen, dict(shape), threads, milliseconds)
+        Timing(name, name == chosen, dict(shape.shape), threads, milliseconds, shape.padded)
         for name in order
         for shape, milliseconds in zip(shapes, times.get(name, ()), strict=name in times)
     )
 
 
-def _at(runners: Mapping[str, _Runner], shape: dict[str, int], block: float, rounds: int) -> dict[str, float]:
+def _at(runners: Mapping[str, _Runner], shape: Timed, block: float, rounds: int) -> dict[str, float]:
     medians: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(rounds):
         best = min((min(found) for found in medians.values() if found), default=math.inf)
@@ -160,13 +175,13 @@ class _Runner:
         # Loaded one after the other: the memory of all at once, but not all at the same time.
         self._alive = "ready" in self._read()
 
-    def ask(self, shape: dict[str, int], calls: int) -> list[float]:
+    def ask(self, shape: Timed, calls: int) -> list[float]:
         """Milliseconds of each call; none if the draft fails."""
         assert self._process.stdin is not None
         if not self._alive:
             return []
         try:
-            self._process.stdin.write(json.dumps({"shape": shape, "calls": calls}) + "\n")
+            self._process.stdin.write(json.dumps(dataclasses.asdict(shape) | {"calls": calls}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             self._alive = False

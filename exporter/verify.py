@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from exporter.processes import environment, program
 from exporter.reference import Point
 from runtime.check import Parity, worse
 from runtime.errors import VerificationError
-from runtime.golden import Case, dump_cases
+from runtime.golden import Case, dump_cases, parse_cases
 from runtime.manifest import Accuracy, Manifest, Tolerance, VerifiedPoint, to_json
 
 _WORKER = program("runtime.gate")
@@ -111,6 +111,20 @@ def held_out_accuracy(draft: Path, manifest: Manifest, cases: Sequence[Case]) ->
     if not report["accuracy"]:
         raise VerificationError("the range that is right holds none of the held-out samples", "some", _REMEDY)
     return tuple(Accuracy(**row) for row in report["accuracy"])
+
+
+def answers(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> list[Mapping[str, torch.Tensor]]:
+    """The file's answers to cases, in order, from a fresh process; nothing is judged.
+
+    Raises:
+        VerificationError: the file fails on a case, or does not admit it.
+        OSError: if the working files cannot be written.
+    """
+    written = draft.parent / "verify.answers"
+    files = _working_files(draft, manifest, cases)
+    _run([*files, "--threads", str(torch.get_num_threads()), "--answers", str(written)], draft.parent)
+    found = {case.name: case.outputs for case in parse_cases(written.read_bytes(), str(written))}
+    return [found[case.name] for case in cases]
 
 
 def refusal(outcome: Outcome, tolerance: Tolerance) -> VerificationError:

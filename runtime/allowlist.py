@@ -69,13 +69,19 @@ _IPEX = re.compile(
 _IPEX_NAMESPACES = ("torch_ipex", "ipex_prepack", "ipex")
 _CLASSES = ["__torch__", "torch", "classes"]
 _FUNCTIONS = {"annotate", "int", "float", "bool", "len", "range", "isinstance", "unchecked_cast", "uninitialized"}
-_METHODS = re.compile(r"forward\d*|get_data_handle|append")
+# The last line: functions of the onednn backend (exporter/backends/onednn), which are methods of its files.
+_METHODS = re.compile(
+    r"forward\d*|get_data_handle|append|"
+    r"attend|attend_each|one_call|written_out|by_row|plan|enter|leave|pick"
+)
 _RESERVED = {"torch", "ops", "CONSTANTS", "__torch__"}
 _SYNTAX = (
     *(ast.Module, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg, ast.Assign, ast.AnnAssign, ast.Return),
     *(ast.Expr, ast.Pass, ast.If, ast.IfExp, ast.While, ast.For, ast.Call, ast.keyword, ast.Attribute, ast.Subscript),
     *(ast.Name, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.UnaryOp, ast.USub, ast.Load, ast.Store),
 )
+# Half of the syntax of a large model, with nothing in it to look at.
+_LEAVES = {ast.Constant, ast.Load, ast.Store}
 
 _RECORDS = re.compile(
     r"code/.+\.py|data\.pkl|constants\.pkl|(?:data|constants|extra|\.data)/[^/]+|"
@@ -134,12 +140,17 @@ def _source_problems(text: bytes) -> Iterator[str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         yield f"source that cannot be parsed ({type(error).__name__})"
         return
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    # What a call stands before, known when it comes out of `pending`: parents come before their children.
+    called: set[int] = set()
     pending: list[ast.AST] = [tree]
     while pending:
         node = pending.pop()
+        if type(node) in _LEAVES:
+            continue
         if not isinstance(node, _SYNTAX):
             yield f"syntax that exports do not use ({type(node).__name__})"
+        if isinstance(node, ast.Call):
+            called.add(id(node.func))
         if isinstance(node, ast.Attribute):
             chain, root = _chain(node)
             if problem := _chain_problem(chain, id(node) in called):

@@ -1,23 +1,19 @@
-"""Make a readable answer of output tensors, a row a text.
+"""Make readable answers of output tensors, a row a text, and of what `session.text` answers.
 
-In: the manifest and a session's outputs. Out: one JSON-ready dict a row. Classes become labels with
-scores; everything else is given as numbers, as it is.
+In: the manifest; a session's outputs, or one text's answer. Out: one JSON-ready dict a row. Classes become labels with
+scores; numbers are given as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from runtime.manifest import Manifest
-
-_SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "softmax": lambda logits: logits.softmax(-1),
-    "sigmoid": lambda logits: logits.sigmoid(),
-    "none": lambda logits: logits,
-}
+from runtime.text.classes import SCORES
 
 
 def rows(manifest: Manifest, outputs: Mapping[str, torch.Tensor]) -> Iterator[dict[str, Any]]:
@@ -25,7 +21,7 @@ def rows(manifest: Manifest, outputs: Mapping[str, torch.Tensor]) -> Iterator[di
     batch = next(iter(outputs.values())).shape[0]
     for i in range(batch):
         if manifest.task == "text-classification" and manifest.labels:
-            scores = _SCORES[manifest.activation](outputs["logits"][i])
+            scores = SCORES[manifest.activation](outputs["logits"][i])
             best = int(scores.argmax())
             yield {
                 "label": manifest.labels[best],
@@ -34,3 +30,16 @@ def rows(manifest: Manifest, outputs: Mapping[str, torch.Tensor]) -> Iterator[di
             }
         else:
             yield {name: tensor[i].tolist() for name, tensor in outputs.items()}
+
+
+def fields(manifest: Manifest, answer: Any) -> dict[str, Any]:
+    """One text's answer: what the method of `session.text` for the artifact's task has returned for it."""
+    if isinstance(answer, torch.Tensor):
+        return {manifest.outputs[0].name: answer.tolist()}
+    if isinstance(answer, dict):
+        return {name: tensor.tolist() for name, tensor in answer.items()}
+    if manifest.task == "token-classification":
+        return {"tags": [dataclasses.asdict(tag) for tag in answer]}
+    if manifest.task == "fill-mask":
+        return {"masks": [[dataclasses.asdict(candidate) for candidate in mask] for mask in answer]}
+    return dataclasses.asdict(answer)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Archive:
 
     def __init__(self, file: BinaryIO, origin: str) -> None:
         self.file, self.origin, self.top = file, origin, ""
+        self._reading = threading.Lock()
         self.bytes = file.seek(0, os.SEEK_END)
         self.records: dict[str, Record] = {}
         start, directory, count = self._directory()
@@ -103,8 +105,15 @@ class Archive:
             self.refuse(f"{name} declares {self.records[name].size} bytes", f"at most {limit}")
         return b"".join(self.blocks(name))
 
-    def blocks(self, name: str) -> Iterator[bytes]:
-        """The record's bytes, a megabyte at a time; the last block has come only when size and checksum fit."""
+    def whole(self) -> bytes:
+        """All of the file's bytes."""
+        return self._at(0, self.bytes)
+
+    def blocks(self, name: str, checksum: bool = True) -> Iterator[bytes]:
+        """The record's bytes, a megabyte at a time; the last block has come only when size and checksum fit.
+
+        Without `checksum`, for callers that compare a digest, the size alone has to fit.
+        """
         record = self.records[name]
         crc, size, left, place = 0, 0, record.stored, record.start
         inflate = zlib.decompressobj(-zlib.MAX_WBITS) if record.deflated else None
@@ -123,11 +132,11 @@ class Archive:
                 if not (block or left or inflate.unconsumed_tail or inflate.eof):
                     self._damaged(f"{name} ends within its compressed data")
                 pending = inflate.unconsumed_tail
-            crc, size = zlib.crc32(block, crc), size + len(block)
+            crc, size = zlib.crc32(block, crc) if checksum else crc, size + len(block)
             if size > record.size or (inflate is not None and inflate.unused_data):
                 self._damaged(f"{name} holds more than the {record.size} bytes that it declares")
             yield block
-        if size != record.size or crc != record.crc:
+        if size != record.size or (checksum and crc != record.crc):
             self._damaged(f"{name} does not fit its CRC or its size")
 
     def refuse(self, found: str, expected: str) -> NoReturn:
@@ -138,8 +147,10 @@ class Archive:
         raise NotAnArtifactError(f"{self.origin}: {found}", "", _REMEDY)
 
     def _at(self, place: int, count: int) -> bytes:
-        self.file.seek(place)
-        data = self.file.read(count)
+        # Digests are computed in several threads, which share the file's position.
+        with self._reading:
+            self.file.seek(place)
+            data = self.file.read(count)
         if len(data) != count:
             self._damaged("the file ends too early")
         return data

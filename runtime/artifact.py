@@ -33,6 +33,7 @@ from runtime.digests import (
     sha256,
     verified_sha256,
     verify_parts,
+    verifying_parts,
 )
 from runtime.errors import (
     FormatVersionError,
@@ -70,6 +71,7 @@ __all__ = [
     "sha256",
     "verified_sha256",
     "verify_parts",
+    "verifying_parts",
 ]
 
 # Largest size, in bytes, that a part may declare. The largest tokenizers are some tens of megabytes; beyond this the
@@ -188,11 +190,10 @@ def load(source: PathLike | Archive) -> ScriptModule:
         check_code(archive)
         # The same open file by another name, so that torch reads what was checked, whatever the path now leads to.
         link = f"/proc/self/fd/{archive.file.fileno()}"
-        archive.file.seek(0)
         linked = sys.platform == "linux" and Path(link).exists()
         try:
             # Frozen in evaluation mode by the exporter: there is no training flag to clear.
-            module = torchscript.load(link if linked else archive.file)
+            module = torchscript.load(link if linked else io.BytesIO(archive.whole()))
         # MemoryError and OverflowError too: what the file says of its tensors is not to be trusted.
         except (RuntimeError, ValueError, OSError, MemoryError, OverflowError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -8,7 +8,9 @@ for PyTorch (IPEX) beside a torch it was not built for ends the process, and no 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from runtime.manifest import Manifest
 
 IPEX_DISTRIBUTION = "intel-extension-for-pytorch"
 CPUINFO = Path("/proc/cpuinfo")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 _LAST_PAIR = f"pip install torch==2.8.0 {IPEX_DISTRIBUTION}==2.8.0"
 
 
@@ -141,3 +145,34 @@ def _cpu_flags() -> frozenset[str] | None:
         if line.startswith(("flags", "Features")):
             return frozenset(line.partition(":")[2].split())
     return None
+
+
+def usable_processors() -> int:
+    """Processors that this process may use: by its affinity, and by the limits of its control groups."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([count, *_group_limits()]))
+
+
+def _group_limits() -> Iterator[int]:
+    """Whole processors that this process's control groups, and those above them, may use; nothing where none is set."""
+    try:
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, names = CGROUPS, ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            root, names = CGROUPS / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        own = root / path.lstrip("/")
+        # In a container the path may be that of the machine outside; the root is then the container's own group.
+        for folder in [own, *own.parents][: len(own.parts) - len(root.parts) + 1]:
+            try:
+                quota, period = " ".join((folder / name).read_text() for name in names).split()
+                if int(quota) > 0:  # -1: no limit
+                    yield int(quota) // int(period)
+            except (OSError, ValueError, ZeroDivisionError):  # no such group; "max"
+                continue

@@ -28,12 +28,19 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── InputSizeError                empty, too long, or axes that disagree
     │   ├── InputValueError               token ids (or other integers) out of range
     │   ├── InputTextError                text that does not fit the model
+    │   ├── InputTaskError                an answer that belongs to another task than the artifact's
     │   └── InputFileError                a file of inputs that cannot be read
+    ├── PoolError                     a pool of sessions
+    │   ├── PoolFullError                 its queue holds as many rows as it may
+    │   ├── PoolClosedError               it takes no requests any more
+    │   └── DeadlineError                 the answer would have come too late
     ├── KeyFileError                  a key for signing that cannot be read or is of another kind
     ├── CheckFailedError              an answer differs from the stored one by more than the tolerance
     └── ExportError                   an export that cannot be done
         ├── RequestError                  the request contradicts itself
         ├── CalibrationError              the calibration samples cannot be used
+        ├── EvaluationError               the file of labelled examples cannot be used
+        ├── MetricDropError               the artifact's metric is lower than the model's by more than was allowed
         ├── ModelNotFoundError            no such folder or hub id
         ├── HubUnreachableError           the hub cannot be reached and the cache does not hold the model
         ├── CheckpointError               a folder without a configuration or weights, or damaged ones
@@ -174,8 +181,28 @@ class InputTextError(InputError):
     """A text does not fit the model: too long, or the artifact takes no text."""
 
 
+class InputTaskError(InputError):
+    """What was asked for is the answer of another task than the artifact's, or needs what it does not hold."""
+
+
 class InputFileError(InputError):
     """A file of inputs cannot be read."""
+
+
+class PoolError(ExportedModelError):
+    """A pool did not take a request, or did not answer it."""
+
+
+class PoolFullError(PoolError):
+    """The queue is full: more was asked than the machine answers."""
+
+
+class PoolClosedError(PoolError):
+    """The pool is closed, or closing."""
+
+
+class DeadlineError(PoolError):
+    """The request's deadline passed before its turn came."""
 
 
 class KeyFileError(ExportedModelError):
@@ -196,6 +223,14 @@ class RequestError(ExportError):
 
 class CalibrationError(ExportError):
     """The file of calibration samples cannot be read, or does not fit the model."""
+
+
+class EvaluationError(ExportError):
+    """The file of labelled examples, or the task, cannot be evaluated."""
+
+
+class MetricDropError(ExportError):
+    """The artifact's metric is lower than the model's by more than was allowed."""
 
 
 class ModelNotFoundError(ExportError):

@@ -4,8 +4,8 @@ In: a finished artifact (`check_golden`, behind `run-model check`); or, as a pro
 `--draft FILE --manifest JSON --cases SAFETENSORS --report JSON --threads N [--brief]`. Out: parities; or the report,
 which holds `parities` (a list an order), `operators` (of the executed graph), or `error`, one line. A draft has no
 manifest yet, so it comes as a file of its own. `--sealed FILE` instead confirms a finished file, the report holding the
-cases that are `wrong`; `--held-out` measures the cases' `accuracy`
-on the draft. Judges nothing else: the caller compares with the tolerance.
+cases that are `wrong`; `--held-out` measures the cases' `accuracy` on the draft, and `--answers FILE` writes its
+answers there, in the layout of `runtime.golden`. Judges nothing else: the caller compares with the tolerance.
 
 What TorchScript and IPEX keep of their first calls depends on what these were, so the file is loaded anew for each
 order:
@@ -32,7 +32,7 @@ from runtime.accuracy import measure
 from runtime.archive import Archive
 from runtime.check import Parity, executed_operators, run_cases, worse
 from runtime.errors import ExportedModelError, ManifestDamagedError
-from runtime.golden import Case, parse_cases
+from runtime.golden import Case, dump_cases, parse_cases
 from runtime.manifest import GOLDEN_FILE, Manifest, from_json
 from runtime.session import Session, admit, load, open_module
 
@@ -78,6 +78,7 @@ def check_golden(
     # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
     with artifact.opened(path) as archive:
         described = admit(archive, threads=threads, verify_key=verify_key)
+        artifact.verify_parts(archive, described)
         parities, _ = run_orders(lambda: open_module(archive, described), _golden(archive))
     worst: dict[tuple[str, str], Parity] = {}
     for parity in (parity for found in parities.values() for parity in found):
@@ -117,6 +118,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--held-out", action="store_true", help="measure the accuracy on cases of real data")
+    parser.add_argument("--answers", type=Path, help="write the answers to the cases there, and compare nothing")
     parser.add_argument("--brief", action="store_true", help="the first order alone")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
@@ -126,10 +128,16 @@ def main(argv: Sequence[str]) -> int:
             return 0
         described = from_json(options.manifest.read_bytes(), str(options.draft))
         cases = parse_cases(options.cases.read_bytes(), str(options.cases))
-        if options.held_out:
+        if options.held_out or options.answers:
             session = open_module(options.draft, described)
             # The first calls run another graph than all later ones.
             session.warm_up()
+        if options.answers:
+            answered = [Case(case.name, {}, session(**case.inputs)) for case in cases]
+            options.answers.write_bytes(dump_cases(answered))
+            options.report.write_text(json.dumps({}))
+            return 0
+        if options.held_out:
             accuracy = [dataclasses.asdict(found) for found in measure(session, cases)]
             options.report.write_text(json.dumps({"accuracy": accuracy}))
             return 0

@@ -18,7 +18,8 @@ carries extra files at `<archive>/extra/<name>`:
   `Manifest.parts` MUST list every other record of the archive, in the archive's order; a reader that checks
   them MUST refuse a record that differs, lacks, or is not listed. `manifest.json` is the only record not listed.
 - `golden.safetensors` MUST hold the verified cases: tensors named `<case>/input/<name>` and
-  `<case>/output/<name>`, where the outputs are those of the original model in eager fp32. A large output MAY be
+  `<case>/output/<name>`, where the outputs are those of the original model in eager fp32; where
+  `Manifest.padded_output` is `repeated`, their padded places hold what it says. A large output MAY be
   a sample instead, `<case>/every-<N>/<name>`: of the flattened output the numbers at 0, N, 2N, … Any
   consumer can so check itself on its own machine.
 - `signature` MAY hold an Ed25519 signature (64 bytes) of the bytes of `manifest.json`, which lists the digests of all
@@ -36,6 +37,9 @@ from typing import Literal
 
 from runtime.decode import DecodeError, decode
 from runtime.errors import ManifestDamagedError
+from runtime.measured import Accuracy as Accuracy
+from runtime.measured import Timing as Timing
+from runtime.measured import VerifiedPoint as VerifiedPoint
 from runtime.validate import validate
 
 FORMAT_VERSION = 1
@@ -142,75 +146,33 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class VerifiedPoint:
-    """The largest error of any call at one shape, measured on the written file in a fresh process.
-
-    `case` is its name among the golden cases. `shape` maps axis names to sizes; `padded` says whether rows of
-    several lengths were tried. `max_abs_error` is in the output's own units; the other two are relative (see
-    `runtime.check`). For outputs that are scores of classes, `winners_changed` says in how many of `rows` the class
-    with the largest score was another one than the model's in any call; else it is None.
-    """
-
-    case: str
-    shape: dict[str, int]
-    padded: bool
-    output: str
-    calls: int
-    max_abs_error: float
-    max_error: float
-    rms_error: float
-    rows: int
-    winners_changed: int | None
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """One output against eager fp32 on samples of real data that nothing was fitted to, by the file in a fresh process.
-
-    A row is what stands along the output's last axis: an embedding, the scores of one text or token; padding is left
-    out. Cosines are those of rows, `max_error` is the largest of any sample (see `runtime.check`). For outputs that
-    are scores of classes, `winners_kept` says in how many of `rows` the largest score stayed where it was; else it is
-    None.
-    """
-
-    output: str
-    samples: int
-    rows: int
-    mean_cosine: float
-    least_cosine: float
-    max_error: float
-    winners_kept: int | None
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        text = f"{self.output}: cosine {self.mean_cosine:.4f} in the mean, {self.least_cosine:.4f} at least; "
-        if self.winners_kept is not None:
-            text += f"winner kept in {self.winners_kept} of {self.rows} rows; "
-        return text + f"largest error {self.max_error:.1e}; {self.samples} held-out samples"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How fast a candidate was when the exporter chose: the median milliseconds of a call at one shape, unpadded.
-
-    `candidate` says how it computes (`onednn with eager attention`), `threads` how many it had; the file holds the one
-    that is `chosen`. Of use for comparison alone: the machine was the exporter's.
-    """
-
-    candidate: str
-    chosen: bool
-    shape: dict[str, int]
-    threads: int
-    milliseconds: float
-
-
-@dataclass(frozen=True)
 class Execution:
-    """How to run it: shapes to call `warmup_calls` times each after loading, before real traffic."""
+    """How to run it: shapes to call `warmup_calls` times each after loading, before real traffic.
+
+    Where `optimise` is false, a reader SHOULD call with TorchScript's optimisation switched off: the graph gains
+    nothing by it, and the first calls wait for it. The answers are the same.
+    """
 
     warmup_shapes: tuple[dict[str, int], ...]
     warmup_calls: int
+    optimise: bool = True
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """What answers in words need beyond `tokenizer.json`; ids are None where there is no such token.
+
+    Without `token_types` the input `token_type_ids` MUST be left out. `prompt` stands before each text to embed.
+    """
+
+    unknown_id: int | None
+    class_id: int | None
+    mask_id: int | None
+    mask_token: str | None
+    truncation_side: Literal["left", "right"]
+    token_types: bool
+    clean_up_spaces: bool
+    prompt: str
 
 
 @dataclass(frozen=True)
@@ -222,6 +184,7 @@ class TextInfo:
     pad_token: str
     pad_type_id: int
     padding_side: Literal["left", "right"]
+    rules: TextRules | None = None  # None in files of older writers
 
 
 @dataclass(frozen=True)
@@ -259,6 +222,9 @@ class Manifest:
     timings: tuple[Timing, ...] = ()
     # Empty but for int8.
     accuracy: tuple[Accuracy, ...] = ()
+    # What outputs along the sequence hold at places of padding: what the model computes there, or, where no work is
+    # done on padding, the row's last real token's values again.
+    padded_output: Literal["computed", "repeated"] = "computed"
 
 
 def to_json(manifest: Manifest) -> str:

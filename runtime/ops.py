@@ -70,6 +70,8 @@ def register_ipex() -> None:
     warnings.filterwarnings("ignore", message="JIT pass will be deprecated", category=UserWarning)
     # Raised at every one-dimensional convolution, whatever its weights' order; nothing that a user could act on.
     warnings.filterwarnings("ignore", message="Conv1d channels last support will be deprecated", category=UserWarning)
+    # Raised in training: IPEX's layer norm has no gradient of its own, but what it calls has (tests/test_trainer.py).
+    warnings.filterwarnings("ignore", message="aten::layer_norm: an autograd kernel was not registered")
     logger.debug("loaded %s: some of PyTorch's CPU kernels are now IPEX's, for the whole process", library)
 
 

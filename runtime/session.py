@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runtime import artifact, environment, ops, signature
+from runtime import allocator, artifact, environment, ops, signature
 from runtime.archive import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
-from runtime.torchscript import ScriptModule
+from runtime.torchscript import ScriptModule, optimising
 
 if TYPE_CHECKING:
-    from runtime.text import TextEncoder
+    from runtime.text import Text, TextEncoder
 
 
 MAX_THREADS_PER_PROCESSOR = 8
@@ -66,7 +66,7 @@ class Session:
             )
         # Not inference mode: its tensors refuse to be changed in place, or to enter autograd, later on.
         try:
-            with torch.no_grad():
+            with torch.no_grad(), optimising(self.manifest.execution.optimise):
                 outputs = self._module(*tensors)
             return dict(zip(self._names, outputs, strict=True))
         # RuntimeError is what TorchScript raises; the others are outputs that are not as the manifest says.
@@ -82,20 +82,27 @@ class Session:
             ) from error
 
     def warm_up(self) -> None:
-        """Make the calls that the manifest asks for: TorchScript optimises during the first ones."""
+        """Make the calls that the manifest asks for: TorchScript and oneDNN prepare during the first ones."""
         for shape in self.manifest.execution.warmup_shapes:
             inputs = placeholders(self.manifest, shape)
             for _ in range(self.manifest.execution.warmup_calls):
                 self(**inputs)
 
-    @functools.cached_property
-    def text(self) -> TextEncoder:
-        """Turns text into inputs, with the tokenizer stored in the artifact.
+    @property
+    def text(self) -> Text:
+        """Texts in, answers out, with the tokenizer stored in the artifact.
 
         Raises:
             InputTextError: if the artifact has no tokenizer.
             ExtraMissingError: if the package `tokenizers` is not installed.
         """
+        from runtime.text import Text
+
+        # Made anew: kept, it and the session would hold each other, and the weights, until a garbage collection.
+        return Text(self, self._encoder)
+
+    @functools.cached_property
+    def _encoder(self) -> TextEncoder:
         from runtime.text import TextEncoder
 
         if self.manifest.text is None or self._tokenizer is None:
@@ -104,7 +111,9 @@ class Session:
                 "one, to take text",
                 "pass tensors, or export from a folder that has a tokenizer",
             )
-        return TextEncoder(self._tokenizer, self.manifest.text, [spec.name for spec in self.manifest.inputs])
+        axes = [axis for spec in self.manifest.inputs for axis in spec.axes if axis.name == "sequence"]
+        names = [spec.name for spec in self.manifest.inputs]
+        return TextEncoder(self._tokenizer, self.manifest.text, names, axes[0] if axes else None)
 
 
 def load(
@@ -131,9 +140,11 @@ def load(
     # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
     with artifact.opened(path) as archive:
         manifest = admit(archive, threads=threads, sha256=sha256, verify_key=verify_key)
-        session = open_module(archive, manifest)
+        with artifact.verifying_parts(archive, manifest):
+            session = open_module(archive, manifest)
     if warmup:
         session.warm_up()
+    allocator.give_back_memory()
     return session
 
 
@@ -144,14 +155,13 @@ def admit(
     sha256: str | None = None,
     verify_key: artifact.PathLike | None = None,
 ) -> Manifest:
-    """All that `load` checks, and the thread count that it sets, before torch reads the file."""
+    """All that `load` checks before the file's parts, and the thread count that it sets."""
     if sha256 is not None:
         artifact.check_sha256(archive, sha256)
     manifest = artifact.read_manifest(archive)
     if verify_key is not None:
         artifact.check_signature(archive, verify_key)
     environment.check(manifest, environment.detect())
-    artifact.verify_parts(archive, manifest)
     _set_threads(threads)
     return manifest
 
@@ -169,6 +179,7 @@ def _set_threads(threads: int | None) -> None:
 
 def open_module(source: artifact.PathLike | Archive, manifest: Manifest) -> Session:
     """A session on the file's code under a given manifest; `load` without its checks and its warm-up."""
+    allocator.keep_memory_between_calls()
     if manifest.requires.ipex is not None:
         ops.register_ipex()
     with artifact.opened(source) as archive:

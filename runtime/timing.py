@@ -1,8 +1,8 @@
 """Time an artifact's calls: a program that stays loaded and answers one request after another.
 
 In: `--draft FILE --manifest JSON --threads N`, then on standard input a line of JSON for each request,
-`{"shape": {axis: size}, "calls": N}`. Out: for each a line `{"milliseconds": [one a call]}`; first, when the file is
-loaded, `{"ready": true}`; or `{"error": text}`, and the end. The inputs are dense: no padding. Judges nothing.
+`{"shape": {axis: size}, "padded": false, "calls": N}`. Out: for each a line `{"milliseconds": [one a call]}`; first,
+when the file is loaded, `{"ready": true}`; or `{"error": text}`, and the end. Judges nothing.
 
 Between requests the process only waits, so that others can be timed in turn: what is to be compared runs in
 processes of its own, since IPEX replaces some of PyTorch's kernels for a whole process.
@@ -25,9 +25,14 @@ from runtime.manifest import from_json
 from runtime.session import Session, open_module, placeholders
 
 
-def time_calls(session: Session, shape: dict[str, int], calls: int) -> list[float]:
-    """Milliseconds of each of `calls` calls at one shape."""
+def time_calls(session: Session, shape: dict[str, int], calls: int, padded: bool = False) -> list[float]:
+    """Milliseconds of each of `calls` calls at one shape; `padded` as in `runtime.manifest.Timing`."""
     inputs = placeholders(session.manifest, shape)
+    if padded:
+        mask = inputs["attention_mask"]
+        rows, size = mask.shape
+        lengths = torch.arange(1, rows + 1).unsqueeze(1) * size / rows
+        inputs["attention_mask"] = mask * (torch.arange(size) < lengths)
     found = []
     for _ in range(calls):
         start = perf_counter()
@@ -49,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         _say({"ready": True})
         for line in sys.stdin:
             request = json.loads(line)
-            _say({"milliseconds": time_calls(session, request["shape"], request["calls"])})
+            _say({"milliseconds": time_calls(session, request["shape"], request["calls"], request["padded"])})
     except ExportedModelError as error:
         _say({"error": str(error)[:600]})
     return 0

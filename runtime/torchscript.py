@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any
 
 import torch
@@ -22,6 +22,7 @@ from torch.jit._trace import TracerWarning
 
 __all__ = [
     "DICT_SINCE",
+    "INTEGER",
     "INTEGERS",
     "TENSOR",
     "TENSORS",
@@ -32,18 +33,22 @@ __all__ = [
     "eliminate_dead_code",
     "executed_graph",
     "freeze",
+    "inline_calls",
     "is_tracing",
     "load",
     "merge_equal_nodes",
+    "optimising",
     "python_calls",
     "run_graph",
     "save",
     "trace",
+    "tuple_of",
 ]
 
 ScriptModule = torch.jit.ScriptModule
 
 TENSOR = torch._C.TensorType.get()
+INTEGER = torch._C.IntType.get()
 # Types of lists.
 INTEGERS = torch._C.ListType.ofInts()
 TENSORS = torch._C.ListType.ofTensors()
@@ -119,6 +124,13 @@ def python_calls(frozen: ScriptModule) -> list[str]:
     return found
 
 
+def optimising(wanted: bool) -> AbstractContextManager[None]:
+    """Whether this thread's calls let TorchScript optimise, which it does during the first ones; each way once."""
+    jit: Any = torch.jit
+    context: AbstractContextManager[None] = jit.optimized_execution(wanted)
+    return context
+
+
 def executed_graph() -> Any:
     """The optimised graph that this thread ran last. torch has no public name for it."""
     return torch._C._last_executed_optimized_graph()
@@ -131,6 +143,16 @@ def run_graph(graph: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
         graph.makeMultiOutputIntoTuple()
     found = torch._C._create_function_from_graph("observed", graph)(*inputs)
     return (found,) if single else found
+
+
+def inline_calls(graph: Any) -> None:
+    """Put what methods do in the place of their calls."""
+    torch._C._jit_pass_inline(graph)
+
+
+def tuple_of(*kinds: Any) -> Any:
+    """The type of a tuple."""
+    return torch._C.TupleType(list(kinds))
 
 
 def define(module: ScriptModule, source: str) -> None:

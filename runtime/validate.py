@@ -73,6 +73,11 @@ def _problems(manifest: Manifest, format_version: int) -> Iterator[tuple[str, st
         0 < text.max_length < 2**24 and 0 <= text.pad_id < 2**31 and 0 <= text.pad_type_id < 2**31
     ):
         yield "text", "lengths and ids that are not negative"
+    rules = text.rules if text is not None else None
+    if rules is not None and not all(
+        number is None or 0 <= number < 2**31 for number in (rules.unknown_id, rules.class_id, rules.mask_id)
+    ):
+        yield "text.rules", "ids that are not negative"
     if manifest.labels:
         last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
         if last != {len(manifest.labels)}:

@@ -211,6 +211,32 @@ def test_parts_in_another_order(tiny_artifact: Path) -> None:
         artifact.verify_parts(tiny_artifact, dataclasses.replace(manifest, parts=manifest.parts * 2))
 
 
+def test_numbers_that_were_exchanged(tiny_artifact: Path, tmp_path: Path) -> None:
+    """They are hashed while torch reads them: another number is refused by name, whether or not torch minds."""
+    with zipfile.ZipFile(tiny_artifact) as archive:
+        numbers = [info for info in archive.infolist() if info.filename.startswith("archive/constants/")]
+        largest = max(numbers, key=lambda info: info.file_size)
+        content = bytearray(archive.read(largest))
+    content[len(content) // 2] ^= 1
+    name = largest.filename.rsplit("/", 1)[1]
+    path = rewrite(tiny_artifact, tmp_path / "forged.pt", {name: bytes(content)}, reseal=False)
+    with pytest.raises(DigestError, match=f"constants/{name} is not the part that was sealed"):
+        load(path)
+
+
+def test_what_torch_says_of_a_forged_file_comes_second(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tiny_artifact) as archive:
+        size = archive.getinfo("archive/constants/0").file_size
+    path = rewrite(tiny_artifact, tmp_path / "forged.pt", {"0": b"\x55" * size}, reseal=False)
+    monkeypatch.setattr("runtime.torchscript.load", lambda _: (_ for _ in ()).throw(RuntimeError("no such tensor")))
+    with pytest.raises(DigestError, match="constants/0 is not the part that was sealed"):
+        load(path)
+    with pytest.raises(NotAnArtifactError, match="no such tensor"):
+        load(tiny_artifact)
+
+
 def test_the_digest_of_the_whole_file(tiny_artifact: Path) -> None:
     digest = artifact.sha256(tiny_artifact)
     load(tiny_artifact, sha256=digest.upper(), warmup=False)

@@ -12,6 +12,14 @@ import pytest
 from runtime import manifest, read_manifest
 from runtime.errors import ManifestDamagedError
 
+TEXT = {"max_length": 3, "pad_id": 0, "pad_token": "", "pad_type_id": 0, "padding_side": "left"}
+RULES: dict[str, Any] = dict.fromkeys(("unknown_id", "class_id", "mask_id", "mask_token")) | {
+    "truncation_side": "left",
+    "token_types": True,
+    "clean_up_spaces": False,
+    "prompt": "",
+}
+
 
 def test_round_trip(minilm_bf16: Path) -> None:
     value = read_manifest(minilm_bf16)
@@ -108,6 +116,9 @@ def test_a_wrong_value_is_refused_by_its_place(tiny_artifact: Path, path: list[A
         (["execution", "warmup_calls"], 10**9),
         (["text"], {"max_length": -3, "pad_id": 0, "pad_token": "", "pad_type_id": 0, "padding_side": "left"}),
         (["text"], {"max_length": 3, "pad_id": 10**30, "pad_token": "", "pad_type_id": 0, "padding_side": "left"}),
+        (["text"], TEXT | {"rules": RULES | {"mask_id": -1}}),
+        (["text"], TEXT | {"rules": RULES | {"truncation_side": "top"}}),
+        (["text"], TEXT | {"rules": {}}),
     ],
 )
 def test_what_makes_no_sense_is_refused(tiny_artifact: Path, path: list[Any], nonsense: Any) -> None:
@@ -118,6 +129,13 @@ def test_what_makes_no_sense_is_refused(tiny_artifact: Path, path: list[Any], no
     target[path[-1]] = nonsense
     with pytest.raises(ManifestDamagedError, match="of the-file"):
         manifest.from_json(json.dumps(raw), "the-file")
+
+
+def test_what_the_text_section_says_beside_the_tokenizer_may_be_left_out(tiny_artifact: Path) -> None:
+    raw = json.loads(manifest.to_json(read_manifest(tiny_artifact)))
+    for text in (TEXT, TEXT | {"rules": None}, TEXT | {"rules": RULES}):
+        found = manifest.from_json(json.dumps(raw | {"text": text}), "f").text
+        assert found is not None and (found.rules is None) == (text.get("rules") is None)
 
 
 @pytest.mark.parametrize("field", ["task", "inputs", "requires", "tolerance", "text"])

@@ -204,3 +204,21 @@ def test_without_warm_up_the_answers_are_the_same(minilm_bf16: Path) -> None:
 def test_text_needs_a_tokenizer(tiny_session: Session) -> None:
     with pytest.raises(InputTextError, match="no tokenizer"):
         tiny_session.text.encode(["a"])
+
+
+def test_calls_do_not_fetch_their_memory_anew(minilm_bf16: Path) -> None:
+    """Page faults a call, at a length whose tensors are larger than what glibc keeps by itself."""
+    code = """
+import resource, sys
+import runtime, torch
+session = runtime.load(sys.argv[1], threads=2)
+ids = torch.arange(384)[None] + 1000
+for _ in range(6):
+    session(input_ids=ids)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    session(input_ids=ids)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
+"""
+    done = run_python(code, minilm_bf16)
+    assert int(done.stdout) < 500, done.stdout + done.stderr

@@ -14,7 +14,7 @@ import torch
 
 import exporter.adapter
 from exporter import ExportRequest, export
-from exporter.adapter import Adapter, _with_signature, adapt
+from exporter.adapter import Adapter, adapt, with_signature
 from exporter.backends.ipex import IpexBackend
 from exporter.envelope import narrow
 from exporter.inputs import ExampleInputs, make_inputs
@@ -27,6 +27,7 @@ from exporter.trace import trace
 from exporter.verify import Outcome, verify
 from runtime import Manifest, artifact, load
 from runtime.check import Parity, run_cases
+from runtime.environment import check_cpu, detect
 from runtime.errors import CheckFailedError, InputValueError, VerificationError
 from runtime.golden import Case
 from runtime.manifest import ValueRange
@@ -144,8 +145,10 @@ class Accumulating(torch.nn.Module):
 def accumulate(precision: Any) -> list[Parity]:
     """The poisoned model through adapter, IPEX and trace; the worst of four rounds at three shapes."""
     backend = IpexBackend()
+    here = detect()
+    check_cpu(backend.requirements(precision, here).cpu_flags, precision, here)
     model = Accumulating().eval()
-    kind = type("Two", (Adapter,), {"forward": _with_signature(Adapter.forward, ("x", "r"))})
+    kind = type("Two", (Adapter,), {"forward": with_signature(Adapter.forward, ("x", "r"))})
     cases = []
     for number, (batch, length) in enumerate([(1, 3), (2, 8), (3, 5)]):
         inputs = {name: torch.randn(batch, length, 64) for name in ("x", "r")}
@@ -186,7 +189,7 @@ def test_the_first_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.trap("2: the same without the adapter's copies, as the gate sees it", "refuses")
 def test_the_second_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Handed the caller's tensors, IPEX writes to them in bf16: the comparison must see it."""
-    monkeypatch.setattr(exporter.adapter, "_own", lambda inputs: inputs)
+    monkeypatch.setattr(exporter.adapter, "own", lambda inputs: inputs)
     with pytest.raises(CheckFailedError, match="wrote to its caller's input 'r'"):
         accumulate("bf16")
 

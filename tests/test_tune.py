@@ -15,7 +15,7 @@ from exporter import ExportRequest, export
 from exporter.backends import candidates
 from exporter.plan import TracePlan, make_plan
 from exporter.source import load_source
-from exporter.tune import Draft, fastest_first, time_drafts, tune_shapes
+from exporter.tune import Draft, Timed, fastest_first, time_drafts, tune_shapes
 from runtime import load, read_manifest
 from runtime.environment import Environment
 from runtime.errors import RequestError
@@ -26,7 +26,7 @@ WITH_IPEX, AFTER_IPEX = Environment("2.8.0", "2.8.0", None), Environment("2.13.0
 def names(*arguments: Any) -> list[tuple[str, bool]]:
     return [
         (way.name.replace(" with ", " ").removesuffix(" attention"), way.timed)
-        for way in candidates(*arguments, "fp32")
+        for way in candidates(*arguments, "fp32", "keep")
     ]
 
 
@@ -47,9 +47,9 @@ def test_what_competes() -> None:
 
 def test_int8_competes_where_it_can_be_computed() -> None:
     """IPEX and onednn; the plain trace has no int8."""
-    ways = candidates("auto", WITH_IPEX, "short", "int8")
+    ways = candidates("auto", WITH_IPEX, "short", "int8", "drop")
     assert [(way.backend.name, way.timed) for way in ways] == [("ipex", True), ("ipex", False), ("onednn", True)]
-    assert [way.backend.name for way in candidates("auto", AFTER_IPEX, "short", "int8")] == ["onednn", "onednn"]
+    assert [way.backend.name for way in candidates("auto", AFTER_IPEX, "short", "int8", "drop")] == ["onednn", "onednn"]
 
 
 def test_an_explicit_backend_has_one_way_unless_tuning_is_full() -> None:
@@ -72,8 +72,10 @@ def plan(tiny_folder: Callable[..., Path]) -> TracePlan:
 
 
 def test_the_shapes(plan: TracePlan) -> None:
-    assert tune_shapes(plan, ()) == [{"batch": 1, "sequence": 128}, {"batch": 8, "sequence": 128}]
-    assert tune_shapes(plan, ((3, 17),)) == [{"batch": 3, "sequence": 17}]
+    usual = [Timed({"batch": 1, "sequence": 128}), Timed({"batch": 8, "sequence": 128})]
+    assert tune_shapes(plan, ()) == usual
+    assert tune_shapes(plan, (), ragged=True) == [*usual, Timed({"batch": 8, "sequence": 128}, padded=True)]
+    assert tune_shapes(plan, ((3, 17),), ragged=True) == [Timed({"batch": 3, "sequence": 17})]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_a_draft_that_fails_has_no_times(tiny_artifact: Path, tmp_path: Path) ->
     drafts = [Draft("cut", cut, manifest), Draft("whole", whole, manifest)]
     (tmp_path / "odd.pt").write_bytes(tiny_artifact.read_bytes())
     drafts.append(Draft("odd", tmp_path / "odd.pt", odd))
-    times = time_drafts(drafts, [{"batch": 2, "sequence": 8}], "short", torch.get_num_threads())
+    times = time_drafts(drafts, [Timed({"batch": 2, "sequence": 8}, padded=True)], "short", torch.get_num_threads())
     assert list(times) == ["whole"] and times["whole"][0] > 0
 
 
@@ -114,20 +116,20 @@ def test_the_fastest_that_is_right_ships(
     from exporter import attempt
     from exporter.backends.onednn import OnednnBackend
 
-    wrong = {"onednn with eager attention": [0.1]}
+    wrong = {"onednn with eager attention, padding dropped": [0.1]}
     measure = attempt.time_drafts
     monkeypatch.setattr(attempt, "time_drafts", lambda *arguments: dict(measure(*arguments)) | wrong)
     monkeypatch.setattr(OnednnBackend, "optimise", lambda _self, module, _precision: _Doubled(module).eval())
     output = tmp_path / "m.pt"
     report = export(ExportRequest(str(tiny_folder()), output, tune_shapes=((2, 16),)))
-    failed = "onednn with eager attention failed: the written file is wrong"
+    failed = "onednn with eager attention, padding dropped failed: the written file is wrong"
     assert any(choice.startswith(failed) for choice in report.choices)
     (chosen,) = [timing for timing in report.manifest.timings if timing.chosen]
     assert chosen.candidate.split()[0] == report.manifest.backend != "onednn"
     assert all(timing.shape == {"batch": 2, "sequence": 16} for timing in report.manifest.timings)
     shown = run([BIN / "run-model", "inspect", output]).stdout
     assert f"{chosen.candidate}: {chosen.milliseconds:.2f} ms at 2x16, {chosen.threads} threads (this file)" in shown
-    assert "onednn with eager attention: 0.10 ms at 2x16\n" in shown
+    assert "onednn with eager attention, padding dropped: 0.10 ms at 2x16\n" in shown
 
 
 class _Doubled(torch.nn.Module):

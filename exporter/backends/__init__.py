@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
 from exporter.inputs import ExampleInputs
-from exporter.request import Tune
+from exporter.request import Padding, Tune
 from runtime.environment import Environment, ipex_problem, minor
 from runtime.errors import RequestError, TorchVersionError
 from runtime.manifest import Backend as BackendName
@@ -33,6 +33,8 @@ class Backend(Protocol):
     kernels: str
     # What it can compute in. One with int8 is a `Quantiser`.
     precisions: tuple[Precision, ...]
+    # Whether its files need TorchScript to optimise them at the first calls.
+    optimised_at_run: bool
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """What a consumer of its artifacts must have."""
@@ -79,6 +81,24 @@ class Quantiser(Backend, Protocol):
 
         Raises:
             BackendError: if that fails, or nothing in the module can be computed in int8.
+        """
+
+
+@runtime_checkable
+class PaddingDropper(Backend, Protocol):
+    """A backend whose files can do without work on padding."""
+
+    def drop_padding(self, module: ScriptModule, example: ExampleInputs) -> tuple[int, list[str]]:
+        """Rewrite the frozen trace in place, before `rewrite`.
+
+        The places of padding in what comes out repeat their row's last real token.
+
+        Args:
+            module: frozen.
+            example: with an `attention_mask`, [rows, tokens], of rows that are padded behind.
+
+        Returns:
+            How many attentions do without padding, 0 where none can; and all that was done, in words.
         """
 
 
@@ -149,21 +169,25 @@ ATTENTION: dict[Attention, str] = {
 class Candidate:
     """One way to export, and why it is tried.
 
-    Those that are `timed` compete; the others wait until these have failed.
+    Those that are `timed` compete; the others wait until these have failed. Where the model has padding, `drop_padding`
+    leaves it out.
     """
 
     backend: Backend
     attention: Attention
     reason: str
     timed: bool = False
+    drop_padding: bool = False
 
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.backend.name} with {self.attention} attention"
+        return f"{self.backend.name} with {self.attention} attention" + (", padding dropped" * self.drop_padding)
 
 
-def candidates(choice: str, environment: Environment, tune: Tune, precision: Precision) -> list[Candidate]:
+def candidates(
+    choice: str, environment: Environment, tune: Tune, precision: Precision, padding: Padding
+) -> list[Candidate]:
     """The ways to try until one passes the gate, in the order that holds where nothing is timed.
 
     An explicit backend has a single one, unless the tuning is full. Backends without the precision are not tried.
@@ -172,7 +196,11 @@ def candidates(choice: str, environment: Environment, tune: Tune, precision: Pre
         IpexMissingError, IpexVersionError, TorchVersionError: the backend asked for cannot be used.
         RequestError: the backend asked for, or all that can be used here, do not have the precision.
     """
-    able = [way for way in _ways(choice, environment, tune) if precision in way.backend.precisions]
+    able = [
+        replace(way, drop_padding=padding == "drop" and isinstance(way.backend, PaddingDropper))
+        for way in _ways(choice, environment, tune)
+        if precision in way.backend.precisions
+    ]
     if not able:
         raise RequestError(
             f"there is no {precision} with --backend {choice} here",

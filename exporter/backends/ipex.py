@@ -60,6 +60,7 @@ class IpexBackend:
     name: Backend = "ipex"
     kernels = "default kernels (auto_kernel_selection off)"
     precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+    optimised_at_run = True
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """The very IPEX, and its torch: the operators are a library compiled against that release."""

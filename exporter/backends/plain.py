@@ -28,6 +28,7 @@ class PlainBackend:
     name: Backend = "plain"
     kernels = "PyTorch's own"
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    optimised_at_run = False
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """This torch or a newer one: TorchScript reads older archives."""

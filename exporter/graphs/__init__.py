@@ -43,7 +43,8 @@ def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int,
         graph.eraseOutput(0)
     for answer in answers:
         graph.registerOutput(answer)
-    # The module itself, of which a frozen graph holds everything.
+    torchscript.inline_calls(graph)
+    # The module itself, of which a frozen graph holds everything else.
     graph.eraseInput(0)
     with torch.no_grad():
         found = torchscript.run_graph(graph, example.as_tuple())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.source.hub import Location, read_json
+from exporter.source.tokenizer import default_prompt
 from runtime.errors import CheckpointError
 
 # Keys of 1_Pooling/config.json → the modes that exporter.adapter implements.
@@ -59,6 +60,12 @@ def _modes(location: Location, folder: str) -> tuple[str, ...]:
     if not isinstance(config, dict):
         raise CheckpointError(
             f"{location.id} has no usable {folder}/config.json", "the pooling's configuration", "copy the whole folder"
+        )
+    if config.get("include_prompt") is False and default_prompt(location):
+        raise CheckpointError(
+            f"{folder}/config.json leaves the default prompt out of the pooling",
+            "a head that pools all tokens",
+            "export with --task feature-extraction and pool yourself",
         )
     if "pooling_mode" in config:  # newer folders name the modes directly
         named = config["pooling_mode"]

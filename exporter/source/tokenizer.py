@@ -7,6 +7,8 @@ tensors.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from exporter.request import ExportRequest
 from exporter.source.hub import Location, has_file, read_json, translated
 from runtime.errors import CheckpointError
-from runtime.manifest import TextInfo
+from runtime.manifest import TextInfo, TextRules
 
 # Files of which at least one is there when a model has a tokenizer.
 _FILES = (
@@ -33,13 +35,14 @@ _FILES = (
 class TokenizerPart:
     """The tokenizer and how to use it, or (`content` None) why there is none.
 
-    `special_ids` are ids with a meaning of their own; examples avoid them.
+    `special_ids` are ids with a meaning of their own; examples avoid them. `fast` is the tokenizer itself.
     """
 
     content: bytes | None
     info: TextInfo | None
     special_ids: tuple[int, ...]
     note: str
+    fast: Any = None
 
 
 def _python_only(name: Any) -> bool:
@@ -94,8 +97,8 @@ def load_tokenizer(
     if not getattr(tokenizer, "is_fast", False):
         return TokenizerPart(None, None, (), f"no tokenizer ({type(tokenizer).__name__} has no tokenizer.json form)")
     lengths = {"model_max_length": tokenizer.model_max_length, "max_position_embeddings": longest}
+    settings = (read_json(location, "sentence_bert_config.json") or {}) if pooled else {}
     if pooled:
-        settings = read_json(location, "sentence_bert_config.json") or {}
         lengths["max_seq_length"] = settings.get("max_seq_length") if isinstance(settings, dict) else settings
     least = tokenizer.num_special_tokens_to_add() + 1
     for name, length in lengths.items():
@@ -113,9 +116,67 @@ def load_tokenizer(
         pad_token=str(tokenizer.convert_ids_to_tokens(pad_id)),
         pad_type_id=getattr(tokenizer, "pad_token_type_id", 0),
         padding_side=tokenizer.padding_side,
+        rules=_rules(tokenizer, default_prompt(location) if pooled else ""),
     )
     content = tokenizer.backend_tokenizer.to_str().encode()
+    if pooled and settings.get("do_lower_case") is True:
+        content = _lowercased(content)
     note = f"tokenizer, at most {info.max_length} tokens"
     if (largest := max(tokenizer.get_vocab().values())) >= vocabulary:
         note += f"; it knows ids up to {largest}, the model only {vocabulary}: texts that need the others are refused"
-    return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note)
+    return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note, tokenizer)
+
+
+def default_prompt(location: Location) -> str:
+    """What a sentence-transformers model puts before every text; mostly nothing.
+
+    Raises:
+        CheckpointError: the folder names a prompt that it does not hold.
+    """
+    settings = read_json(location, "config_sentence_transformers.json")
+    if not isinstance(settings, dict) or (name := settings.get("default_prompt_name")) is None:
+        return ""
+    prompts = settings.get("prompts")
+    prompt = prompts.get(name) if isinstance(prompts, Mapping) else None
+    # The manifest holds no control characters.
+    if not isinstance(prompt, str) or not (prompt == "" or prompt.isprintable()):
+        raise CheckpointError(
+            f"config_sentence_transformers.json of {location.id}: the default prompt {name!r} is {prompt!r}"[:200],
+            "one of its prompts, of printable characters",
+            "take default_prompt_name out, and put the prompt before your texts yourself",
+        )
+    return prompt
+
+
+def _rules(tokenizer: Any, prompt: str) -> TextRules:
+    named = tokenizer.special_tokens_map
+
+    def number(role: str) -> int | None:
+        return None if named.get(role) is None else int(tokenizer.convert_tokens_to_ids(str(named[role])))
+
+    # transformers 5 never cleans up after BPE unless told so by this attribute, which 4 does not have.
+    exempt = (
+        type(tokenizer.backend_tokenizer.model).__name__ == "BPE"
+        and getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", None) is False
+    )
+    return TextRules(
+        unknown_id=number("unk_token"),
+        class_id=number("cls_token"),
+        mask_id=number("mask_token"),
+        mask_token=None if named.get("mask_token") is None else str(named["mask_token"]),
+        truncation_side=tokenizer.truncation_side,
+        token_types="token_type_ids" in tokenizer.model_input_names,
+        clean_up_spaces=bool(tokenizer.clean_up_tokenization_spaces) and not exempt,
+        prompt=prompt,
+    )
+
+
+def _lowercased(content: bytes) -> bytes:
+    """The tokenizer with lower case put before all else, as sentence-transformers does for `do_lower_case`."""
+    tokenizer = json.loads(content)
+    known = tokenizer.get("normalizer")
+    tokenizer["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [{"type": "Lowercase"}, *([known] if known is not None else [])],
+    }
+    return json.dumps(tokenizer, ensure_ascii=False).encode()

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 
 from exporter.backends.onednn import int8
+from exporter.backends.onednn.attend import place_attention
 from exporter.backends.onednn.attention import simplify_attention
 from exporter.backends.onednn.fuse import LINEAR, fuse_linears
 from exporter.backends.onednn.join import join_linears
 from exporter.backends.onednn.pack import pack
+from exporter.backends.onednn.padding import leave_out_padding
 from exporter.backends.onednn.quantise import quantise_linears
 from exporter.backends.plain import BF16_FLAGS, INT8_FLAGS
 from exporter.graphs import shapes
@@ -36,6 +38,7 @@ class OnednnBackend:
     name: Backend = "onednn"
     kernels = "oneDNN's linears with weights reordered after loading"
     precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+    optimised_at_run = False
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """This torch or a newer one."""
@@ -65,23 +68,36 @@ class OnednnBackend:
         """None: the weights carry the precision."""
         return nullcontext()
 
+    def drop_padding(self, module: ScriptModule, example: ExampleInputs) -> tuple[int, list[str]]:
+        """Between the embeddings and the head, work on real tokens alone."""
+        said = _joined(module)
+        mask = list(module.graph.inputs())[1 + list(example.tensors).index("attention_mask")]
+        dropped = leave_out_padding(module, mask, shapes(module, example))
+        # Sizes of one tensor that several views ask for.
+        merge_equal_nodes(module.graph)
+        return dropped, [
+            *said,
+            *([f"{dropped} attentions, and all between them, on real tokens alone"] if dropped else []),
+        ]
+
     def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
         """Join, fuse, and move the weights to where `prepare` reorders them.
 
         Raises:
             BackendError: the graph has no linear with weights of its own.
         """
-        merge_equal_nodes(module.graph)
-        simplified = simplify_attention(module.graph)
-        joined = join_linears(module.graph)
-        fused = fuse_linears(module.graph, shapes(module, example))
-        if not fused:
+        said = _joined(module)
+        sizes = shapes(module, example)
+        placed = fuse_linears(module.graph, sizes)
+        if not placed:
             raise BackendError(
                 "no linear for oneDNN in the model", "at least one with constant weights", "use --backend plain"
             )
+        # Last: it changes names, which the sizes go by.
+        placed["attention"] = place_attention(module, sizes)
         pack(module)
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(fused.items()))
-        return f"{joined} linears joined, {simplified} attentions simplified; placed {kinds}"
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(placed.items()) if count)
+        return "; ".join([*said, f"placed {kinds}"])
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
         """Linears of oneDNN in the executed graph, by what they join."""
@@ -92,3 +108,11 @@ class OnednnBackend:
             for placed, width in ((LINEAR, ""), (int8.LINEAR, " in int8"))
             if kind == placed
         )
+
+
+def _joined(module: ScriptModule) -> list[str]:
+    """What both rewritings begin with; what was done, in words."""
+    merge_equal_nodes(module.graph)
+    simplified, joined = simplify_attention(module.graph), join_linears(module.graph)
+    counts = ((joined, "linears joined"), (simplified, "attentions simplified"))
+    return [f"{count} {what}" for count, what in counts if count]

@@ -1,0 +1,194 @@
+"""Attention in the form that measures fastest for the sizes of a call.
+
+In: a frozen module, with attention written out, and its tensors' shapes. Out: how many attentions were placed.
+Refuses nothing, and leaves alone whatever is not exactly `softmax(query @ keys * scale + mask) @ values`.
+
+Which form is fastest depends on precision and number of scores (benchmarks/attention.py, docs/decisions.md):
+- fp32, or few: PyTorch's own operator, which is a single call;
+- as many as stay in a processor's cache: two batched products, with the mask added in place;
+- more: the same row by row of the batch, so that they stay there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
+
+import torch
+
+from exporter.graphs import Shapes, constant
+from exporter.graphs.methods import call
+from runtime.torchscript import ScriptModule, eliminate_dead_code
+
+# Scores: rows x heads x queries x keys.
+FEW = 32 * 1024
+MANY_BYTES = 2 * 1024 * 1024
+# torch.float32 and torch.bfloat16 as TorchScript writes them.
+_FLOAT32 = 6
+_TYPES = (_FLOAT32, 15)
+
+
+class Attention(NamedTuple):
+    """Values of a graph: `keys` are transposed, `mask` is what is added to the scores, None for nothing."""
+
+    query: Any
+    keys: Any
+    values: Any
+    mask: Any
+    scale: float
+    # The nodes between query, keys and values and the answer, which nothing else reads.
+    inner: tuple[Any, ...]
+
+
+def place_attention(module: ScriptModule, sizes: Shapes) -> int:
+    """Replace attention that is written out in the module's graph.
+
+    Returns:
+        The number of attentions.
+    """
+    graph: Any = module.graph
+    found = [(node, parts) for node in graph.nodes() if (parts := attention(node, sizes)) is not None]
+    for node, (query, keys, values, mask, scale, _) in found:
+        graph.setInsertPoint(node)
+        hides = graph.insertConstant(None) if mask is None else mask
+        numbers = map(graph.insertConstant, (scale, FEW, MANY_BYTES))
+        answer = call(module, node, attend, [query, keys, values, hides, *numbers])
+        node.output().replaceAllUsesWith(answer)
+    eliminate_dead_code(graph)
+    return len(found)
+
+
+def attention(node: Any, sizes: Shapes) -> Attention | None:
+    """What an attention takes, if the node is the last product of one."""
+    if node.kind() != "aten::matmul" or len(sizes.get(node.output().debugName(), ())) != 4:
+        return None
+    weights, values = node.inputs()
+    inner: list[Any] = []
+    weights = _unconverted(weights, inner)
+    softmax = weights.node()
+    if softmax.kind() != "aten::softmax" or constant(softmax.inputsAt(1)) not in (-1, 3) or not _once(weights):
+        return None
+    # Nothing, or float32: sums are in float32 in any case.
+    if constant(softmax.inputsAt(2)) not in (None, _FLOAT32) or softmax.inputsAt(2).node().kind() != "prim::Constant":
+        return None
+    inner.append(softmax)
+    scores, mask = _unconverted(softmax.inputsAt(0), inner), None
+    if scores.node().kind() == "aten::add":
+        masked = scores
+        scores, mask, factor = masked.node().inputs()
+        shape = sizes.get(scores.debugName())
+        same = shape is not None and shape == sizes.get(masked.debugName())
+        if not same or len(sizes.get(mask.debugName(), ())) != 4 or constant(factor) != 1 or not _once(masked):
+            return None
+        inner.append(masked.node())
+    scale = 1.0
+    if scores.node().kind() in ("aten::mul", "aten::div"):
+        number = constant(scores.node().inputsAt(1))
+        if not isinstance(number, (int, float)) or number <= 0 or not _once(scores):
+            return None
+        scale = float(number) if scores.node().kind() == "aten::mul" else 1 / number
+        inner.append(scores.node())
+        scores = scores.node().inputsAt(0)
+    product = scores.node()
+    if product.kind() != "aten::matmul" or not _once(scores):
+        return None
+    query, keys = product.inputs()
+    shapes = [sizes.get(value.debugName(), ()) for value in (query, keys, values)]
+    # The same rows and heads for all three, none of them broadcast.
+    if any(len(shape) != 4 or shape[:2] != shapes[0][:2] for shape in shapes):
+        return None
+    return Attention(query, keys, values, mask, scale, (*inner, product))
+
+
+def _unconverted(value: Any, inner: list[Any]) -> Any:
+    """What a value was before it became float32 or bfloat16; the nodes that did it go to `inner`."""
+    while value.node().kind() == "aten::to" and constant(value.node().inputsAt(1)) in _TYPES and _once(value):
+        inner.append(value.node())
+        value = value.node().inputsAt(0)
+    return value
+
+
+def _once(value: Any) -> bool:
+    return len(value.uses()) == 1
+
+
+# What follows is compiled to TorchScript, which knows Optional by that name alone.
+
+
+def attend(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: Optional[torch.Tensor],  # noqa: UP045
+    scale: float,
+    few: int,
+    many_bytes: int,
+) -> torch.Tensor:
+    """Attention, [rows, heads, queries, width].
+
+    Args:
+        query: [rows, heads, queries, width].
+        keys: [rows, heads, width, keys].
+        values: [rows, heads, keys, width].
+        mask: what is added to the scores, [rows or 1, heads or 1, queries or 1, keys]; None for nothing.
+        scale: what the scores are multiplied with.
+        few: up to this many scores, and in fp32, one call of PyTorch's own operator.
+        many_bytes: up to this many bytes of scores, all rows at once.
+    """
+    rows = query.size(0)
+    scores = rows * query.size(1) * query.size(2) * keys.size(3)
+    if (scores <= few or query.dtype == torch.float32) and (mask is None or mask.dtype == query.dtype):
+        return one_call(query, keys, values, mask, scale)
+    if rows == 1 or scores * query.element_size() <= many_bytes:
+        return written_out(query, keys, values, mask, scale)
+    return by_row(query, keys, values, mask, scale)
+
+
+def one_call(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: Optional[torch.Tensor],  # noqa: UP045
+    scale: float,
+) -> torch.Tensor:
+    """PyTorch's own operator; arguments as for `attend`."""
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, keys.transpose(2, 3), values, mask, 0.0, False, scale=scale
+    )
+
+
+def written_out(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: Optional[torch.Tensor],  # noqa: UP045
+    scale: float,
+) -> torch.Tensor:
+    """Two products for all rows; arguments as for `attend`."""
+    if scale != 1.0:
+        query = query * scale
+    scores = torch.matmul(query, keys)
+    if mask is not None:
+        # Its answer is read: an addition whose answer nothing reads is dropped where IPEX's library is loaded too.
+        scores = scores.add_(mask)
+    return torch.matmul(torch.softmax(scores, -1), values)
+
+
+def by_row(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: Optional[torch.Tensor],  # noqa: UP045
+    scale: float,
+) -> torch.Tensor:
+    """Two products for each row of the batch; arguments as for `attend`."""
+    # Rows lie as the linear behind will read them, heads beside each other.
+    answer = torch.empty(
+        [query.size(0), query.size(2), query.size(1), values.size(3)], dtype=values.dtype, device=values.device
+    ).transpose(1, 2)
+    for row in range(query.size(0)):
+        hides = mask
+        if mask is not None and mask.size(0) != 1:
+            hides = mask[row : row + 1]
+        one = written_out(query[row : row + 1], keys[row : row + 1], values[row : row + 1], hides, scale)
+        answer[row : row + 1].copy_(one)
+    return answer

@@ -1,0 +1,164 @@
+"""What a graph does at run time to leave padding out: compiled to TorchScript.
+
+In: an attention mask, tensors of tokens. Out: which tokens are real, tensors of these alone, and tensors with all
+places again. Refuses nothing: a batch whose rows are not real tokens first and padding behind, goes through as it is.
+
+Tokens without padding stand one behind the other in a single row, [1, tokens, …]. The places of padding in the answer
+repeat their row's last real token, so that no search for the best token finds one of them.
+"""
+
+from __future__ import annotations
+
+from typing import List, Optional, Tuple  # noqa: UP035 - TorchScript knows these names alone
+
+import torch
+
+from exporter.backends.onednn.attend import attend, one_call, written_out
+
+# Where these come from: benchmarks/padding.py, docs/decisions.md. The shapes that every export is verified at take each
+# way (exporter.shapes.trials): whoever changes these looks there.
+# The share of real tokens beyond which leaving the others out does not pay.
+FULL = 0.85
+# Places of a batch, padding among them, below which it does not.
+LEAST = 128
+# Places of a row up to which attention is done on the padded batch.
+SHORT = 64
+# Numbers of tokens are rounded up to a multiple: oneDNN compiles a product for each number that it meets.
+STEP = 32
+
+
+def plan(mask: torch.Tensor, full: float, least: int, step: int) -> Tuple[torch.Tensor, torch.Tensor, List[int]]:  # noqa: UP006
+    """What to leave out of a batch.
+
+    Args:
+        mask: [rows, tokens], not 0 where a token is real.
+        full: up to this share of real tokens, padding is left out.
+        least: of a batch of so many places or more.
+        step: the number of kept tokens is a multiple of this.
+
+    Returns:
+        The places of the kept tokens among all, row after row; empty to keep all. For each place of the batch, where
+        its token, or for padding its row's last one, then stands; empty if nothing is padded. The rows' lengths; empty
+        to keep all.
+    """
+    kept = torch.empty([0], dtype=torch.int64)
+    back = torch.empty([0], dtype=torch.int64)
+    lengths: List[int] = []  # noqa: UP006
+    real = mask != 0
+    counts = real.sum(1)
+    total = int(counts.sum())
+    if total > 0 and total < mask.numel():
+        places = torch.arange(mask.size(1)).unsqueeze(0)
+        # Real tokens first, and padding behind: any other batch goes through as it is.
+        if bool(torch.equal(places < counts.unsqueeze(1), real)):
+            last = torch.minimum(places, (counts - 1).clamp(min=0).unsqueeze(1))
+            if total > full * mask.numel() or mask.numel() < least:
+                back = (last + (torch.arange(mask.size(0)) * mask.size(1)).unsqueeze(1)).flatten()
+            else:
+                back = (last + (counts.cumsum(0) - counts).unsqueeze(1)).clamp(max=total - 1).flatten()
+                kept = real.flatten().nonzero().squeeze(1)
+                missing = (step - total % step) % step
+                if missing > 0:
+                    kept = torch.cat([kept, kept[total - 1 :].expand([missing])])
+                for row in range(mask.size(0)):
+                    lengths.append(int(counts[row]))
+    return kept, back, lengths
+
+
+def enter(tensor: torch.Tensor, kept: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
+    """The kept tokens of a tensor whose rows and tokens are at these axes; rows may be broadcast."""
+    if kept.numel() == 0:
+        return tensor
+    if tensor.size(rows) != mask.size(0):
+        sizes = list(tensor.size())
+        sizes[rows] = mask.size(0)
+        tensor = tensor.expand(sizes)
+    front = tensor.movedim([rows, tokens], [0, 1])
+    return front.flatten(0, 1).index_select(0, kept).unsqueeze(0).movedim([0, 1], [rows, tokens])
+
+
+def leave(tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
+    """All places again, those of padding with their row's last token."""
+    if back.numel() == 0:
+        return tensor
+    front = tensor.movedim([rows, tokens], [0, 1]).flatten(0, 1).index_select(0, back)
+    whole: torch.Tensor = front.unflatten(0, [mask.size(0), mask.size(1)])
+    return whole.movedim([0, 1], [rows, tokens])
+
+
+def pick(tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, index: int) -> torch.Tensor:
+    """One place of each row, as `leave(tensor, …)[:, index]`; rows and tokens are the first axes."""
+    if back.numel() == 0:
+        return tensor.select(1, index)
+    return tensor.flatten(0, 1).index_select(0, back.view([mask.size(0), mask.size(1)]).select(1, index))
+
+
+def attend_each(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: Optional[torch.Tensor],  # noqa: UP045
+    scale: float,
+    few: int,
+    many_bytes: int,
+    short: int,
+    kept: torch.Tensor,
+    back: torch.Tensor,
+    lengths: List[int],  # noqa: UP006
+    real: torch.Tensor,
+) -> torch.Tensor:
+    """Attention within each row of the batch.
+
+    Args:
+        query: of one row that holds the batch's, one behind the other, where there are `lengths`.
+        keys: the same.
+        values: the same.
+        mask: of the batch as it came.
+        scale: as for `attend`.
+        few: as for `attend`.
+        many_bytes: as for `attend`.
+        short: up to this many places, rows get their padding back for the time of the products: a call for each row
+            would cost more.
+        kept: as `plan` gave it.
+        back: as `plan` gave it.
+        lengths: as `plan` gave it.
+        real: the batch's attention mask.
+    """
+    if len(lengths) == 0:
+        return attend(query, keys, values, mask, scale, few, many_bytes)
+    if real.size(1) <= short:
+        whole = attend(
+            leave(query, back, real, 0, 2),
+            leave(keys, back, real, 0, 3),
+            leave(values, back, real, 0, 2),
+            mask,
+            scale,
+            few,
+            many_bytes,
+        )
+        return enter(whole, kept, real, 0, 2)
+    # Tokens that fill up the last step have no row: zeros, which every layer turns into something finite.
+    answer = torch.zeros(
+        [1, query.size(2), query.size(1), values.size(3)], dtype=values.dtype, device=values.device
+    ).transpose(1, 2)
+    start = 0
+    for row in range(len(lengths)):
+        length = lengths[row]
+        if length > 0:
+            end = start + length
+            hides = mask
+            if mask is not None:
+                hides = mask[:, :, :, :length]
+                if mask.size(2) != 1:
+                    hides = hides[:, :, :length]
+                if mask.size(0) != 1:
+                    hides = hides[row : row + 1]
+            q, k, v = query[:, :, start:end], keys[:, :, :, start:end], values[:, :, start:end]
+            small = query.size(1) * length * length <= few or query.dtype == torch.float32
+            if small and (mask is None or mask.dtype == query.dtype):
+                one = one_call(q, k, v, hides, scale)
+            else:
+                one = written_out(q, k, v, hides, scale)
+            answer[:, :, start:end].copy_(one)
+            start = end
+    return answer
