@@ -1,29 +1,151 @@
-"""The C++ consumer: the same golden answers from a program without Python."""
+"""The C++ library: its own tests in CTest, its programs, its CMake package, the typed header."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import signal
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT, run
+import torch
+from conftest import BIN, ROOT, run, run_python
 from test_artifact import rewrite
 
+from exporter import ExportRequest, Report, export
+from exporter.backends import ONEDNN_SINCE
+from exporter.cpp_header import cpp_header, identifier
+from runtime.environment import minor
+from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.ops import ipex_library
+
+if minor(torch.__version__) < ONEDNN_SINCE:
+    pytest.skip("artifacts of a newer torch", allow_module_level=True)
+
+# Those that pip installed, else the system's.
+CMAKE, CTEST = (shutil.which(name, path=f"{BIN}:{os.environ['PATH']}") for name in ("cmake", "ctest"))
+
+# The Python runtime's answers to golden inputs: the last round's, in the layout of golden.safetensors.
+ANSWERS = """
+import sys
+from pathlib import Path
+import runtime
+from runtime import artifact
+from runtime.golden import Case, dump_cases, parse_cases
+
+for path in map(Path, sys.argv[1:]):
+    session = runtime.load(path, threads=2)
+    cases = sorted(parse_cases(artifact.read_part(path, "golden.safetensors"), path.name), key=lambda case: case.name)
+    for _ in range(3):
+        answers = [session(**case.inputs) for case in cases]
+    found = [Case(case.name, case.inputs, answer) for case, answer in zip(cases, answers, strict=True)]
+    path.with_suffix(".answers").write_bytes(dump_cases(found))
+"""
 
 
 @pytest.fixture(scope="session")
-def program() -> Path:
-    """Compiled once, where `make cpp` puts it."""
-    output = ROOT / "build/check-golden"
-    sources = [ROOT / "runtime/cpp/check_golden.cpp", ROOT / "runtime/cpp/build.py"]
-    if not output.exists() or output.stat().st_mtime < max(path.stat().st_mtime for path in sources):
-        done = run([sys.executable, sources[1], "--output", output])
-        assert done.returncode == 0 and done.stderr == "", done.stderr
-    return output
+def data(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_folder: Callable[..., Path],
+    minilm: Path,
+    exported: Callable[..., Report],
+) -> Path:
+    """What tests/cpp reads: artifacts of every backend and precision, Python's answers, damaged files, a contract."""
+    folder = tmp_path_factory.mktemp("cpp")
+    model = tiny_folder("bert", "text-classification", num_labels=3)
+    plain = exported(model, backend="plain").output
+    samples = folder / "lines.txt"
+    samples.write_text(run([sys.executable, ROOT / "examples/calibration/lines.py", 60]).stdout)
+    for backend, precision in (
+        ("plain", "fp32"),
+        *((name, precision) for name in ("onednn", "ipex") for precision in ("fp32", "bf16", "int8")),
+    ):
+        # A trained model for int8: the answers of an untrained one are mostly rounding.
+        options = {"model": minilm, "calibration": samples} if precision == "int8" else {"model": model}
+        source = exported(precision=precision, backend=backend, **options).output
+        shutil.copy(source, folder / f"{backend}-{precision}.pt")
+    # A process each: IPEX changes the kernels of the one that loads it.
+    for artifact in folder.glob("*-*.pt"):
+        done = run_python(ANSWERS, artifact, OMP_NUM_THREADS="2")
+        assert done.returncode == 0, done.stderr
+    manifest = json.loads(
+        subprocess.run([BIN / "run-model", "inspect", "--json", plain], capture_output=True, check=True).stdout
+    )
+    needs = manifest["requires"]
+    for name, parts in {
+        "newer": {"format_version": b"2"},
+        "no-number": {"format_version": b"one"},
+        "bare": {"manifest.json": None},
+        "no-json": {"manifest.json": b"{"},
+        "no-task": {"manifest.json": json.dumps({k: v for k, v in manifest.items() if k != "task"}).encode()},
+        "newer-torch": {"manifest.json": json.dumps(manifest | {"requires": needs | {"torch": "99.0.0"}}).encode()},
+        "other-cpu": {
+            "manifest.json": json.dumps(manifest | {"requires": needs | {"cpu_flags": ["quantum"]}}).encode()
+        },
+        "golden": {"golden.safetensors": b"\xff" * 20},
+    }.items():
+        rewrite(Path(plain), folder / f"{name}.pt", parts)
+    (folder / "cut.pt").write_bytes(Path(plain).read_bytes()[:100_000])
+    (folder / "text.pt").write_text("no artifact")
+    (folder / "empty.pt").touch()
+    onednn = exported(model, precision="bf16", backend="onednn")
+    (folder / "contract.h").write_text(cpp_header(onednn.manifest, onednn.sha256, "contract"))
+    return folder
+
+
+def build(folder: Path, source: Path, *definitions: str) -> Path:
+    """Configure and build a CMake project; warnings of ours are errors."""
+    flags = [f"-DPython3_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_FLAGS=-Werror", *definitions]
+    for command in ([CMAKE, "-S", source, "-B", folder, *flags], [CMAKE, "--build", folder, "-j", "2"]):
+        done = run(command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(data: Path) -> Path:
+    """The programs, compiled where `make cpp` puts them; what is compiled already stays."""
+    definitions = ["-DEXPORTED_MODEL_TESTS=ON", f"-DEXPORTED_MODEL_TEST_DATA={data}"]
+    return build(ROOT / "build/cpp", ROOT / "runtime/cpp", *definitions)
+
+
+@pytest.fixture(scope="session")
+def program(built: Path) -> Path:
+    return built / "exported-model"
+
+
+def ctest(folder: Path) -> str:
+    done = run([CTEST, "--test-dir", folder, "--output-on-failure", "--verbose"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(done.stdout)
+
+
+def test_ctest(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Golden answers, bit for bit Python's, bad files and inputs, eight threads, 1,000 loads: tests/cpp."""
+    output = ctest(built)
+    assert re.search(r"100% tests passed, 0 tests failed out of 25", output), output
+    with capsys.disabled():
+        print("", *re.findall(r"1,000 rounds.*", output), sep="\n")
+
+
+def test_ctest_under_address_sanitizer(data: Path) -> None:
+    definitions = [
+        "-DEXPORTED_MODEL_SANITIZE=ON",
+        "-DCMAKE_BUILD_TYPE=Debug",
+        "-DEXPORTED_MODEL_PROGRAM=OFF",
+        "-DEXPORTED_MODEL_TESTS=ON",
+    ]
+    folder = build(ROOT / "build/cpp-asan", ROOT / "runtime/cpp", *definitions, f"-DEXPORTED_MODEL_TEST_DATA={data}")
+    assert "100% tests passed, 0 tests failed out of 7" in ctest(folder)
+
+
+# ---- The program ----
 
 
 def errors_of(output: str) -> list[float]:
@@ -31,70 +153,221 @@ def errors_of(output: str) -> list[float]:
     return [float(text) for text in re.findall(r"\b\d\.\d{2}e[+-]\d{2}\b", output)]
 
 
-def test_a_plain_artifact(program: Path, tiny_artifact: Path) -> None:
-    done = run([program, tiny_artifact])
-    assert done.returncode == 0, done.stderr
+def test_check(program: Path, data: Path) -> None:
+    done = run([program, "check", data / "plain-fp32.pt"])
+    assert (done.returncode, done.stderr) == (0, "")
     assert errors_of(done.stdout) and max(errors_of(done.stdout)) <= 5e-5
     assert "passed: text-classification, fp32, plain backend" in done.stdout
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_ipex_artifact(program: Path, minilm: Path, exported: Callable[..., Any], precision: str) -> None:
-    artifact = exported(minilm, precision=precision, backend="ipex").output
-    done = run([program, artifact, "--ipex-library", ipex_library()])
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert 0 < max(errors_of(done.stdout)) <= (5e-5 if precision == "fp32" else 0.04)
-    # From the environment too.
-    assert run([program, artifact], EXPORTED_MODEL_IPEX_LIBRARY=str(ipex_library())).returncode == 0
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_onednn_artifact(
-    program: Path, tiny_folder: Callable[..., Path], exported: Callable[..., Any], precision: str
-) -> None:
-    """In stock libtorch, its weights prepared by the method in the file."""
-    folder = tiny_folder("bert", "text-classification", num_labels=3)
-    done = run([program, exported(folder, precision=precision, backend="onednn").output])
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"passed: text-classification, {precision}, onednn backend" in done.stdout
-
-
-def test_wrong_answers_are_seen(program: Path, tiny_artifact: Path, tmp_path: Path) -> None:
-    import torch
-
+def test_wrong_answers_are_seen(program: Path, data: Path, tmp_path: Path) -> None:
     from runtime.golden import Case, dump_cases
 
     ids = torch.tensor([[1, 2, 3]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     wrong = dump_cases([Case("0", inputs, {"logits": torch.full((1, 3), 5.0)})])
-    done = run([program, rewrite(tiny_artifact, tmp_path / "wrong.pt", {"golden.safetensors": wrong})])
+    done = run(
+        [program, "check", rewrite(data / "plain-fp32.pt", tmp_path / "wrong.pt", {"golden.safetensors": wrong})]
+    )
     assert done.returncode == 1 and "OFF" in done.stdout and "FAILED" in done.stdout
 
 
-def test_what_is_refused(program: Path, tiny_artifact: Path, minilm_bf16: Path, tmp_path: Path) -> None:
-    cut = tmp_path / "cut.pt"
-    cut.write_bytes(tiny_artifact.read_bytes()[:100_000])
-    newer = rewrite(tiny_artifact, tmp_path / "newer.pt", {"format_version": b"2"})
-    bare = rewrite(tiny_artifact, tmp_path / "bare.pt", {"manifest.json": None})
-    golden = rewrite(tiny_artifact, tmp_path / "golden.pt", {"golden.safetensors": b"\xff" * 20})
-    for path, message in [
-        (tmp_path / "nothing.pt", "No such file"),
-        (cut, "central directory"),
-        (newer, "format version 2; expected at most 1"),
-        (bare, "holds no manifest.json"),
-        (golden, "cut short"),
-        (minilm_bf16, "--ipex-library"),
-    ]:
-        done = run([program, path])
-        assert done.returncode == 1 and done.stdout == ""
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("check-golden: ") and message in line
-    done = run([program, minilm_bf16, "--ipex-library", "/nothing.so"])
-    assert done.returncode == 1 and "cannot load IPEX" in done.stderr
+@pytest.mark.parametrize("given", ["option", "environment", "pip"])
+def test_where_the_library_of_ipex_is_found(given: str, program: Path, data: Path) -> None:
+    arguments = ["--ipex-library", ipex_library()] if given == "option" else []
+    variables = {"EXPORTED_MODEL_IPEX_LIBRARY": str(ipex_library())} if given == "environment" else {}
+    done = run([program, "check", data / "ipex-bf16.pt", *arguments], **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run([program, "check", data / "ipex-bf16.pt"], EXPORTED_MODEL_IPEX_LIBRARY="/nothing.so")
+    assert done.returncode == 1 and done.stderr.startswith("exported-model: cannot load IPEX: /nothing.so")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--no-such-option"], ["a.pt", "b.pt"], ["a.pt", "--ipex-library"]])
-def test_usage_errors(program: Path, arguments: list[str]) -> None:
-    done = run([program, *arguments])
-    assert done.returncode == 2 and done.stderr.startswith("usage: ")
+def test_inspect(program: Path, data: Path) -> None:
+    done = run([program, "inspect", data / "onednn-bf16.pt"])
+    known = run([BIN / "run-model", "inspect", "--json", data / "onednn-bf16.pt"])
+    assert done.returncode == 0 and json.loads(done.stdout) == json.loads(known.stdout)
+
+
+def test_bench(program: Path, data: Path) -> None:
+    done = run(
+        [program, "bench", data / "onednn-fp32.pt", "--shape", "2x16", "--seconds", "0.2", "--workers", "2", "--raw"]
+    )
+    assert done.returncode == 0, done.stderr
+    assert "at 2x16" in done.stdout and re.search(r"^Session::run +\d+", done.stdout, re.M)
+    assert re.search(r"^forward +\d+", done.stdout, re.M)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["fly", "a.pt"], ["check"], ["check", "--no-such-option"], ["check", "a.pt", "b.pt"]),
+        *(
+            ["check", "a.pt", "--threads"],
+            ["check", "a.pt", "--threads", "many"],
+            ["inspect", "a.pt", "--threads", "1"],
+        ),
+        ["bench", "{}/plain-fp32.pt", "--shape", "1x2x3"],
+    ],
+)
+def test_usage_errors(program: Path, data: Path, arguments: list[str]) -> None:
+    done = run([program, *(argument.format(data) for argument in arguments)])
+    assert done.returncode == 2 and "usage: exported-model" in done.stderr and done.stdout == ""
+
+
+# ---- The package ----
+
+
+def test_an_outside_project_uses_an_installed_package(built: Path, data: Path, tmp_path: Path) -> None:
+    """Without Python's help: the prefix of `cmake --install`, and a folder of libtorch."""
+    prefix = tmp_path / "prefix"
+    assert run([CMAKE, "--install", built, "--prefix", prefix]).returncode == 0
+    assert run([prefix / "bin/exported-model", "check", data / "plain-fp32.pt"]).returncode == 0
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.18)\nproject(App LANGUAGES CXX)\n"
+        "find_package(ExportedModel 0.1 CONFIG REQUIRED)\nadd_executable(app app.cpp)\n"
+        "target_link_libraries(app ExportedModel::ExportedModel)\n"
+    )
+    (project / "app.cpp").write_text(
+        "#include <exported_model/exported_model.h>\n#include <iostream>\n"
+        "int main(int, char** argv) {\n"
+        "  exported_model::Session session(argv[1]);\n"
+        '  std::cout << session.run({{"input_ids", at::ones({2, 4}, at::kLong)}}).at("logits").sizes();\n}\n'
+    )
+    json_header = (
+        Path(sys.prefix)
+        / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/nlohmann_json/include"
+    )
+    definitions = [f"-DCMAKE_PREFIX_PATH={prefix};{json_header.parent}", f"-DTORCH_ROOT={Path(torch.__file__).parent}"]
+    for command in (
+        [CMAKE, "-S", project, "-B", tmp_path / "b", *definitions, "-DPython3_EXECUTABLE=/nothing"],
+        [CMAKE, "--build", tmp_path / "b"],
+    ):
+        done = run(command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert run([tmp_path / "b/app", data / "plain-fp32.pt"]).stdout == "[2, 3]"
+
+
+def test_what_is_missing_is_said_when_configuring(tmp_path: Path) -> None:
+    command = [CMAKE, "-S", ROOT / "examples/cpp", "-B", tmp_path, "-DPython3_EXECUTABLE=/nothing"]
+    done = run([*command, f"-DExportedModel_DIR={ROOT / 'runtime/cpp/cmake'}"])
+    assert done.returncode != 0 and "libtorch (give -DTORCH_ROOT=folder" in " ".join(done.stderr.split())
+
+
+def test_the_package_is_found_from_python() -> None:
+    done = run([sys.executable, "-m", "runtime", "--cmake-dir"])
+    assert (Path(done.stdout.strip()) / "ExportedModelConfig.cmake").is_file()
+    assert run([sys.executable, "-m", "runtime"]).returncode == 2
+
+
+# ---- The example worker ----
+
+
+@pytest.fixture(scope="session")
+def worker() -> Path:
+    """Built as a user builds it: the folder alone, and where Python says that the package lies."""
+    return (
+        build(ROOT / "build/cpp-worker", ROOT / "examples/cpp", f"-DExportedModel_DIR={ROOT / 'runtime/cpp/cmake'}")
+        / "worker"
+    )
+
+
+def requests(count: int) -> Iterator[str]:
+    for number in range(count):
+        yield json.dumps({"id": number, "inputs": {"input_ids": [[number % 200 + 1] * (number % 7 + 1)] * 2}})
+
+
+def test_the_worker_answers_lines(worker: Path, data: Path) -> None:
+    import runtime
+
+    bad = [
+        "{",
+        '{"id": 1000}',
+        '{"id": "a", "inputs": {"input_ids": [[1, 2], [3]]}}',
+        '{"id": "b", "inputs": {"input_ids": [[-1]]}}',
+    ]
+    lines = [*requests(60), *bad, ""]
+    command = [worker, data / "plain-fp32.pt", "--workers", "3", "--queue", "4"]
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    replies = {reply["id"]: reply for reply in map(json.loads, done.stdout.splitlines())}
+    assert len(done.stdout.splitlines()) == 64
+    session = runtime.load(data / "plain-fp32.pt")
+    for number in range(60):
+        ids = torch.full((2, number % 7 + 1), number % 200 + 1)
+        expected = session(input_ids=ids)["logits"]
+        torch.testing.assert_close(torch.tensor(replies[number]["outputs"]["logits"]), expected, rtol=1e-5, atol=1e-6)
+    assert "holds -1; expected integers from 0" in replies["b"]["error"]
+    assert "rows of equal length" in replies["a"]["error"]
+    assert "inputs" in replies[1000]["error"] and "parse error" in replies[None]["error"]
+
+
+def test_the_worker_serves_connections_and_ends_when_told(worker: Path, data: Path) -> None:
+    """After SIGTERM what was read is answered, and the exit code is 0."""
+    with subprocess.Popen(
+        [worker, data / "plain-fp32.pt", "--port", "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as one, socket.create_connection(("127.0.0.1", port)) as two:
+            for connection in (one, two):
+                connection.sendall(("\n".join(requests(20)) + "\n").encode())
+            with one.makefile() as answers:
+                assert {json.loads(answers.readline())["id"] for _ in range(20)} == set(range(20))
+            process.send_signal(signal.SIGTERM)
+            with two.makefile() as answers:
+                assert {json.loads(line)["id"] for line in answers} == set(range(20))
+        assert process.wait(60) == 0
+
+
+def test_the_worker_refuses(worker: Path, data: Path) -> None:
+    done = run([worker, data / "cut.pt"])
+    assert done.returncode == 1 and done.stderr.startswith("worker: ") and len(done.stderr.splitlines()) == 1
+    for arguments in ([], ["a.pt", "--workers", "0"], ["a.pt", "--port"], ["a.pt", "b.pt"]):
+        assert run([worker, *arguments]).returncode == 2
+
+
+# ---- The typed header ----
+
+
+def test_the_command_line_writes_a_header(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tiny_folder("bert", "text-classification", num_labels=3)
+    command = [BIN / "export-model", folder, "-o", tmp_path / "m.pt", "--backend", "plain", "--verify", "off"]
+    command += ["--cpp-header", tmp_path / "my-model.h"]
+    assert run(command).returncode == 0
+    text = (tmp_path / "my-model.h").read_text()
+    digest = run([BIN / "run-model", "inspect", "--verify", "--json", tmp_path / "m.pt"]).stdout
+    assert "namespace my_model {" in text and f'kArtifactSha256 = "{json.loads(digest)["sha256"]}"' in text
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["m.pt", "my-model.h"]
+    again = run([*command[:3], tmp_path / "n.pt", *command[4:]])
+    assert again.returncode == 1 and "my-model.h exists" in again.stderr and not (tmp_path / "n.pt").exists()
+
+
+def test_headers_that_cannot_be_written(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+    def request(header: Path) -> ExportRequest:
+        return ExportRequest(str(tiny_folder()), tmp_path / "m.pt", cpp_header=header)
+
+    with pytest.raises(RequestError, match="two files"):
+        request(tmp_path / "m.pt")
+    with pytest.raises(OutputError, match="is a folder"):
+        export(request(tmp_path))
+    (tmp_path / "h.h").touch()
+    with pytest.raises(OutputExistsError, match=r"h\.h exists"):
+        export(request(tmp_path / "h.h"))
+    assert [path.name for path in tmp_path.iterdir()] == ["h.h"]
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("my-model", "my_model"),
+        ("7b.v2", "model_7b_v2"),
+        ("class", "class_"),
+        ("--", "model"),
+        ("a__b_", "a_b"),
+        ("é", "model"),
+    ],
+)
+def test_names_are_such_as_cpp_takes(text: str, name: str) -> None:
+    assert identifier(text) == name

@@ -1,0 +1,177 @@
+"""`python -m benchmarks.cpp`: is C++ as fast as it should be? Start, steady calls, and what Session::run costs.
+
+In: the programs of `make cpp-build`, bert-base with seeded random weights (made in build/bench as for `make bench`).
+Out: a table, docs/benchmarks/cpp.json and cpp.svg. Refuses to time anything before C++ has given Python's answer.
+
+Three questions, in rounds that take turns:
+- From process start to the first answer at 1x32, files in the page cache: the C++ example worker, which is spawned,
+  given a line and read; against Python processes with this project's runtime, OpenVINO and ONNX Runtime.
+- A call at 1x32 in a warm process: `exported-model bench` against the Python runtime.
+- `Session::run` against the module's `forward` alone, in turn within one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy
+
+from benchmarks.bars import bars, processor
+from benchmarks.speed import places
+from benchmarks.speed.contenders import Job
+from benchmarks.speed.files import job_of, prepare
+from benchmarks.speed.process import Worker
+from benchmarks.speed.rows import CONTENDERS, ROWS, Precision, Settings
+
+THREADS = 2
+WORKER = places.ROOT / "build/cpp-worker/worker"
+PROGRAM = places.ROOT / "build/cpp/exported-model"
+OUTPUT = places.ROOT / "docs/benchmarks"
+CPP = "C++"
+
+
+def job(contender: str, precision: Precision) -> Job:
+    """The files of a contender at bert-base/1x32, made where they are missing."""
+    (row,) = (row for row in ROWS if row.name == "bert-base/1x32" and row.precision == precision)
+    return job_of(row, CONTENDERS[contender], Settings(1, 0.5, 3, THREADS))
+
+
+def cpp_start(artifact: str, request: str) -> tuple[float, list[list[float]]]:
+    """Seconds from spawning the worker to its first answer, and the answer."""
+    start = time.monotonic()
+    command = [WORKER, artifact, "--threads", str(THREADS), "--workers", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(request + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        seconds = time.monotonic() - start
+        process.stdin.close()
+    return seconds, json.loads(line)["outputs"]["logits"]
+
+
+def python_start(of: Job, home: str) -> float:
+    """The same for a Python process."""
+    with Worker(of, home) as worker:
+        seconds: float = worker.ask("start")["answered"] - worker.spawned
+    return seconds
+
+
+def cpp_call(artifact: str, seconds: float) -> tuple[float, float]:
+    """Median milliseconds of Session::run and of forward alone, in one process."""
+    command = [
+        PROGRAM,
+        "bench",
+        artifact,
+        "--shape",
+        "1x32",
+        "--threads",
+        str(THREADS),
+        "--seconds",
+        str(seconds),
+        "--raw",
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    medians = [float(line.split()[3]) for line in output.splitlines() if re.match(r"Session::run|forward", line)]
+    return medians[0], medians[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpp", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of steady calls in a round (%(default)s)")
+    options = parser.parse_args()
+    prepare("bert-base", THREADS)
+    starts = {
+        "Python, this project": (job("onednn", "bf16"), "main"),
+        "Python, OpenVINO bf16": (job("openvino", "bf16"), "peers"),
+        "Python, ONNX Runtime fp32": (job("onnxruntime", "fp32"), "peers"),
+    }
+    python, _ = starts["Python, this project"]
+    artifact = python.files["artifact"]
+    with numpy.load(python.inputs) as arrays:
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        request = json.dumps({"id": 1, "inputs": {name: arrays[f"0/{name}"].tolist() for name in names}})
+    _compare(artifact, request)
+
+    start_s: dict[str, list[float]] = {name: [] for name in (CPP, *starts)}
+    calls_ms: dict[str, list[float]] = {"C++, Session::run": [], "C++, forward alone": [], "Python, Session": []}
+    with Worker(python, "main") as steady:
+        steady.ask("load")
+        steady.hold()
+        for number in range(options.rounds):
+            start_s[CPP].append(cpp_start(artifact, request)[0])
+            for name, (of, home) in starts.items():
+                start_s[name].append(python_start(of, home))
+            ours, forward = cpp_call(artifact, options.seconds)
+            steady.release()
+            seconds = steady.ask("time", seconds=options.seconds, least=3)["seconds"]
+            steady.hold()
+            for name, found in zip(calls_ms, (ours, forward, 1000 * statistics.median(seconds)), strict=True):
+                calls_ms[name].append(found)
+            last = {name: f"{found[-1]:.2f}" for name, found in (start_s | calls_ms).items()}
+            print(f"round {number + 1}: " + ", ".join(f"{name} {found}" for name, found in last.items()), flush=True)
+    report(start_s, calls_ms, options.rounds)
+
+
+def _compare(artifact: str, request: str) -> None:
+    """End unless C++ answers as Python does, to the printed digit."""
+    code = (
+        "import json, sys, runtime, torch\nsession = runtime.load(sys.argv[1], threads=2)\n"
+        "inputs = {name: torch.tensor(value) for name, value in json.loads(sys.argv[2])['inputs'].items()}\n"
+        "print(json.dumps(session(**inputs)['logits'].tolist()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, artifact, request],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=places.environment(THREADS),
+    )
+    expected, found = json.loads(done.stdout), cpp_start(artifact, request)[1]
+    if found != expected:
+        sys.exit(f"C++ answers {found}, Python {expected}; nothing was timed")
+    print(f"C++ and Python answer {found}")
+
+
+def report(start_s: dict[str, list[float]], calls_ms: dict[str, list[float]], rounds: int) -> None:
+    """Print the medians and ratios; write the files."""
+    starts = {name: statistics.median(found) for name, found in start_s.items()}
+    calls = {name: statistics.median(found) for name, found in calls_ms.items()}
+    # Of each round, since the machine's noise is that of the moment.
+    of_python = [a / b for a, b in zip(calls_ms["C++, Session::run"], calls_ms["Python, Session"], strict=True)]
+    of_forward = [a / b for a, b in zip(calls_ms["C++, Session::run"], calls_ms["C++, forward alone"], strict=True)]
+    for name, seconds in starts.items():
+        print(f"first answer  {name:<28} {seconds:.2f} s")
+    for name, milliseconds in calls.items():
+        print(f"1x32          {name:<28} {milliseconds:.2f} ms")
+    ratios = {"to Python": statistics.median(of_python), "to forward alone": statistics.median(of_forward)}
+    print("Session::run " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()))
+    result = {
+        "question": "bert-base, bf16, onednn, 1x32: seconds from process start to first answer; milliseconds a call",
+        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "threads": THREADS,
+        "rounds": rounds,
+        "first_answer_median_s": starts,
+        "call_median_ms": calls,
+        "session_run_ratio_median": ratios,
+        "first_answer_s": start_s,
+        "call_ms": calls_ms,
+    }
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    (OUTPUT / "cpp.json").write_text(json.dumps(result, indent=1) + "\n")
+    Path(OUTPUT / "cpp.svg").write_text(
+        bars("bert-base: process start to first answer, seconds (lower is better)", starts)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+// What this process and this machine have, compared with what an artifact needs; and the operators of IPEX.
+//
+// In: a manifest. Out: nothing. Refuses (RequirementError) another libtorch, a processor that lacks instructions, and an
+// operator library of IPEX that is absent or cannot be loaded.
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <exported_model/errors.h>
+#include <exported_model/manifest.h>
+
+namespace exported_model {
+
+// More threads than that for each processor never help, and thousands hang the OpenMP runtime.
+constexpr int kMaxThreadsPerProcessor = 8;
+
+namespace detail {
+
+constexpr const char* kIpexLibrary = "libintel-ext-pt-cpu.so";
+
+// The processor's flags as the kernel names them; empty where the system does not tell.
+inline std::set<std::string> cpu_flags(std::istream&& lines) {
+  std::string line;
+  while (std::getline(lines, line)) {
+    if (line.rfind("flags", 0) != 0 && line.rfind("Features", 0) != 0) continue;
+    std::istringstream words(line.substr(line.find(':') + 1));
+    std::set<std::string> found;
+    for (std::string word; words >> word;) found.insert(word);
+    return found;
+  }
+  return {};
+}
+
+inline void check_torch(const Requirements& needs) {
+  int major = 0, minor = 0;
+  if (std::sscanf(needs.torch.c_str(), "%d.%d", &major, &minor) != 2)
+    throw ManifestDamagedError("requires.torch is " + needs.torch, "a release number such as 2.8.0");
+  const bool same = major == TORCH_VERSION_MAJOR && minor == TORCH_VERSION_MINOR;
+  const bool newer = TORCH_VERSION_MAJOR > major || (TORCH_VERSION_MAJOR == major && TORCH_VERSION_MINOR > minor);
+  if (same || (needs.torch_rule == "at-least-minor" && newer)) return;
+  const std::string wanted = std::to_string(major) + "." + std::to_string(minor);
+  throw TorchVersionError(std::string("this program was built with libtorch ") + TORCH_VERSION,
+                          "libtorch " + wanted + (needs.torch_rule == "same-minor" ? "" : " or newer") +
+                              ", for which the artifact was written",
+                          "build it with that release, or export again with this one");
+}
+
+inline void check_cpu(const Manifest& manifest) {
+  const auto flags = cpu_flags(std::ifstream("/proc/cpuinfo"));
+  if (flags.empty()) return;
+  std::string missing, wanted;
+  for (const auto& flag : manifest.requires_.cpu_flags) {
+    wanted += (wanted.empty() ? "" : ", ") + flag;
+    if (flags.count(flag) == 0) missing += (missing.empty() ? "" : ", ") + flag;
+  }
+  if (!missing.empty())
+    throw CpuFeatureError("this processor lacks " + missing,
+                          wanted + " for a " + manifest.precision + " artifact of the " + manifest.backend + " backend",
+                          "use another machine, or export with --fp32");
+}
+
+// Given, from the environment, beside libtorch, or where pip installs it beside torch; empty if nowhere.
+inline std::string ipex_library(const std::string& given) {
+  if (!given.empty()) return given;
+  const char* named = std::getenv("EXPORTED_MODEL_IPEX_LIBRARY");
+  if (named != nullptr && *named != '\0') return named;
+  Dl_info torch{};
+  if (dladdr(reinterpret_cast<void*>(&at::get_num_threads), &torch) == 0 || torch.dli_fname == nullptr) return "";
+  const std::string file = torch.dli_fname;
+  const std::string folder = file.substr(0, file.rfind('/') + 1);
+  for (const auto* place : {"", "../../intel_extension_for_pytorch/lib/"}) {
+    const std::string candidate = folder + place + kIpexLibrary;
+    if (std::ifstream(candidate).good()) return candidate;
+  }
+  return "";
+}
+
+// Loading it twice is loading it once. It stays for the rest of the process, and replaces some of PyTorch's kernels.
+inline void load_ipex(const std::string& given, const std::string& version) {
+  const std::string path = ipex_library(given);
+  if (path.empty())
+    throw IpexMissingError(std::string("there is no ") + kIpexLibrary + " beside libtorch",
+                           "that of intel-extension-for-pytorch " + version + ", whose operators the artifact uses",
+                           "give its path, or set EXPORTED_MODEL_IPEX_LIBRARY; python -m runtime.ops prints it");
+  // Global, because IPEX's own plug-in libraries resolve symbols against it.
+  if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
+    throw IpexMissingError(std::string("cannot load IPEX: ") + dlerror(),
+                           "the library of intel-extension-for-pytorch " + version);
+}
+
+inline void set_threads(int threads) {
+  const int most = kMaxThreadsPerProcessor * static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  if (threads < 1 || threads > most)
+    throw ThreadCountError("threads is " + std::to_string(threads),
+                           "a whole number from 1 to " + std::to_string(most) + ", for this machine's processors");
+  at::set_num_threads(threads);
+}
+
+}  // namespace detail
+
+}  // namespace exported_model

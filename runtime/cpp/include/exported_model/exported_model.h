@@ -1,0 +1,5 @@
+// All of the library: exported_model::Session (session.h), golden cases (golden.h), errors (errors.h).
+#pragma once
+
+#include <exported_model/golden.h>
+#include <exported_model/session.h>

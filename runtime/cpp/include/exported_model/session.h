@@ -1,0 +1,198 @@
+// Run an exported model: named tensors in, named tensors out.
+//
+//     exported_model::Session session("model.pt");
+//     auto answers = session.run({{"input_ids", ids}, {"attention_mask", mask}});
+//     answers.at("logits")
+//
+// In: the path of an artifact; then tensors by name. Out: float32 tensors by name. Refuses (Error, errors.h) files and
+// machines that do not fit, and inputs that do not fit. The C++ counterpart of runtime/session.py: the same checks, the
+// same answers.
+#pragma once
+
+#include <c10/util/Exception.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/script.h>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <exported_model/archive.h>
+#include <exported_model/environment.h>
+#include <exported_model/errors.h>
+#include <exported_model/manifest.h>
+#include <exported_model/signature.h>
+
+namespace exported_model {
+
+struct Options {
+  // Where libintel-ext-pt-cpu.so lies, for artifacts that need IPEX. Empty: EXPORTED_MODEL_IPEX_LIBRARY, else beside
+  // libtorch, else where pip installs it.
+  std::string ipex_library;
+  // libtorch's thread count, set for the whole process before the file is loaded; none leaves it as it is.
+  std::optional<int> threads;
+  // Make the calls that the manifest asks for, so that the first real one is as fast as the rest.
+  bool warm_up = true;
+};
+
+namespace detail {
+
+// Freed memory stays with the process, up to 256 MB of it, unless the environment says otherwise: by default glibc gives
+// blocks of some megabytes back at once, and each call gets them again page by page (runtime/allocator.py has figures).
+inline void keep_memory_between_calls() {
+#ifdef __GLIBC__
+  for (const char* name : {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"})
+    if (std::getenv(name) != nullptr) return;
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
+
+// PyTorch says from C++ that IPEX replaces kernels and that its fusion pass is deprecated: nothing to act on.
+struct SilentWarnings : c10::WarningHandler {
+  void process(const c10::Warning&) override {}
+};
+
+inline at::Tensor placeholder(const TensorSpec& spec, const std::map<std::string, std::int64_t>& sizes) {
+  const auto shape = shape_of(spec, sizes);
+  if (spec.dtype == "float32") return at::zeros(shape, at::kFloat);
+  if (spec.fill) return at::full(shape, *spec.fill, at::kLong);
+  // The middle of the vocabulary: special tokens stand at its ends.
+  std::int64_t middle = spec.values ? (spec.values->minimum + spec.values->maximum) / 2 : 0;
+  if (spec.marker && middle == *spec.marker) ++middle;
+  auto tensor = at::full(shape, middle, at::kLong);
+  if (spec.marker) tensor.select(-1, -1).fill_(*spec.marker);
+  return tensor;
+}
+
+}  // namespace detail
+
+// Inputs of one shape (sizes by the axes' names) that the manifest admits, without padding: for warm-up and for timing.
+inline Tensors placeholders(const Manifest& manifest, const std::map<std::string, std::int64_t>& sizes) {
+  Tensors tensors;
+  for (const auto& spec : manifest.inputs) tensors[spec.name] = detail::placeholder(spec, sizes);
+  return tensors;
+}
+
+// The SHA-256 digests of all parts, combined by exclusive or, in hexadecimal: what tells one artifact from another.
+inline std::string fingerprint(const Manifest& manifest) {
+  constexpr const char* kDigits = "0123456789abcdef";
+  std::string combined(64, '0');
+  for (const auto& [name, digest] : manifest.digests)
+    for (std::size_t index = 0; index < combined.size() && index < digest.size(); ++index) {
+      const auto value = [](char letter) { return letter <= '9' ? letter - '0' : letter - 'a' + 10; };
+      combined[index] = kDigits[(value(combined[index]) ^ value(digest[index])) & 15];
+    }
+  return combined;
+}
+
+// What a header of `export-model --cpp-header` asks of a manifest: the parts that it was written with.
+inline void check_contract(const Manifest& manifest, const std::string& path, std::string_view expected) {
+  if (fingerprint(manifest) == expected) return;
+  throw ContractError(path + " is not the artifact that this program was compiled for",
+                      "parts with the fingerprint " + std::string(expected.substr(0, 16)),
+                      "write the header anew with export-model --cpp-header and compile again, or give the other file");
+}
+
+// A loaded artifact. Safe to call from many threads: a call changes nothing in it. Can be moved, not copied.
+class Session {
+ public:
+  // Throws ArtifactError or RequirementError; nothing stays loaded then, but the operators of IPEX. `admit` may throw
+  // what it likes about the manifest, before anything else is done.
+  explicit Session(const std::string& path, const Options& options = {},
+                   const std::function<void(const Manifest&)>& admit = nullptr) {
+    detail::keep_memory_between_calls();
+    Archive archive(path);
+    manifest_ = std::make_unique<const Manifest>(archive.manifest());
+    if (admit) admit(*manifest_);
+    detail::check_torch(manifest_->requires_);
+    detail::check_cpu(*manifest_);
+    if (options.threads) detail::set_threads(*options.threads);
+    detail::SilentWarnings silent;
+    c10::WarningUtils::WarningHandlerGuard quiet(&silent);
+    if (manifest_->requires_.ipex) detail::load_ipex(options.ipex_library, *manifest_->requires_.ipex);
+    at::NoGradGuard no_grad;
+    module_ = std::make_unique<torch::jit::Module>(archive.module());
+    // Brings the weights into the processor's own order, where the file has such a method.
+    if (const auto prepare = module_->find_method("prepare")) (*prepare)({});
+    forward_ = std::make_unique<const torch::jit::Method>(module_->get_method("forward"));
+    threads_ = at::get_num_threads();
+    if (options.warm_up) warm_up();
+#ifdef __GLIBC__
+    // Return to the system what reading and packing the weights needed; glibc keeps it otherwise.
+    malloc_trim(0);
+#endif
+  }
+
+  // Run the model once. Inputs with a fill value may be left out; none is written to. The answers are the caller's own.
+  //
+  // Throws InputError, ThreadCountError, or ArtifactFailedError where the model fails or memory runs out.
+  Tensors run(const Tensors& inputs) const {
+    std::vector<c10::IValue> arranged = detail::arrange(manifest_->inputs, inputs);
+    if (manifest_->requires_.ipex && at::get_num_threads() != threads_)
+      // IPEX packs weights for a thread count; its documentation warns of wrong results after a change.
+      throw ThreadCountError("libtorch uses " + std::to_string(at::get_num_threads()) + " threads now",
+                             std::to_string(threads_) + ", for which the weights were packed",
+                             "set the thread count before opening a session, or open it again");
+    try {
+      // Not inference mode: its tensors refuse to be changed in place, or to enter autograd, later on.
+      at::NoGradGuard no_grad;
+      const torch::jit::GraphOptimizerEnabledGuard optimising(manifest_->execution.optimise);
+      const auto answers = (*forward_)(std::move(arranged)).toTuple();
+      if (answers->elements().size() != manifest_->outputs.size())
+        throw std::runtime_error(std::to_string(answers->elements().size()) + " outputs");
+      Tensors named;
+      for (std::size_t index = 0; index < manifest_->outputs.size(); ++index)
+        named[manifest_->outputs[index].name] = answers->elements()[index].toTensor();
+      return named;
+    } catch (const std::exception& error) {
+      throw ArtifactFailedError("the model failed on " + shapes(inputs) + ": " + last_line(error),
+                                "an answer, since the manifest admits these inputs",
+                                "run exported-model check; export the model again if it fails too, use smaller batches "
+                                "if memory ran out");
+    }
+  }
+
+  // The calls that the manifest asks for. The constructor makes them unless told otherwise.
+  void warm_up() const {
+    for (const auto& shape : manifest_->execution.warmup_shapes) {
+      const Tensors inputs = placeholders(*manifest_, shape);
+      for (int call = 0; call < manifest_->execution.warmup_calls; ++call) run(inputs);
+    }
+  }
+
+  const Manifest& manifest() const { return *manifest_; }
+
+  // The module itself, for what this class does not cover; the manifest has the order of its inputs and outputs.
+  torch::jit::Module& module() const { return *module_; }
+
+ private:
+  static std::string shapes(const Tensors& inputs) {
+    std::string text;
+    for (const auto& [name, tensor] : inputs)
+      if (tensor.defined()) text += (text.empty() ? "" : ", ") + name + " " + detail::listed(tensor.sizes());
+    return text;
+  }
+
+  // TorchScript's messages run over many lines; the last one says what happened.
+  static std::string last_line(const std::exception& error) {
+    std::string text = error.what();
+    while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+    return text.substr(text.rfind('\n') + 1).substr(0, 200);
+  }
+
+  std::unique_ptr<const Manifest> manifest_;
+  std::unique_ptr<torch::jit::Module> module_;
+  std::unique_ptr<const torch::jit::Method> forward_;
+  int threads_ = 0;
+};
+
+}  // namespace exported_model

@@ -1,0 +1,234 @@
+// What users of the library notice. `session-tests DATA TEST [ARTIFACT]` runs one test; DATA is what tests/test_cpp.py made.
+
+#include <exported_model/exported_model.h>
+
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <thread>
+#include <type_traits>
+
+#include "expect.h"
+
+namespace em = exported_model;
+
+namespace {
+
+std::string data;
+
+std::string file(const std::string& name) { return data + "/" + name; }
+
+std::string content(const std::string& name) {
+  std::ifstream stream(file(name), std::ios::binary);
+  EXPECT(stream.good());
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+em::Tensors inputs(std::int64_t rows, std::int64_t length) {
+  const auto ids = at::arange(rows * length, at::kLong).reshape({rows, length}).remainder(200) + 10;
+  return {{"input_ids", ids}, {"attention_mask", at::ones_like(ids)}, {"token_type_ids", at::zeros_like(ids)}};
+}
+
+// The golden cases of eager fp32, within the tolerance of the file.
+void golden(const std::string& artifact) {
+  const em::Session session(file(artifact + ".pt"));
+  const auto found = em::check(session, em::read_cases(file(artifact + ".pt")));
+  EXPECT(found.size() >= 5);
+  for (const auto& [name, errors] : found) {
+    std::printf("%s: max %.2e, rms %.2e\n", name.c_str(), errors.max, errors.rms);
+    EXPECT(errors.within(session.manifest().tolerance));
+  }
+}
+
+// What the Python runtime answered in the same order of calls, bit for bit.
+void as_python(const std::string& artifact) {
+  const em::Session session(file(artifact + ".pt"));
+  const auto cases = em::parse_cases(content(artifact + ".answers"));
+  for (int round = 0; round < em::kCheckRounds; ++round)
+    for (const auto& [name, one] : cases) {
+      const auto answers = session.run(one.inputs);
+      EXPECT(answers.size() == one.outputs.size());
+      // The last round's are stored.
+      if (round + 1 == em::kCheckRounds)
+        for (const auto& [output, expected] : one.outputs) EXPECT(at::equal(answers.at(output), expected));
+    }
+  std::printf("%zu cases, equal bit for bit\n", cases.size());
+}
+
+void bad_files() {
+  expect_throw<em::ArtifactNotFoundError>([] { em::Session(file("nothing.pt")); }, "cannot open");
+  expect_throw<em::ArtifactNotFoundError>([] { em::Session{data}; }, "cannot open");
+  expect_throw<em::NotAnArtifactError>([] { em::Session(file("cut.pt")); }, "not a whole TorchScript archive");
+  expect_throw<em::NotAnArtifactError>([] { em::Session(file("text.pt")); }, "not a whole TorchScript archive");
+  expect_throw<em::NotAnArtifactError>([] { em::Session(file("empty.pt")); }, "not a whole TorchScript archive");
+  expect_throw<em::FormatVersionError>([] { em::Session(file("newer.pt")); }, "has format version 2; expected at most 1");
+  expect_throw<em::ManifestMissingError>([] { em::Session(file("bare.pt")); }, "holds no manifest.json");
+  expect_throw<em::ManifestDamagedError>([] { em::Session(file("no-json.pt")); }, "damaged manifest.json");
+  expect_throw<em::ManifestDamagedError>([] { em::Session(file("no-task.pt")); }, "task");
+  expect_throw<em::ManifestDamagedError>([] { em::Session(file("no-number.pt")); }, "format_version holds no number");
+  expect_throw<em::TorchVersionError>([] { em::Session(file("newer-torch.pt")); }, "libtorch 99.0 or newer");
+  expect_throw<em::CpuFeatureError>([] { em::Session(file("other-cpu.pt")); }, "lacks quantum");
+  expect_throw<em::ManifestDamagedError>([] { em::read_cases(file("golden.pt")); }, "damaged golden.safetensors");
+  expect_throw<em::ThreadCountError>([] { em::Options options; options.threads = 0; em::Session(file("plain-fp32.pt"), options); }, "threads is 0");
+  for (const char* bytes : {"", "\xff\xff\xff\xff\xff\xff\xff\x7f", "\x02\0\0\0\0\0\0\0[]", "\x02\0\0\0\0\0\0\0{}"})
+    expect_throw<em::ManifestDamagedError>([&] { em::parse_cases(std::string(bytes, *bytes == '\0' ? 0 : 8) + "{}"); }, "damaged");
+}
+
+void bad_inputs() {
+  const em::Session session(file("plain-fp32.pt"));
+  const auto refused = [&](const std::function<void(em::Tensors&)>& change) {
+    return [&session, change] {
+      auto changed = inputs(2, 8);
+      change(changed);
+      session.run(changed);
+    };
+  };
+  using T = em::Tensors&;
+  expect_throw<em::InputNameError>(refused([](T t) { t["pixels"] = at::ones({1}); }), "unknown input 'pixels'; expected some of input_ids");
+  expect_throw<em::InputNameError>(refused([](T t) { t.erase("input_ids"); }), "input 'input_ids' is missing");
+  expect_throw<em::InputNameError>(refused([](T t) { t["input_ids"] = at::Tensor(); }), "input 'input_ids' is missing");
+  expect_throw<em::InputTypeError>(refused([](T t) { t["input_ids"] = at::ones({2, 8}); }), "has dtype Float; expected a tensor of int64");
+  expect_throw<em::InputTypeError>(refused([](T t) { t["input_ids"] = t["input_ids"].to_sparse(); }), "not a dense tensor");
+  expect_throw<em::InputRankError>(refused([](T t) { t["input_ids"] = at::ones({8}, at::kLong); }), "has shape [8]");
+  expect_throw<em::InputSizeError>(refused([](T t) { t["input_ids"] = at::ones({0, 8}, at::kLong); }), "has 0 along its batch axis");
+  expect_throw<em::InputSizeError>(refused([](T t) { t["attention_mask"] = at::ones({2, 7}, at::kLong); }), "as in input");
+  expect_throw<em::InputSizeError>([&] { session.run(inputs(1, 5000)); }, "has 5000 along its sequence axis; expected 1 to");
+  expect_throw<em::InputValueError>(refused([](T t) { t["input_ids"] = at::full({2, 8}, -1, at::kLong); }), "holds -1; expected integers from 0");
+  expect_throw<em::InputValueError>(refused([](T t) { t["input_ids"] = at::full({2, 8}, 1 << 30, at::kLong); }), "holds 1073741824");
+  expect_throw<em::InputValueError>(refused([](T t) { t["attention_mask"] = at::full({2, 8}, 2, at::kLong); }), "holds 2");
+  // And it still answers.
+  EXPECT(session.run(inputs(2, 8)).at("logits").size(0) == 2);
+}
+
+void filled_inputs() {
+  const em::Session session(file("plain-fp32.pt"));
+  auto given = inputs(3, 9);
+  const auto expected = session.run(given).at("logits");
+  EXPECT(at::equal(session.run({{"input_ids", given["input_ids"]}}).at("logits"), expected));
+  // Other integers that lose nothing, and a view with strides of its own.
+  given["input_ids"] = given["input_ids"].to(at::kInt);
+  given["attention_mask"] = at::ones({3, 9}, at::kBool);
+  given["token_type_ids"] = at::zeros({9, 3}, at::kLong).t();
+  EXPECT(at::equal(session.run(given).at("logits"), expected));
+}
+
+void callers_tensors() {
+  const em::Session session(file("onednn-fp32.pt"));
+  const auto given = inputs(2, 12);
+  const auto before = inputs(2, 12);
+  const auto first = session.run(given).at("logits");
+  const auto kept = first.clone();
+  for (int call = 0; call < 3; ++call) session.run(inputs(2, 12));
+  for (const auto& [name, tensor] : before) EXPECT(at::equal(tensor, given.at(name)));
+  // An answer is the caller's own: later calls do not write to it, and it may be written to.
+  EXPECT(at::equal(first, kept));
+  first.add_(1);
+  EXPECT(at::equal(session.run(given).at("logits"), kept));
+  EXPECT(!first.requires_grad() && !first.is_inference());
+}
+
+void eight_threads() {
+  const em::Session session(file("onednn-fp32.pt"));
+  std::vector<em::Tensors> asked;
+  std::vector<at::Tensor> expected;
+  for (std::int64_t number = 0; number < 8; ++number) asked.push_back(inputs(1 + number % 3, 5 + 3 * number));
+  for (const auto& one : asked) {
+    for (int call = 0; call < 3; ++call) session.run(one);
+    expected.push_back(session.run(one).at("logits"));
+  }
+  std::vector<std::thread> threads;
+  std::vector<int> wrong(8, 0);
+  for (std::size_t thread = 0; thread < 8; ++thread)
+    threads.emplace_back([&, thread] {
+      for (std::size_t call = 0; call < 200; ++call) {
+        const std::size_t which = (thread + call) % asked.size();
+        if (!at::allclose(session.run(asked[which]).at("logits"), expected[which], 1e-5, 1e-6)) ++wrong[thread];
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  for (const int count : wrong) EXPECT(count == 0);
+}
+
+static_assert(!std::is_copy_constructible_v<em::Session> && !std::is_copy_assignable_v<em::Session>);
+static_assert(std::is_nothrow_move_constructible_v<em::Session> && std::is_nothrow_move_assignable_v<em::Session>);
+
+void moving() {
+  em::Session first(file("plain-fp32.pt"));
+  const auto expected = first.run(inputs(1, 6)).at("logits");
+  em::Session second(std::move(first));
+  EXPECT(at::equal(second.run(inputs(1, 6)).at("logits"), expected));
+  second = em::Session(file("onednn-fp32.pt"));
+  EXPECT(second.manifest().backend == "onednn");
+  EXPECT(at::allclose(second.run(inputs(1, 6)).at("logits"), expected, 1e-4, 1e-4));
+}
+
+// The warnings of other code in the process stay as they were.
+void warnings_of_others() {
+  struct Counting : c10::WarningHandler {
+    void process(const c10::Warning&) override { ++count; }
+    int count = 0;
+  } handler;
+  c10::WarningUtils::WarningHandlerGuard guard(&handler);
+  const em::Session session(file("plain-fp32.pt"));
+  TORCH_WARN("something");
+  EXPECT(handler.count == 1);
+}
+
+void ipex_missing() {
+  em::Options options;
+  options.ipex_library = "/nothing.so";
+  expect_throw<em::IpexMissingError>([&] { em::Session(file("ipex-fp32.pt"), options); }, "cannot load IPEX: /nothing.so");
+  // Nothing was done: another artifact loads.
+  EXPECT(em::Session(file("plain-fp32.pt")).manifest().backend == "plain");
+}
+
+void thread_count_of_ipex() {
+  const em::Session session(file("ipex-bf16.pt"));
+  session.run(inputs(2, 8));
+  at::set_num_threads(1);
+  expect_throw<em::ThreadCountError>([&] { session.run(inputs(2, 8)); }, "libtorch uses 1 threads now; expected 2");
+  at::set_num_threads(2);
+  session.run(inputs(2, 8));
+}
+
+double resident_mb() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
+  return 0;
+}
+
+void load_and_unload() {
+  constexpr int kRounds = 1000, kSettled = 200;
+  double settled = 0;
+  for (int round = 1; round <= kRounds; ++round) {
+    const em::Session session(file("onednn-fp32.pt"));
+    session.run(inputs(1, 8));
+    if (round == kSettled) settled = resident_mb();
+  }
+  const double grown = resident_mb() - settled;
+  std::printf("1,000 rounds of loading, running and unloading: %.1f MB after %d, %+.1f MB at the end\n", settled, kSettled, grown);
+  EXPECT(grown < 20);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  EXPECT(argc == 3 || argc == 4);
+  data = argv[1];
+  const std::map<std::string, std::function<void()>> tests = {
+      {"golden", [&] { golden(argv[3]); }}, {"as_python", [&] { as_python(argv[3]); }},
+      {"bad_files", bad_files},             {"bad_inputs", bad_inputs},
+      {"filled_inputs", filled_inputs},     {"callers_tensors", callers_tensors},
+      {"eight_threads", eight_threads},     {"moving", moving},
+      {"warnings_of_others", warnings_of_others}, {"ipex_missing", ipex_missing},
+      {"thread_count_of_ipex", thread_count_of_ipex}, {"load_and_unload", load_and_unload}};
+  try {
+    tests.at(argv[2])();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s: %s\n", argv[2], error.what());
+    return 1;
+  }
+  return 0;
+}
