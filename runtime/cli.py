@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtime import __version__, artifact
-from runtime.errors import ExportedModelError, InputNameError
+from runtime.errors import ExportedModelError
 from runtime.manifest import Axis, Manifest, TensorSpec
 
 
@@ -71,8 +71,19 @@ def _parser() -> argparse.ArgumentParser:
     threads(predict)
     source = predict.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", action="append", metavar="TEXT", help="a text; may be given several times")
+    source.add_argument("--texts", metavar="FILE", help="a file with a text a line, or - for standard input")
+    source.add_argument(
+        "--jsonl", metavar="FILE", help="a file with a JSON object a line: text, or question and context; or -"
+    )
     source.add_argument("--inputs", metavar="FILE", help="tensors by name: .json, .safetensors or .npz")
     predict.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model admits")
+    predict.add_argument("--stride", type=_whole, metavar="N", help="tokens shared by the windows of a long text")
+    predict.add_argument("--top-k", type=_positive, metavar="N", help="how many labels, or candidates for a mask")
+    predict.add_argument(
+        "--aggregation",
+        metavar="NAME",
+        help="which tokens become one tag: none, simple (default), first, average or max",
+    )
     return parser
 
 
@@ -116,20 +127,9 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from runtime.answers import rows
-    from runtime.inputfile import read_inputs
-    from runtime.session import load
+    from runtime.predict import predict
 
-    if options.text is not None and artifact.read_manifest(options.file).text is None:
-        raise InputNameError(f"{options.file} holds no tokenizer", "one, to take --text", "give --inputs")
-    session = load(options.file, threads=options.threads, verify_key=options.verify_key)
-    if options.text is not None:
-        inputs: dict[str, Any] = session.text.encode(options.text, truncate=options.truncate)
-    else:
-        inputs = read_inputs(options.inputs, session.manifest.inputs)
-    for i, row in enumerate(rows(session.manifest, session(**inputs))):
-        print(json.dumps(({"text": options.text[i]} if options.text else {}) | row))
-    return 0
+    return predict(options)
 
 
 def _describe(path: str, manifest: Manifest) -> list[str]:
@@ -153,6 +153,8 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
         lines.append(f"text      tokenizer inside, at most {manifest.text.max_length} tokens")
     fusions = [f"{fusion.count:>3} x {fusion.kind} ({fusion.operator})" for fusion in manifest.fusions]
     lines += _table("fusions", fusions or ["none"])
+    if manifest.padded_output == "repeated":
+        lines.append("padding   no work on it; at padded places an output repeats its row's last real token")
     lines += _table("timed", _timings(manifest))
     points = [
         f"{_shape(point.shape)}{' padded' if point.padded else '':<7} {point.output}: max {point.max_error:.2e}, "
@@ -167,7 +169,8 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
         f"tolerance max {tolerance.max_error:g}, rms {tolerance.rms_error:g}, relative to eager fp32 of the original"
     )
     warmups = ", ".join(_shape(shape) for shape in manifest.execution.warmup_shapes)
-    lines.append(f"warm-up   {manifest.execution.warmup_calls} calls at {warmups}")
+    calls = manifest.execution.warmup_calls
+    lines.append(f"warm-up   {calls} call{'' if calls == 1 else 's'} at {warmups}")
     return lines
 
 
@@ -177,7 +180,7 @@ def _timings(manifest: Manifest) -> list[str]:
     return [
         f"{candidate}: "
         + ", ".join(
-            f"{timing.milliseconds:.2f} ms at {_shape(timing.shape)}"
+            f"{timing.milliseconds:.2f} ms at {_shape(timing.shape)}{' padded' * timing.padded}"
             for timing in manifest.timings
             if timing.candidate == candidate
         )
@@ -210,8 +213,12 @@ def _table(title: str, rows: Sequence[str]) -> list[str]:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return _whole(text, 1)
+
+
+def _whole(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
     return int(text)
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 from runtime import Session, load
 from runtime.errors import ExtraMissingError, InputTextError, ManifestDamagedError
-from runtime.manifest import TextInfo
+from runtime.manifest import Axis, TextInfo, TextRules
 from runtime.text import TextEncoder
+from runtime.text.classes import Vectors
+from runtime.text.encoder import Flaw
+from runtime.text.rows import Rows
 
 TEXTS = ["A short one.", "Ein längerer Satz, mit Ümläuten und 日本語 and emoji 🙂.", "x", ""]
 
@@ -74,3 +78,58 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
 def test_a_damaged_tokenizer() -> None:
     with pytest.raises(ManifestDamagedError, match=r"tokenizer\.json"):
         TextEncoder(b"{}", TextInfo(8, 0, "", 0, "right"), [])
+
+
+def test_lengths_that_the_model_admits(minilm: Path) -> None:
+    """Steps of 8 up to 18, from 4 on: texts are padded to a step, and the longest one has 16 tokens."""
+    info = TextInfo(max_length=64, pad_id=0, pad_token="[PAD]", pad_type_id=0, padding_side="right")
+    content, axis = (minilm / "tokenizer.json").read_bytes(), Axis("sequence", 4, 18, 8)
+    encoder = TextEncoder(content, info, ["input_ids", "attention_mask"], axis)
+    encoded = encoder.encode(["x"])
+    assert encoded["input_ids"].shape == (1, 8) and encoded["attention_mask"].sum() == 3
+    assert encoder.encode(["x " * 14])["input_ids"].shape == (1, 16)
+    with pytest.raises(InputTextError, match="text 1 has 17 tokens; expected at most 16"):
+        encoder.encode(["x " * 15])
+    # Without a mask the model would take padding for text.
+    assert TextEncoder(content, info, ["input_ids"], axis).encode(["x"])["input_ids"].shape == (1, 3)
+
+
+def test_token_types_are_left_out_where_the_tokenizer_gives_none(minilm: Path) -> None:
+    rules = TextRules(None, None, None, None, "left", False, False, "")
+    info = TextInfo(4, 0, "[PAD]", 0, "right", rules)
+    encoder = TextEncoder((minilm / "tokenizer.json").read_bytes(), info, ["input_ids", "token_type_ids"])
+    encoded = encoder.encode(["one two three four"], truncate=True)
+    assert list(encoded) == ["input_ids"]
+    # Cut on the left: the end of the text is kept.
+    assert encoded["input_ids"].tolist() == [[101, 2093, 2176, 102]]
+
+
+def test_without_a_mask_only_texts_of_one_length_share_a_batch(session: Session, minilm: Path) -> None:
+    assert session.manifest.text is not None
+    names = ["input_ids"]
+    encoder = TextEncoder((minilm / "tokenizer.json").read_bytes(), session.manifest.text, names)
+    shapes = []
+
+    def run(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        shapes.append(tuple(inputs["input_ids"].shape))
+        return session(**inputs)
+
+    rows = Rows(run, session.manifest, encoder)
+    found = rows.answers(Vectors(encoder, "sentence_embedding", False), ["a", "b c", "d", "e f"], "raise")
+    assert shapes == [(2, 3), (2, 4)]
+    torch.testing.assert_close(
+        torch.stack(found), torch.stack(session.text.embed(["a", "b c", "d", "e f"])), atol=2e-2, rtol=0
+    )
+
+
+def test_a_word_that_a_vocabulary_lacks_fails_alone() -> None:
+    """Without a token for unknown words the package fails on the whole batch."""
+    tokenizer = Tokenizer(models.WordLevel({"one": 0, "two": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    encoder = TextEncoder(tokenizer.to_str().encode(), TextInfo(8, 0, "", 0, "right"), ["input_ids"])
+    with pytest.raises(InputTextError, match="text 2 cannot be tokenised"):
+        encoder.encode(["one", "three", "two"])
+    with pytest.raises(InputTextError, match="text 1 cannot be tokenised"):
+        encoder.encode(["three"], truncate=True)
+    first, flaw, last = encoder.tokens(["one", "three", "two"])
+    assert [first.ids, last.ids] == [[0], [1]] and isinstance(flaw, Flaw)

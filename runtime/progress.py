@@ -1,0 +1,32 @@
+"""A progress bar for people: on standard error, where that is a terminal and the answers go elsewhere.
+
+In: how much there is to do. Out: a function to call with what was done. Refuses nothing: without a terminal there is no
+bar. The only room that imports tqdm, which comes along with the package tokenizers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def progress(total: int | None) -> Iterator[Callable[[int], object]]:
+    """A bar that counts bytes.
+
+    Args:
+        total: how many there are; None where nobody knows.
+    """
+    # Lines that run over the screen are progress enough, and a bar between them would tear both.
+    if not sys.stderr.isatty() or sys.stdout.isatty():
+        yield lambda _: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        print("run-model: no progress bar: the package tqdm is not installed", file=sys.stderr)
+        yield lambda _: None
+        return
+    with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr) as bar:
+        yield bar.update

@@ -1,0 +1,152 @@
+"""Lines of a file in, texts out, one at a time: no more of the file is in memory than a line and a buffer.
+
+In: a path, or `-` for standard input; plain text, or JSON lines. Out: `Line`s in order, each with its item, or with the
+error that this line alone has. Refuses (InputFileError) a file that cannot be read, or that holds no line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from runtime.errors import InputFileError, InputTextError
+
+# Of one line, in bytes: no model reads more, and a file without line ends would fill the memory.
+MAX_LINE = 4 * 2**20
+
+Item = str | tuple[str, str]
+Name = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: its number from 1, what it holds, its bytes, and what a JSON line says as `id`."""
+
+    number: int
+    item: Item | InputTextError
+    size: int
+    id: Name = None
+
+
+Parser = Callable[[str], tuple[Item, Name]]
+
+
+def read_lines(path: str, parse: Parser | None = None) -> Iterator[Line]:
+    """The lines of a file in UTF-8.
+
+    Args:
+        path: a file, or `-`.
+        parse: `json_text` or `json_question`, which leave blank lines out; None: a line is a text.
+
+    Raises:
+        InputFileError: the file cannot be read, or holds no line.
+    """
+    empty = True
+    try:
+        with _opened(path) as file:
+            for number, (line, size) in enumerate(_raw_lines(file), 1):
+                text = _decoded(line, size, first=number == 1)
+                if parse is not None and isinstance(text, str) and not text.strip():
+                    continue
+                empty = False
+                yield _line(number, text, size, parse)
+    except OSError as error:
+        raise InputFileError(f"cannot read {path}: {error.strerror or error}", "a file of texts") from error
+    if empty:
+        raise InputFileError(f"{path} is empty", "a text a line" if parse is None else "a JSON object a line")
+
+
+def size_of(path: str) -> int | None:
+    """The bytes of a file, where that can be known beforehand."""
+    return Path(path).stat().st_size if path != "-" and Path(path).is_file() else None
+
+
+def json_text(line: str) -> tuple[Item, Name]:
+    """`{"text": "…"}`, with `text_pair` where two belong together.
+
+    Raises:
+        InputTextError: it is no such object.
+    """
+    value = _object(line, "text")
+    if value.get("text_pair") is None:
+        return value["text"], value.get("id")
+    return (value["text"], _string(value, "text_pair")), value.get("id")
+
+
+def json_question(line: str) -> tuple[Item, Name]:
+    """`{"question": "…", "context": "…"}`.
+
+    Raises:
+        InputTextError: it is no such object.
+    """
+    value = _object(line, "question", "context")
+    return (value["question"], value["context"]), value.get("id")
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    if path == "-":
+        # Not closed: it is the process's own.
+        yield sys.stdin.buffer
+    else:
+        with open(path, "rb") as file:
+            yield file
+
+
+def _raw_lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line without what exceeds the limit, and its size with all of it."""
+    while line := file.readline(MAX_LINE + 1):
+        size, rest = len(line), line
+        while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE + 1)
+            size += len(rest)
+        yield line, size
+
+
+def _decoded(line: bytes, size: int, first: bool) -> str | InputTextError:
+    if size > MAX_LINE:
+        return InputTextError(f"the line has {size} bytes", f"at most {MAX_LINE}", "divide it")
+    try:
+        # Editors on Windows put a mark before the first line.
+        text = line.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError as error:
+        byte = line[error.start]
+        return InputTextError(f"the line is no UTF-8: byte {byte:#04x} at place {error.start + 1}", "text in UTF-8")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _line(number: int, text: str | InputTextError, size: int, parse: Parser | None) -> Line:
+    if parse is None or isinstance(text, InputTextError):
+        return Line(number, text, size)
+    try:
+        item, name = parse(text)
+    except InputTextError as error:
+        return Line(number, error, size)
+    return Line(number, item, size, name)
+
+
+def _object(line: str, *fields: str) -> dict[str, Any]:
+    wanted = "{" + ", ".join(f'"{field}": "…"' for field in fields) + "}"
+    try:
+        value = json.loads(line)
+    # RecursionError: thousands of nested brackets.
+    except (ValueError, RecursionError) as error:
+        raise InputTextError(f"the line is no JSON: {error}", wanted) from error
+    if not isinstance(value, dict):
+        raise InputTextError(f"the line is no JSON object but {type(value).__name__}", wanted)
+    for field in fields:
+        if field not in value:
+            raise InputTextError(f'the line has no "{field}"', wanted)
+        _string(value, field)
+    return value
+
+
+def _string(value: dict[str, Any], field: str) -> str:
+    if not isinstance(value[field], str):
+        raise InputTextError(f'"{field}" is {value[field]!r}'[:100], "a string")
+    return str(value[field])
