@@ -1,0 +1,16 @@
+"""Evaluate a model that finds entities, in jit mode or not.
+
+    python examples/token_classification/run_ner.py --model_name_or_path FOLDER \\
+        --validation_file examples/token_classification/sample.conll --do_eval --jit_mode_eval --use_ipex --bf16
+
+In: a fine-tuned model (`make finetune` makes one), a CoNLL file (a word and its label a line).
+Out: entities' F1, and samples a second; with --do_predict an answer a row in predictions.jsonl.
+Refuses what does not fit in one line.
+"""
+
+from transformers import AutoModelForTokenClassification
+
+from exporter.trainer.command import run
+
+if __name__ == "__main__":
+    run("token-classification", AutoModelForTokenClassification, row_name="words", length=128)

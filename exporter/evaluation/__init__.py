@@ -1,0 +1,44 @@
+"""Metrics of a text model on a file of labelled examples: what a user calls a model good by.
+
+In: a task, a file, a tokenizer; then the scores that a model gave. Out: the metrics people use for that task, in
+points of 100. Refuses (EvaluationError) a file that does not fit the task. Needs the packages of the extra `evaluate`.
+
+    evaluation = evaluation_for("text-classification", tokenizer, labels)
+    rows = evaluation.read("validation.csv")
+    features = evaluation.features(rows)
+    metrics = evaluation.score(rows, features, scores)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from exporter.evaluation.answers import QuestionAnswering
+from exporter.evaluation.base import Evaluation, Features, Metrics
+from exporter.evaluation.sentences import TextClassification
+from exporter.evaluation.words import TokenClassification
+from runtime.errors import EvaluationError
+
+__all__ = ["EVALUATIONS", "Evaluation", "Features", "Metrics", "evaluation_for"]
+
+EVALUATIONS: dict[str, type[Evaluation]] = {
+    kind.task: kind for kind in (TextClassification, TokenClassification, QuestionAnswering)
+}
+
+
+def evaluation_for(task: str, tokenizer: Any, labels: Sequence[str], max_length: int | None = None) -> Evaluation:
+    """The evaluation of a task.
+
+    Args:
+        task: a task of `exporter.tasks`.
+        tokenizer: a fast tokenizer of transformers.
+        labels: the model's, in order.
+        max_length: in tokens; None: the tokenizer's, at most 512.
+
+    Raises:
+        EvaluationError: the task has none.
+    """
+    if task not in EVALUATIONS:
+        raise EvaluationError(f"there is no metric for {task}", f"one of {', '.join(EVALUATIONS)}")
+    return EVALUATIONS[task](tokenizer, labels, max_length)

@@ -1,0 +1,78 @@
+"""An artifact in the place of a Trainer's model: what an evaluation sees before shipping is the file itself.
+
+In: a session of `runtime.load`. Out: a module that takes a batch with labels and answers with the session's outputs and
+the task's loss. Refuses, as the session does, inputs that the artifact does not admit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from runtime import Session
+
+
+class ArtifactModel(torch.nn.Module):
+    """For evaluation and prediction; it has no weights to train.
+
+    Its loss is that of transformers' own head for the task, where the batch has labels: text classification (by the
+    labels' dtype: classes, several at once, or numbers), token classification and masked words (-100 is left out), and
+    question answering. Other tasks have none.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        labels = session.manifest.labels
+        # What a Trainer looks at.
+        self.config = SimpleNamespace(
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+            num_labels=len(labels),
+            keys_to_ignore_at_inference=[],
+            model_type=session.manifest.model.type,
+        )
+        self._names = {spec.name for spec in session.manifest.inputs}
+        self.eval()
+
+    def forward(self, **batch: Any) -> dict[str, torch.Tensor]:
+        """The outputs by name, and before them `loss` where the batch has the task's labels.
+
+        Raises:
+            InputError, ArtifactFailedError: as for `Session`.
+        """
+        outputs = self.session(**{name: value for name, value in batch.items() if name in self._names})
+        loss = _loss(self.session.manifest.task, outputs, batch)
+        return outputs if loss is None else {"loss": loss} | outputs
+
+
+def _loss(task: str, outputs: Mapping[str, torch.Tensor], batch: Mapping[str, Any]) -> torch.Tensor | None:
+    if task == "question-answering":
+        ends = [batch[name] for name in ("start_positions", "end_positions") if batch.get(name) is not None]
+        if len(ends) < 2:
+            return None
+        logits = [outputs["start_logits"], outputs["end_logits"]]
+        # Answers outside the text count for nothing, as in transformers' head.
+        length = logits[0].shape[1]
+        losses = [
+            functional.cross_entropy(scores, positions.reshape(-1).clamp(0, length), ignore_index=length)
+            for scores, positions in zip(logits, ends, strict=True)
+        ]
+        return (losses[0] + losses[1]) / 2
+    labels = batch.get("labels")
+    if labels is None or "logits" not in outputs:
+        return None
+    scores = outputs["logits"]
+    if task in ("token-classification", "fill-mask"):
+        return functional.cross_entropy(scores.reshape(-1, scores.shape[-1]), labels.reshape(-1))
+    if task != "text-classification":
+        return None
+    if scores.shape[-1] == 1:
+        return functional.mse_loss(scores.squeeze(), labels.squeeze().float())
+    if labels.is_floating_point():
+        return functional.binary_cross_entropy_with_logits(scores, labels)
+    return functional.cross_entropy(scores, labels.reshape(-1))

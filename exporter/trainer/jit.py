@@ -1,0 +1,98 @@
+"""A model whose heavy part is a trace: what evaluation calls in the model's place.
+
+In: a model, an example batch, a precision, whether IPEX is used. Out: a model of the same class that shares the weights
+of its head with the original. Refuses what exporter/trainer/part.py refuses.
+
+A model of transformers is a large inner part (`model.base_model`) and a small head with the loss. The inner part alone
+is traced: head and loss run as they are written, so labels, label names and ignored positions are those of eager mode,
+which no trace could promise. A model without such a part is traced as a whole, labels included.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from exporter.backends import choose_backend
+from exporter.trainer.part import JitPart, backend_of
+from runtime import environment
+from runtime.manifest import Precision
+
+
+def jit_model(
+    model: torch.nn.Module,
+    example_batch: Mapping[str, Any] | None = None,
+    *,
+    bf16: bool = False,
+    use_ipex: bool = False,
+    strict: bool = False,
+) -> torch.nn.Module:
+    """A model of the same class for evaluation, its inner part traced.
+
+    Args:
+        model: as transformers loads it, or any module that is called with tensors by name; it is put into evaluation
+            mode, and else not changed.
+        example_batch: inputs by name, labels included where the model takes them; traced at once, so that what goes
+            wrong is known now. Without it, the first call is the example.
+        bf16: weights and products of the inner part in bf16, the head under autocast.
+        use_ipex: optimise with IPEX before the trace.
+        strict: raise where a trace is impossible or wrong, instead of going on in eager mode with a warning.
+
+    Returns:
+        A shallow copy in evaluation mode, which shares the head's weights with the original. Train the original.
+
+    Raises:
+        RequirementError: IPEX is asked for and cannot be used.
+        ExportedModelError: with `strict`.
+    """
+    # Asked for by name, so never left out silently.
+    choose_backend(backend_of(use_ipex), environment.detect())
+    precision: Precision = "bf16" if bf16 else "fp32"
+    evaluated = copy.copy(model)
+    evaluated.__dict__ = dict(model.__dict__)
+    evaluated._modules = dict(model._modules)
+    # accelerate puts a bound method of the original here.
+    evaluated.__dict__.pop("forward", None)
+    prefix = getattr(model, "base_model_prefix", "")
+    inner = model._modules.get(prefix) if prefix else None
+    if inner is not None:
+        inner.eval()
+        evaluated._modules[prefix] = JitPart(inner, precision, use_ipex, strict)
+        for name, module in evaluated._modules.items():
+            if name != prefix and module is not None:
+                module.eval()
+        evaluated.training = False
+        if bf16:
+            evaluated.__dict__["forward"] = _under_autocast(evaluated)
+    else:
+        evaluated = JitPart(model.eval(), precision, use_ipex, strict)
+    if example_batch is not None:
+        with torch.no_grad():
+            evaluated(**example_batch)
+    return evaluated
+
+
+def _under_autocast(model: torch.nn.Module) -> Callable[..., Any]:
+    """The model's forward, its head computing under bf16 autocast."""
+    forward = type(model).forward
+
+    @functools.wraps(forward)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            return forward(model, *args, **kwargs)
+
+    return wrapped
+
+
+def jit_failure(model: torch.nn.Module) -> str | None:
+    """Why a model of `jit_model` runs in eager mode; None while its trace is used."""
+    return next((part.failure for part in model.modules() if isinstance(part, JitPart) and part.failure), None)
+
+
+def jit_seconds(model: torch.nn.Module) -> float:
+    """What tracing and comparing took so far in a model of `jit_model`."""
+    return sum(part.seconds for part in model.modules() if isinstance(part, JitPart))
