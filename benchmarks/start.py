@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.bars import bars, processor
+
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "docs/benchmarks"
 
@@ -96,7 +98,7 @@ def main() -> None:
             print(f"round {number + 1}  {way:<28} {total:6.2f} s, of which its step {step:6.2f} s")
     result = {
         "question": "seconds from process start to first answer and end, MiniLM, 1x16, warm page cache",
-        "machine": f"{os.cpu_count()} cores, {_cpu()}",
+        "machine": f"{os.cpu_count()} cores, {processor()}",
         "versions": {
             name: importlib.metadata.version(name) for name in ("torch", "intel-extension-for-pytorch", "transformers")
         },
@@ -113,32 +115,7 @@ def main() -> None:
     print(f"runtime.load, warm-up included, takes {ratio:.2f} of what importing IPEX alone takes")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     (OUTPUT / "start.json").write_text(json.dumps(result, indent=1) + "\n")
-    (OUTPUT / "start.svg").write_text(_bars("Process start to first answer, seconds (lower is better)", totals))
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _bars(title: str, values: dict[str, float]) -> str:
-    """A bar chart as SVG."""
-    scale, rows = 420 / max(values.values()), []
-    for i, (name, value) in enumerate(values.items()):
-        y, colour = 44 + 34 * i, "#2a6f97" if i == 0 else "#a9b8c2"
-        rows.append(f'<text x="212" y="{y + 15}" text-anchor="end">{name}</text>')
-        rows.append(f'<rect x="220" y="{y}" width="{value * scale:.0f}" height="22" fill="{colour}"/>')
-        rows.append(f'<text x="{226 + value * scale:.0f}" y="{y + 15}">{value:.2f}</text>')
-    height = 56 + 34 * len(values)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="700" height="{height}" '
-        'font-family="sans-serif" font-size="13">'
-        f'<rect width="700" height="{height}" fill="white"/><text x="16" y="26" font-size="15">{title}</text>'
-        + "".join(rows)
-        + "</svg>\n"
-    )
+    (OUTPUT / "start.svg").write_text(bars("Process start to first answer, seconds (lower is better)", totals))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def prepare(model: str, threads: int) -> None:
         NotMadeError: that failed.
     """
     if not places.facts_of(model).exists():
-        _run(f"prepare-{model}", "main", ["benchmarks.speed.prepare", model], threads)
+        run(f"prepare-{model}", "main", ["benchmarks.speed.prepare", model], threads)
 
 
 def job_of(row: Row, contender: Contender, settings: Settings) -> Job:
@@ -57,9 +57,9 @@ def job_of(row: Row, contender: Contender, settings: Settings) -> Job:
     if contender.module == "aot":
         package = places.artifact_of(f"{row.model}-{row.shape}", row.precision, "aot", "pt2")
         job = dataclasses.replace(job, files={"package": str(package)})
-        if not _fresh(package, [places.folder_of(row.model)]):
+        if not is_fresh(package, [places.folder_of(row.model)]):
             arguments = ["benchmarks.speed.contenders.aot", json.dumps(dataclasses.asdict(job))]
-            _run(f"{row.file}-aot-build", "main", arguments, threads, [package])
+            run(f"{row.file}-aot-build", "main", arguments, threads, [package])
         return job
     if contender.home == "peers":
         return dataclasses.replace(job, files=_converted(row, contender.name, threads))
@@ -77,10 +77,10 @@ def _converted(row: Row, contender: str, threads: int) -> dict[str, str]:
         "onnxruntime": {"onnx": of("int8", "onnxruntime", "onnx")},
         "openvino": {"ir": of("int8", "openvino", "xml")},
     }[contender]
-    if not all(_fresh(path, [places.folder_of(row.model)]) for path in fp32.values()):
-        _run(f"{row.model}-convert", "main", ["benchmarks.speed.convert", row.model], threads, [*fp32.values()])
-    if row.precision == "int8" and not all(_fresh(path, list(fp32.values())) for path in int8.values()):
-        _run(f"{row.model}-quantise", "peers", ["benchmarks.speed.quantise", row.model], threads, [*int8.values()])
+    if not all(is_fresh(path, [places.folder_of(row.model)]) for path in fp32.values()):
+        run(f"{row.model}-convert", "main", ["benchmarks.speed.convert", row.model], threads, [*fp32.values()])
+    if row.precision == "int8" and not all(is_fresh(path, list(fp32.values())) for path in int8.values()):
+        run(f"{row.model}-quantise", "peers", ["benchmarks.speed.quantise", row.model], threads, [*int8.values()])
     return {name: str(path) for name, path in (int8 if row.precision == "int8" else fp32).items()}
 
 
@@ -92,17 +92,7 @@ def _exported(row: Row, contender: str, settings: Settings) -> Path:
         raise NotMadeError(f"this exporter has no backend {contender}")
     shapes = (row.shape,) if settings.tuned_for == "row" else MODELS[row.model].shapes
     name = f"{contender}-{row.shape}" if contender == "tuned" and settings.tuned_for == "row" else contender
-    path = places.artifact_of(row.model, row.precision, name)
-    if _fresh(path, [*exporter_sources(), places.folder_of(row.model)]):
-        return path
-    arguments = [
-        str(places.folder_of(row.model)),
-        "--task",
-        MODELS[row.model].task,
-        f"--{row.precision}",
-        "--verify",
-        "quick",
-    ]
+    arguments = []
     if row.precision == "int8":
         lines = places.calibration_of(row.model, "txt")
         arguments += [
@@ -113,8 +103,21 @@ def _exported(row: Row, contender: str, settings: Settings) -> Path:
         arguments += ["--backend", contender]
     else:
         arguments += ["--tune", "full", "--tune-shapes", ",".join(shapes)]
-    arguments += ["-o", str(path), "--force"]
-    _run(f"{row.model}-{row.precision}-{name}-export", "main", ["exporter.cli", *arguments], settings.threads)
+    return export(row, name, arguments, settings.threads)
+
+
+def export(row: Row, name: str, options: Sequence[str], threads: int) -> Path:
+    """The artifact of a row's model and precision, exported with these options; what is fresh stays.
+
+    Raises:
+        NotMadeError: `export-model` refused.
+    """
+    path = places.artifact_of(row.model, row.precision, name)
+    if is_fresh(path, [*exporter_sources(), places.folder_of(row.model)]):
+        return path
+    arguments = [str(places.folder_of(row.model)), "--task", MODELS[row.model].task, f"--{row.precision}"]
+    arguments += ["--verify", "quick", *options, "-o", str(path), "--force"]
+    run(f"{row.model}-{row.precision}-{name}-export", "main", ["exporter.cli", *arguments], threads)
     return path
 
 
@@ -123,12 +126,12 @@ def exporter_sources() -> list[Path]:
     return [file for package in ("exporter", "runtime") for file in (places.ROOT / package).rglob("*.py")]
 
 
-def _fresh(path: Path, sources: Sequence[Path]) -> bool:
+def is_fresh(path: Path, sources: Sequence[Path]) -> bool:
     """Whether a file is there and no older than what it was made from."""
     return path.exists() and all(path.stat().st_mtime >= source.stat().st_mtime for source in sources)
 
 
-def _run(log: str, home: str, arguments: Sequence[str], threads: int, made: Sequence[Path] = ()) -> None:
+def run(log: str, home: str, arguments: Sequence[str], threads: int, made: Sequence[Path] = ()) -> None:
     """Run a module to its end; its output is the log. Of the files in `made`, no half stays if it fails or is ended.
 
     Raises:

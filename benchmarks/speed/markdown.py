@@ -36,7 +36,7 @@ def markdown(result: Result) -> str:
         if rows:
             lines += ["", f"## {precision}", "", *_times(rows, result["contenders"])]
             lines += ["", *_ratios(rows, result["contenders"])]
-    lines += ["", "## Targets", "", *_targets(summary.targets(result))]
+    lines += ["", "## Targets", "", *targets_table(summary.targets(result))]
     lines += ["", "## First answer and memory", "", *_starts(result)]
     lines += ["", "## Where the time of the tuned artifact goes", "", *_profiles(result)]
     lines += ["", "## How far the answers are from eager fp32", "", *_errors(result)]
@@ -113,7 +113,8 @@ def _ratios(rows: Sequence[Result], kinds: Mapping[str, Any]) -> list[str]:
     return table(["ratio", "best peer", *summary.RATIOS], body, ["best peer"])
 
 
-def _targets(targets: Sequence[Target]) -> list[str]:
+def targets_table(targets: Sequence[Target]) -> list[str]:
+    """Each target's bound, its worst value, and where it was missed by how much."""
     body = []
     for target in targets:
         bound = f"{'at least' if target.at_least else 'at most'} {target.bound:g}"

@@ -27,25 +27,28 @@ class WorkerError(Exception):
     """A worker ended or did not answer; the message is the reason."""
 
 
-class Worker:
-    """A process that runs one contender; use it in a `with` statement, which ends the process."""
+class Process:
+    """A process of a module that calls `benchmarks.speed.worker.serve`; leaving the `with` statement ends it.
 
-    def __init__(self, job: Job, home: str) -> None:
+    `job` is a dataclass of plain values, told to it as JSON; it has `contender`, the name, and `threads`, of one call.
+    """
+
+    def __init__(self, job: Any, home: str, module: str, log: str) -> None:
         self.name = job.contender
-        self._log = log_of(f"{job.model}_{job.shape}_{job.precision}-{job.contender}")
+        self._log = log_of(log)
         self.spawned = time.monotonic()
-        with self._log.open("w") as log:
+        with self._log.open("w") as output:
             self._process = subprocess.Popen(
-                [places.PYTHON[home], "-m", "benchmarks.speed.worker", json.dumps(dataclasses.asdict(job))],
+                [places.PYTHON[home], "-m", module, json.dumps(dataclasses.asdict(job))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=output,
                 env=places.environment(job.threads),
                 cwd=places.ROOT,
                 text=True,
             )
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Process:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,3 +89,11 @@ class Worker:
     def release(self) -> None:
         """Let it go on."""
         self._process.send_signal(signal.SIGCONT)
+
+
+class Worker(Process):
+    """A process that runs one contender of `benchmarks.speed`."""
+
+    def __init__(self, job: Job, home: str) -> None:
+        log = f"{job.model}_{job.shape}_{job.precision}-{job.contender}"
+        super().__init__(job, home, "benchmarks.speed.worker", log)

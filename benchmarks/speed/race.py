@@ -13,7 +13,7 @@ import dataclasses
 import datetime
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -31,18 +31,23 @@ Entry = dict[str, Any]
 def run_row(row: Row, contenders: Sequence[Contender], settings: Settings) -> dict[str, Entry]:
     """Time the contenders of a row together; the entry of each by its name. Who lacks the precision has none."""
     contenders = [contender for contender in contenders if row.precision in contender.precisions]
-    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    entries: dict[str, Entry] = {}
     # Files first: what is exported or compiled meanwhile would only be in the way of loaded models.
     jobs = {contender.name: _job(row, contender, settings) for contender in contenders}
+    return race(f"{row.name} {row.precision}", jobs, settings)
+
+
+def race(title: str, jobs: Mapping[str, tuple[Job | str, str]], settings: Settings) -> dict[str, Entry]:
+    """Time jobs by name, each with the environment that it runs in; a text in place of a job says why there is none."""
+    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    entries: dict[str, Entry] = {}
     with ExitStack() as processes:
         running: list[Worker] = []
-        for contender in contenders:
-            entry, worker = _loaded(jobs[contender.name], contender.home, processes)
-            entries[contender.name] = entry | {"run": when}
+        for name, (job, home) in jobs.items():
+            entry, worker = _loaded(job, home, processes)
+            entries[name] = entry | {"run": when}
             if worker is not None:
                 running.append(worker)
-            print(f"{row.name} {row.precision}  {contender.name:<12} {_words(entry)}", flush=True)
+            print(f"{title}  {name:<12} {_words(entry)}", flush=True)
         blocks: dict[str, list[float]] = {worker.name: [] for worker in running}
         calls = dict.fromkeys(blocks, 0)
         for number in range(settings.rounds):
@@ -61,19 +66,19 @@ def run_row(row: Row, contenders: Sequence[Contender], settings: Settings) -> di
                 calls[worker.name] += len(times)
             load = os.getloadavg()[0]
             medians = "  ".join(f"{name} {found[-1]:.1f}" for name, found in blocks.items() if found)
-            print(f"{row.name} {row.precision}  round {number + 1} of {settings.rounds}: {medians}  (load {load:.1f})")
+            print(f"{title}  round {number + 1} of {settings.rounds}: {medians}  (load {load:.1f})")
     for name, found in blocks.items():
         if entries[name]["status"] == "timed":
             entries[name] |= {"blocks_ms": [round(value, 4) for value in found], "calls": calls[name]}
     return entries
 
 
-def _job(row: Row, contender: Contender, settings: Settings) -> Job | str:
-    """The job, or why there is none."""
+def _job(row: Row, contender: Contender, settings: Settings) -> tuple[Job | str, str]:
+    """The job, or why there is none; and where it runs."""
     try:
-        return job_of(row, contender, settings)
+        return job_of(row, contender, settings), contender.home
     except NotMadeError as error:
-        return str(error)
+        return str(error), contender.home
 
 
 def _loaded(job: Job | str, home: str, processes: ExitStack) -> tuple[Entry, Worker | None]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bars import processor
 from benchmarks.speed import places
 from benchmarks.speed.files import exporter_sources
 from benchmarks.speed.rows import CONTENDERS, MODELS, ROWS, Contender, Row, Settings
@@ -88,9 +89,7 @@ def gather(settings: Settings) -> dict[str, Any]:
     rows = [read(row) for row in ROWS if path_of(row).exists()]
     return {
         "question": "milliseconds a call, median over interleaved rounds of the blocks' medians",
-        "machine": f"{os.cpu_count()} cores, {_processor()}",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | _peers_versions(),
+        **surroundings(),
         "settings": {
             "rounds": settings.rounds,
             "seconds a block": settings.seconds,
@@ -113,6 +112,15 @@ def gather(settings: Settings) -> dict[str, Any]:
     }
 
 
+def surroundings() -> dict[str, Any]:
+    """The machine, its system, and the versions of what is compared."""
+    return {
+        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | _peers_versions(),
+    }
+
+
 def _peers_versions() -> dict[str, str]:
     found = {}
     for folder in places.PEERS.glob("lib/python*/site-packages"):
@@ -120,10 +128,3 @@ def _peers_versions() -> dict[str, str]:
             if package.metadata["Name"] in _PEERS:
                 found[package.metadata["Name"]] = package.version
     return {name: found[name] for name in _PEERS if name in found}
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

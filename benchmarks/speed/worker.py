@@ -18,7 +18,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -88,7 +88,7 @@ class Worker:
             for _ in range(CHOICE_ROUNDS):
                 for name, (model, _) in right.items():
                     self._keep(model)
-                    times[name].append(statistics.median(self.time(CHOICE_SECONDS, 3)))
+                    times[name].append(statistics.median(self.timed(CHOICE_SECONDS, 3)))
         best = min(right, key=lambda name: statistics.median(times[name]) if times[name] else 0)
         self._keep(right[best][0])
         return {
@@ -112,9 +112,13 @@ class Worker:
         self.feeds = cycle([model.feed(arrays) for arrays in self.arrays])
 
     def _warm_up(self) -> None:
-        self.time(WARM_UP_SECONDS, WARM_UP_CALLS)
+        self.timed(WARM_UP_SECONDS, WARM_UP_CALLS)
 
-    def time(self, seconds: float, least: int) -> list[float]:
+    def time(self, seconds: float, least: int) -> dict[str, list[float]]:
+        """For the parent."""
+        return {"seconds": self.timed(seconds, least)}
+
+    def timed(self, seconds: float, least: int) -> list[float]:
         """Seconds of single calls, at least so many, for about so long; the first call is not counted."""
         assert self.loaded is not None
         call, clock = self.loaded.call, time.perf_counter
@@ -150,7 +154,7 @@ class Worker:
         """By operator: its own milliseconds in one call, and how often it is called in one."""
         from torch.profiler import ProfilerActivity, profile
 
-        calls = max(3, int(seconds / statistics.median(self.time(0, 3))))
+        calls = max(3, int(seconds / statistics.median(self.timed(0, 3))))
         assert self.loaded is not None
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             for _ in range(calls):
@@ -176,22 +180,22 @@ def resident() -> tuple[int, int]:
     return found["VmRSS"], found["VmHWM"]
 
 
-def main() -> None:
+def serve(make: Callable[[dict[str, Any]], Any], commands: Sequence[str]) -> None:
+    """Make a worker from the command line's JSON, then answer commands: each is a method of it by name."""
     # Frameworks print; the parent reads our lines only. What they print goes to the log.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = Worker(Job(**json.loads(sys.argv[1])))
-    commands: dict[str, Callable[..., Any]] = {
-        "load": worker.load,
-        "time": lambda **options: {"seconds": worker.time(**options)},
-        "start": worker.start,
-        "profile": worker.profile,
-    }
+    worker = make(json.loads(sys.argv[1]))
+    methods = {name: getattr(worker, name) for name in commands}
     for line in sys.stdin:
         command = json.loads(line)
-        reply = commands[command.pop("do")](**command)
+        reply = methods[command.pop("do")](**command)
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
+
+
+def main() -> None:
+    serve(lambda options: Worker(Job(**options)), ("load", "time", "start", "profile"))
 
 
 if __name__ == "__main__":

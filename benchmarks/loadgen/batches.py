@@ -1,0 +1,52 @@
+"""Two padded batches, one call each: what dropping the padding saves where half is padding, and costs
+where nothing is.
+
+In: systems with their files. Out: entries as those of `benchmarks.speed.race`, in milliseconds a call. Refuses
+nothing: what cannot be made is a reason. The calls are those of `benchmarks.speed`: the same contenders, with two
+threads, answers compared with eager fp32 first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from benchmarks.loadgen import samples
+from benchmarks.loadgen.files import MODEL, keeping_padding
+from benchmarks.loadgen.summary import DROPPING, KEEPING
+from benchmarks.loadgen.systems import CORES, System
+from benchmarks.speed.contenders import Job
+from benchmarks.speed.files import NotMadeError, job_of
+from benchmarks.speed.race import race
+from benchmarks.speed.rows import CONTENDERS, Precision, Row, Settings
+
+
+def batches(systems: list[System], rounds: int, seconds: float) -> dict[str, dict[str, Any]]:
+    """`ragged`: lengths of `samples.RAGGED`, padded to the longest; `full`: 8x128 without padding."""
+    settings = Settings(rounds, seconds, 3, CORES)
+    full = {system.name: (_job(system, settings), system.home) for system in systems}
+    if DROPPING in full:
+        full[KEEPING] = _keeping(full[DROPPING][0], systems[0].precision), "main"
+    ragged = {
+        name: (dataclasses.replace(job, inputs=str(samples.RAGGED_BATCH)) if isinstance(job, Job) else job, home)
+        for name, (job, home) in full.items()
+    }
+    return {"ragged": race("ragged batch", ragged, settings), "full": race("full batch", full, settings)}
+
+
+def _job(system: System, settings: Settings) -> Job | str:
+    try:
+        return job_of(Row(MODEL, "8x128", system.precision), CONTENDERS[system.name], settings)
+    except NotMadeError as error:
+        return str(error)
+
+
+def _keeping(dropping: Job | str, precision: Precision) -> Job | str:
+    """The same job with the artifact that works on padding too."""
+    if isinstance(dropping, str):
+        return dropping
+    try:
+        artifact = keeping_padding(DROPPING, precision)
+    except NotMadeError as error:
+        return str(error)
+    return dataclasses.replace(dropping, contender=KEEPING, files={"artifact": str(artifact)})

@@ -1,0 +1,32 @@
+"""How far a system's answers are from those of eager fp32, sample by sample, and how far they may be.
+
+In: answers and expected answers, a row of logits a sample. Out: errors by name. Refuses nothing. Needs numpy.
+
+`rms_error` is that of `benchmarks.speed.check`; `worst` is the distance of the worst sample's answer, relative to the
+root mean square of the expected answers' lengths: one answer given to another's query shows there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from benchmarks.speed.check import BOUNDS, errors
+
+
+def judge(answers: Sequence[Any], expected: Sequence[Any]) -> dict[str, float]:
+    """The errors over all samples, each [1, labels]; infinite where a shape differs or a number is not finite."""
+    whole = errors(answers, expected)
+    if not numpy.isfinite(whole["rms_error"]):
+        return {"rms_error": whole["rms_error"], "worst": whole["rms_error"]}
+    right = numpy.concatenate(expected)
+    distances = numpy.linalg.norm(numpy.concatenate(answers) - right, axis=-1)
+    scale = numpy.sqrt((numpy.linalg.norm(right, axis=-1) ** 2).mean())
+    return {"rms_error": whole["rms_error"], "worst": float(distances.max() / scale)}
+
+
+def is_right(found: dict[str, float], precision: str) -> bool:
+    """Whether every single answer is good enough for its system to be timed."""
+    return found["worst"] <= BOUNDS[precision]

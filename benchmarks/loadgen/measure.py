@@ -1,0 +1,49 @@
+"""The scenarios in order, the systems in turn.
+
+In: systems with their files, which scenarios, how long. Out: what happened to each system, ready for JSON. Refuses
+nothing.
+
+Taking turns makes whatever slows the machine down for a while slow everyone alike; each round begins with another
+system. While one is asked the others are stopped by a signal, so their threads cannot spin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from benchmarks.loadgen.running import Entry, Running
+from benchmarks.loadgen.systems import System
+
+SCENARIOS = ("offline", "server", "single-stream", "batches")
+
+
+def measure(
+    systems: Sequence[tuple[System, dict[str, str]]], scenarios: Sequence[str], seconds: float, rounds: int
+) -> dict[str, Entry]:
+    """Ask every system in every scenario; the entry of each by its name."""
+    with ExitStack() as ends:
+        running = [ends.enter_context(Running(system, files, seconds)) for system, files in systems]
+        for one in running:
+            one.guarded(Running.try_strategies)
+        if "offline" in scenarios:
+            _rounds(running, rounds, Running.offline)
+        if "server" in scenarios:
+            _rounds(running, 1, Running.try_for_server)
+            # Until no system has a rate left to try.
+            while _rounds(running, 1, Running.server):
+                pass
+        if "single-stream" in scenarios:
+            _rounds(running, rounds, Running.single_stream)
+        return {one.system.name: one.entry for one in running}
+
+
+def _rounds(running: list[Running], rounds: int, step: Callable[[Running], Any]) -> bool:
+    """A step of every system, in each round; whether any has more to do."""
+    more = False
+    for number in range(rounds):
+        turn = number % max(1, len(running))
+        for one in running[turn:] + running[:turn]:
+            more = one.guarded(step) or more
+    return more
