@@ -11,17 +11,24 @@ TORCH_INDEX ?=
 PYTHON_FLOOR ?= $(shell for python in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/python $(PYTHON); do \
 	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
 
+# Processes that the tests run in: most of them wait for programs that they started. A file's tests stay in one. OpenMP's
+# threads sleep while they wait: more of them than processors would otherwise keep each other from working.
+JOBS ?= 2
 BIN := $(VENV)/bin
+PARALLEL := -n $(JOBS) --dist loadfile
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MINILM = $$($(BIN)/python examples/python/minilm_folder.py)
+# The demo's precision: bf16 needs instructions of AVX-512, without which there is only fp32.
+PRECISION ?= $(shell grep -qs avx512dq /proc/cpuinfo && echo bf16 || echo fp32)
+DEMO := build/minilm-$(PRECISION).pt
 SOURCES := $(shell find exporter runtime -name '*.py')
 
-TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter export_model folders kinds plan_and_inputs round_trip source trace traps unknown_model))
+TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter export_model folders kinds plan_and_inputs round_trip source text text_tasks trace trainer traps unknown_model))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-lines test-transformers-4 lint types unit fuzz cpp bench bench-start soak kill traps coverage coverage-sample format clean
+.PHONY: help install demo test test-lines test-transformers-4 lint types unit fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text soak flood kill traps coverage coverage-sample format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -54,15 +61,16 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 
 test-lines: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (10 minutes)
 	$(PYTHON) tests/lines.py before-2.0=.venv-before-2.0/bin/python ipex=$(BIN)/python after-ipex=.venv-after-ipex/bin/python
+	.venv-before-2.0/bin/python -m pytest tests/test_trainer.py
 
 test-transformers-4: .venv-transformers-4/.installed  ## the tests of the exporter and of the kinds of models with transformers 4.55 (8 minutes)
-	.venv-transformers-4/bin/python -m pytest $(TESTS_4)
+	OMP_WAIT_POLICY=PASSIVE .venv-transformers-4/bin/python -m pytest $(PARALLEL) $(TESTS_4)
 
-demo: $(STAMP)  ## export a real model in bf16 with IPEX, load it without transformers, compare sentences
+demo: $(STAMP)  ## export a real model in bf16 (without AVX-512: fp32) with IPEX, load it without transformers, compare sentences
 	mkdir -p build
-	$(BIN)/export-model "$(MINILM)" --bf16 --backend ipex -o build/minilm-bf16.pt --force
+	$(BIN)/export-model "$(MINILM)" --$(PRECISION) --backend ipex -o $(DEMO) --force
 	@echo
-	$(BIN)/python examples/python/sentence_similarity.py build/minilm-bf16.pt
+	$(BIN)/python examples/python/sentence_similarity.py $(DEMO)
 
 test: lint types unit  ## lint, types and all tests; what CI runs
 
@@ -74,39 +82,68 @@ types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
 unit: $(STAMP)  ## the tests alone; ARGS="-k name" runs some
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 fuzz: $(STAMP)  ## load damaged and hostile artifacts; ARGS="--cases 20000 --seed 2"
 	$(BIN)/python tests/fuzz_artifact.py $(ARGS)
 
-cpp: build/check-golden build/minilm-bf16.pt build/minilm-fp32-plain.pt build/minilm-bf16-onednn.pt  ## build the C++ consumer, run it on a plain, an onednn and an IPEX artifact
-	build/check-golden build/minilm-fp32-plain.pt
-	build/check-golden build/minilm-bf16-onednn.pt
-	build/check-golden build/minilm-bf16.pt --ipex-library "$$($(BIN)/python -m runtime.ops)"
+cpp: cpp-build $(DEMO) build/minilm-fp32-plain.pt build/minilm-$(PRECISION)-onednn.pt  ## build the C++ library's program and the example worker, run golden cases of a plain, an onednn and an IPEX artifact
+	build/cpp/exported-model check build/minilm-fp32-plain.pt
+	build/cpp/exported-model check build/minilm-$(PRECISION)-onednn.pt
+	build/cpp/exported-model check $(DEMO)
 
-build/check-golden: runtime/cpp/check_golden.cpp runtime/cpp/build.py $(STAMP)
-	$(BIN)/python runtime/cpp/build.py --output $@
+# The programs in C++; what has not changed is not compiled again. cmake is the one that pip installed, or the system's.
+cpp-build: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S runtime/cpp -B build/cpp -DPython3_EXECUTABLE="$(abspath $(BIN))/python"
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/cpp
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S examples/cpp -B build/cpp-worker -DPython3_EXECUTABLE="$(abspath $(BIN))/python" \
+		-DExportedModel_DIR="$$($(BIN)/python -m runtime --cmake-dir)"
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/cpp-worker
 
-build/minilm-bf16.pt: $(SOURCES) $(STAMP)
+$(DEMO): $(SOURCES) $(STAMP)
 	mkdir -p build
-	$(BIN)/export-model "$(MINILM)" --bf16 --backend ipex -o $@ --force
+	$(BIN)/export-model "$(MINILM)" --$(PRECISION) --backend ipex -o $@ --force
 
 build/minilm-fp32-plain.pt: $(SOURCES) $(STAMP)
 	mkdir -p build
 	$(BIN)/export-model "$(MINILM)" --fp32 --backend plain -o $@ --force
 
-build/minilm-bf16-onednn.pt: $(SOURCES) $(STAMP)
+build/minilm-$(PRECISION)-onednn.pt: $(SOURCES) $(STAMP)
 	mkdir -p build
-	$(BIN)/export-model "$(MINILM)" --bf16 --backend onednn -o $@ --force
+	$(BIN)/export-model "$(MINILM)" --$(PRECISION) --backend onednn -o $@ --force
 
-bench-start: build/minilm-bf16.pt  ## time from process start to first answer; writes docs/benchmarks (2 minutes)
-	$(BIN)/python benchmarks/start.py build/minilm-bf16.pt "$(MINILM)"
+bench-start: $(DEMO)  ## time from process start to first answer; writes docs/benchmarks (2 minutes)
+	$(BIN)/python -m benchmarks.start $(DEMO) "$(MINILM)"
+
+bench-text: $(DEMO)  ## what tokenising and making answers cost beside a call; writes docs/benchmarks (1 minute)
+	$(BIN)/python -m benchmarks.text $(DEMO) $(ARGS)
+
+bench-cpp: cpp-build .venv-peers/.installed  ## C++ against Python: start, a call, what Session::run costs; writes docs/benchmarks (5 minutes)
+	$(BIN)/python -m benchmarks.cpp $(ARGS)
 
 bench: $(STAMP) .venv-peers/.installed  ## time a call against every other way to run the same model; writes docs/benchmarks (4 hours; some minutes a row); ARGS="--rows minilm --rounds 3"
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
-soak: build/minilm-bf16.pt  ## 8 threads x 2,000 calls on one session: answers and memory (2 minutes)
-	$(BIN)/python benchmarks/soak.py build/minilm-bf16.pt
+bench-loadgen: $(STAMP) .venv-peers/.installed  ## ragged traffic under MLPerf's load generator, against OpenVINO and ONNX Runtime; writes docs/benchmarks (20 minutes); ARGS="--seconds 2 --scenarios offline"
+	$(BIN)/python -m benchmarks.loadgen $(ARGS)
+
+# Trained models for three tasks, from text that every Python has. Made once.
+build/finetune/.done: $(STAMP)
+	$(BIN)/python examples/finetune/docstrings.py build/finetune/data
+	for task in text-classification token-classification question-answering; do \
+		$(BIN)/python examples/finetune/finetune.py $$task --data build/finetune/data --output build/finetune/$$task || exit 1; done
+	touch $@
+
+finetune: build/finetune/.done  ## fine-tune MiniLM for three tasks, for the examples and bench-trainer (6 minutes, once)
+
+bench-trainer: build/finetune/.done .venv-transformers-4/.installed  ## the Trainer in jit mode against eager mode: metrics and samples a second; writes docs/benchmarks (15 minutes)
+	$(BIN)/python -m benchmarks.trainer 5=$(BIN)/python 4=.venv-transformers-4/bin/python $(ARGS)
+
+soak: $(DEMO)  ## 8 threads x 2,000 calls on one session: answers and memory (2 minutes)
+	$(BIN)/python benchmarks/soak.py $(DEMO)
+
+flood: $(DEMO)  ## a pool asked ten times what it can answer for 30 s: refusals, answers, memory (1 minute)
+	$(BIN)/python -m benchmarks.flood $(DEMO) $(ARGS)
 
 kill: $(STAMP)  ## end 50 exports with SIGKILL at random moments (6 minutes)
 	$(BIN)/python tests/kill_export.py "$(MINILM)"
@@ -117,8 +154,8 @@ traps: $(STAMP)  ## the known ways to be silently wrong, each refused or mended,
 coverage: $(STAMP)  ## every model type and task of transformers, as tiny models; writes docs/coverage.* (1 hour a precision); ARGS="--bf16"
 	$(BIN)/python -m matrix $(ARGS)
 
-coverage-sample: $(STAMP)  ## 60 pairs of them, the same ones every time (4 minutes)
-	$(BIN)/python -m matrix --sample 60
+coverage-sample: $(STAMP)  ## 40 pairs of them, the same ones every time (3 minutes)
+	$(BIN)/python -m matrix --sample 40
 
 format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
