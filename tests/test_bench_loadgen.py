@@ -18,6 +18,7 @@ from benchmarks.loadgen import samples, summary
 from benchmarks.loadgen.__main__ import options_of
 from benchmarks.loadgen.check import is_right, judge
 from benchmarks.loadgen.markdown import markdown
+from benchmarks.loadgen.measure import SCENARIOS, measure
 from benchmarks.loadgen.picture import picture
 from benchmarks.loadgen.queueing import Query, Queue, fitting, longest_first
 from benchmarks.loadgen.search import RateSearch
@@ -69,6 +70,12 @@ def test_batches_hold_the_nearest_lengths() -> None:
 
 def test_the_longest_come_first() -> None:
     assert longest_first([3, 9, 5, 9]) == [1, 3, 2, 0]
+
+
+def test_what_was_measured_is_kept_after_each_scenario() -> None:
+    kept: list[Any] = []
+    measure([], SCENARIOS, 1, 1, kept.append)
+    assert len(kept) == len(["trials", "offline", "server", "single-stream"])
 
 
 class Echo:

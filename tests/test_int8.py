@@ -21,6 +21,7 @@ from exporter import ExportRequest, Report, export
 from exporter.backends import candidates
 from exporter.backends.ipex import IpexBackend
 from exporter.backends.ipex_int8 import _as_linears
+from exporter.backends.onednn.quantise import quantise_linears
 from exporter.calibration import fit_calibration
 from exporter.calibration_file import read_calibration
 from exporter.inputs import ExampleInputs
@@ -195,6 +196,31 @@ def test_layers_that_are_used_several_times(tiny_folder: Callable[..., Path], sa
     )
     assert any("not smoothed" in choice for choice in report.choices)
     assert report.manifest.accuracy[0].mean_cosine > 0.98
+
+
+def test_all_layers_are_in_int8_though_padding_is_left_out(
+    tiny_folder: Callable[..., Path], samples: Path, tmp_path: Path
+) -> None:
+    """The region without padding begins in front of the first layer's codes, not between these and their linear."""
+    folder = tiny_folder("bert", "token-classification", num_labels=3)
+    request = ExportRequest(
+        str(folder), tmp_path / "m.pt", precision="int8", backend="onednn", calibration=samples, padding="drop"
+    )
+    found = {fusion.kind: fusion.count for fusion in export(request).manifest.fusions}
+    # Two layers: query, key and value joined, attention's and feed-forward's output, feed-forward; the head.
+    assert found == {"prepacked linear in int8": 3, "linear+add in int8": 4, "linear+gelu in int8": 2}
+
+
+def test_activations_give_codes_right_away(tiny_folder: Callable[..., Path], samples: Path) -> None:
+    """What follows a normalisation is smoothed, what follows an activation is not, and is never fp32 in between."""
+    folder = tiny_folder("bert", "token-classification", num_labels=3)
+    source = load_source(ExportRequest(str(folder), "unused.pt"))
+    plan = make_plan(source, ExportRequest(str(folder), "unused.pt"))
+    fitted = fit_calibration(read_calibration(samples), plan, source.tokenizer).samples
+    quantise_linears(source.model, fitted, lambda _: None)
+    layer = source.model.bert.encoder.layer[0]
+    assert layer.intermediate.dense.shrink is not None and layer.output.dense.shrink is None
+    assert torch.equal(layer.attention.self.query.shrink, layer.attention.self.key.shrink)
 
 
 def test_linears_by_another_name() -> None:

@@ -95,16 +95,14 @@ def main() -> None:
     if not options.report_only:
         if not Path(places.PYTHON["peers"]).exists():
             sys.exit(".venv-peers is missing: make .venv-peers/.installed")
-        begun = time.monotonic()
-        result = ask(options)
-        result["settings"]["minutes"] = round((time.monotonic() - begun) / 60, 1)
         options.output.mkdir(parents=True, exist_ok=True)
-        write(options.output / "loadgen.json", json.dumps(result, indent=1) + "\n")
+        ask(options)
     report(options.output)
 
 
-def ask(options: argparse.Namespace) -> dict[str, Any]:
-    """Make what is needed, measure what was asked for; the value of loadgen.json."""
+def ask(options: argparse.Namespace) -> None:
+    """Make what is needed, measure what was asked for; loadgen.json is written after each part of it."""
+    begun = time.monotonic()
     try:
         make_samples()
     except NotMadeError as error:
@@ -118,9 +116,15 @@ def ask(options: argparse.Namespace) -> dict[str, Any]:
             entries[system.name] = {"status": "missing", "reason": str(error), "trials": {}}
     # The batches first: their processes end before those of the scenarios begin.
     found = batches(options.chosen, 2 * options.rounds, 0.7) if "batches" in options.scenarios else {}
+
+    def keep(measured: dict[str, Entry]) -> None:
+        result = gather(options, entries | measured, found)
+        result["settings"]["minutes"] = round((time.monotonic() - begun) / 60, 1)
+        write(options.output / "loadgen.json", json.dumps(result, indent=1) + "\n")
+
+    keep({})
     if set(options.scenarios) - {"batches"}:
-        entries |= measure(ready, options.scenarios, options.seconds, options.rounds)
-    return gather(options, entries, found)
+        measure(ready, options.scenarios, options.seconds, options.rounds, keep)
 
 
 def gather(options: argparse.Namespace, entries: dict[str, Entry], found: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The scenarios in order, the systems in turn.
 
-In: systems with their files, which scenarios, how long. Out: what happened to each system, ready for JSON. Refuses
-nothing.
+In: systems with their files, which scenarios, how long. Out: what happened to each system, ready for JSON, after each
+scenario: a run that is cut off keeps what it measured. Refuses nothing.
 
 Taking turns makes whatever slows the machine down for a while slow everyone alike; each round begins with another
 system. While one is asked the others are stopped by a signal, so their threads cannot spin.
@@ -20,23 +20,31 @@ SCENARIOS = ("offline", "server", "single-stream", "batches")
 
 
 def measure(
-    systems: Sequence[tuple[System, dict[str, str]]], scenarios: Sequence[str], seconds: float, rounds: int
-) -> dict[str, Entry]:
-    """Ask every system in every scenario; the entry of each by its name."""
+    systems: Sequence[tuple[System, dict[str, str]]],
+    scenarios: Sequence[str],
+    seconds: float,
+    rounds: int,
+    keep: Callable[[dict[str, Entry]], None],
+) -> None:
+    """Ask every system in every scenario; after each of them, `keep` is given each system's entry by its name."""
     with ExitStack() as ends:
         running = [ends.enter_context(Running(system, files, seconds)) for system, files in systems]
+        entries = {one.system.name: one.entry for one in running}
         for one in running:
             one.guarded(Running.try_strategies)
+        keep(entries)
         if "offline" in scenarios:
             _rounds(running, rounds, Running.offline)
+            keep(entries)
         if "server" in scenarios:
             _rounds(running, 1, Running.try_for_server)
             # Until no system has a rate left to try.
             while _rounds(running, 1, Running.server):
                 pass
+            keep(entries)
         if "single-stream" in scenarios:
             _rounds(running, rounds, Running.single_stream)
-        return {one.system.name: one.entry for one in running}
+            keep(entries)
 
 
 def _rounds(running: list[Running], rounds: int, step: Callable[[Running], Any]) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from exporter.backends.onednn.fuse import Fused
 
 LINEAR = "onednn::qlinear_pointwise"
+QUANTISE, DEQUANTISE = "aten::quantize_per_tensor", "aten::dequantize"
 # Codes of weights are symmetric, of what goes in from 0 to 255 around a zero point.
 _WEIGHT_CODES = 127
 # torch.uint8 and torch.float32 as TorchScript writes them.
@@ -29,7 +30,7 @@ def takes_codes(linear: Any) -> bool:
     """Whether a linear's input was quantised."""
     source = linear.inputsAt(0).node()
     kinds: list[str] = [source.kind(), source.inputsAt(0).node().kind()] if source.inputsSize() else []
-    return kinds == ["aten::dequantize", "aten::quantize_per_tensor"]
+    return kinds == [DEQUANTISE, QUANTISE]
 
 
 class Codes:
@@ -78,12 +79,12 @@ class Codes:
 def _quantising_reader(last: Any) -> Any:
     uses = last.output().uses()
     reader = uses[0].user if len(uses) == 1 else None
-    if reader is None or reader.kind() != "aten::quantize_per_tensor":
+    if reader is None or reader.kind() != QUANTISE:
         return None
     # All that read the codes must take them as such.
     readers = [use.user for use in reader.output().uses()]
     whole = all(
-        one.kind() == "aten::dequantize" and all(use.user.kind() == "aten::linear" for use in one.output().uses())
+        one.kind() == DEQUANTISE and all(use.user.kind() == "aten::linear" for use in one.output().uses())
         for one in readers
     )
     return reader if whole else None

@@ -8,7 +8,9 @@ keeps that as operators in front of each linear, and the graph's rewriting puts 
 
 A few channels of a transformer's activations are a hundred times larger than the others, and one scale for all leaves
 these few codes. SmoothQuant (Xiao et al., 2022) moves that size into the weights, which have a scale a row: each
-channel is divided by a power of its largest number, and the weights' column is multiplied by it.
+channel is divided by a power of its largest number, and the weights' column is multiplied by it. As in that paper this
+is done behind normalisations, where those channels are. Elsewhere it would cost a pass over the input and keep an
+activation from giving codes right away.
 """
 
 from __future__ import annotations
@@ -28,13 +30,15 @@ _LEAST = 1e-5
 
 
 class QuantisedLinear(torch.nn.Module):
-    """A linear that rounds its input to codes first, each channel of it divided by its smoothing."""
+    """A linear that rounds its input to codes first, each channel of it divided by its smoothing if it has one."""
 
-    def __init__(self, linear: torch.nn.Linear, smoothing: torch.Tensor, low: float, high: float) -> None:
+    def __init__(self, linear: torch.nn.Linear, smoothing: torch.Tensor | None, low: float, high: float) -> None:
         super().__init__()
         self.linear = linear
-        self.linear.weight = torch.nn.Parameter(linear.weight * smoothing, requires_grad=False)
-        self.shrink = 1 / smoothing
+        self.shrink = None
+        if smoothing is not None:
+            self.linear.weight = torch.nn.Parameter(linear.weight * smoothing, requires_grad=False)
+            self.shrink = 1 / smoothing
         # Zero is a code: padding and what an activation cuts off stay exact.
         low, high = min(low, 0.0), max(high, 0.0)
         self.scale = max((high - low) / _CODES, 1e-8)
@@ -42,7 +46,9 @@ class QuantisedLinear(torch.nn.Module):
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """As the linear, of what the codes stand for."""
-        codes = torch.quantize_per_tensor(value * self.shrink, self.scale, self.zero_point, torch.quint8)
+        if self.shrink is not None:
+            value = value * self.shrink
+        codes = torch.quantize_per_tensor(value, self.scale, self.zero_point, torch.quint8)
         answer: torch.Tensor = self.linear(codes.dequantize())
         return answer
 
@@ -52,19 +58,23 @@ class _Seen:
     """What linears of one input took: for each sample the least and largest number of each channel."""
 
     linears: list[torch.nn.Linear]
+    behind_norm: bool
     lows: list[torch.Tensor] = field(default_factory=list)
     highs: list[torch.Tensor] = field(default_factory=list)
 
-    def smoothing(self) -> torch.Tensor:
-        """A divisor for each channel, the same for linears of the same input, which are joined later."""
+    def smoothing(self) -> torch.Tensor | None:
+        """A divisor for each channel, the same for linears of the same input, which are joined later; None for none."""
+        if not self.behind_norm:
+            return None
         largest = torch.stack([*self.lows, *self.highs]).abs().amax(dim=0).clamp(min=_LEAST)
         columns = torch.stack([linear.weight.abs().amax(dim=0) for linear in self.linears]).amax(dim=0)
         return (largest**_ALPHA / columns.clamp(min=_LEAST) ** (1 - _ALPHA)).clamp(min=_LEAST)
 
-    def range(self, smoothing: torch.Tensor) -> tuple[float, float]:
+    def range(self, smoothing: torch.Tensor | None) -> tuple[float, float]:
         """The mean over the samples of their extremes: one odd sample does not coarsen all others."""
-        lows = torch.stack([(low / smoothing).min() for low in self.lows])
-        highs = torch.stack([(high / smoothing).max() for high in self.highs])
+        divisor = 1.0 if smoothing is None else smoothing
+        lows = torch.stack([(low / divisor).min() for low in self.lows])
+        highs = torch.stack([(high / divisor).max() for high in self.highs])
         return lows.mean().item(), highs.mean().item()
 
 
@@ -79,11 +89,16 @@ def quantise_linears(
     seen: dict[torch.nn.Module, _Seen] = {}
     # Inputs of the first sample are held, so that no other tensor takes their place in memory.
     first: list[tuple[torch.Tensor, _Seen]] = []
+    normed: list[torch.Tensor] = []
+
+    def note(norm: torch.nn.Module, inputs: tuple[Any, ...], answer: Any) -> None:
+        normed.append(answer)
 
     def watch(linear: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         value: torch.Tensor = inputs[0]
         if linear not in seen:
-            group = next((group for tensor, group in first if tensor is value), _Seen([]))
+            behind_norm = any(value is tensor for tensor in normed)
+            group = next((group for tensor, group in first if tensor is value), _Seen([], behind_norm))
             group.linears.append(linear)  # type: ignore[arg-type]  # hooks are on linears alone
             seen[linear] = group
             first.append((value, group))
@@ -93,13 +108,16 @@ def quantise_linears(
             group.lows.append(flat.amin(dim=0))
             group.highs.append(flat.amax(dim=0))
 
-    hooks = [part.register_forward_pre_hook(watch) for part in module.modules() if type(part) is torch.nn.Linear]
+    parts = list(module.modules())
+    hooks = [part.register_forward_pre_hook(watch) for part in parts if type(part) is torch.nn.Linear]
+    hooks += [part.register_forward_hook(note) for part in parts if type(part).__name__.endswith("Norm")]
     try:
         with torch.no_grad():
             for number, sample in enumerate(samples, 1):
                 module(**sample)
                 progress(number)
                 first.clear()
+                normed.clear()
     finally:
         for hook in hooks:
             hook.remove()

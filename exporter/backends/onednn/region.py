@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.backends.onednn.attend import Attention, attention
+from exporter.backends.onednn.int8 import QUANTISE, takes_codes
 from exporter.backends.onednn.layout import BINARY, TOKENS, Layout, layout_of
 from exporter.graphs import Shapes, constant
 from runtime import torchscript
@@ -66,7 +67,7 @@ def _found(nodes: Sequence[Any], region: Region) -> Region:
     # Without a mask an attention reads padding, and has to have it.
     region.attentions = {name: parts for name, parts in found.items() if parts.mask is not None}
     # What the linears of an attention take, to which others may belong.
-    openings = {seed.inputsAt(0).debugName() for parts in region.attentions.values() for seed in _seeds(parts)}
+    openings = {name for parts in region.attentions.values() for seed in _seeds(parts) for name in _openings(seed)}
     for node in nodes:
         if not node.outputsSize():
             continue
@@ -102,10 +103,17 @@ def _seeds(parts: Attention) -> Iterator[Any]:
             yield node
 
 
+def _openings(linear: Any) -> Iterator[str]:
+    """What a linear takes, and before it was quantised: codes that were taken apart again are no codes any more."""
+    yield linear.inputsAt(0).debugName()
+    if takes_codes(linear):
+        yield linear.inputsAt(0).node().inputsAt(0).node().inputsAt(0).debugName()
+
+
 def _opens(node: Any, openings: set[str]) -> bool:
-    """Whether a node is a linear where the region may begin."""
+    """Whether a node is one where the region may begin: a linear, or the quantisation in front of one."""
     linear = node.kind() == "aten::linear" and constant(node.inputsAt(1)) is not None
-    return linear and node.inputsAt(0).debugName() in openings
+    return (linear or node.kind() == QUANTISE) and node.inputsAt(0).debugName() in openings
 
 
 def _binary(node: Any, region: Region) -> tuple[Layout | None, list[tuple[Any, int, Layout]]]:
