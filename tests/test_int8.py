@@ -223,6 +223,34 @@ def test_activations_give_codes_right_away(tiny_folder: Callable[..., Path], sam
     assert torch.equal(layer.attention.self.query.shrink, layer.attention.self.key.shrink)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_no_linear_falls_back_to_a_reference_implementation(
+    precision: str, tiny_folder: Callable[..., Path], samples: Path, tmp_path: Path
+) -> None:
+    """oneDNN has one for every case that no kernel of its own takes: a thousand times slower, and nothing is said."""
+    folder = tiny_folder("bert", "text-classification", num_labels=3)
+    calibration = str(samples) if precision == "int8" else None
+    export(
+        ExportRequest(
+            str(folder), tmp_path / "m.pt", precision=precision, backend="onednn", calibration=calibration, tune="off"
+        )
+    )
+    code = """
+import runtime, sys, torch
+session = runtime.load(sys.argv[1])
+ids = torch.randint(5, 300, (8, 32), generator=torch.Generator().manual_seed(0))
+mask = (torch.arange(32) < torch.tensor([[int(n)] for n in sys.argv[2:]])).long()
+session(input_ids=ids * mask, attention_mask=mask)
+"""
+    for lengths in (["32"] * 8, ["32", "3", "5", "9", "2", "4", "7", "1"]):
+        said = run_python(code, tmp_path / "m.pt", *lengths, DNNL_VERBOSE="1", ONEDNN_VERBOSE="1").stdout
+        products = [
+            line.split(",") for line in said.splitlines() if ",exec,cpu,matmul," in line or ",inner_product," in line
+        ]
+        assert products, said
+        assert not [fields for fields in products if any(field.startswith(("ref", "gemm:ref")) for field in fields)]
+
+
 def test_linears_by_another_name() -> None:
     """GPT-2 has its own kind, with the weight transposed."""
     from transformers import AutoConfig, AutoModel

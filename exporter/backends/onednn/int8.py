@@ -58,7 +58,10 @@ class Codes:
             gives = list(map(graph.insertConstant, (1.0, 0, _FLOAT32)))
         if fused.added is not None:
             how = [*map(graph.insertConstant, (1.0, 0, "add", 1.0, "none")), no_scalars(graph, last)]
-            arguments = [*takes, fused.added, bias, *gives, *how, graph.insertConstant("none")]
+            # Dense, or oneDNN takes its reference implementation, a thousand times slower: the one token that a head
+            # reads is a view of all.
+            added = insert(graph, last, "aten::contiguous", [fused.added, graph.insertConstant(0)], fused.linear)
+            arguments = [*takes, added, bias, *gives, *how, graph.insertConstant("none")]
         else:
             how = [graph.insertConstant(fused.activation), no_scalars(graph, last)]
             arguments = [*takes, bias, *gives, *how, graph.insertConstant(fused.algorithm or "none")]

@@ -91,8 +91,8 @@ def quantise_linears(
     first: list[tuple[torch.Tensor, _Seen]] = []
     normed: list[torch.Tensor] = []
 
-    def note(norm: torch.nn.Module, inputs: tuple[Any, ...], answer: Any) -> None:
-        normed.append(answer)
+    def note(*passed: Any) -> None:
+        normed.append(passed[-1])
 
     def watch(linear: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         value: torch.Tensor = inputs[0]
