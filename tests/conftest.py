@@ -117,6 +117,12 @@ def tiny_session(tiny_artifact: Path) -> Session:
 
 
 @pytest.fixture(scope="session")
+def minilm_ipex(minilm: Path, exported: Callable[..., Report]) -> Path:
+    """The real model through IPEX, in fp32, which every processor has."""
+    return Path(exported(minilm, backend="ipex").output)
+
+
+@pytest.fixture(scope="session")
 def minilm_bf16(minilm: Path, exported: Callable[..., Report]) -> Path:
     """The real model, bf16, IPEX, as `make demo` makes it."""
     return Path(exported(minilm, precision="bf16", backend="ipex").output)

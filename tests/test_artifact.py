@@ -68,11 +68,11 @@ def test_the_same_export_gives_the_same_bytes(tiny_folder: Callable[..., Path], 
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
 
-def test_the_file_says_nothing_of_the_machine_that_made_it(minilm_bf16: Path) -> None:
+def test_the_file_says_nothing_of_the_machine_that_made_it(minilm_ipex: Path) -> None:
     """No debug records, which hold source lines and paths; tensors lie where a reader can map them."""
-    whole = minilm_bf16.read_bytes()
+    whole = minilm_ipex.read_bytes()
     assert b".debug_pkl" not in whole and str(ROOT).encode() not in whole
-    with zipfile.ZipFile(minilm_bf16) as archive:
+    with zipfile.ZipFile(minilm_ipex) as archive:
         for info in archive.infolist():
             assert (whole[info.header_offset + 26 :][:2], info.date_time[0]) == (
                 len(info.filename).to_bytes(2, "little"),

@@ -130,7 +130,7 @@ def test_reading_a_manifest_imports_no_torch(tiny_artifact: Path) -> None:
     assert done.stdout.split() == ["text-classification", "False"], done.stderr
 
 
-def test_a_worker_imports_nothing_but_torch_and_safetensors(minilm_bf16: Path) -> None:
+def test_a_worker_imports_nothing_but_torch_and_safetensors(minilm_ipex: Path) -> None:
     """An IPEX artifact with text in: the most that a worker does."""
     code = """
 import runtime, sys
@@ -139,12 +139,12 @@ session(**session.text.encode(["a sentence"]))
 heavy = {"transformers", "click", "intel_extension_for_pytorch", "exporter", "sentence_transformers"}
 print(sorted(heavy & set(sys.modules)), "torch" in sys.modules)
 """
-    done = run_python(code, minilm_bf16)
+    done = run_python(code, minilm_ipex)
     assert done.stdout.split() == ["[]", "True"], done.stderr
     assert done.stderr == ""
 
 
-def test_a_worker_runs_where_they_cannot_be_imported(minilm_bf16: Path) -> None:
+def test_a_worker_runs_where_they_cannot_be_imported(minilm_ipex: Path) -> None:
     code = """
 import sys
 sys.modules.update(dict.fromkeys(["transformers", "click", "intel_extension_for_pytorch", "exporter", "numpy"]))
@@ -153,7 +153,7 @@ session = runtime.load(sys.argv[1])
 print(*session(**session.text.encode(["one", "two"]))["sentence_embedding"].shape)
 """
     # Without numpy, importing torch itself warns; that warning is torch's, not an error of the worker.
-    done = run_python("import warnings; warnings.simplefilter('ignore')\n" + code, minilm_bf16)
+    done = run_python("import warnings; warnings.simplefilter('ignore')\n" + code, minilm_ipex)
     assert done.stdout.split() == ["2", "384"], done.stderr
 
 

@@ -21,17 +21,17 @@ RULES: dict[str, Any] = dict.fromkeys(("unknown_id", "class_id", "mask_id", "mas
 }
 
 
-def test_round_trip(minilm_bf16: Path) -> None:
-    value = read_manifest(minilm_bf16)
+def test_round_trip(minilm_ipex: Path) -> None:
+    value = read_manifest(minilm_ipex)
     assert manifest.from_json(manifest.to_json(value), "f") == value
 
 
-def test_what_a_manifest_says(minilm_bf16: Path) -> None:
-    value = read_manifest(minilm_bf16)
+def test_what_a_manifest_says(minilm_ipex: Path) -> None:
+    value = read_manifest(minilm_ipex)
     assert (value.format_version, value.task, value.precision, value.backend) == (
         1,
         "sentence-embedding",
-        "bf16",
+        "fp32",
         "ipex",
     )
     assert [spec.name for spec in value.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
@@ -44,8 +44,8 @@ def test_what_a_manifest_says(minilm_bf16: Path) -> None:
     assert not value.model.random_weights and len(value.model.weights_sha256) == 64
 
 
-def test_verified_shapes_hold_padded_and_unpadded_ones_within_tolerance(minilm_bf16: Path) -> None:
-    value = read_manifest(minilm_bf16)
+def test_verified_shapes_hold_padded_and_unpadded_ones_within_tolerance(minilm_ipex: Path) -> None:
+    value = read_manifest(minilm_ipex)
     assert len({tuple(point.shape.values()) for point in value.verified}) >= 3
     assert {point.padded for point in value.verified} == {True, False}
     for point in value.verified:

@@ -120,8 +120,8 @@ def test_what_does_not_fit(tiny_session: Session, inputs: dict[str, Any], kind: 
     assert issubclass(kind, InputError)
 
 
-def test_many_threads_get_the_answers_of_one(minilm_bf16: Path) -> None:
-    session = load(minilm_bf16)
+def test_many_threads_get_the_answers_of_one(minilm_ipex: Path) -> None:
+    session = load(minilm_ipex)
     batches = [
         torch.randint(1000, 20000, (1 + i % 3, 4 + 3 * i), generator=torch.Generator().manual_seed(i)) for i in range(8)
     ]
@@ -145,7 +145,7 @@ def test_many_threads_get_the_answers_of_one(minilm_bf16: Path) -> None:
 
 
 @pytest.mark.trap("6: the thread count changes after the weights were packed", "refuses")
-def test_threads_are_set_before_the_weights_are_packed(minilm_bf16: Path) -> None:
+def test_threads_are_set_before_the_weights_are_packed(minilm_ipex: Path) -> None:
     code = """
 import runtime, sys, torch
 session = runtime.load(sys.argv[1], threads=1)
@@ -157,7 +157,7 @@ try:
 except runtime.RequirementError as error:
     print(type(error).__name__, error)
 """
-    done = run_python(code, minilm_bf16)
+    done = run_python(code, minilm_ipex)
     assert done.stdout.startswith("1\nThreadCountError torch uses 2 threads now; expected 1"), done.stderr
 
 
@@ -193,8 +193,8 @@ def test_a_model_that_fails_is_a_named_error(tiny_session: Session) -> None:
         doubled(input_ids=IDS)
 
 
-def test_without_warm_up_the_answers_are_the_same(minilm_bf16: Path) -> None:
-    warm, cold = load(minilm_bf16), load(minilm_bf16, warmup=False)
+def test_without_warm_up_the_answers_are_the_same(minilm_ipex: Path) -> None:
+    warm, cold = load(minilm_ipex), load(minilm_ipex, warmup=False)
     ids = torch.arange(2000, 2007)[None]
     expected = warm(input_ids=ids)["sentence_embedding"]
     for _ in range(3):
@@ -206,7 +206,7 @@ def test_text_needs_a_tokenizer(tiny_session: Session) -> None:
         tiny_session.text.encode(["a"])
 
 
-def test_calls_do_not_fetch_their_memory_anew(minilm_bf16: Path) -> None:
+def test_calls_do_not_fetch_their_memory_anew(minilm_ipex: Path) -> None:
     """Page faults a call, at a length whose tensors are larger than what glibc keeps by itself."""
     code = """
 import resource, sys
@@ -220,5 +220,5 @@ for _ in range(10):
     session(input_ids=ids)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
 """
-    done = run_python(code, minilm_bf16)
+    done = run_python(code, minilm_ipex)
     assert int(done.stdout) < 500, done.stdout + done.stderr

@@ -23,8 +23,8 @@ TEXTS = ["A short one.", "Ein längerer Satz, mit Ümläuten und 日本語 and e
 
 
 @pytest.fixture(scope="module")
-def session(minilm_bf16: Path) -> Session:
-    return load(minilm_bf16)
+def session(minilm_ipex: Path) -> Session:
+    return load(minilm_ipex)
 
 
 def test_the_tokens_are_those_of_transformers(session: Session, minilm: Path) -> None:

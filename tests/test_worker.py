@@ -81,8 +81,8 @@ def test_lines_on_standard_input(tiny_artifact: Path, tiny_session: Session) -> 
     assert done.stderr.decode() == "worker: 101 requests, 101 answered, 0 failed\n"
 
 
-def test_text(minilm_bf16: Path) -> None:
-    done = feed(minilm_bf16, [b'{"id": 1, "text": "a short text"}\n'])
+def test_text(minilm_ipex: Path) -> None:
+    done = feed(minilm_ipex, [b'{"id": 1, "text": "a short text"}\n'])
     answer = json.loads(done.stdout)
     assert answer["id"] == 1 and len(answer["outputs"]["sentence_embedding"][0]) == 384
 
