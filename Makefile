@@ -124,7 +124,7 @@ bench-cpp: cpp-build .venv-peers/.installed  ## C++ against Python: start, a cal
 bench: $(STAMP) .venv-peers/.installed  ## time a call against every other way to run the same model; writes docs/benchmarks (4 hours; some minutes a row); ARGS="--rows minilm --rounds 3"
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
-bench-loadgen: $(STAMP) .venv-peers/.installed  ## ragged traffic under MLPerf's load generator, against OpenVINO and ONNX Runtime; writes docs/benchmarks (20 minutes); ARGS="--seconds 2 --scenarios offline"
+bench-loadgen: $(STAMP) .venv-peers/.installed  ## ragged traffic under MLPerf's load generator, against OpenVINO and ONNX Runtime; writes docs/benchmarks (an hour in fp32); ARGS="--precision fp32 --scenarios offline"
 	$(BIN)/python -m benchmarks.loadgen $(ARGS)
 
 # Trained models for three tasks, from text that every Python has. Made once.
