@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pty
@@ -212,7 +213,7 @@ def test_all_layers_are_in_int8_though_padding_is_left_out(
 
 
 def test_activations_give_codes_right_away(tiny_folder: Callable[..., Path], samples: Path) -> None:
-    """What follows a normalisation is smoothed, what follows an activation is not, and is never fp32 in between."""
+    """What follows an activation is not smoothed, and so is never fp32 in between; everything else is."""
     folder = tiny_folder("bert", "token-classification", num_labels=3)
     source = load_source(ExportRequest(str(folder), "unused.pt"))
     plan = make_plan(source, ExportRequest(str(folder), "unused.pt"))
@@ -220,6 +221,7 @@ def test_activations_give_codes_right_away(tiny_folder: Callable[..., Path], sam
     quantise_linears(source.model, fitted, lambda _: None)
     layer = source.model.bert.encoder.layer[0]
     assert layer.intermediate.dense.shrink is not None and layer.output.dense.shrink is None
+    assert layer.attention.output.dense.shrink is not None
     assert torch.equal(layer.attention.self.query.shrink, layer.attention.self.key.shrink)
 
 
@@ -230,11 +232,11 @@ def test_no_linear_falls_back_to_a_reference_implementation(
     """oneDNN has one for every case that no kernel of its own takes: a thousand times slower, and nothing is said."""
     folder = tiny_folder("bert", "text-classification", num_labels=3)
     calibration = str(samples) if precision == "int8" else None
-    export(
-        ExportRequest(
-            str(folder), tmp_path / "m.pt", precision=precision, backend="onednn", calibration=calibration, tune="off"
-        )
+    request = ExportRequest(
+        str(folder), tmp_path / "m.pt", precision=precision, backend="onednn", calibration=calibration, tune="off"
     )
+    # Which kernels run, not how exact int8 is with random weights, which the gate may well refuse.
+    export(dataclasses.replace(request, verify="off"))
     code = """
 import runtime, sys, torch
 session = runtime.load(sys.argv[1])

@@ -8,9 +8,8 @@ keeps that as operators in front of each linear, and the graph's rewriting puts 
 
 A few channels of a transformer's activations are a hundred times larger than the others, and one scale for all leaves
 these few codes. SmoothQuant (Xiao et al., 2022) moves that size into the weights, which have a scale a row: each
-channel is divided by a power of its largest number, and the weights' column is multiplied by it. As in that paper this
-is done behind normalisations, where those channels are. Elsewhere it would cost a pass over the input and keep an
-activation from giving codes right away.
+channel is divided by a power of its largest number, and the weights' column is multiplied by it. Behind an activation
+this is left out, as in that paper: the linear before it then gives codes right away.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ _CODES = 255
 # As for IPEX, and measured the same way (docs/decisions.md).
 _ALPHA = 0.7
 _LEAST = 1e-5
+# Where activations that are modules are written.
+_ACTIVATIONS = ("torch.nn.modules.activation", "transformers.activations")
 
 
 class QuantisedLinear(torch.nn.Module):
@@ -58,13 +59,13 @@ class _Seen:
     """What linears of one input took: for each sample the least and largest number of each channel."""
 
     linears: list[torch.nn.Linear]
-    behind_norm: bool
+    behind_activation: bool
     lows: list[torch.Tensor] = field(default_factory=list)
     highs: list[torch.Tensor] = field(default_factory=list)
 
     def smoothing(self) -> torch.Tensor | None:
         """A divisor for each channel, the same for linears of the same input, which are joined later; None for none."""
-        if not self.behind_norm:
+        if self.behind_activation:
             return None
         largest = torch.stack([*self.lows, *self.highs]).abs().amax(dim=0).clamp(min=_LEAST)
         columns = torch.stack([linear.weight.abs().amax(dim=0) for linear in self.linears]).amax(dim=0)
@@ -89,16 +90,16 @@ def quantise_linears(
     seen: dict[torch.nn.Module, _Seen] = {}
     # Inputs of the first sample are held, so that no other tensor takes their place in memory.
     first: list[tuple[torch.Tensor, _Seen]] = []
-    normed: list[torch.Tensor] = []
+    activated: list[torch.Tensor] = []
 
     def note(*passed: Any) -> None:
-        normed.append(passed[-1])
+        activated.append(passed[-1])
 
     def watch(linear: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         value: torch.Tensor = inputs[0]
         if linear not in seen:
-            behind_norm = any(value is tensor for tensor in normed)
-            group = next((group for tensor, group in first if tensor is value), _Seen([], behind_norm))
+            behind_activation = any(value is tensor for tensor in activated)
+            group = next((group for tensor, group in first if tensor is value), _Seen([], behind_activation))
             group.linears.append(linear)  # type: ignore[arg-type]  # hooks are on linears alone
             seen[linear] = group
             first.append((value, group))
@@ -110,14 +111,14 @@ def quantise_linears(
 
     parts = list(module.modules())
     hooks = [part.register_forward_pre_hook(watch) for part in parts if type(part) is torch.nn.Linear]
-    hooks += [part.register_forward_hook(note) for part in parts if type(part).__name__.endswith("Norm")]
+    hooks += [part.register_forward_hook(note) for part in parts if type(part).__module__ in _ACTIVATIONS]
     try:
         with torch.no_grad():
             for number, sample in enumerate(samples, 1):
                 module(**sample)
                 progress(number)
                 first.clear()
-                normed.clear()
+                activated.clear()
     finally:
         for hook in hooks:
             hook.remove()
