@@ -18,17 +18,19 @@ BIN := $(VENV)/bin
 PARALLEL := -n $(JOBS) --dist loadfile
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Installing the project writes into its folder: one environment at a time, where two are set up at once.
+ONE_AT_A_TIME := $(if $(shell command -v flock),flock Makefile)
 MINILM = $$($(BIN)/python examples/python/minilm_folder.py)
 # The demo's precision: bf16 needs instructions of AVX-512, without which there is only fp32.
 PRECISION ?= $(shell grep -qs avx512dq /proc/cpuinfo && echo bf16 || echo fp32)
 DEMO := build/minilm-$(PRECISION).pt
 SOURCES := $(shell find exporter runtime -name '*.py')
 
-TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter export_model folders kinds plan_and_inputs round_trip source text text_tasks trace trainer traps unknown_model))
+TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_and_inputs round_trip source text text_tasks trace trainer traps unknown_model))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-lines test-transformers-4 lint types unit fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text soak flood kill traps coverage coverage-sample format clean
+.PHONY: help install environments demo test test-lines test-transformers-4 lint types unit fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text soak flood kill traps coverage coverage-sample format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -40,7 +42,7 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements/line-ipex.txt))
 	$(PIP) -r requirements/line-ipex.txt
-	$(PIP) --no-deps -e .
+	$(ONE_AT_A_TIME) $(PIP) --no-deps -e .
 	touch $@
 
 # The other lines of PyTorch (docs/lines.md), kept between runs. requirements/line-NAME.txt → .venv-NAME
@@ -49,7 +51,7 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	$(if $(filter before-2.0,$*),$(PYTHON_FLOOR),$(PYTHON)) -m venv .venv-$*
 	$(if $(TORCH_INDEX),.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' $<))
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(ONE_AT_A_TIME) .venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
 # The runtimes that the speed benchmark compares with. They need nothing of this project.
@@ -58,6 +60,8 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+environments: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed .venv-transformers-4/.installed  ## every environment of the tests; make -j 2 environments sets up two at a time
 
 test-lines: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (10 minutes)
 	$(PYTHON) tests/lines.py before-2.0=.venv-before-2.0/bin/python ipex=$(BIN)/python after-ipex=.venv-after-ipex/bin/python

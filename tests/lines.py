@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("lines", nargs="+", metavar="NAME=PYTHON")
     lines = [_line(*text.split("=", 1)) for text in parser.parse_args().lines]
-    problems = [problem for line in lines for problem in _tested(line)]
+    # Two lines at a time: a good part of each is one process that waits for another.
+    with ThreadPoolExecutor(2) as pool:
+        problems = [problem for found in pool.map(_tested, lines) for problem in found]
     text = [HEAD.format(date=datetime.date.today().isoformat()), *_environments(lines), "", *_round_trips(lines), ""]
     crossed, more = _crossed(lines)
     page = "\n".join([*text, *crossed, FOOT])
@@ -90,13 +93,17 @@ def _tested(line: Line) -> list[str]:
     """Run the tests; what went wrong."""
     line.folder.mkdir(parents=True, exist_ok=True)
     (line.folder / "rows.json").unlink(missing_ok=True)
-    print(f"== {line.name}: torch {line.versions['torch']}", flush=True)
     done = subprocess.run(
         [line.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS],
         cwd=ROOT,
-        env=os.environ | {"LINE_FOLDER": str(line.folder)},
+        # OpenMP's threads sleep while they wait, or lines would keep each other from working.
+        env=os.environ | {"LINE_FOLDER": str(line.folder), "OMP_WAIT_POLICY": "PASSIVE"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         check=False,
     )
+    print(f"== {line.name}: torch {line.versions['torch']}\n{done.stdout}", flush=True)
     if done.returncode:
         return [f"tests failed in the line {line.name}"]
     wanted = {"before-2.0": (1, 13), "ipex": (2, 8), "after-ipex": (2, 13)}[line.name]

@@ -72,19 +72,23 @@ def test_json_is_all_that_is_printed(tiny_folder: Folder, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("model_type", "task"),
+    ("backend", "precision", "model_type", "task"),
+    # Each model through both backends, each backend in both precisions.
     [
-        ("bert", "fill-mask"),
-        ("bert", "question-answering"),
-        ("distilbert", "text-classification"),
-        ("roberta", "token-classification"),
-        ("bert", "feature-extraction"),
+        ("ipex", "fp32", "bert", "fill-mask"),
+        ("ipex", "bf16", "bert", "question-answering"),
+        ("ipex", "bf16", "distilbert", "text-classification"),
+        ("ipex", "fp32", "roberta", "token-classification"),
+        ("ipex", "bf16", "bert", "feature-extraction"),
+        ("plain", "bf16", "bert", "fill-mask"),
+        ("plain", "fp32", "bert", "question-answering"),
+        ("plain", "fp32", "distilbert", "text-classification"),
+        ("plain", "bf16", "roberta", "token-classification"),
+        ("plain", "fp32", "bert", "feature-extraction"),
     ],
 )
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("backend", ["ipex", "plain"])
 def test_answers_are_the_models(
-    tiny_folder: Folder, exported: Callable[..., Any], model_type: str, task: str, precision: str, backend: str
+    tiny_folder: Folder, exported: Callable[..., Any], backend: str, precision: str, model_type: str, task: str
 ) -> None:
     """At shapes that the gate did not try, against eager fp32."""
     folder = tiny_folder(model_type, task)

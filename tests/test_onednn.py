@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python
+from conftest import BIN, LACKS, ROOT, run, run_python
 
 from exporter import ExportRequest, export
 from exporter.backends import ONEDNN_SINCE
@@ -238,6 +238,10 @@ def attention_inputs(rows: int, queries: int, keys: int, masks: int, dtype: torc
 )
 def test_each_form_of_attention(dtype: torch.dtype, few: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One trace, every form, other sizes than the trace's, rows with masks of their own and rows that share one."""
+    if dtype == torch.bfloat16 and LACKS:
+        # Files in bf16 are refused there. Where another test has loaded IPEX's library, it computes these products,
+        # and fails.
+        pytest.skip(f"this processor lacks {LACKS[0]}")
     monkeypatch.setattr(attend, "FEW", few)
     monkeypatch.setattr(attend, "MANY_BYTES", many)
     torch.manual_seed(0)
