@@ -12,6 +12,7 @@ from conftest import BIN, run, tiny_model
 from test_onednn import frozen
 
 from exporter.backends.onednn import OnednnBackend, ragged
+from exporter.backends.onednn.layout import TOKENS, layout_of
 from exporter.backends.onednn.padding import leave_out_padding
 from exporter.graphs import shapes
 from exporter.inputs import ExampleInputs
@@ -116,6 +117,25 @@ def test_architectures(model_type: str, tmp_path: Path, exported: Callable[..., 
     any_tiny(model_type, name).save_pretrained(tmp_path)
     report = exported(tmp_path, backend="onednn", task="text-classification")
     assert any(SAID in choice for choice in report.choices), report.choices
+
+
+class Bounded(torch.nn.Module):
+    """Tokens with a bound: one number, or one for each token of the batch."""
+
+    def __init__(self, each: bool) -> None:
+        super().__init__()
+        self.each = each
+
+    def forward(self, tokens: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+        return tokens.clamp(min=bounds) if self.each else tokens.clamp(min=0.5)
+
+
+@pytest.mark.parametrize(("each", "layout"), [(True, None), (False, TOKENS)])
+def test_a_bound_for_each_token_is_not_followed(each: bool, layout: Any) -> None:
+    """It has all places of the batch, where the tokens beside it have only the real ones."""
+    module, example = frozen(Bounded(each), torch.rand(2, 3, 4), torch.rand(2, 3, 1))
+    (node,) = [node for node in module.graph.nodes() if node.kind() == "aten::clamp"]
+    assert layout_of(node, {node.inputsAt(0).debugName(): TOKENS}, shapes(module, example)) == layout
 
 
 def test_padding_kept(tiny_folder: Callable[..., Path], exported: Callable[..., Any]) -> None:

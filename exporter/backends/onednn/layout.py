@@ -12,6 +12,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import torch
+
+from exporter.backends.onednn.int8 import DEQUANTISE, QUANTISE
 from exporter.graphs import Shapes, constant
 
 
@@ -32,8 +35,10 @@ _ELEMENTWISE = {
     *("aten::hardtanh", "aten::softplus", "aten::mish", "aten::hardswish", "aten::dropout", "aten::clone"),
     *("aten::contiguous", "aten::detach", "aten::alias", "aten::to", "aten::float", "aten::type_as", "aten::relu6"),
     # One scale for the whole tensor.
-    *("aten::quantize_per_tensor", "aten::dequantize"),
+    *(QUANTISE, DEQUANTISE),
 }
+# Of a second tensor they take the type alone.
+_LIKE_ANOTHER = {"aten::to", "aten::type_as"}
 # Operators of two tensors, or of a tensor and a number.
 BINARY = {"aten::add", "aten::sub", "aten::mul", "aten::div"}
 # Operators with a list of sizes, in which those of rows and tokens have to be written anew.
@@ -51,7 +56,9 @@ def layout_of(node: Any, layouts: dict[str, Layout], sizes: Shapes) -> Layout | 
     given = layouts.get(node.inputsAt(0).debugName())
     if given is None:
         return None
-    if kind in _ELEMENTWISE or kind == "prim::ListUnpack":
+    if kind in _ELEMENTWISE:
+        return given if kind in _LIKE_ANOTHER or _one_tensor(node) else None
+    if kind == "prim::ListUnpack":
         return given
     if kind == "aten::linear":
         known = constant(node.inputsAt(1)) is not None
@@ -66,6 +73,12 @@ def layout_of(node: Any, layouts: dict[str, Layout], sizes: Shapes) -> Layout | 
     if kind in ("aten::transpose", "aten::permute"):
         return _moved(node, given)
     return _along(node, given)
+
+
+def _one_tensor(node: Any) -> bool:
+    """Whether all arguments but the first are numbers: a bound for each token has a layout of its own."""
+    others = [value for value in list(node.inputs())[1:] if value.type().kind() == "TensorType"]
+    return all(isinstance(known := constant(value), torch.Tensor) and known.dim() == 0 for value in others)
 
 
 def _along(node: Any, given: Layout) -> Layout | None:
