@@ -88,9 +88,11 @@ def _reuses(module: torch.nn.Module, example: ExampleInputs) -> bool:
     calls: list[torch.nn.Module] = []
     linears = [part for part in module.modules() if isinstance(part, torch.nn.Linear)]
     hooks = [part.register_forward_pre_hook(lambda part, _: calls.append(part)) for part in linears]
-    module(**example.as_dict())
-    for hook in hooks:
-        hook.remove()
+    try:
+        module(**example.as_dict())
+    finally:
+        for hook in hooks:
+            hook.remove()
     return len(set(calls)) < len(calls)
 
 
