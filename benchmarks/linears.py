@@ -17,7 +17,7 @@ import torch
 
 SIZES = {"minilm": (6, 384, 1536), "bert-base": (12, 768, 3072)}
 ROWS = (8, 32, 128, 384, 1024)
-ROUNDS = 11
+ROUNDS = 7
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 
