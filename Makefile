@@ -63,11 +63,11 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 
 environments: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed .venv-transformers-4/.installed  ## every environment of the tests; make -j 2 environments sets up two at a time
 
-test-lines: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (10 minutes)
+test-lines: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (8 minutes)
 	$(PYTHON) tests/lines.py before-2.0=.venv-before-2.0/bin/python ipex=$(BIN)/python after-ipex=.venv-after-ipex/bin/python
 	.venv-before-2.0/bin/python -m pytest tests/test_trainer.py
 
-test-transformers-4: .venv-transformers-4/.installed  ## the tests of the exporter and of the kinds of models with transformers 4.55 (8 minutes)
+test-transformers-4: .venv-transformers-4/.installed  ## the tests of the exporter and of the kinds of models with transformers 4.55 (6 minutes)
 	OMP_WAIT_POLICY=PASSIVE .venv-transformers-4/bin/python -m pytest $(PARALLEL) $(TESTS_4)
 
 demo: $(STAMP)  ## export a real model in bf16 (without AVX-512: fp32) with IPEX, load it without transformers, compare sentences
@@ -158,7 +158,7 @@ traps: $(STAMP)  ## the known ways to be silently wrong, each refused or mended,
 coverage: $(STAMP)  ## every model type and task of transformers, as tiny models; writes docs/coverage.* (1 hour a precision); ARGS="--bf16"
 	$(BIN)/python -m matrix $(ARGS)
 
-coverage-sample: $(STAMP)  ## 40 pairs of them, the same ones every time (3 minutes)
+coverage-sample: $(STAMP)  ## 40 pairs of them, the same ones every time (4 minutes)
 	$(BIN)/python -m matrix --sample 40
 
 format: $(STAMP)  ## let ruff mend what it can

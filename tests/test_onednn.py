@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, LACKS, ROOT, run, run_python
+from conftest import BIN, ROOT, run, run_python
 
 from exporter import ExportRequest, export
 from exporter.backends import ONEDNN_SINCE
 from exporter.backends.onednn import OnednnBackend, attend
 from exporter.backends.onednn.attention import simplify_attention
 from exporter.backends.onednn.join import join_linears
+from exporter.backends.plain import BF16_FLAGS
 from exporter.graphs import shapes
 from exporter.inputs import ExampleInputs
 from runtime import artifact, load, read_manifest, torchscript
-from runtime.environment import minor
+from runtime.environment import check_cpu, detect, minor
 from runtime.errors import BackendError
 
 if minor(torch.__version__) < ONEDNN_SINCE:
@@ -238,10 +239,10 @@ def attention_inputs(rows: int, queries: int, keys: int, masks: int, dtype: torc
 )
 def test_each_form_of_attention(dtype: torch.dtype, few: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One trace, every form, other sizes than the trace's, rows with masks of their own and rows that share one."""
-    if dtype == torch.bfloat16 and LACKS:
-        # Files in bf16 are refused there. Where another test has loaded IPEX's library, it computes these products,
-        # and fails.
-        pytest.skip(f"this processor lacks {LACKS[0]}")
+    if dtype == torch.bfloat16:
+        # Refused where files in bf16 are. Where another test has loaded IPEX's library, it computes these products, and
+        # fails without AVX-512.
+        check_cpu(BF16_FLAGS, "bf16", detect())
     monkeypatch.setattr(attend, "FEW", few)
     monkeypatch.setattr(attend, "MANY_BYTES", many)
     torch.manual_seed(0)
