@@ -30,6 +30,7 @@ from benchmarks.speed.contenders import Job
 from benchmarks.speed.files import job_of, prepare
 from benchmarks.speed.process import Worker
 from benchmarks.speed.rows import CONTENDERS, ROWS, Precision, Settings
+from exporter import processes
 
 THREADS = 2
 WORKER = places.ROOT / "build/cpp-worker/worker"
@@ -48,6 +49,7 @@ def cpp_start(artifact: str, request: str) -> tuple[float, list[list[float]]]:
     """Seconds from spawning the worker to its first answer, and the answer."""
     start = time.monotonic()
     command = [WORKER, artifact, "--threads", str(THREADS), "--workers", "1"]
+    # clean start: a program in C++
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(request + "\n")
@@ -79,6 +81,7 @@ def cpp_call(artifact: str, seconds: float) -> tuple[float, float]:
         str(seconds),
         "--raw",
     ]
+    # clean start: a program in C++
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     medians = [float(line.split()[3]) for line in output.splitlines() if re.match(r"Session::run|forward", line)]
     return medians[0], medians[1]
@@ -130,7 +133,7 @@ def _compare(artifact: str, request: str) -> None:
         "print(json.dumps(session(**inputs)['logits'].tolist()))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, artifact, request],
+        [*processes.python(code), artifact, request],
         capture_output=True,
         text=True,
         check=True,

@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from exporter.processes import script
+
 ROUNDS = 3
 SHAPES = ((1, 32), (1, 128), (8, 128))
 # Name → whether TorchScript optimises, whether it profiles first, calls of the warm-up.
@@ -52,7 +54,7 @@ def main(paths: list[str]) -> None:
     for _ in range(ROUNDS):
         for path in paths:
             for setting in SETTINGS:
-                command = [sys.executable, __file__, "--one", path, setting]
+                command = [*script(Path(__file__)), "--one", path, setting]
                 environment = os.environ | {"OMP_NUM_THREADS": "2"}
                 done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
                 runs.setdefault((path, setting), []).append(json.loads(done.stdout.splitlines()[-1]))

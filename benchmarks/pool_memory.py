@@ -19,6 +19,7 @@ import torch
 
 import runtime
 from benchmarks.soak import resident_mb
+from exporter.processes import module
 from runtime.pool import Pool
 
 MOST = 1.25
@@ -58,7 +59,7 @@ def main() -> None:
     for artifact in options.artifacts:
         most = {}
         for workers in (1, 4):
-            command = [sys.executable, "-m", "benchmarks.pool_memory", artifact, "--workers", str(workers)]
+            command = [*module("benchmarks.pool_memory"), artifact, "--workers", str(workers)]
             command += ["--seconds", str(options.seconds)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             loaded, most[workers] = json.loads(done.stdout)

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.bars import bars, processor
+from exporter.processes import python
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "docs/benchmarks"
@@ -62,7 +63,7 @@ def run(way: str, arguments: list[str]) -> tuple[float, float, list[float]]:
     """Seconds from spawning the process to its end, seconds of its step, its answer."""
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", _FRAME.format(WAYS[way]), *arguments],
+        [*python(_FRAME.format(WAYS[way])), *arguments],
         capture_output=True,
         text=True,
         check=True,

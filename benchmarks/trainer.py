@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bars import processor
+from exporter.processes import module
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "docs/benchmarks"
@@ -90,7 +91,7 @@ def main() -> None:
     if options.row:
         print(json.dumps(measure(**json.loads(options.row), rounds=options.rounds)))
         return
-    pythons = [pair.partition("=")[2] for pair in options.environments] or [sys.executable]
+    pythons = [pair.partition("=")[2] for pair in options.environments] or [sys.executable]  # clean start: in _row
     rows = []
     for python in pythons:
         for task in FILES:
@@ -110,8 +111,8 @@ def main() -> None:
 
 
 def _row(python: str, asked: dict[str, Any], rounds: int) -> dict[str, Any]:
-    command = [python, "-m", "benchmarks.trainer", "--rounds", str(rounds), "--row", json.dumps(asked)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONPATH": str(ROOT)}
+    command = [*module("benchmarks.trainer", executable=python), "--rounds", str(rounds), "--row", json.dumps(asked)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     if done.returncode != 0:
         sys.exit(f"{asked}: {done.stderr.strip().splitlines()[-1]}")

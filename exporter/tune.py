@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from exporter.plan import TracePlan
-from exporter.processes import environment, program
+from exporter.processes import worker
 from exporter.request import Tune
 from runtime.errors import RequestError
 from runtime.manifest import Manifest, Timing, to_json
@@ -165,8 +165,7 @@ class _Runner:
         described.write_text(to_json(draft.manifest))
         files = ["--draft", str(draft.file), "--manifest", str(described), "--threads", str(threads)]
         self._process = subprocess.Popen(
-            [*program("runtime.timing"), *files],
-            env=environment(),
+            [*worker("runtime.timing"), *files],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -20,14 +20,13 @@ from typing import Any
 
 import torch
 
-from exporter.processes import environment, program
+from exporter.processes import worker
 from exporter.reference import Point
 from runtime.check import Parity, worse
 from runtime.errors import VerificationError
 from runtime.golden import Case, dump_cases, parse_cases
 from runtime.manifest import Accuracy, Manifest, Tolerance, VerifiedPoint, to_json
 
-_WORKER = program("runtime.gate")
 _REMEDY = "nothing was written; try --backend plain, --fp32, or report the model"
 
 
@@ -197,8 +196,7 @@ def _run(arguments: list[str], folder: Path) -> dict[str, Any]:
 
 def _spawn(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*_WORKER, *arguments],
-        env=environment(),
+        [*worker("runtime.gate"), *arguments],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from exporter.processes import away
 from matrix.pairs import Pair
 from matrix.zygote import Zygote
 
@@ -72,7 +73,8 @@ def _rows(
 def _start(context: Any, pair: Pair, precision: str, folder: Path, gates: str, probing: dict[str, Any] | None) -> _Job:
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(send, pair, precision, folder, gates, probing is not None))
-    process.start()
+    with away():
+        process.start()
     send.close()
     return _Job(pair, folder, process, receive, time.monotonic() + SECONDS, probing)
 

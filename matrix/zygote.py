@@ -15,10 +15,7 @@ import tempfile
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
-_ABSENT = ("transformers", "click", "intel_extension_for_pytorch", "exporter")
-_SERVE = (
-    f"import sys; sys.modules.update(dict.fromkeys({_ABSENT!r})); from matrix.zygote import serve; serve(sys.argv[1])"
-)
+_SERVE = "import sys; from matrix.zygote import serve; serve(sys.argv[1])"
 
 
 class Zygote:
@@ -29,7 +26,11 @@ class Zygote:
         self.address = str(Path(self._folder.name) / "socket")
 
     def __enter__(self) -> Zygote:
-        self._process = subprocess.Popen([sys.executable, "-c", _SERVE, self.address], stdout=subprocess.PIPE)
+        # Imported here: the process itself imports this module, and must do without the exporter.
+        from exporter.processes import ABSENT, python
+
+        command = [*python(_SERVE, absent=ABSENT), self.address]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None  # asked for a pipe
         self._process.stdout.readline()
         return self
@@ -37,6 +38,8 @@ class Zygote:
     def __exit__(self, *_error: object) -> None:
         self._process.terminate()
         self._process.wait()
+        assert self._process.stdout is not None  # asked for a pipe
+        self._process.stdout.close()
         self._folder.cleanup()
 
 

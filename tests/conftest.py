@@ -31,6 +31,7 @@ from transformers import (
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.plain import INT8_FLAGS
+from exporter.processes import python
 from runtime import Session, load
 from runtime.environment import detect
 from runtime.errors import CpuFeatureError
@@ -202,11 +203,12 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 def run_python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter, in which warnings are errors as in these tests."""
-    return run([sys.executable, "-W", "error", "-c", code, *arguments], **environment)
+    return run([*python(code, flags=("-W", "error")), *arguments], **environment)
 
 
 def run(command: list[Any], **environment: str) -> subprocess.CompletedProcess[str]:
     """A command, its output as text; it may fail."""
+    # clean start: what runs Python is made by exporter.processes, or is one of the project's two commands
     done = subprocess.run(
         [str(part) for part in command],
         capture_output=True,

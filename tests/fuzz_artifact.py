@@ -26,6 +26,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from exporter.processes import away
+
 ROOT = Path(__file__).parent.parent
 SECONDS, MEGABYTES = 2.0, 512
 NUMBERS = [0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 30, 46, 22]
@@ -252,7 +254,8 @@ def _run(options: argparse.Namespace, whole: bytes, folder: str) -> int:
     def start() -> None:
         mine, theirs = context.Pipe()
         process = context.Process(target=work, args=(theirs, whole, folder, options.seed), daemon=True)
-        process.start()
+        with away():
+            process.start()
         theirs.close()
         workers[mine] = [process, -1]
 

@@ -26,6 +26,7 @@ def digest(path: Path) -> str:
 
 
 def main() -> None:
+    # clean start: the project's own commands
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--times", type=int, default=50)

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporter import processes
+
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "lines"
 PAGE = ROOT / "docs" / "lines.md"
@@ -85,7 +87,7 @@ def main() -> int:
 
 
 def _line(name: str, python: str) -> Line:
-    asked = subprocess.run([python, "-c", VERSIONS], capture_output=True, text=True, check=True)
+    asked = subprocess.run(processes.python(VERSIONS, executable=python), capture_output=True, text=True, check=True)
     return Line(name, python, json.loads(asked.stdout))
 
 
@@ -94,7 +96,7 @@ def _tested(line: Line) -> list[str]:
     line.folder.mkdir(parents=True, exist_ok=True)
     (line.folder / "rows.json").unlink(missing_ok=True)
     done = subprocess.run(
-        [line.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS],
+        [*processes.module("pytest", executable=line.python), "-q", "-p", "no:cacheprovider", *TESTS],
         cwd=ROOT,
         # OpenMP's threads sleep while they wait, or lines would keep each other from working.
         env=os.environ | {"LINE_FOLDER": str(line.folder), "OMP_WAIT_POLICY": "PASSIVE"},
@@ -179,7 +181,10 @@ except ExportedModelError as error:
 def _outcome(reader: Line, path: Path) -> str:
     """All golden cases, in all orders, in a fresh process of the reader's line."""
     done = subprocess.run(
-        [reader.python, "-W", "error", "-c", CHECK, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+        [*processes.python(CHECK, flags=("-W", "error"), executable=reader.python), str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip() if done.returncode == 0 else f"DIED: {done.stderr.strip().splitlines()[-1:]}"
 

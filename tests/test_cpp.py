@@ -21,6 +21,7 @@ from test_artifact import rewrite
 from exporter import ExportRequest, Report, export
 from exporter.backends import ONEDNN_SINCE
 from exporter.cpp_header import cpp_header, identifier
+from exporter.processes import module, script
 from runtime.environment import minor
 from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.ops import ipex_library
@@ -61,7 +62,7 @@ def data(
     model = tiny_folder("bert", "text-classification", num_labels=3)
     plain = exported(model, backend="plain").output
     samples = folder / "lines.txt"
-    samples.write_text(run([sys.executable, ROOT / "examples/calibration/lines.py", 60]).stdout)
+    samples.write_text(run([*script(ROOT / "examples/calibration/lines.py"), 60]).stdout)
     for backend, precision in (
         ("plain", "fp32"),
         *((name, precision) for name in ("onednn", "ipex") for precision in ("fp32", "bf16", "int8")),
@@ -101,6 +102,7 @@ def data(
 
 def build(folder: Path, source: Path, *definitions: str) -> Path:
     """Configure and build a CMake project; warnings of ours are errors."""
+    # clean start: for CMake, which asks it for the folder of torch
     flags = [f"-DPython3_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_FLAGS=-Werror", *definitions]
     for command in ([CMAKE, "-S", source, "-B", folder, *flags], [CMAKE, "--build", folder, "-j", "2"]):
         done = run(command)
@@ -256,9 +258,9 @@ def test_what_is_missing_is_said_when_configuring(tmp_path: Path) -> None:
 
 
 def test_the_package_is_found_from_python() -> None:
-    done = run([sys.executable, "-m", "runtime", "--cmake-dir"])
+    done = run([*module("runtime"), "--cmake-dir"])
     assert (Path(done.stdout.strip()) / "ExportedModelConfig.cmake").is_file()
-    assert run([sys.executable, "-m", "runtime"]).returncode == 2
+    assert run(module("runtime")).returncode == 2
 
 
 # ---- The example worker ----
@@ -289,6 +291,7 @@ def test_the_worker_answers_lines(worker: Path, data: Path) -> None:
     ]
     lines = [*requests(60), *bad, ""]
     command = [worker, data / "plain-fp32.pt", "--workers", "3", "--queue", "4"]
+    # clean start: a program in C++
     done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     replies = {reply["id"]: reply for reply in map(json.loads, done.stdout.splitlines())}
@@ -305,6 +308,7 @@ def test_the_worker_answers_lines(worker: Path, data: Path) -> None:
 
 def test_the_worker_serves_connections_and_ends_when_told(worker: Path, data: Path) -> None:
     """After SIGTERM what was read is answered, and the exit code is 0."""
+    # clean start: a program in C++
     with subprocess.Popen(
         [worker, data / "plain-fp32.pt", "--port", "0"], stdout=subprocess.PIPE, text=True
     ) as process:

@@ -110,11 +110,13 @@ def test_nothing_is_loaded_before_the_check(minilm_ipex: Path, tmp_path: Path) -
     fake.mkdir()
     (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: intel-extension-for-pytorch\nVersion: 2.7.0\n")
     code = """
-import runtime, sys
+import sys
+sys.path.insert(0, sys.argv[2])
+import runtime
 try:
     runtime.load(sys.argv[1])
 except runtime.RequirementError as error:
     print(type(error).__name__, "libintel-ext-pt-cpu" in open("/proc/self/maps").read())
 """
-    done = run_python(code, minilm_ipex, PYTHONPATH=str(tmp_path))
+    done = run_python(code, minilm_ipex, tmp_path)
     assert done.stdout.split() == ["IpexVersionError", "False"], done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import numpy
 import pytest
 import transformers
 from conftest import BIN, ROOT, run
+
+from exporter.processes import script as start
 
 pytest.importorskip("torchmetrics")
 
@@ -41,12 +42,12 @@ def tokenizer(minilm: Path) -> Any:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Models trained for a few seconds on docstrings, made once a task; and where the data lies."""
     folder = tmp_path_factory.mktemp("finetune")
-    done = run([sys.executable, ROOT / "examples/finetune/docstrings.py", folder / "data"])
+    done = run([*start(ROOT / "examples/finetune/docstrings.py"), folder / "data"])
     assert done.returncode == 0, done.stderr
 
     def make(task: str) -> Path:
         if not (folder / task).exists():
-            command = [sys.executable, ROOT / "examples/finetune/finetune.py", task, "--data", folder / "data"]
+            command = [*start(ROOT / "examples/finetune/finetune.py"), task, "--data", folder / "data"]
             done = run([*command, "--output", folder / task, "--examples", 96])
             assert done.returncode == 0, done.stderr
         return folder / task
@@ -159,7 +160,7 @@ def test_what_cannot_be_evaluated(tokenizer: Any) -> None:
 @pytest.mark.parametrize("task", EXAMPLES)
 def test_the_examples_commands(task: str, trained: Callable[[str], Path], tmp_path: Path) -> None:
     script, sample, metric = EXAMPLES[task]
-    command = [sys.executable, ROOT / "examples" / script, "--model_name_or_path", trained(task)]
+    command = [*start(ROOT / "examples" / script), "--model_name_or_path", trained(task)]
     command += ["--validation_file", ROOT / "examples" / sample, "--output_dir", tmp_path, "--do_eval"]
     found = {}
     for name, flags in {
@@ -180,7 +181,7 @@ def test_the_examples_commands(task: str, trained: Callable[[str], Path], tmp_pa
 
 def test_what_the_examples_refuse(tiny_folder: Callable[..., Path]) -> None:
     script, _, _ = EXAMPLES["text-classification"]
-    command = [sys.executable, ROOT / "examples" / script, "--model_name_or_path", "x"]
+    command = [*start(ROOT / "examples" / script), "--model_name_or_path", "x"]
     done = run(command)
     assert done.returncode == 2 and "give --do_eval or --do_predict" in done.stderr
     command = [*command[:-1], tiny_folder(), "--do_eval", "--validation_file", "x.csv"]

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import exporter.cli
 from exporter import ExportRequest, export
 from exporter.inputs import make_inputs
 from exporter.plan import make_plan
+from exporter.processes import python, script
 from exporter.report import StageEvent
 from exporter.source import load_source
 from runtime import load, read_manifest
@@ -155,6 +155,7 @@ def test_a_failed_export_harms_nothing(tiny_folder: Folder, tmp_path: Path, invo
 def test_an_interrupted_export_leaves_nothing(minilm: Path, tmp_path: Path, ending: signal.Signals, stage: str) -> None:
     output = tmp_path / "model.pt"
     output.write_text("precious")
+    # clean start: the project's own command
     process = subprocess.Popen(
         [str(EXPORT), str(minilm), "--force", "-o", str(output)],
         stdout=subprocess.PIPE,
@@ -176,7 +177,7 @@ def test_an_interrupted_export_leaves_nothing(minilm: Path, tmp_path: Path, endi
 
 def test_a_killed_export_leaves_the_old_file_or_the_new_one(tiny_folder: Folder) -> None:
     """A few of the moments that `make kill` tries; what is left is taken away by the next export."""
-    done = run([sys.executable, ROOT / "tests/kill_export.py", tiny_folder(), "--times", "3", "--seed", "4"])
+    done = run([*script(ROOT / "tests/kill_export.py"), tiny_folder(), "--times", "3", "--seed", "4"])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -218,7 +219,7 @@ from exporter.cli import main; main()"
 def test_a_disk_that_fills_up(tiny_folder: Folder, tmp_path: Path, limit: int) -> None:
     """PyTorch's own writer would abort the process here."""
     output = tmp_path / "model.pt"
-    done = run([sys.executable, "-c", _LIMITED, limit, tiny_folder(), "-q", "--backend", "plain", "-o", output])
+    done = run([*python(_LIMITED), limit, tiny_folder(), "-q", "--backend", "plain", "-o", output])
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("export-model: ") and len(done.stderr.splitlines()) == 1
     assert "File too large" in done.stderr
@@ -305,7 +306,7 @@ def test_help_names_the_short_names() -> None:
 def test_help_needs_neither_torch_nor_transformers() -> None:
     block = "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers'])); "
     code = block + "from exporter.cli import main; main(['--help'])"
-    assert run([sys.executable, "-c", code]).returncode == 0
+    assert run(python(code)).returncode == 0
 
 
 def test_the_layout_of_the_repository() -> None:

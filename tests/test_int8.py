@@ -8,7 +8,6 @@ import pty
 import random
 import re
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from exporter.calibration import fit_calibration
 from exporter.calibration_file import read_calibration
 from exporter.inputs import ExampleInputs
 from exporter.plan import make_plan
+from exporter.processes import script
 from exporter.quiet import third_parties_quiet
 from exporter.report import StageEvent
 from exporter.source import load_source
@@ -178,7 +178,7 @@ def _read(terminal: int) -> bytes:
 def test_a_real_model_keeps_its_embeddings(minilm: Path, tmp_path: Path) -> None:
     """Trained weights and English: what int8 is asked for."""
     lines = tmp_path / "lines.txt"
-    lines.write_text(run([sys.executable, ROOT / "examples/calibration/lines.py", 100]).stdout)
+    lines.write_text(run([*script(ROOT / "examples/calibration/lines.py"), 100]).stdout)
     report = export(ExportRequest(str(minilm), tmp_path / "m.pt", precision="int8", backend="ipex", calibration=lines))
     (accuracy,) = report.manifest.accuracy
     assert (accuracy.samples, accuracy.winners_kept) == (20, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from exporter.backends.onednn.join import join_linears
 from exporter.backends.plain import BF16_FLAGS
 from exporter.graphs import shapes
 from exporter.inputs import ExampleInputs
+from exporter.processes import python
 from runtime import artifact, load, read_manifest, torchscript
 from runtime.environment import check_cpu, detect, minor
 from runtime.errors import BackendError
@@ -80,7 +80,7 @@ module.prepare()
 ids = torch.arange(20).reshape(2, 10)
 print(*module(ids, torch.ones_like(ids), torch.zeros_like(ids))[0].shape, "runtime" in sys.modules)
 """
-    done = run([sys.executable, "-c", code, classifier.output])
+    done = run([*python(code), classifier.output])
     assert done.stdout.split() == ["2", "3", "False"], done.stderr
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import torch
 from conftest import run, run_python
 from test_pool import Slow, request
 
+from exporter.processes import module
 from runtime import Session, environment, load
 from runtime.errors import DeadlineError, PoolClosedError, PoolError, PoolFullError
 from runtime.pool import Pool
@@ -275,7 +275,7 @@ def test_the_file_is_not_needed_after_loading(two: list[Path], how: str) -> None
 
 def test_a_flooded_queue(tiny_artifact: Path) -> None:
     """benchmarks/flood.py (`make flood`) in a short form; it compares every answer."""
-    done = run([sys.executable, "-m", "benchmarks.flood", tiny_artifact, "--seconds", "3", "--capacity", "64"])
+    done = run([*module("benchmarks.flood"), tiny_artifact, "--seconds", "3", "--capacity", "64"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PoolFullError" in done.stdout and "0 lost, 0 wrong" in done.stdout
 

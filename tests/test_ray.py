@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +23,7 @@ import torch
 import yaml
 from conftest import ROOT, run
 
+from exporter.processes import script
 from runtime import answers, load
 from runtime.artifact import sha256
 from runtime.errors import InputFileError
@@ -84,7 +84,7 @@ def test_a_job_gives_the_answers_of_a_loop(classifier: Path, kind: str, tmp_path
         else:
             (source / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     if kind == "parquet":
-        done = run([sys.executable, EXAMPLES / "batch_job.py", classifier, source, target, "--batch-size", "32"])
+        done = run([*script(EXAMPLES / "batch_job.py"), classifier, source, target, "--batch-size", "32"])
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{target}: {len(TEXTS)} rows, 1 of them refused\n"
         found = pyarrow.parquet.read_table(target).to_pylist()
@@ -121,7 +121,7 @@ def test_what_a_job_refuses(classifier: Path, tiny_artifact: Path, tmp_path: Pat
     (source / "a.jsonl").write_text('{"words": "hello"}\n')
     with pytest.raises(InputFileError, match=r"in has the columns words; expected text"):
         job(classifier, source, target)
-    done = run([sys.executable, EXAMPLES / "batch_job.py", tiny_artifact, source, target])
+    done = run([*script(EXAMPLES / "batch_job.py"), tiny_artifact, source, target])
     assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith(
         "holds no tokenizer; expected one, to take texts"
     )

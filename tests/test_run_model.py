@@ -156,6 +156,7 @@ def test_errors_are_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
 @pytest.mark.parametrize("command", ["inspect", "check"])
 def test_standard_output_that_cannot_be_written(tiny_artifact: Path, command: str) -> None:
     with open("/dev/full", "w") as full:
+        # clean start: the project's own command
         done = subprocess.run(
             [RUN, command, tiny_artifact], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
@@ -219,6 +220,7 @@ def make_pipe() -> Callable[[list[Any]], tuple[int, str]]:
     """Run a command whose reader closes the pipe at once."""
 
     def go(command: list[Any]) -> tuple[int, str]:
+        # clean start: the project's own command
         process = subprocess.Popen(
             [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

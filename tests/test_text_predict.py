@@ -193,6 +193,7 @@ def test_several_texts_of_which_one_is_bad(
 
 
 def test_standard_input(classifier: Side, artifact_of: Callable[[Side], str]) -> None:
+    # clean start: the project's own command
     done = subprocess.run(
         [RUN, "predict", artifact_of(classifier), "--texts", "-"],
         input="one\ntwo\n",
@@ -213,6 +214,7 @@ def test_progress_is_shown_on_a_terminal_alone(
     # A terminal without a width would have no bar.
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     with tempfile.TemporaryFile() as output:
+        # clean start: the project's own command
         subprocess.run(
             [RUN, "predict", artifact_of(classifier), "--texts", path],
             stdin=subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +18,7 @@ from exporter.backends.ipex import IpexBackend
 from exporter.envelope import narrow
 from exporter.inputs import ExampleInputs, make_inputs
 from exporter.plan import TracePlan, make_plan
+from exporter.processes import python
 from exporter.quiet import third_parties_quiet
 from exporter.reference import Point, reference_points
 from exporter.source import load_source
@@ -207,7 +207,7 @@ def test_a_file_on_which_a_process_dies(tiny_folder: Folder, tmp_path: Path, mon
     """A crash of the fresh process is a finding, not a crash of the exporter."""
     from exporter import verify as module
 
-    monkeypatch.setattr(module, "_WORKER", [sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"])
+    monkeypatch.setattr(module, "worker", lambda _name: python("import os; os.kill(os.getpid(), 11)"))
     with pytest.raises(VerificationError, match="died of signal 11"):
         export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", backend="plain"))
     assert list(tmp_path.iterdir()) == []

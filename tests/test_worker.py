@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ import pytest
 import torch
 from conftest import ROOT, run
 
+from exporter.processes import script
 from runtime import Session, load
 
 WORKER = ROOT / "examples/python/worker.py"
@@ -48,7 +48,7 @@ def right(answer: dict[str, Any], session: Session) -> bool:
 
 
 def feed(path: Path, lines: Sequence[bytes], *options: object) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-W", "error", WORKER, path, *options]
+    command = [*script(WORKER, flags=("-W", "error")), path, *options]
     return subprocess.run([str(part) for part in command], input=b"".join(lines), capture_output=True, timeout=120)
 
 
@@ -88,16 +88,16 @@ def test_text(minilm_ipex: Path) -> None:
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:
-    done = run([sys.executable, WORKER, tmp_path / "none.pt"])
+    done = run([*script(WORKER), tmp_path / "none.pt"])
     assert done.returncode == 1 and done.stderr.startswith("worker: there is no file") and done.stderr.count("\n") == 1
-    assert run([sys.executable, WORKER]).returncode == 2
+    assert run(script(WORKER)).returncode == 2
 
 
 class Serving:
     """The worker as a process, on a port, and clients that keep it busy."""
 
     def __init__(self, path: Path, *options: object) -> None:
-        command = [sys.executable, "-W", "error", WORKER, path, "--port", "0", *options]
+        command = [*script(WORKER, flags=("-W", "error")), path, "--port", "0", *options]
         self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stdout is not None and self.process.stderr is not None
         self.port = int(self.process.stdout.readline().split(b":")[1])

@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.speed import places
 from benchmarks.speed.contenders import Job
 from benchmarks.speed.rows import MODELS, Contender, Row, Settings
+from exporter.processes import module
 from exporter.request import BACKEND_CHOICES, PRECISION_CHOICES
 
 
@@ -131,6 +132,11 @@ def is_fresh(path: Path, sources: Sequence[Path]) -> bool:
     return path.exists() and all(path.stat().st_mtime >= source.stat().st_mtime for source in sources)
 
 
+def command(home: str, name: str) -> list[str]:
+    """The command that runs a module with the interpreter of a contender's home; its arguments follow."""
+    return module(name, flags=("-W", "ignore"), executable=places.PYTHON[home])
+
+
 def run(log: str, home: str, arguments: Sequence[str], threads: int, made: Sequence[Path] = ()) -> None:
     """Run a module to its end; its output is the log. Of the files in `made`, no half stays if it fails or is ended.
 
@@ -146,7 +152,7 @@ def run(log: str, home: str, arguments: Sequence[str], threads: int, made: Seque
     try:
         with path.open("w") as output:
             done = subprocess.run(
-                [places.PYTHON[home], "-m", *arguments],
+                [*command(home, arguments[0]), *arguments[1:]],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=places.environment(threads),

@@ -21,6 +21,7 @@ LOGS = BUILD / "logs"
 OUTPUT = ROOT / "docs/benchmarks"
 
 PEERS = ROOT / ".venv-peers"
+# clean start: in `benchmarks.speed.files.command`
 PYTHON = {"main": sys.executable, "peers": str(PEERS / "bin/python")}
 
 
@@ -67,8 +68,6 @@ def environment(threads: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "ignore",
         "TORCHINDUCTOR_CACHE_DIR": str(BUILD / "inductor"),
         # Else Inductor keeps a process a core that waits for work.
         "TORCHINDUCTOR_COMPILE_THREADS": "1",

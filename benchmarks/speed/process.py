@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.speed import places
 from benchmarks.speed.contenders import Job
-from benchmarks.speed.files import last_line, log_of
+from benchmarks.speed.files import command, last_line, log_of
 
 # Loading includes compiling, for torch.compile.
 PATIENCE_SECONDS = 1200.0
@@ -39,7 +39,7 @@ class Process:
         self.spawned = time.monotonic()
         with self._log.open("w") as output:
             self._process = subprocess.Popen(
-                [places.PYTHON[home], "-m", module, json.dumps(dataclasses.asdict(job))],
+                [*command(home, module), json.dumps(dataclasses.asdict(job))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
