@@ -11,7 +11,7 @@ day that torch.jit goes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "define",
     "eliminate_dead_code",
     "executed_graph",
+    "filtered",
     "freeze",
     "inline_calls",
     "is_tracing",
@@ -65,6 +66,22 @@ def _deprecations_held_back() -> Iterator[None]:
         yield
 
 
+def filtered(call: Callable[[], Any]) -> Any:
+    """The call's answer. What C++ warns of in it goes through Python's filters.
+
+    PyTorch arranges that for each of its functions on tensors, for the length of the call. Loading, tracing and custom
+    operators are none, and their warnings go straight to standard error. So the call is made from within one.
+    """
+    found: list[Any] = []
+
+    def once(number: float) -> float:
+        found.append(call())
+        return number
+
+    torch.zeros(1).apply_(once)
+    return found[0]
+
+
 def trace(module: torch.nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]) -> ScriptModule:
     """Trace with example inputs by name (from torch 2.0 on) or in order.
 
@@ -73,7 +90,7 @@ def trace(module: torch.nn.Module, example: Mapping[str, torch.Tensor] | tuple[t
     inputs: dict[str, Any]
     inputs = {"example_inputs": example} if isinstance(example, tuple) else {"example_kwarg_inputs": dict(example)}
     with _deprecations_held_back():
-        traced: ScriptModule = torch.jit.trace(module, check_trace=False, **inputs)
+        traced: ScriptModule = filtered(lambda: torch.jit.trace(module, check_trace=False, **inputs))
     return traced
 
 
@@ -108,7 +125,7 @@ def save(module: ScriptModule, file: IO[bytes], extra_files: Mapping[str, str | 
 def load(file: str | IO[bytes]) -> ScriptModule:
     """The module, on the CPU."""
     with _deprecations_held_back():
-        module: ScriptModule = torch.jit.load(file, map_location="cpu")
+        module: ScriptModule = filtered(lambda: torch.jit.load(file, map_location="cpu"))
     return module
 
 

@@ -153,6 +153,7 @@ def test_a_terminal_shows_how_far_it_is(tiny_folder: Callable[..., Path], sample
     ours, theirs = pty.openpty()
     options = ["--int8", "--backend", "ipex", "--calibration", samples, "--verify", "off"]
     command = [EXPORT, tiny_folder(), *options, "-o", tmp_path / "m.pt"]
+    # clean start: the project's own command
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=theirs, cwd=ROOT)
     os.close(theirs)
     shown = b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,19 @@ from conftest import ROOT, run_python, tiny_model
 pytest.importorskip("accelerate")
 
 from exporter.backends import ipex_problem, onednn_problem
+from exporter.backends.ipex import IpexBackend
 from exporter.trainer import ArtifactModel, JitEvaluation, JitTrainer, jit_model
+from exporter.trainer.jit import jit_failure
 from runtime import environment, load
-from runtime.errors import ExportedModelError, IpexMissingError, IpexVersionError, TraceError, VerificationError
+from runtime.environment import minor
+from runtime.errors import (
+    BackendError,
+    ExportedModelError,
+    IpexMissingError,
+    IpexVersionError,
+    TraceError,
+    VerificationError,
+)
 
 HERE = environment.detect()
 NO_IPEX = ipex_problem(HERE) is not None
@@ -206,6 +217,70 @@ def test_a_model_that_cannot_be_traced(
     assert len(failed) == 1 and reason in failed[0] and jit.jit_failure is not None
     with pytest.raises(error):
         trainer(model, tmp_path, jit_mode_eval=True, jit_strict=True).predict(data)
+
+
+def _no_linear(kind: str) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Models whose inner part has no `nn.Linear`, and a batch."""
+    if kind == "gpt2":
+        config = transformers.GPT2Config(
+            n_embd=32, n_layer=2, n_head=4, vocab_size=200, n_positions=64, num_labels=3, pad_token_id=0
+        )
+        ids = torch.randint(1, 200, (4, 16), generator=torch.Generator().manual_seed(1))
+        return transformers.GPT2ForSequenceClassification(config), {"input_ids": ids, "labels": torch.arange(4) % 3}
+    batch = {"pixel_values": torch.randn(4, 3, 64, 64), "labels": torch.arange(4) % 3}
+    if kind == "resnet":
+        sizes: dict[str, Any] = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+        small = transformers.ResNetConfig(layer_type="basic", num_labels=3, **sizes)
+        return transformers.ResNetForImageClassification(small), batch
+    mobile = transformers.MobileNetV2Config(depth_multiplier=0.25, num_labels=3)
+    return transformers.MobileNetV2ForImageClassification(mobile), batch
+
+
+MASKS_BY_VMAP = pytest.mark.skipif(
+    minor(transformers.__version__) in ((4, minor_release) for minor_release in range(53, 58)),
+    reason="this transformers makes causal masks through vmap, which torch.jit.trace does not follow",
+)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "mobilenet", pytest.param("gpt2", marks=MASKS_BY_VMAP)])
+def test_a_model_without_linears_is_traced(kind: str) -> None:
+    """oneDNN's linears have nothing to do in it: the next candidate, the plain trace, serves it."""
+    torch.manual_seed(3)
+    model, batch = _no_linear(kind)
+    with torch.no_grad():
+        expected = model.eval()(**batch)
+        found = jit_model(model, batch, strict=True)(**batch)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.loss, expected.loss, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(NO_IPEX, reason="no IPEX")
+def test_a_model_that_ipex_cannot_prepare(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It was asked for by name, so a warning says that the trace is made without it."""
+
+    def fails(*_: Any) -> Any:
+        raise BackendError("ipex.optimize failed: no idea", "", "export with --backend plain")
+
+    monkeypatch.setattr(IpexBackend, "optimise", fails)
+    batch = collate(rows("text-classification")[:4])
+    jit = jit_model(tiny_model("bert", "text-classification", num_labels=3), batch, use_ipex=True, strict=True)
+    assert jit_failure(jit) is None
+    records = [record for record in caplog.records if record.name == "exporter"]
+    said = [record.getMessage() for record in records if record.levelno == logging.WARNING]
+    assert said == ["jit mode goes on without IPEX: ipex.optimize failed: no idea"]
+
+
+def test_no_advice_about_options_of_another_command(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = collate(rows("text-classification")[:4])
+    with torch.no_grad():
+        jit_model(Custom(refuses), batch)
+        monkeypatch.setattr(environment, "detect", lambda: replace(HERE, cpu_flags=frozenset()))
+        jit_model(Custom(), batch, bf16=True)
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("failed to use")]
+    assert len(said) == 2 and not any(" --" in line for line in said)
+    assert "avx512bw for bf16" not in said[0] and said[1].endswith("use another machine, or evaluate in fp32")
 
 
 def test_a_model_without_an_inner_part_is_traced_as_a_whole(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from runtime import ops
 from runtime.environment import Environment, detect
 from runtime.errors import BackendError
 from runtime.manifest import Backend, Fusion, Precision, Requirements
-from runtime.torchscript import ScriptModule
+from runtime.torchscript import ScriptModule, filtered
 
 # Operator → what it joins. The names are those of `torch.jit.last_executed_optimized_graph()` with IPEX
 # 2.8.0; a suffix such as `_v2` is left out.
@@ -81,7 +81,8 @@ class IpexBackend:
 
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
-            optimised: torch.nn.Module = ipex.optimize(module, dtype=dtype, inplace=True, auto_kernel_selection=False)
+            options = {"dtype": dtype, "inplace": True, "auto_kernel_selection": False}
+            optimised: torch.nn.Module = filtered(lambda: ipex.optimize(module, **options))
         # What its own checks and rewrites raise for modules that they do not know; re-raised by name.
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError) as error:
             raise BackendError(f"ipex.optimize failed: {error}", "", "export with --backend plain") from error
@@ -100,7 +101,7 @@ class IpexBackend:
             BackendError: if IPEX cannot do that.
         """
         _prepare(module)
-        converted, words = quantise(module, samples, example, self.autocast("int8"), progress)
+        converted, words = filtered(lambda: quantise(module, samples, example, self.autocast("int8"), progress))
         return converted, f"{words}, the rest in {'bf16' if _native_bf16() else 'fp32'}"
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:

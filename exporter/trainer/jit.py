@@ -17,9 +17,8 @@ from typing import Any
 
 import torch
 
-from exporter.backends import choose_backend
-from exporter.trainer.part import JitPart, backend_of
-from runtime import environment
+from exporter.trainer.candidates import candidates_of
+from exporter.trainer.part import JitPart
 from runtime.manifest import Precision
 
 
@@ -39,7 +38,8 @@ def jit_model(
         example_batch: inputs by name, labels included where the model takes them; traced at once, so that what goes
             wrong is known now. Without it, the first call is the example.
         bf16: weights and products of the inner part in bf16, the head under autocast.
-        use_ipex: optimise with IPEX before the trace.
+        use_ipex: optimise with IPEX before the trace. If IPEX fails on the model, a warning says so, and the trace is
+            made without it.
         strict: raise where a trace is impossible or wrong, instead of going on in eager mode with a warning.
 
     Returns:
@@ -49,9 +49,8 @@ def jit_model(
         RequirementError: IPEX is asked for and cannot be used.
         ExportedModelError: with `strict`.
     """
-    # Asked for by name, so never left out silently.
-    choose_backend(backend_of(use_ipex), environment.detect())
     precision: Precision = "bf16" if bf16 else "fp32"
+    ways = candidates_of(use_ipex, precision)
     evaluated = copy.copy(model)
     evaluated.__dict__ = dict(model.__dict__)
     evaluated._modules = dict(model._modules)
@@ -61,7 +60,7 @@ def jit_model(
     inner = model._modules.get(prefix) if prefix else None
     if inner is not None:
         inner.eval()
-        evaluated._modules[prefix] = JitPart(inner, precision, use_ipex, strict)
+        evaluated._modules[prefix] = JitPart(inner, precision, ways, strict)
         for name, module in evaluated._modules.items():
             if name != prefix and module is not None:
                 module.eval()
@@ -69,7 +68,7 @@ def jit_model(
         if bf16:
             evaluated.__dict__["forward"] = _under_autocast(evaluated)
     else:
-        evaluated = JitPart(model.eval(), precision, use_ipex, strict)
+        evaluated = JitPart(model.eval(), precision, ways, strict)
     if example_batch is not None:
         with torch.no_grad():
             evaluated(**example_batch)

@@ -1,12 +1,12 @@
 """A part of a model, and in its place a trace of it that is compared with it as it goes.
 
-In: a module in evaluation mode, a precision, whether IPEX is used. Out: a module that is called as it is. Refuses
-nothing but with `strict`: where the part cannot be traced, or answers wrongly, the reason is logged once and the part
-goes on in eager mode.
+In: a module in evaluation mode, a precision, candidates. Out: a module that is called as it is. If the part cannot be
+traced, or the trace is wrong, the reason is logged once and the part goes on in eager mode; with `strict` it is raised.
 
-One trace a set of arguments, made at their first call. It is not trusted at sizes it has not shown itself right at: the
-first `CHECKED` different shapes, and every shape beyond the largest or below the smallest so far, are compared with the
-original in fp32.
+One trace per set of arguments, made at their first call, by the first candidate that is right there. It is not trusted
+at sizes it has not shown itself right at: the first `CHECKED` different shapes, and every shape beyond the largest or
+below the smallest so far, are compared with the original in fp32. A trace that is wrong at another shape than its
+example's keeps what the example decided: no other candidate would help.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -22,17 +22,18 @@ from typing import Any
 import torch
 
 from exporter import patches
-from exporter.backends import choose_backend, onednn_problem
+from exporter.backends import Candidate
 from exporter.failures import FAILURES
 from exporter.inputs import ExampleInputs
 from exporter.tolerances import TOLERANCES, WIDEST
 from exporter.trace import trace
 from exporter.trainer.answers import Form, form_of, put_together, taken_apart
+from exporter.trainer.candidates import in_jit_mode
 from exporter.trainer.traceable import Traceable
 from runtime import environment
 from runtime.check import Parity, compare
 from runtime.errors import CheckFailedError, ExportedModelError, TraceError, VerificationError
-from runtime.manifest import Precision, Tolerance
+from runtime.manifest import Precision
 from runtime.torchscript import ScriptModule, optimising
 
 logger = logging.getLogger("exporter")
@@ -69,16 +70,19 @@ class JitPart(torch.nn.Module):
     Args:
         part: in evaluation mode; it is copied before anything is changed.
         precision: `fp32` or `bf16`.
-        use_ipex: optimise with IPEX before the trace, else with PyTorch's own oneDNN operators where torch has them.
+        candidates: what to trace with, in order.
         strict: raise where a trace is impossible or wrong, instead of going on in eager mode.
     """
 
-    def __init__(self, part: torch.nn.Module, precision: Precision, use_ipex: bool, strict: bool) -> None:
+    def __init__(
+        self, part: torch.nn.Module, precision: Precision, candidates: Sequence[Candidate], strict: bool
+    ) -> None:
         super().__init__()
         # Not as a submodule: its weights are the original's, and moving this model must not move them.
         object.__setattr__(self, "part", part)
         self.precision = precision
-        self.use_ipex = use_ipex
+        # Without those that failed.
+        self.candidates = list(candidates)
         self.strict = strict
         # Why the part runs in eager mode; None while it does not.
         self.failure: str | None = None
@@ -138,11 +142,12 @@ class JitPart(torch.nn.Module):
                 if len(self._traces) == MOST_TRACES:
                     raise TraceError(f"{MOST_TRACES} kinds of arguments were traced, and another came", "fewer kinds")
                 start = perf_counter()
-                self._traces[key] = self._make(tensors, others)
+                self._traces[key], answers = self._first_right(tensors, others)
+                self._traces[key].right.add(sizes)
                 self.seconds += perf_counter() - start
+                return put_together(self._traces[key].form, answers)
             known = self._traces[key]
-            with optimising(known.optimise):
-                answers = known.module(*tensors.values())
+            answers = self._run(known, tensors)
             if not known.covers(sizes):
                 start = perf_counter()
                 self._compare(known, answers, tensors, others)
@@ -150,17 +155,40 @@ class JitPart(torch.nn.Module):
                 self.seconds += perf_counter() - start
         return put_together(known.form, answers)
 
-    def _make(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> _Trace:
-        here = environment.detect()
-        backend, _ = choose_backend(backend_of(self.use_ipex), here)
+    def _first_right(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> tuple[_Trace, Any]:
+        """The trace by the first candidate that is right on its example, and its answers; else the first failure."""
+        first: Exception | None = None
+        wanted = self.candidates[0].backend.name
+        while True:
+            try:
+                made = self._make(self.candidates[0], tensors, others)
+                answers = self._run(made, tensors)
+                self._compare(made, answers, tensors, others)
+            except (*FAILURES, ExportedModelError) as raised:
+                error = in_jit_mode(raised) if isinstance(raised, ExportedModelError) else raised
+                logger.info("jit mode: %s failed: %s", self.candidates[0].name, error)
+                first = first or error
+                if len(self.candidates) == 1:
+                    raise first from None
+                del self.candidates[0]
+                continue
+            if wanted == "ipex" != self.candidates[0].backend.name:
+                logger.warning("jit mode goes on without IPEX: %s", first)
+            return made, answers
+
+    def _run(self, known: _Trace, tensors: Mapping[str, torch.Tensor]) -> Any:
+        with optimising(known.optimise):
+            return known.module(*tensors.values())
+
+    def _make(self, way: Candidate, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> _Trace:
+        here, backend = environment.detect(), way.backend
         environment.check_cpu(
             backend.requirements(self.precision, here).cpu_flags, f"{self.precision} in jit mode", here
         )
         form = form_of(self._eager(tensors, others))
         part = copy.deepcopy(self.part).float().eval()
         if hasattr(part, "set_attn_implementation"):
-            # Written out: the form that backends fuse.
-            part.set_attn_implementation("eager")
+            part.set_attn_implementation(way.attention)
         patches.repair(part)
         example = ExampleInputs(tensors)
         module = Traceable.of(part, tuple(tensors), others, lambda answer: taken_apart(answer, form))
@@ -188,20 +216,9 @@ class JitPart(torch.nn.Module):
                 parity = compare(shapes, f"output {number}", 1, answer.float(), reference.float())
             except CheckFailedError as error:
                 raise VerificationError(f"the trace is wrong: {error}", "eager fp32's answer") from error
-            if not parity.within(_tolerance(self.precision)):
+            # In fp32 the widest: which rounding is the model's own is not measured here.
+            if not parity.within(WIDEST if self.precision == "fp32" else TOLERANCES[self.precision, "scores"]):
                 raise VerificationError(_words(parity), "eager fp32's answer")
-
-
-def backend_of(use_ipex: bool) -> str:
-    """The name of the backend that optimises a part before or after its trace."""
-    if use_ipex:
-        return "ipex"
-    return "onednn" if onednn_problem(environment.detect()) is None else "plain"
-
-
-def _tolerance(precision: Precision) -> Tolerance:
-    # In fp32 the widest: which rounding is the model's own is not measured here.
-    return WIDEST if precision == "fp32" else TOLERANCES[precision, "scores"]
 
 
 def _words(parity: Parity) -> str:

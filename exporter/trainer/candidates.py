@@ -1,0 +1,36 @@
+"""The candidates of jit mode: those of `export-model --backend auto`, with IPEX only where it was asked for.
+
+In: whether IPEX is used, a precision; or an error of a candidate. Out: candidates in the order to try; the error
+without advice about options that only `export-model` has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from exporter.backends import Candidate, candidates, choose_backend
+from runtime import environment
+from runtime.errors import CpuFeatureError, ExportedModelError
+from runtime.manifest import Precision
+
+
+def candidates_of(use_ipex: bool, precision: Precision) -> list[Candidate]:
+    """What to trace with, in order, until one is right.
+
+    Raises:
+        IpexMissingError, IpexVersionError: IPEX is asked for and cannot be used.
+    """
+    here = environment.detect()
+    if use_ipex:
+        # Asked for by name, so never left out silently.
+        choose_backend("ipex", here)
+    else:
+        here = dataclasses.replace(here, ipex=None)
+    return candidates("auto", here, "off", precision, "keep")
+
+
+def in_jit_mode(error: ExportedModelError) -> ExportedModelError:
+    """The same error for a reader who has no command line of `export-model`."""
+    lacking = isinstance(error, CpuFeatureError)
+    remedy = "use another machine, or evaluate in fp32" if lacking else ""
+    return type(error)(error.found, error.expected, remedy)
