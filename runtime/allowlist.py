@@ -11,13 +11,13 @@ wherever they stand, called or not: TorchScript lets code give a function anothe
 from __future__ import annotations
 
 import ast
-import pickletools
 import re
 import warnings
 from collections.abc import Iterator
 
 from runtime.archive import MAX_CODE_BYTES, Archive
 from runtime.errors import OperatorNotAllowedError
+from runtime.pickles import pickle_problems
 
 # Operators reachable as `torch.NAME` or `ops.aten.NAME`. PyTorch has two thousand of them, models use new ones with
 # each release, and nearly all compute: so every public one passes but those that reach outside the call's tensors.
@@ -87,20 +87,6 @@ _RECORDS = re.compile(
     r"code/.+\.py|data\.pkl|constants\.pkl|(?:data|constants|extra|\.data)/[^/]+|"
     r"version|byteorder|traced_inputs\.pkl|traced_inputs/[^/]+"
 )
-_GLOBALS = re.compile(
-    r"__torch__(?!\.torch\.classes)[\w.]* \w+|__torch__\.torch\.classes\.ipex_prepack \w+OpContext|"
-    r"torch (?:Float|Double|BFloat16|Half|Long|Int|Short|Char|Byte|Bool)Storage|torch\._utils _rebuild_tensor_v2|"
-    # Weights in int8, with a scale a row.
-    r"torch Q(?:U)?Int8Storage|torch\._utils _rebuild_qtensor|torch per_(?:channel|tensor)_affine|"
-    r"torch\.jit\._pickle \w+|collections OrderedDict",
-    re.ASCII,
-)
-_OPCODES = {
-    *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "NEWOBJ", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE"),
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINPUT", "LONG_BINPUT", "BINGET"),
-    *("LONG_BINGET", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-    *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
-}
 
 
 def check_code(archive: Archive) -> None:
@@ -120,7 +106,7 @@ def check_code(archive: Archive) -> None:
         elif name in code:
             problems = _source_problems(archive.read(name, MAX_CODE_BYTES))
         elif name.endswith(".pkl"):
-            problems = _pickle_problems(archive.read(name, MAX_CODE_BYTES))
+            problems = pickle_problems(archive.read(name, MAX_CODE_BYTES))
         else:
             continue
         for problem in problems:
@@ -200,14 +186,3 @@ def _chain_problem(chain: list[str], called: bool) -> str:
     if _DENIED.search(chain[-1]) or (called and not _METHODS.fullmatch(chain[-1])):
         return f"the method {name}"
     return ""
-
-
-def _pickle_problems(data: bytes) -> Iterator[str]:
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name not in _OPCODES:
-                yield f"the pickle opcode {opcode.name}"
-            if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
-                yield f"the pickled name {argument}"
-    except (ValueError, OverflowError, IndexError) as error:
-        yield f"a pickle that cannot be read ({error})"
