@@ -1,7 +1,7 @@
 """What an artifact's code may call: read from the archive before torch does.
 
-In: an open `Archive`. Out: nothing. Refuses (OperatorNotAllowedError) code that calls, or could call, anything but
-arithmetic on tensors; pickles that name anything but tensors and the file's own classes; records of no known use.
+In: an open `Archive`. Out: its code, parsed. Refuses (OperatorNotAllowedError) code that calls, or could call, anything
+but arithmetic on tensors; records of no known use. The pickles are checked by `runtime.pickles`.
 
 TorchScript has no Python in it, but its operators reach outside: `aten::save` writes files, `aten::from_file` maps
 them, and custom classes load libraries. Its source is Python's syntax, so Python's parser reads it. Names count
@@ -11,7 +11,6 @@ wherever they stand, called or not: TorchScript lets code give a function anothe
 from __future__ import annotations
 
 import ast
-import pickletools
 import re
 import warnings
 from collections.abc import Iterator
@@ -85,26 +84,15 @@ _LEAVES = {ast.Constant, ast.Load, ast.Store}
 
 _RECORDS = re.compile(
     r"code/.+\.py|data\.pkl|constants\.pkl|(?:data|constants|extra|\.data)/[^/]+|"
-    r"version|byteorder|traced_inputs\.pkl|traced_inputs/[^/]+"
+    r"version|byteorder"
 )
-_GLOBALS = re.compile(
-    r"__torch__(?!\.torch\.classes)[\w.]* \w+|__torch__\.torch\.classes\.ipex_prepack \w+OpContext|"
-    r"torch (?:Float|Double|BFloat16|Half|Long|Int|Short|Char|Byte|Bool)Storage|torch\._utils _rebuild_tensor_v2|"
-    # Weights in int8, with a scale a row.
-    r"torch Q(?:U)?Int8Storage|torch\._utils _rebuild_qtensor|torch per_(?:channel|tensor)_affine|"
-    r"torch\.jit\._pickle \w+|collections OrderedDict",
-    re.ASCII,
-)
-_OPCODES = {
-    *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "NEWOBJ", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE"),
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINPUT", "LONG_BINPUT", "BINGET"),
-    *("LONG_BINGET", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-    *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
-}
 
 
-def check_code(archive: Archive) -> None:
-    """Read all code and all pickles.
+def check_code(archive: Archive) -> dict[str, ast.Module]:
+    """Read all code, and the names of all records.
+
+    Returns:
+        The records under `code/`, parsed, by name.
 
     Raises:
         OperatorNotAllowedError: at the first thing that is not on the lists above.
@@ -114,32 +102,40 @@ def check_code(archive: Archive) -> None:
     total = sum(archive.records[name].size for name in code)
     if total > MAX_CODE_BYTES:
         archive.refuse(f"{total} bytes of code", f"at most {MAX_CODE_BYTES}")
+    sources: dict[str, ast.Module] = {}
     for name in archive.records:
         if not _RECORDS.fullmatch(name):
             problems: Iterator[str] = iter([f"the record {name}"])
         elif name in code:
-            problems = _source_problems(archive.read(name, MAX_CODE_BYTES))
-        elif name.endswith(".pkl"):
-            problems = _pickle_problems(archive.read(name, MAX_CODE_BYTES))
+            sources[name] = _parsed(archive, name)
+            problems = _source_problems(sources[name])
         else:
             continue
         for problem in problems:
-            raise OperatorNotAllowedError(
-                f"{archive.origin}: {name} has {problem[:200]}",
-                "what exports of transformers contain",
-                "do not run this file unless you know who wrote it; export the model again",
-            )
+            raise _refusal(archive, name, problem)
+    return sources
 
 
-def _source_problems(text: bytes) -> Iterator[str]:
+def _parsed(archive: Archive, name: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             # About odd escapes or comparisons in the text: of no interest here.
             warnings.simplefilter("ignore")
-            tree = ast.parse(text.decode("utf-8"))
+            return ast.parse(archive.read(name, MAX_CODE_BYTES).decode("utf-8"))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        yield f"source that cannot be parsed ({type(error).__name__})"
-        return
+        problem = f"source that cannot be parsed ({type(error).__name__})"
+    raise _refusal(archive, name, problem)
+
+
+def _refusal(archive: Archive, name: str, problem: str) -> OperatorNotAllowedError:
+    return OperatorNotAllowedError(
+        f"{archive.origin}: {name} has {problem[:200]}",
+        "what exports of transformers contain",
+        "do not run this file unless you know who wrote it; export the model again",
+    )
+
+
+def _source_problems(tree: ast.Module) -> Iterator[str]:
     # What a call stands before, known when it comes out of `pending`: parents come before their children.
     called: set[int] = set()
     pending: list[ast.AST] = [tree]
@@ -200,14 +196,3 @@ def _chain_problem(chain: list[str], called: bool) -> str:
     if _DENIED.search(chain[-1]) or (called and not _METHODS.fullmatch(chain[-1])):
         return f"the method {name}"
     return ""
-
-
-def _pickle_problems(data: bytes) -> Iterator[str]:
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name not in _OPCODES:
-                yield f"the pickle opcode {opcode.name}"
-            if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
-                yield f"the pickled name {argument}"
-    except (ValueError, OverflowError, IndexError) as error:
-        yield f"a pickle that cannot be read ({error})"

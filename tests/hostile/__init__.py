@@ -1,0 +1,16 @@
+"""Hostile files: artifacts whose digests fit and whose content lies. Made by a script, never stored.
+
+`python -m tests.hostile FOLDER` writes them all, with `cases.json` beside them: for each file its kind, what it is, and
+how a reader has to take it. The tests of Python and of C++ run the same files.
+"""
+
+from __future__ import annotations
+
+from .case import CASES, Case
+
+
+def all_cases() -> list[Case]:
+    """Every case, in a fixed order."""
+    from . import archives, manifests, pickles  # noqa: F401 - each registers its own
+
+    return CASES
