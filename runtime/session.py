@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runtime import allocator, artifact, environment, ops, signature
+from runtime import allocator, artifact, environment, forking, ops, signature
 from runtime.archive import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
+from runtime.printing import shown
 from runtime.torchscript import ScriptModule, optimising
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Session:
         self._module = module
         self._tokenizer = tokenizer
         self._threads = torch.get_num_threads()
+        self._process = forking.process()
         self._names = [spec.name for spec in manifest.outputs]
 
     def __call__(self, /, **inputs: Any) -> dict[str, torch.Tensor]:
@@ -55,7 +57,9 @@ class Session:
             InputError: one of its branches, naming the input, what was found and what was expected.
             ArtifactFailedError: the model failed, or memory ran out.
             ThreadCountError: if torch's thread count changed since an IPEX artifact was loaded.
+            ForkError: the process was forked after loading, and torch uses several threads.
         """
+        forking.check_session(self._process, torch.get_num_threads())
         tensors = signature.arrange(self.manifest.inputs, inputs)
         if self.manifest.requires.ipex is not None and torch.get_num_threads() != self._threads:
             # IPEX packs weights for a thread count; its documentation warns of wrong results after a change.
@@ -170,11 +174,13 @@ def _set_threads(threads: int | None) -> None:
     if threads is not None:
         # More threads than that never help, and thousands hang the OpenMP runtime.
         most = MAX_THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
-        if not isinstance(threads, int) or not 1 <= threads <= most:
+        # `True` is an int to Python, and no thread count to torch.
+        if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= most:
             raise ThreadCountError(
-                f"threads is {threads!r}", f"a whole number from 1 to {most}, for this machine's processors"
+                f"threads is {shown(threads)}", f"a whole number from 1 to {most}, for this machine's processors"
             )
         torch.set_num_threads(threads)
+    forking.check_load(torch.get_num_threads())
 
 
 def open_module(source: artifact.PathLike | Archive, manifest: Manifest) -> Session:
