@@ -121,7 +121,7 @@ class Session:
 
 
 def load(
-    path: artifact.PathLike | Archive,
+    path: artifact.Source | Archive,
     *,
     threads: int | None = None,
     warmup: bool = True,
@@ -131,7 +131,8 @@ def load(
     """Open an artifact.
 
     Args:
-        path: the file that `export-model` wrote, or its archive where it is open already.
+        path: the file that `export-model` wrote; or its content as bytes, or a file object opened for reading in
+            binary, of which a copy is checked and loaded (`runtime.opening`).
         threads: sets torch's thread count for the whole process first; None leaves it.
         warmup: make the warm-up calls, so that the first real call is as fast as the rest.
         sha256: the digest that the whole file must have, in hexadecimal, compared before anything is read from it.
@@ -139,7 +140,8 @@ def load(
 
     Raises:
         ArtifactError: the file is missing, damaged or of a newer format.
-        RequirementError: torch, IPEX or the processor do not fit; nothing was loaded.
+        RequirementError: torch, IPEX, the processor or the thread count do not fit; nothing was loaded.
+        KeyFileError: the key cannot be read.
     """
     # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
     with artifact.opened(path) as archive:
@@ -183,7 +185,7 @@ def _set_threads(threads: int | None) -> None:
     forking.check_load(torch.get_num_threads())
 
 
-def open_module(source: artifact.PathLike | Archive, manifest: Manifest) -> Session:
+def open_module(source: artifact.Source | Archive, manifest: Manifest) -> Session:
     """A session on the file's code under a given manifest; `load` without its checks and its warm-up."""
     allocator.keep_memory_between_calls()
     if manifest.requires.ipex is not None:
@@ -193,7 +195,11 @@ def open_module(source: artifact.PathLike | Archive, manifest: Manifest) -> Sess
         tokenizer = artifact.read_part(archive, TOKENIZER_FILE)
     if hasattr(module, "prepare"):
         # Brings the weights into the processor's own order (runtime/manifest.py, THE FORMAT).
-        module.prepare()
+        try:
+            module.prepare()
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+            raise ArtifactFailedError(f"preparing the weights failed: {reason}", "weights as exported") from error
     return Session(module, manifest, tokenizer)
 
 
