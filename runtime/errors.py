@@ -21,7 +21,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── CpuFeatureError               the processor lacks an instruction set
     │   ├── ThreadCountError              the thread count changed after weights were packed for it
     │   ├── ForkError                     threads that compute stayed in the process that this one was forked from
-    │   └── ExtraMissingError             an optional package is needed and absent
+    │   └── ExtraMissingError             a package is needed and absent
     ├── InputError                    what the caller passed to a session
     │   ├── InputNameError                unknown or missing name
     │   ├── InputTypeError                not a tensor, or a dtype that would lose information
@@ -158,7 +158,7 @@ class ForkError(RequirementError):
 
 
 class ExtraMissingError(RequirementError):
-    """An optional package is needed for this call."""
+    """A package is needed for this call, and is not there or cannot be imported."""
 
 
 class InputError(ExportedModelError):

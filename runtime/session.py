@@ -115,9 +115,8 @@ class Session:
                 "one, to take text",
                 "pass tensors, or export from a folder that has a tokenizer",
             )
-        axes = [axis for spec in self.manifest.inputs for axis in spec.axes if axis.name == "sequence"]
         names = [spec.name for spec in self.manifest.inputs]
-        return TextEncoder(self._tokenizer, self.manifest.text, names, axes[0] if axes else None)
+        return TextEncoder(self._tokenizer, self.manifest.text, names, self.manifest.sequence)
 
 
 def load(

@@ -182,7 +182,9 @@ def test_files_that_cannot_be_read(tiny_artifact: Path, tmp_path: Path) -> None:
         read_manifest(text)
 
 
-@pytest.mark.parametrize("threads", [True, False, 0, -1, 1.0, "2", 10**6, pytest.param(10**5000, id="huge"), b"1", [1], float("nan")])
+@pytest.mark.parametrize(
+    "threads", [True, False, 0, -1, 1.0, "2", 10**6, pytest.param(10**5000, id="huge"), b"1", [1], float("nan")]
+)
 def test_thread_counts_that_are_none(tiny_artifact: Path, threads: Any) -> None:
     before = torch.get_num_threads()
     with pytest.raises(ThreadCountError, match=r"threads is .*; expected a whole number from 1 to"):
