@@ -12,13 +12,11 @@ import re
 import signal
 import sys
 from time import perf_counter
-from typing import Any
-
-import click
+from typing import Any, NoReturn
 
 import runtime
 from exporter.names import SHORT_NAMES
-from exporter.report import Report, StageEvent
+from exporter.report import StageEvent
 from exporter.request import (
     BACKEND_CHOICES,
     FORM_CHOICES,
@@ -30,7 +28,18 @@ from exporter.request import (
     VERIFY_CHOICES,
     ExportRequest,
 )
-from runtime.errors import ExportedModelError, RequestError
+from runtime import command_line
+from runtime.errors import RequestError
+from runtime.printing import printable
+
+# What a package that cannot be imported was for, and what helps.
+MISSING = "to export", "pip install 'export-model[export]'"
+
+try:
+    import click
+except ImportError as error:
+    # Without it there is no command that could tell.
+    sys.exit(f"export-model: {command_line.one_line(error, *MISSING)}")
 
 _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
 
@@ -44,7 +53,17 @@ def _shapes(context: click.Context, parameter: click.Parameter, text: str | None
     return tuple(tuple(map(int, shape.split("x"))) for shape in text.split(","))
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Command(click.Command):
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run it. Beside the output, which has errors of its own, it writes to standard output alone."""
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            command_line.silence_output()
+            _fail(f"cannot write to standard output: {error.strerror or error}")
+
+
+@click.command(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(runtime.__version__, prog_name="export-model")
 @click.argument("model")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=True), help="The file to write.")
@@ -173,6 +192,8 @@ def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: An
 
     MODEL is a folder, a hub id, or a short name: {names}.
     """
+    if not command_line.prepare() and not quiet:
+        _fail("cannot write to standard output: it is closed")
     logging.basicConfig(format="%(message)s", level=logging.DEBUG if verbose else logging.WARNING)
     logging.getLogger("exporter").setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
     interrupts = _Interrupts()
@@ -192,24 +213,27 @@ def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: An
     except RequestError as error:
         observe.clear()
         raise click.UsageError(str(error)) from error
-    except ExportedModelError as error:
+    except KeyboardInterrupt:
+        observe.clear()
+        _fail("interrupted; nothing was written", 130)
+    except OSError:
+        raise
+    # The whole of it: what nobody foresaw is told in one line too.
+    except Exception as error:
         observe.clear()
         if verbose:
             raise
-        click.echo(f"export-model: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        # Beside the output, which has errors of its own, an export writes to standard output alone.
-        click.echo(f"export-model: cannot write to standard output: {error.strerror or error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        observe.clear()
-        click.echo("export-model: interrupted; nothing was written", err=True)
-        sys.exit(130)
+        _fail(command_line.one_line(error, *MISSING))
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=1))
     elif not quiet:
-        click.echo("\n".join(_summary(report) + (report.explained() if explain else [])))
+        lines = report.summary() + (report.explained() if explain else [])
+        click.echo("\n".join(map(printable, lines)))
+
+
+def _fail(line: str, code: int = 1) -> NoReturn:
+    click.echo(f"export-model: {printable(line)}", err=True)
+    sys.exit(code)
 
 
 if main.help:
@@ -249,34 +273,15 @@ class _Lines:
             return
         if event.seconds is None:
             if self._live:
-                click.echo(f"\r{event.name:<10}   … {event.detail}\x1b[K", nl=False, err=True)
+                click.echo(f"\r{event.name:<10}   … {printable(event.detail)}\x1b[K", nl=False, err=True)
             return
         self.clear()
-        click.echo(f"{event.name:<10} {event.seconds:5.1f} s  {event.detail}")
+        click.echo(printable(f"{event.name:<10} {event.seconds:5.1f} s  {event.detail}"))
 
     def clear(self) -> None:
         """Take the running stage's line away."""
         if self._live:
             click.echo("\r\x1b[K", nl=False, err=True)
-
-
-def _summary(report: Report) -> list[str]:
-    manifest = report.manifest
-    lines = [
-        f"{report.output}: {report.size / 1e6:.1f} MB, {manifest.task}, {manifest.precision}, {manifest.backend}, "
-        f"{sum(stage.seconds or 0 for stage in report.stages):.1f} s",
-        f"sha256 {report.sha256}",
-    ]
-    if manifest.fusions:
-        lines.append("fused: " + ", ".join(f"{fusion.count} {fusion.kind}" for fusion in manifest.fusions))
-    lines += [f"accuracy: {accuracy.words}" for accuracy in manifest.accuracy]
-    if report.metrics is not None:
-        lines.append(f"metrics: {report.metrics.words}")
-    lines.append(
-        f"tolerance: max error {manifest.tolerance.max_error:g}, rms {manifest.tolerance.rms_error:g}, "
-        "relative to eager fp32 of the original model"
-    )
-    return lines
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ measured parts still empty. Refuses outputs whose axes do not follow the task.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -16,7 +17,17 @@ from exporter.reference import Point
 from exporter.request import ExportRequest
 from exporter.source import Source
 from runtime.errors import TaskError
-from runtime.manifest import FORMAT_VERSION, Axis, Execution, Manifest, Requirements, TensorSpec, Tolerance
+from runtime.manifest import (
+    FORMAT_VERSION,
+    Axis,
+    Execution,
+    Manifest,
+    Requirements,
+    TensorSpec,
+    TextInfo,
+    Tolerance,
+    longest_text,
+)
 
 logger = logging.getLogger("exporter")
 
@@ -58,10 +69,18 @@ def draft_manifest(
         verification=request.verify,
         verified=(),
         execution=_execution(plan, way.backend.optimised_at_run),
-        text=source.tokenizer.info,
+        text=_text(source.tokenizer.info, plan),
         parts=(),
         padded_output="repeated" if way.drop_padding else "computed",
     )
+
+
+def _text(info: TextInfo | None, plan: TracePlan) -> TextInfo | None:
+    """The tokenizer's part, its longest text one that the inputs admit."""
+    sequence = plan.dimensions.get("sequence")
+    if info is None or sequence is None:
+        return info
+    return dataclasses.replace(info, max_length=longest_text(info, sequence.axis))
 
 
 def _execution(plan: TracePlan, optimise: bool) -> Execution:

@@ -52,6 +52,25 @@ class Report:
         """Plain values, for JSON."""
         return dataclasses.asdict(self)
 
+    def summary(self) -> list[str]:
+        """What was written, a few lines, for people."""
+        manifest = self.manifest
+        lines = [
+            f"{self.output}: {self.size / 1e6:.1f} MB, {manifest.task}, {manifest.precision}, {manifest.backend}, "
+            f"{sum(stage.seconds or 0 for stage in self.stages):.1f} s",
+            f"sha256 {self.sha256}",
+        ]
+        if manifest.fusions:
+            lines.append("fused: " + ", ".join(f"{fusion.count} {fusion.kind}" for fusion in manifest.fusions))
+        lines += [f"accuracy: {accuracy.words}" for accuracy in manifest.accuracy]
+        if self.metrics is not None:
+            lines.append(f"metrics: {self.metrics.words}")
+        lines.append(
+            f"tolerance: max error {manifest.tolerance.max_error:g}, rms {manifest.tolerance.rms_error:g}, "
+            "relative to eager fp32 of the original model"
+        )
+        return lines
+
     def explained(self) -> list[str]:
         """Every choice and every finding, a line each, for people."""
         remarks = [f"finding: {finding}" for finding in self.findings]

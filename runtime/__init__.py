@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runtime import forking
 from runtime.artifact import read_manifest
 from runtime.errors import (
     ArtifactError,
@@ -26,6 +27,8 @@ from runtime.manifest import Manifest
 
 if TYPE_CHECKING:
     from runtime.session import Session, load
+
+forking.watch()
 
 __version__ = "0.1.0"
 

@@ -17,7 +17,8 @@ import torch
 from runtime import signature
 from runtime.batching import Batcher
 from runtime.counters import Counters
-from runtime.errors import DeadlineError
+from runtime.errors import DeadlineError, PoolError
+from runtime.printing import shown
 from runtime.session import Session
 from runtime.waiting import Request
 
@@ -34,7 +35,10 @@ class Model:
 
         Raises:
             InputError: the artifact does not admit the inputs.
+            PoolError: the deadline is no number.
         """
+        if deadline_s is not None and not (isinstance(deadline_s, (int, float)) and deadline_s == deadline_s):
+            raise PoolError(f"deadline_s is {shown(deadline_s)}", "seconds from now")
         # Copies: what the caller writes into its tensors afterwards was not checked.
         tensors = [tensor.clone() for tensor in signature.arrange(self.session.manifest.inputs, inputs)]
         now = time.monotonic()

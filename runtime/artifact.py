@@ -17,10 +17,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import sys
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.allowlist import check_code
@@ -50,7 +48,7 @@ from runtime.manifest import (
     from_json,
     to_json,
 )
-from runtime.opening import PathLike, opened
+from runtime.opening import PathLike, Source, link_to, opened
 from runtime.pickles import check_pickles
 from runtime.signing import sign, verify
 from runtime.writing import add_record
@@ -61,6 +59,7 @@ if TYPE_CHECKING:
 # What a user of the file needs stands here under one name, whichever room it lies in.
 __all__ = [
     "PathLike",
+    "Source",
     "check_sha256",
     "check_signature",
     "load",
@@ -134,8 +133,11 @@ def seal(path: PathLike, manifest: Manifest, parts: Mapping[str, bytes], sign_ke
     return sealed
 
 
-def read_manifest(source: PathLike | Archive) -> Manifest:
+def read_manifest(source: Source | Archive) -> Manifest:
     """What the artifact says of itself. Takes milliseconds and needs no torch.
+
+    Args:
+        source: a path, the content as bytes, or a file object opened for reading in binary (`runtime.opening`).
 
     Raises:
         ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `opened`.
@@ -158,7 +160,7 @@ def read_manifest(source: PathLike | Archive) -> Manifest:
     return from_json(text, archive.origin)
 
 
-def read_part(source: PathLike | Archive, name: str) -> bytes | None:
+def read_part(source: Source | Archive, name: str) -> bytes | None:
     """The extra file `name`, or None if the artifact has none of that name.
 
     Raises:
@@ -168,7 +170,7 @@ def read_part(source: PathLike | Archive, name: str) -> bytes | None:
         return _part(archive, name)
 
 
-def check_signature(source: PathLike | Archive, key: PathLike) -> None:
+def check_signature(source: Source | Archive, key: PathLike) -> None:
     """Check that the owner of a public key signed the artifact.
 
     Raises:
@@ -178,7 +180,7 @@ def check_signature(source: PathLike | Archive, key: PathLike) -> None:
         verify(_part(archive, MANIFEST_FILE) or b"", _part(archive, SIGNATURE_FILE), key, archive.origin)
 
 
-def load(source: PathLike | Archive) -> ScriptModule:
+def load(source: Source | Archive) -> ScriptModule:
     """The module, in evaluation mode, on the CPU. Operators it needs must be registered before.
 
     Raises:
@@ -190,16 +192,14 @@ def load(source: PathLike | Archive) -> ScriptModule:
 
     with opened(source) as archive:
         check_pickles(archive, check_code(archive))
-        # The same open file by another name, so that torch reads what was checked, whatever the path now leads to.
-        link = f"/proc/self/fd/{archive.file.fileno()}"
-        linked = sys.platform == "linux" and Path(link).exists()
+        link = link_to(archive)
         try:
             # Frozen in evaluation mode by the exporter: there is no training flag to clear.
-            module = torchscript.load(link if linked else io.BytesIO(archive.whole()))
+            module = torchscript.load(link or io.BytesIO(archive.whole()))
         # Whatever PyTorch's C++ throws, by the names that Python gives it: the file is not to be trusted.
         except (RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryError, ArithmeticError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            reason = lines[0][:200].replace(link, archive.origin)
+            reason = lines[0][:200].replace(link or archive.origin, archive.origin)
             raise NotAnArtifactError(f"TorchScript cannot load {archive.origin}: {reason}", "", _COPY_AGAIN) from error
     return module
 

@@ -9,39 +9,47 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from runtime import __version__, artifact
-from runtime.errors import ExportedModelError
-from runtime.manifest import Axis, Manifest, TensorSpec
+from runtime import __version__, artifact, command_line
+from runtime.manifest import Axis, Manifest, TensorSpec, longest_text
+from runtime.printing import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    options = _parser().parse_args(argv)
+    if not command_line.prepare():
+        return _failed("cannot write to standard output: it is closed")
+    verbose = False
     try:
-        code = int(options.run(options))
-        sys.stdout.flush()
-        return code
-    except ExportedModelError as error:
-        if options.verbose:
-            raise
-        print(f"run-model: {error}", file=sys.stderr)
-        return 1
+        try:
+            options = _parser().parse_args(argv)
+            verbose = options.verbose
+            return int(options.run(options))
+        finally:
+            # Also after --help and --version.
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader (head, less) has closed the pipe; Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        command_line.silence_output()
         return 0
     except OSError as error:
-        print(f"run-model: cannot write to standard output: {error.strerror or error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+        command_line.silence_output()
+        return _failed(f"cannot write to standard output: {error.strerror or error}")
     except KeyboardInterrupt:
-        print("run-model: interrupted", file=sys.stderr)
-        return 130
+        return _failed("interrupted", 130)
+    # The whole of it: what nobody foresaw is told in one line too.
+    except Exception as error:  # noqa: BLE001
+        if verbose:
+            raise
+        return _failed(command_line.one_line(error, "to run artifacts", "install it"))
+
+
+def _failed(line: str, code: int = 1) -> int:
+    print(f"run-model: {printable(line)}", file=sys.stderr)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,7 +105,7 @@ def _inspect(options: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(manifest) | ({"sha256": digest} if digest else {}), indent=1))
     else:
         lines = [f"sha256    {digest}, all {len(manifest.parts)} parts as sealed"] if digest else []
-        print("\n".join(_describe(options.file, manifest) + lines))
+        print("\n".join(map(printable, _describe(options.file, manifest) + lines)))
     return 0
 
 
@@ -117,10 +125,11 @@ def _check(options: argparse.Namespace) -> int:
     for parity in parities:
         then = recorded.get((parity.case, parity.output))
         known = (f"{then.max_error:.2e}", f"{then.rms_error:.2e}") if then else ("", "")
-        print(
+        line = (
             f"{parity.case:<16} {parity.output:<18} {parity.max_error:>9.2e} {known[0]:>9} {parity.rms_error:>10.2e} "
             f"{known[1]:>9} {parity.calls:>6}{'' if parity.within(tolerance) else '  OFF'}"
         )
+        print(printable(line))
     print(f"tolerance: max error {tolerance.max_error:g}, rms error {tolerance.rms_error:g}, relative to eager fp32")
     print("passed" if passed else "FAILED: the answers on this machine differ from the model's")
     return 0 if passed else 1
@@ -150,7 +159,7 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
         shown = ", ".join(manifest.labels[:8]) + (f", … ({len(manifest.labels)})" if len(manifest.labels) > 8 else "")
         lines.append(f"labels    {shown}")
     if manifest.text:
-        lines.append(f"text      tokenizer inside, at most {manifest.text.max_length} tokens")
+        lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
     fusions = [f"{fusion.count:>3} x {fusion.kind} ({fusion.operator})" for fusion in manifest.fusions]
     lines += _table("fusions", fusions or ["none"])
     if manifest.padded_output == "repeated":

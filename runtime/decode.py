@@ -16,6 +16,8 @@ import types
 import typing
 from typing import Any, TypeVar
 
+from runtime.printing import shown
+
 T = TypeVar("T")
 
 # Control characters (they would steer the terminal that shows them) and surrogates (no text holds them).
@@ -85,6 +87,4 @@ def _decode_dataclass(cls: Any, value: Any, place: str) -> Any:
 
 
 def _mismatch(place: str, value: Any, expected: str) -> DecodeError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return DecodeError(f"{place or 'the top level'} is {shown}, not {expected}")
+    return DecodeError(f"{place or 'the top level'} is {shown(value)}, not {expected}")

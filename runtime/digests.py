@@ -18,7 +18,8 @@ from typing import BinaryIO
 from runtime.archive import Archive
 from runtime.errors import DigestError
 from runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, PartDigest
-from runtime.opening import PathLike, open_file, opened
+from runtime.opening import PathLike, Source, open_file, opened
+from runtime.printing import shown
 
 # The manifest holds the digests of all others, and the signature is the manifest's.
 MANIFEST_RECORD = f"extra/{MANIFEST_FILE}"
@@ -27,10 +28,11 @@ SIGNATURE_RECORD = f"extra/{SIGNATURE_FILE}"
 _THREADS = 4
 # Tensors' numbers, which TorchScript puts into records of their own; `PartDigest.name` says how records are named.
 _NUMBERS = re.compile(r"(?:data|constants)/[^/]+")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _COPY_AGAIN = "copy the file again, or export the model again"
 
 
-def verify_parts(source: PathLike | Archive, manifest: Manifest) -> None:
+def verify_parts(source: Source | Archive, manifest: Manifest) -> None:
     """Compare every record but the manifest with the digests in it.
 
     Raises:
@@ -94,8 +96,10 @@ def check_sha256(archive: Archive, expected: str) -> None:
     """Compare the digest of the whole file.
 
     Raises:
-        DigestError: it is another one.
+        DigestError: it is another one, or what is expected is no digest.
     """
+    if not isinstance(expected, str) or not _SHA256.fullmatch(expected.strip()):
+        raise DigestError(f"sha256 is {shown(expected)}", "64 hexadecimal digits", "give the digest of the whole file")
     found = _file_sha256(archive.file)
     if found != expected.strip().lower():
         raise DigestError(f"{archive.origin} has sha256 {found}", expected, "get the file that this digest belongs to")

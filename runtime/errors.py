@@ -20,7 +20,8 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── IpexVersionError              Intel Extension for PyTorch is there and does not fit
     │   ├── CpuFeatureError               the processor lacks an instruction set
     │   ├── ThreadCountError              the thread count changed after weights were packed for it
-    │   └── ExtraMissingError             an optional package is needed and absent
+    │   ├── ForkError                     threads that compute stayed in the process that this one was forked from
+    │   └── ExtraMissingError             a package is needed and absent
     ├── InputError                    what the caller passed to a session
     │   ├── InputNameError                unknown or missing name
     │   ├── InputTypeError                not a tensor, or a dtype that would lose information
@@ -58,6 +59,8 @@ In: what was found, what was expected, what to do. Out: one readable line.
 
 from __future__ import annotations
 
+from runtime.printing import printable
+
 
 class ExportedModelError(Exception):
     """The root of the tree.
@@ -77,8 +80,9 @@ class ExportedModelError(Exception):
             line += f"; expected {expected}"
         if remedy:
             line += f"; {remedy}"
-        # One line is the contract of the command line; causes from other packages bring newlines.
-        super().__init__(" ".join(line.split()))
+        # One line is the contract of the command line; causes from other packages bring newlines, and names of files
+        # and an artifact's strings may hold anything.
+        super().__init__(printable(" ".join(line.split())))
 
 
 class ArtifactError(ExportedModelError):
@@ -146,11 +150,15 @@ class CpuFeatureError(RequirementError):
 
 
 class ThreadCountError(RequirementError):
-    """The thread count changed after the weights were packed for another one."""
+    """The thread count changed after the weights were packed for another one, or is none."""
+
+
+class ForkError(RequirementError):
+    """The process was forked after loading; the threads that compute, or a pool's, exist in the parent alone."""
 
 
 class ExtraMissingError(RequirementError):
-    """An optional package is needed for this call."""
+    """A package is needed for this call, and is not there or cannot be imported."""
 
 
 class InputError(ExportedModelError):

@@ -226,6 +226,18 @@ class Manifest:
     # done on padding, the row's last real token's values again.
     padded_output: Literal["computed", "repeated"] = "computed"
 
+    @property
+    def sequence(self) -> Axis | None:
+        """The inputs' axis of tokens, if they have one."""
+        return next((axis for spec in self.inputs for axis in spec.axes if axis.name == "sequence"), None)
+
+
+def longest_text(text: TextInfo, sequence: Axis | None) -> int:
+    """Tokens of the longest text that can be answered: the smaller of what the tokenizer and the inputs admit."""
+    if sequence is None or sequence.maximum is None:
+        return text.max_length
+    return min(text.max_length, sequence.maximum // sequence.multiple * sequence.multiple)
+
 
 def to_json(manifest: Manifest) -> str:
     """The text of `manifest.json`, the same for the same manifest."""
@@ -240,7 +252,7 @@ def from_json(text: str | bytes, origin: str) -> Manifest:
     """
     remedy = "export the model again, or copy the file again if it was damaged on the way"
     try:
-        # UTF-8 and nothing else: json.loads would take bytes in UTF-16 as well.
+        # Decoded here: of bytes Python's reader would take UTF-16 and UTF-32 too, which no other reader does.
         manifest = decode(Manifest, json.loads(text if isinstance(text, str) else text.decode("utf-8")))
     # RecursionError: thousands of nested brackets; json.loads has no depth limit of its own.
     except (DecodeError, ValueError, RecursionError) as error:

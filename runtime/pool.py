@@ -1,12 +1,10 @@
 """Many requests, one copy of the weights: batches by a token budget, several threads, a bounded queue.
 
     with Pool(runtime.load("model.pt", threads=1)) as pool:
-        future = pool.submit({"input_ids": ids})
         answer = await pool.answer({"input_ids": ids}, deadline_s=0.5)
 
-In: a session; requests as inputs by name. Out: futures of outputs by name. Refuses (PoolFullError) a request when the
-queue is full, (PoolClosedError) after closing, (InputError) inputs that the artifact does not admit, each before it is
-queued; an accepted request is answered, or its future has the error, whatever is raised meanwhile.
+In: a session; requests as inputs by name. Out: futures of outputs by name. A request is refused before it is queued
+(PoolFullError, PoolClosedError, ForkError, InputError); an accepted one is answered, or its future has the error.
 
 A worker takes the oldest request, then those of nearly its length, as many as fit into `max_tokens` (rows x longest).
 It waits for more while there is room, at most until the oldest is `max_wait_ms` old. One worker waits for more at a
@@ -26,18 +24,18 @@ from typing import Any
 
 import torch
 
-from runtime import allocator
+from runtime import allocator, forking
 from runtime.answering import Model, answer, expire
 from runtime.counters import Counters, Statistics
 from runtime.environment import usable_processors
 from runtime.errors import PoolClosedError, PoolError, PoolFullError
+from runtime.printing import shown
 from runtime.session import Session
 from runtime.waiting import Answer, Request, Waiting
 
 Inputs = Mapping[str, Any] | Callable[[Session], Mapping[str, Any]]
 
-# Seconds between returns of unused memory: batches of ever other sizes leave gaps that none fills (docs/pool.md).
-_TIDY_S = 5.0
+_TIDY_S = 5.0  # between returns of unused memory: batches of ever other sizes leave gaps (docs/pool.md)
 
 
 class Pool:
@@ -51,7 +49,7 @@ class Pool:
         capacity: rows in the queue beyond which requests are refused; a larger request is taken when none waits.
 
     Raises:
-        PoolError: a number that is too small.
+        PoolError: a number that is too small, or none.
     """
 
     def __init__(
@@ -66,16 +64,16 @@ class Pool:
         self.workers = max(1, usable_processors() // torch.get_num_threads()) if workers is None else workers
         for name, value, least in (("workers", self.workers, 1), ("max_tokens", max_tokens, 1),
                                    ("max_wait_ms", max_wait_ms, 0), ("capacity", capacity, 1)):  # fmt: skip
-            if not value >= least:
-                raise PoolError(f"{name} is {value}", f"at least {least}")
-        self._model = Model(session)
+            kinds = int if least else (int, float)
+            if not isinstance(value, kinds) or isinstance(value, bool) or not value >= least:
+                raise PoolError(f"{name} is {shown(value)}", f"a {'whole ' * least}number, at least {least}")
+        self._process, self._model = forking.process(), Model(session)
         self._max_wait, self._capacity = max_wait_ms / 1000, capacity
         # One lock, two reasons to wait: for a request to begin with, and for others that join it.
         self._lock = threading.Lock()
         self._idle, self._joining = threading.Condition(self._lock), threading.Condition(self._lock)
         self._waiting = Waiting(max_tokens)
-        self._led = False  # whether a worker waits for requests that join its oldest
-        self._closed = False
+        self._led, self._closed = False, False  # led: a worker waits for requests that join its oldest
         self._tidied = time.monotonic()
         self._counters = Counters()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.workers)]
@@ -92,8 +90,7 @@ class Pool:
     def replace(self, session: Session) -> None:
         """Answer requests that come from now on with another session.
 
-        Those that were accepted before were checked against the old one's inputs, and it answers them; with the last
-        of these the pool lets go of it. No request is refused or waits for the change.
+        The old one answers those that were accepted before, then the pool lets go of it.
         """
         self._model = Model(session)
 
@@ -102,14 +99,14 @@ class Pool:
 
         Args:
             inputs: as for `Session`, one row or several; copied. Or a function that makes them of the session that
-                will answer: `pool.submit(lambda session: session.text.encode([text]))` has the right tokenizer, even
-                where the session is being replaced.
+                will answer: `pool.submit(lambda session: session.text.encode([text]))`.
             deadline_s: from now on; a request whose turn has not come by then fails with DeadlineError.
 
         Raises:
             InputError: the artifact does not admit the inputs.
-            PoolFullError, PoolClosedError: it is not queued.
+            PoolFullError, PoolClosedError, ForkError: it is not queued.
         """
+        forking.check_pool(self._process)
         model = self._model
         made = inputs(model.session) if callable(inputs) else inputs
         request = model.request(made, self._max_wait, deadline_s)
@@ -145,14 +142,17 @@ class Pool:
         return await asyncio.wrap_future(self.submit(inputs, deadline_s=deadline_s))
 
     def statistics(self) -> Statistics:
-        """Counters so far."""
+        """Counters so far; ForkError as for `submit`."""
+        forking.check_pool(self._process)
         return self._counters.statistics(len(self._waiting))
 
     def close(self) -> None:
-        """Take no more requests, answer all that were accepted, and end the threads.
+        """Take no more requests, answer all that were accepted, and end the threads; in a forked child, do nothing.
 
         Not for a signal handler, which may have interrupted `submit`: set an event there.
         """
+        if self._process != forking.process():
+            return  # the threads, and whoever holds the lock, are in the parent
         with self._lock:
             self._closed = True
             self._idle.notify_all()

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runtime import allocator, artifact, environment, ops, signature
+from runtime import allocator, artifact, environment, forking, ops, signature
 from runtime.archive import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
+from runtime.printing import shown
 from runtime.torchscript import ScriptModule, optimising
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Session:
         self._module = module
         self._tokenizer = tokenizer
         self._threads = torch.get_num_threads()
+        self._process = forking.process()
         self._names = [spec.name for spec in manifest.outputs]
 
     def __call__(self, /, **inputs: Any) -> dict[str, torch.Tensor]:
@@ -55,7 +57,9 @@ class Session:
             InputError: one of its branches, naming the input, what was found and what was expected.
             ArtifactFailedError: the model failed, or memory ran out.
             ThreadCountError: if torch's thread count changed since an IPEX artifact was loaded.
+            ForkError: the process was forked after loading, and torch uses several threads.
         """
+        forking.check_session(self._process, torch.get_num_threads())
         tensors = signature.arrange(self.manifest.inputs, inputs)
         if self.manifest.requires.ipex is not None and torch.get_num_threads() != self._threads:
             # IPEX packs weights for a thread count; its documentation warns of wrong results after a change.
@@ -111,13 +115,12 @@ class Session:
                 "one, to take text",
                 "pass tensors, or export from a folder that has a tokenizer",
             )
-        axes = [axis for spec in self.manifest.inputs for axis in spec.axes if axis.name == "sequence"]
         names = [spec.name for spec in self.manifest.inputs]
-        return TextEncoder(self._tokenizer, self.manifest.text, names, axes[0] if axes else None)
+        return TextEncoder(self._tokenizer, self.manifest.text, names, self.manifest.sequence)
 
 
 def load(
-    path: artifact.PathLike | Archive,
+    path: artifact.Source | Archive,
     *,
     threads: int | None = None,
     warmup: bool = True,
@@ -127,7 +130,8 @@ def load(
     """Open an artifact.
 
     Args:
-        path: the file that `export-model` wrote, or its archive where it is open already.
+        path: the file that `export-model` wrote; or its content as bytes, or a file object opened for reading in
+            binary, of which a copy is checked and loaded (`runtime.opening`).
         threads: sets torch's thread count for the whole process first; None leaves it.
         warmup: make the warm-up calls, so that the first real call is as fast as the rest.
         sha256: the digest that the whole file must have, in hexadecimal, compared before anything is read from it.
@@ -135,7 +139,8 @@ def load(
 
     Raises:
         ArtifactError: the file is missing, damaged or of a newer format.
-        RequirementError: torch, IPEX or the processor do not fit; nothing was loaded.
+        RequirementError: torch, IPEX, the processor or the thread count do not fit; nothing was loaded.
+        KeyFileError: the key cannot be read.
     """
     # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
     with artifact.opened(path) as archive:
@@ -170,14 +175,16 @@ def _set_threads(threads: int | None) -> None:
     if threads is not None:
         # More threads than that never help, and thousands hang the OpenMP runtime.
         most = MAX_THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
-        if not isinstance(threads, int) or not 1 <= threads <= most:
+        # `True` is an int to Python, and no thread count to torch.
+        if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= most:
             raise ThreadCountError(
-                f"threads is {threads!r}", f"a whole number from 1 to {most}, for this machine's processors"
+                f"threads is {shown(threads)}", f"a whole number from 1 to {most}, for this machine's processors"
             )
         torch.set_num_threads(threads)
+    forking.check_load(torch.get_num_threads())
 
 
-def open_module(source: artifact.PathLike | Archive, manifest: Manifest) -> Session:
+def open_module(source: artifact.Source | Archive, manifest: Manifest) -> Session:
     """A session on the file's code under a given manifest; `load` without its checks and its warm-up."""
     allocator.keep_memory_between_calls()
     if manifest.requires.ipex is not None:
@@ -187,7 +194,11 @@ def open_module(source: artifact.PathLike | Archive, manifest: Manifest) -> Sess
         tokenizer = artifact.read_part(archive, TOKENIZER_FILE)
     if hasattr(module, "prepare"):
         # Brings the weights into the processor's own order (runtime/manifest.py, THE FORMAT).
-        module.prepare()
+        try:
+            module.prepare()
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+            raise ArtifactFailedError(f"preparing the weights failed: {reason}", "weights as exported") from error
     return Session(module, manifest, tokenizer)
 
 

@@ -71,9 +71,9 @@ def verify(manifest: bytes, signature: bytes | None, key: PathLike, origin: str)
 
 def _private_key(key: PathLike) -> Any:
     serialization, ed25519, _ = _cryptography()
-    name = os.fspath(key)
+    content, name = _read(key), os.fspath(key)
     try:
-        private = serialization.load_pem_private_key(_read(key), password=None)
+        private = serialization.load_pem_private_key(content, password=None)
     # ValueError: no PEM, or damaged; TypeError: encrypted, and there is no password.
     except (ValueError, TypeError) as error:
         raise KeyFileError(f"{name} holds no private key ({error})", "an unencrypted Ed25519 key in PEM") from error
@@ -83,10 +83,14 @@ def _private_key(key: PathLike) -> Any:
 
 
 def _read(path: PathLike) -> bytes:
+    if not isinstance(path, (str, os.PathLike)):
+        raise KeyFileError(f"the key is given as {type(path).__name__}", "the path of a file with a key in PEM")
     try:
         return Path(path).read_bytes()
-    except OSError as error:
-        raise KeyFileError(f"cannot read {os.fspath(path)}: {error.strerror or error}", "a key in PEM") from error
+    # ValueError: a name that no file can have.
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise KeyFileError(f"cannot read {os.fspath(path)}: {reason}", "a key in PEM") from error
 
 
 def _cryptography() -> tuple[Any, Any, type[Exception]]:

@@ -91,6 +91,8 @@ def json_question(line: str) -> tuple[Item, Name]:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
     if path == "-":
+        if sys.stdin is None:
+            raise InputFileError("cannot read -: standard input is closed", "texts on standard input")
         # Not closed: it is the process's own.
         yield sys.stdin.buffer
     else:

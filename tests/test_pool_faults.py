@@ -173,8 +173,14 @@ for _ in range(40):
     assert (done.stdout.split(), done.stderr, done.returncode) == (["1"] * 40, "", 0)
 
 
-@pytest.mark.parametrize("options", [{"workers": 0}, {"max_tokens": 0}, {"capacity": 0}, {"max_wait_ms": float("nan")}])
-def test_numbers_that_are_too_small(tiny_session: Session, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"workers": 0}, {"max_tokens": 0}, {"capacity": 0}, {"max_wait_ms": float("nan")}),
+        *({"workers": True}, {"workers": 2.0}, {"max_tokens": "9"}, {"capacity": 1.5}, {"max_wait_ms": "2"}),
+    ],
+)
+def test_numbers_that_are_too_small_or_none(tiny_session: Session, options: dict[str, Any]) -> None:
     with pytest.raises(PoolError, match=next(iter(options))):
         Pool(tiny_session, **options)
 

@@ -26,6 +26,7 @@ from runtime.errors import (
     PickledWeightsError,
     RemoteCodeError,
 )
+from runtime.printing import printable
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def locate(request: ExportRequest) -> Location:
     """
     folder = Path(request.model).expanduser()
     if folder.is_dir():
-        return Location(str(folder), folder.resolve().name, folder, None, {})
+        # A file's name may hold any character; a manifest holds none that would steer a terminal.
+        return Location(str(folder), printable(folder.resolve().name), folder, None, {})
     short = SHORT_NAMES.get(request.model)
     looks_like_path = (
         request.model.count("/") > 1 or request.model.startswith((".", "/", "~")) or os.sep + os.sep in request.model

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runtime.errors import ExtraMissingError, InputTextError, ManifestDamagedError
-from runtime.manifest import TOKENIZER_FILE, Axis, TextInfo
+from runtime.manifest import TOKENIZER_FILE, Axis, TextInfo, longest_text
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -63,9 +63,8 @@ class TextEncoder:
         # Without a mask a model cannot tell padding from text.
         self.pads = "attention_mask" in input_names
         self._least, self._step = (sequence.minimum, sequence.multiple) if sequence else (1, 1)
-        most = sequence.maximum if sequence else None
         # The longest text in tokens.
-        self.limit = min(info.max_length, info.max_length if most is None else most // self._step * self._step)
+        self.limit = longest_text(info, sequence)
         # Tokens that are added to a text, and to a pair.
         self.added = self._whole.num_special_tokens_to_add(False), self._whole.num_special_tokens_to_add(True)
         # Whether tokens say that they continue a word; if not, only spaces part words.
