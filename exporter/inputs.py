@@ -70,7 +70,8 @@ def _tensor(
     if spec.name == "pooling_mask":
         # Of each row a prompt, a third of its tokens, is left out.
         places = mask.long().cumsum(dim=-1)
-        return mask.long() * (places > places[..., -1:] // 3)
+        behind: torch.Tensor = places > places[..., -1:] // 3
+        return (mask & behind).long()
     if spec.name.endswith("mask") and spec.fill is not None:
         return mask.long()
     if spec.dtype == "float32":

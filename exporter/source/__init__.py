@@ -14,6 +14,7 @@ from transformers import AutoConfig
 
 from exporter.pooling import SentenceHead
 from exporter.request import ExportRequest
+from exporter.source.filling import complete_padding
 from exporter.source.hub import Location, inside, locate, read_json, translated
 from exporter.source.modules import expect_supported, read_modules
 from exporter.source.obstacles import expect_configuration, expect_no_adapter, expect_plain_weights
@@ -105,7 +106,10 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     why = ""
     if task.name == "text-classification":
         activation, why = activation_of(model.config, len(labels), texts.activation, modules is not None)
-    tokenizer = load_tokenizer(files, request, longest, vocabulary, texts)
+    classifies = task.name == "text-classification"
+    pad_id = getattr(model.config.get_text_config(), "pad_token_id", None) if classifies else None
+    tokenizer = load_tokenizer(files, request, longest, vocabulary, texts, pad_id)
+    filled = complete_padding(location.id, model.config, tokenizer) if classifies else ""
     return Source(
         model=model,
         config=model.config,
@@ -133,6 +137,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         notes=(
             *(f"setting ignored, as requested: {key}" for key in settings.ignored),
             *([f"scores by {activation}: {why}"] if why else []),
+            *([filled] if filled else []),
         ),
     )
 

@@ -60,7 +60,12 @@ def _python_only(name: Any) -> bool:
 
 
 def load_tokenizer(
-    location: Location, request: ExportRequest, longest: int | None, vocabulary: int, texts: TextSettings
+    location: Location,
+    request: ExportRequest,
+    longest: int | None,
+    vocabulary: int,
+    texts: TextSettings,
+    pad_id: int | None = None,
 ) -> TokenizerPart:
     """Load it.
 
@@ -70,6 +75,7 @@ def load_tokenizer(
         longest: the number of tokens that the model's positions admit.
         vocabulary: the number of rows of the model's token table.
         texts: what a sentence-transformers folder says of its texts.
+        pad_id: what the model takes for padding, where it looks at the ids; None: what the tokenizer pads with.
 
     Raises:
         CheckpointError: it is there, and damaged, empty, or of an impossible length.
@@ -101,8 +107,9 @@ def load_tokenizer(
     if not getattr(tokenizer, "is_fast", False):
         return TokenizerPart(None, None, (), f"no tokenizer ({type(tokenizer).__name__} has no tokenizer.json form)")
     max_length = _limit(location, tokenizer, longest, texts)
-    # A tokenizer without a padding token (decoders): any id does, since the mask hides it.
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    if pad_id is None or not 0 <= pad_id < min(vocabulary, len(tokenizer)):
+        # A tokenizer without a padding token (decoders): any id does, since the mask hides it.
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
     info = TextInfo(
         max_length=max_length,
         pad_id=pad_id,

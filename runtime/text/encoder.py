@@ -68,6 +68,8 @@ class TextEncoder:
         self.limit = min(info.max_length, info.max_length if most is None else most // self._step * self._step)
         # Tokens that are added to a text, and to a pair.
         self.added = self._whole.num_special_tokens_to_add(False), self._whole.num_special_tokens_to_add(True)
+        # Ids of tokens with a meaning of their own.
+        self.special = {number for number, token in self._whole.get_added_tokens_decoder().items() if token.special}
         # Whether tokens say that they continue a word; if not, only spaces part words.
         self.marks_words = bool(getattr(self._whole.model, "continuing_subword_prefix", None))
 
@@ -135,26 +137,8 @@ class TextEncoder:
         (encoding,) = self._encode([item], length, stride, parts[0] if parts else "longest_first")
         return encoding if isinstance(encoding, Flaw) else [encoding, *encoding.overflowing]
 
-    def prompt_length(self, prompt: str) -> int:
-        """How many tokens of a row are a prompt's, by the rule of sentence-transformers.
-
-        They are those of the prompt alone, cut like a text, without the special token that may end them.
-        """
-        if not prompt:
-            return 0
-        (found,) = self.tokens([prompt], truncate=True)
-        if isinstance(found, Flaw):
-            raise found.error("the prompt")
-        special = {number for number, token in self._whole.get_added_tokens_decoder().items() if token.special}
-        return len(found) - int(bool(found.ids) and found.ids[-1] in special)
-
-    def tensors(self, encodings: Sequence[Encoding], prompt: int = 0) -> dict[str, torch.Tensor]:
-        """Inputs by name, a row an encoding, padded to the longest, or to what the model admits above that.
-
-        Args:
-            encodings: at least one.
-            prompt: how many tokens at each row's beginning are a prompt's, where the model pools without them.
-        """
+    def tensors(self, encodings: Sequence[Encoding]) -> dict[str, torch.Tensor]:
+        """Inputs by name, a row an encoding, padded to the longest, or to what the model admits above that."""
         longest = max(map(len, encodings))
         if self.pads:
             longest = -(-max(longest, self._least) // self._step) * self._step
@@ -162,15 +146,12 @@ class TextEncoder:
             "input_ids": ("ids", self.info.pad_id),
             "attention_mask": ("attention_mask", 0),
             "token_type_ids": ("type_ids", self.info.pad_type_id),
-            "pooling_mask": ("attention_mask", 0),
         }
         made = {}
         for name in self._names:
             if name in columns:
                 attribute, fill = columns[name]
                 rows = [getattr(one, attribute) for one in encodings]
-                if name == "pooling_mask":
-                    rows = [[0] * min(prompt, len(row)) + row[prompt:] for row in rows]
                 padding = [[fill] * (longest - len(row)) for row in rows]
                 right = self.info.padding_side == "right"
                 # One call for all rows: a call of torch costs more than joining lists.

@@ -16,6 +16,7 @@ import torch
 from runtime.errors import ArtifactFailedError, ExportedModelError, InputError, InputTextError
 from runtime.manifest import Manifest
 from runtime.text.encoder import Flaw, TextEncoder
+from runtime.text.prompts import POOLING_MASK, pooling_mask
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -177,7 +178,9 @@ class Rows:
     def _ran(
         self, batch: Sequence[int], encodings: Sequence[Encoding], prompt: int
     ) -> Iterator[tuple[int, Outputs | Failure]]:
-        tensors = self._encoder.tensors([encodings[index] for index in batch], prompt)
+        tensors = self._encoder.tensors([encodings[index] for index in batch])
+        if prompt:
+            tensors[POOLING_MASK] = pooling_mask(tensors["attention_mask"], prompt)
         try:
             outputs = self._run(**tensors)
         except (InputError, ArtifactFailedError) as error:

@@ -20,6 +20,7 @@ from runtime.text.ability import expect, labels, rules
 from runtime.text.classes import Classes, Numbers, Vectors
 from runtime.text.encoder import TextEncoder
 from runtime.text.masks import Masks
+from runtime.text.prompts import POOLING_MASK, prompt_length
 from runtime.text.results import Answer, Candidate, Classification, Tag
 from runtime.text.rows import Errors, Outputs, Rows
 from runtime.text.spans import Spans
@@ -92,7 +93,7 @@ class Text:
         if prompt and isinstance(texts, (list, tuple)):
             # An empty text behind a prompt is still one that is refused.
             texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
-        left_out = self._encoder.prompt_length(prompt) if "pooling_mask" in self._inputs else 0
+        left_out = prompt_length(self._encoder, prompt) if POOLING_MASK in self._inputs else 0
         task = Vectors(self._encoder, self._manifest.outputs[0].name, truncate)
         return self._rows.answers(task, texts, errors, prompt=left_out)
 
