@@ -26,13 +26,15 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Module:
-    """One module: its class, without the package where it is the library's, and the folder of its files.
+    """One module: its class and the folder of its files.
 
-    `path` is "" where the files stand beside `modules.json`.
+    `kind` is the class without its package where it is the `library`'s, else its full name. `path` is "" where the
+    files stand beside `modules.json`.
     """
 
     kind: str
     path: str
+    library: bool
 
     @property
     def config(self) -> str:
@@ -61,7 +63,7 @@ class Modules:
     def model_path(self) -> str:
         """The folder of config.json, weights and tokenizer: older releases gave the transformer one of its own."""
         first = self.listed[0] if self.listed else None
-        return first.path if first is not None and first.kind.endswith("Transformer") else ""
+        return first.path if first is not None and first.kind.rpartition(".")[2].endswith("Transformer") else ""
 
 
 def read_modules(settings: Settings) -> Modules | None:
@@ -81,7 +83,7 @@ def read_modules(settings: Settings) -> Modules | None:
     if len(set(names)) < len(names):
         # The library keeps the last of them alone.
         raise CheckpointError(f"{place} gives two modules the same name", "a name for each", "mend the file")
-    modules = tuple(Module(_kind(place, entry), _path(place, entry.get("path"))) for entry in entries)
+    modules = tuple(_module(place, entry) for entry in entries)
     model = read_json(settings.location, "config_sentence_transformers.json")
     # Older folders do not say it.
     model_type = model.get("model_type", "SentenceTransformer") if isinstance(model, dict) else "SentenceTransformer"
@@ -100,7 +102,7 @@ def expect_supported(place: str, modules: Modules) -> None:
         RemoteCodeError: one is not the library's.
     """
     kinds = [module.kind for module in modules.listed]
-    own = next((kind for kind in kinds if kind not in known.MODULES), None)
+    own = next((module.kind for module in modules.listed if not module.library), None)
     if own is not None:
         raise RemoteCodeError(
             f"modules.json of {place} names {own}: no module of sentence-transformers, but the model's own code",
@@ -131,13 +133,13 @@ def expect_supported(place: str, modules: Modules) -> None:
         )
 
 
-def _kind(place: str, entry: dict[str, Any]) -> str:
-    """The library's class by its last name; any other by its full one."""
+def _module(place: str, entry: dict[str, Any]) -> Module:
     name = entry.get("type")
     if not isinstance(name, str):
         raise CheckpointError(f"{place} has a module of type {name!r}", "the dotted name of a class", "mend the file")
     package, _, kind = name.rpartition(".")
-    return kind if kind in known.MODULES and package in _homes(kind) else name
+    library = kind in known.MODULES and package in _homes(kind)
+    return Module(kind if library else name, _path(place, entry.get("path")), library)
 
 
 def _homes(kind: str) -> set[str]:
