@@ -18,7 +18,8 @@ from exporter import overrides
 from exporter.failures import failing_by_name
 from exporter.inputs import ExampleInputs
 from exporter.plan import TracePlan
-from exporter.source import SentenceHead, Source
+from exporter.pooling import SentenceHead
+from exporter.source import Source
 from runtime.errors import TaskError
 
 # The way to a tensor in a nested answer: names of fields and numbers of entries.
@@ -56,12 +57,10 @@ class SentenceAdapter(Adapter):
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One vector a row: shape [batch, hidden size x number of modes]."""
         inputs = own(dict(zip(self.inputs, args, strict=False)) | kwargs)
+        pooled = inputs.pop("pooling_mask", None)
         vectors = self.model(**inputs)["last_hidden_state"].float()
-        mask = inputs["attention_mask"].unsqueeze(-1).to(vectors.dtype)
-        pooled = torch.cat([_pool(mode, vectors, mask) for mode in self.head.modes], dim=1)
-        if self.head.normalize:
-            pooled = torch.nn.functional.normalize(pooled, p=2.0, dim=1)
-        return (pooled,)
+        mask = inputs["attention_mask"]
+        return (self.head(vectors, mask, mask if pooled is None else mask * pooled),)
 
 
 def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
@@ -154,17 +153,3 @@ def _at(answer: Any, path: Path) -> torch.Tensor:
         answer = answer[step]
     tensor: torch.Tensor = answer
     return tensor
-
-
-def _pool(mode: str, vectors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Pool [batch, sequence, hidden] to [batch, hidden]; mask is [batch, sequence, 1] of zeros and ones."""
-    if mode == "cls":
-        # The first real token: with padding on the left it does not stand at position 0.
-        first = mask.squeeze(-1).argmax(dim=1)
-        return vectors.gather(1, first.reshape(-1, 1, 1).expand(-1, 1, vectors.shape[2])).squeeze(1)
-    if mode == "max":
-        return vectors.masked_fill(mask == 0, -1e9).max(dim=1).values
-    total = (vectors * mask).sum(dim=1)
-    # The bound only matters for a row without a real token, and keeps its answer finite.
-    count = mask.sum(dim=1).clamp(min=1e-9)
-    return total / (count if mode == "mean" else count.sqrt())

@@ -156,6 +156,13 @@ class _Command(click.Command):
     help="Ship weights that the checkpoint lacks: they are random, the answers meaningless.",
 )
 @click.option(
+    "--ignore-setting",
+    "ignore_settings",
+    multiple=True,
+    metavar="KEY",
+    help="Leave out a setting of a sentence-transformers folder that would be refused; may be given several times.",
+)
+@click.option(
     "--random-weights", is_flag=True, help="Seeded random weights instead of trained ones, for benchmarks and trials."
 )
 @click.option(

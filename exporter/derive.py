@@ -44,7 +44,11 @@ def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> 
     if reason is not None:
         raise TaskError(f"model type {source.info.type!r}: {reason}", "a model that a trace can follow")
     parameters = inspect.signature(source.model.forward).parameters
-    known = {name: PARAMETERS[name] for name in parameters if name in PARAMETERS}
+    names = [*parameters]
+    if source.sentence_head is not None and not source.sentence_head.pooling.include_prompt:
+        # Not the model's: the pooling behind it is told which tokens are a prompt's.
+        names.append("pooling_mask")
+    known = {name: PARAMETERS[name] for name in names if name in PARAMETERS}
     groups = {parameter.group for parameter in known.values()} if every else _groups(source, known)
     dropped: dict[str, str] = {}
     specs: list[TensorSpec] = []

@@ -21,6 +21,12 @@ def failing_by_name(shape: str) -> Iterator[None]:
         yield
     except FAILURES as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if "padding token" in reason:
+            raise ModelFailedError(
+                f"config.json names no pad_token_id, without which the model classifies one text at a time ({reason})",
+                "the id that shorter texts of a batch are filled up with",
+                "add pad_token_id to config.json, or a padding token to the tokenizer",
+            ) from error
         raise ModelFailedError(
             f"the original model fails on inputs of {shape} ({reason})",
             "a model that answers any batch and length that its configuration admits",

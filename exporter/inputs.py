@@ -67,6 +67,11 @@ def _tensor(
     if plan.padded_axis in names and "batch" in names:
         place = names.index(plan.padded_axis)
         mask &= real.reshape([size if i in (0, place) else 1 for i, size in enumerate(sizes)])
+    if spec.name == "pooling_mask":
+        # Of each row a prompt, a third of its tokens, is left out.
+        places = mask.long().cumsum(dim=-1)
+        behind: torch.Tensor = places > places[..., -1:] // 3
+        return (mask & behind).long()
     if spec.name.endswith("mask") and spec.fill is not None:
         return mask.long()
     if spec.dtype == "float32":

@@ -31,6 +31,7 @@ class Parameter:
 PARAMETERS: dict[str, Parameter] = {
     "input_ids": Parameter("text", ("batch", "sequence")),
     "attention_mask": Parameter("text", ("batch", "sequence"), fill=1),
+    "pooling_mask": Parameter("text", ("batch", "sequence"), fill=1),
     "global_attention_mask": Parameter("text", ("batch", "sequence")),
     "token_type_ids": Parameter("text", ("batch", "sequence"), fill=0),
     "bbox": Parameter("text", ("batch", "sequence", "coordinates")),

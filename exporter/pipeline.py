@@ -58,7 +58,7 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         clock = StageClock(observe)
         with clock.stage("source") as say:
             source = load_source(request)
-            say += [source.summary, source.tokenizer.note]
+            say += [source.summary, source.tokenizer.note, *source.notes]
         with clock.stage("plan") as say:
             plan, adapter = plan_and_adapt(source, request)
             say += plan.choices
@@ -115,7 +115,7 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         sha256=digest,
         example_inputs=built.form,
         stages=tuple(clock.events),
-        choices=(*plan.choices, *attempts.choices, *built.choices),
+        choices=(*source.notes, *plan.choices, *attempts.choices, *built.choices),
         findings=built.findings,
         manifest=sealed,
         metrics=metrics,

@@ -59,6 +59,7 @@ class ExportRequest:
         random_weights: seeded random weights instead of trained ones; `seed` is theirs.
         allow_pickle: accept pickled weights; unpickling runs whatever code the file holds.
         allow_new_head: accept weights that the checkpoint lacks; they are random.
+        ignore_settings: keys of a sentence-transformers folder to leave out, as if it did not have them.
         sign: a file with an Ed25519 private key in PEM; the artifact carries its owner's signature.
         cpp_header: a file for the artifact's typed contract, for programs in C++ (`exporter.cpp_header`).
         evaluate: a file of labelled examples: the metric of the model and of the artifact go into the report.
@@ -90,6 +91,7 @@ class ExportRequest:
     seed: int = 0
     allow_pickle: bool = False
     allow_new_head: bool = False
+    ignore_settings: tuple[str, ...] = ()
     sign: str | os.PathLike[str] | None = None
     cpp_header: str | os.PathLike[str] | None = None
     evaluate: str | os.PathLike[str] | None = None
@@ -113,6 +115,8 @@ class ExportRequest:
         ):
             if value not in choices:
                 raise RequestError(f"{name} is {value!r}", f"one of {', '.join(choices)}")
+        if not isinstance(self.ignore_settings, tuple) or not all(isinstance(key, str) for key in self.ignore_settings):
+            raise RequestError(f"ignore_settings is {self.ignore_settings!r}", "a tuple of keys")
         if self.tune == "off" and self.tune_shapes:
             raise RequestError("tune_shapes are given and tune is off", "shapes where something is timed")
         for name, size in (("batch_size", self.batch_size), ("sequence_length", self.sequence_length)):

@@ -158,6 +158,7 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     if manifest.labels:
         shown = ", ".join(manifest.labels[:8]) + (f", … ({len(manifest.labels)})" if len(manifest.labels) > 8 else "")
         lines.append(f"labels    {shown}")
+    lines += [f"ignored   {setting}" for setting in manifest.model.ignored_settings]
     if manifest.text:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
     fusions = [f"{fusion.count:>3} x {fusion.kind} ({fusion.operator})" for fusion in manifest.fusions]

@@ -56,8 +56,9 @@ Verification = Literal["full", "quick", "off"]
 Precision = Literal["fp32", "bf16", "int8"]
 Backend = Literal["ipex", "onednn", "plain"]
 DType = Literal["int64", "float32"]
-# How a head's logits become scores: one class of several, several at once, or numbers as they are.
-Activation = Literal["softmax", "sigmoid", "none"]
+# How a head's logits become scores: one class of several, several at once, or numbers as they are; or a cross encoder's
+# own choice.
+Activation = Literal["softmax", "sigmoid", "tanh", "none"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Where the weights came from. `weights_sha256` runs over the state dict's tensors, by name."""
+    """Where the weights came from. `weights_sha256` runs over the state dict's tensors, by name.
+
+    `ignored_settings` are those of the model folder that the export was told to leave out, each with its place.
+    """
 
     id: str
     revision: str | None
@@ -110,6 +114,7 @@ class ModelInfo:
     parameters: int
     weights_sha256: str
     random_weights: bool
+    ignored_settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from exporter import ExportRequest
-from exporter.adapter import Adapter, _pool, adapt
+from exporter.adapter import Adapter, adapt
 from exporter.inputs import make_inputs
 from exporter.plan import TracePlan, make_plan
+from exporter.pooling import MODES, Pooling
 from exporter.source import Source, load_source
 
 Folder = Callable[..., Path]
@@ -63,19 +64,17 @@ def test_sentence_vectors_are_those_of_sentence_transformers(minilm: Path) -> No
     assert torch.allclose(vectors, expected, atol=1e-6)
 
 
-VECTORS = torch.tensor([[[1.0, 8.0], [3.0, 2.0], [50.0, 50.0]], [[50.0, 50.0], [4.0, -2.0], [6.0, -6.0]]])
-MASK = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]).unsqueeze(-1)
+@pytest.mark.parametrize("prompt", [0, 2])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("modes", [*((mode,) for mode in MODES), ("lasttoken", "cls"), MODES])
+def test_poolings_are_those_of_sentence_transformers(modes: tuple[str, ...], side: str, prompt: int) -> None:
+    """Rows of several lengths, padded on either side; a prompt's tokens in front, left out."""
+    from sentence_transformers.sentence_transformer.modules import Pooling as Reference
 
-
-@pytest.mark.parametrize(
-    ("mode", "expected"),
-    [
-        ("mean", [[2.0, 5.0], [5.0, -4.0]]),
-        ("max", [[3.0, 8.0], [6.0, -2.0]]),
-        ("cls", [[1.0, 8.0], [4.0, -2.0]]),
-        ("mean_sqrt_len", [[4.0 / 2**0.5, 10.0 / 2**0.5], [10.0 / 2**0.5, -8.0 / 2**0.5]]),
-    ],
-)
-def test_pooling_by_hand(mode: str, expected: list[list[float]]) -> None:
-    """Padding on the right in the first row, on the left in the second; its vectors must not count."""
-    assert torch.allclose(_pool(mode, VECTORS, MASK), torch.tensor(expected))
+    vectors = torch.randn(3, 9, 4, generator=torch.Generator().manual_seed(2))
+    mask = (torch.arange(9) < torch.tensor([[9], [5], [3]])).long()
+    mask = mask.flip(1) if side == "left" else mask
+    features = {"token_embeddings": vectors, "attention_mask": mask, "prompt_length": prompt}
+    expected = Reference(4, modes, include_prompt=False)(features)["sentence_embedding"]
+    pooled = mask * (mask.cumsum(1) > prompt)
+    assert torch.allclose(Pooling(modes)(vectors, mask, pooled), expected, atol=1e-6)

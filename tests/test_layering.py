@@ -21,7 +21,7 @@ ROOMS = {
     "seqeval": ["exporter/evaluation/metrics.py"],
     "torchmetrics": ["exporter/evaluation/metrics.py"],
     "cryptography": ["runtime/signing.py"],
-    "safetensors": ["runtime/golden.py", "exporter/source/hub.py"],
+    "safetensors": ["runtime/golden.py", "exporter/source/stored.py"],
 }
 FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_for_pytorch"}
 STAGES = {

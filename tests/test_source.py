@@ -56,7 +56,8 @@ def test_a_sentence_transformers_folder(minilm: Path) -> None:
     source = load(minilm)
     assert source.task.name == "sentence-embedding" and "modules.json" in source.task_reason
     assert source.sentence_head is not None
-    assert (source.sentence_head.modes, source.sentence_head.normalize) == (("mean",), True)
+    assert source.sentence_head.pooling.modes == ("mean",)
+    assert [type(module).__name__ for module in source.sentence_head.behind] == ["Normalize"]
     assert source.tokenizer.info is not None and source.tokenizer.info.max_length == 256
     assert not any(name.startswith("pooler.") for name, _ in source.model.named_parameters())
 
@@ -243,14 +244,16 @@ def test_sentence_embedding_needs_to_know_the_pooling(tiny_folder: Folder) -> No
     ("name", "content", "message"),
     [
         ("modules.json", "{", "cannot read"),
-        ("modules.json", '[{"type": "sentence_transformers.models.Dense"}]', "lists Dense"),
+        ("modules.json", '[{"path": "", "type": "sentence_transformers.models.Dense"}]', "lists Dense"),
         ("modules.json", "[1]", "is damaged"),
+        ("modules.json", '[{"type": "sentence_transformers.models.Dense"}]', "a module at None"),
+        ("modules.json", '[{"path": "../x", "type": "sentence_transformers.models.Dense"}]', "a module at '../x'"),
         ("modules.json", "[]", "lists nothing"),
         ("modules.json", "[" * 100_000, "cannot read"),
-        ("1_Pooling/config.json", '{"pooling_mode": 5}', "pooling_mode is 5"),
-        ("1_Pooling/config.json", "null", "no usable"),
-        ("1_Pooling/config.json", "{}", "pooling"),
-        ("1_Pooling/config.json", '{"pooling_mode_lasttoken": true}', "lasttoken"),
+        ("1_Pooling/config.json", '{"pooling_mode": 5}', "asks for pooling 5"),
+        ("1_Pooling/config.json", '{"pooling_mode": "mean_sqrt_len"}', "asks for pooling 'mean_sqrt_len'"),
+        ("1_Pooling/config.json", "null", "has no 1_Pooling/config.json"),
+        ("1_Pooling/config.json", "{}", "asks for pooling"),
     ],
 )
 def test_a_sentence_head_that_is_not_understood(

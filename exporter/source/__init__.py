@@ -12,18 +12,24 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from exporter.pooling import SentenceHead
 from exporter.request import ExportRequest
-from exporter.source.hub import Location, locate, read_json, translated
+from exporter.source.filling import complete_padding
+from exporter.source.hub import Location, inside, locate, read_json, translated
+from exporter.source.modules import expect_supported, read_modules
+from exporter.source.obstacles import expect_configuration, expect_no_adapter, expect_plain_weights
 from exporter.source.positions import longest_sequence
-from exporter.source.sentence import SentenceHead, read_sentence_head
+from exporter.source.scores import activation_of, labels_of
+from exporter.source.sentence import read_sentence_head
+from exporter.source.settings import Settings
 from exporter.source.task import choose_task, classes
+from exporter.source.texts import TextSettings, read_texts
 from exporter.source.tokenizer import TokenizerPart, load_tokenizer
 from exporter.source.weights import digest, load_model
 from exporter.tasks import TASKS, Task
-from runtime.errors import CheckpointError
 from runtime.manifest import Activation, ModelInfo
 
-__all__ = ["SentenceHead", "Source", "TokenizerPart", "load_source"]
+__all__ = ["Source", "TokenizerPart", "load_source"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Source:
 
     `vocabulary` is the number of token ids, 0 for a model without text; `preprocessor` what the folder says of
     preparing images or sound, empty where it says nothing. `compares`: the model type compares texts with images.
+    `notes` says, in words, what was decided about the folder's settings, and why.
     """
 
     model: Any
@@ -48,6 +55,7 @@ class Source:
     preprocessor: dict[str, Any]
     compares: bool
     unused_weights: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def summary(self) -> str:
@@ -66,15 +74,42 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         ExportError: one of its branches.
     """
     location = locate(request)
-    config = _load_config(location, request)
     nothing_stored = request.random_weights and location.folder is None
-    modules = None if nothing_stored else read_json(location, "modules.json")
+    settings = Settings(location, request.ignore_settings)
+    modules = None if nothing_stored else read_modules(settings)
+    # Where config.json, weights and tokenizer are.
+    files = inside(location, modules.model_path if modules is not None else "")
+    if not nothing_stored:
+        expect_no_adapter(files)
+        expect_configuration(files)
+    config = _load_config(files, request)
+    expect_plain_weights(location, config)
     task, reason = choose_task(config, request.task, modules, request.trust_remote_code)
-    model, unused = load_model(location, config, task, request, attention)
+    texts = TextSettings()
+    if modules is not None and task.name == modules.task:
+        expect_supported(location.id, modules)
+        texts = read_texts(settings, files, modules)
+    else:
+        modules = None
+    model, unused = load_model(files, config, task, request, attention)
     _without_cache(model)
     longest = longest_sequence(model)
-    labels = _labels(model.config) if task.labels else ()
+    labels = labels_of(model.config) if task.labels else ()
     vocabulary = _vocabulary(model)
+    head = None
+    if task.pooled and modules is not None:
+        hidden = getattr(model.config.get_text_config(), "hidden_size", None)
+        width = hidden if isinstance(hidden, int) else None
+        head = read_sentence_head(settings, modules, texts.truncate_dim, width, request.allow_pickle)
+    settings.finish()
+    activation: Activation = "none"
+    why = ""
+    if task.name == "text-classification":
+        activation, why = activation_of(model.config, len(labels), texts.activation, modules is not None)
+    classifies = task.name == "text-classification"
+    pad_id = getattr(model.config.get_text_config(), "pad_token_id", None) if classifies else None
+    tokenizer = load_tokenizer(files, request, longest, vocabulary, texts, pad_id)
+    filled = complete_padding(location.id, model.config, tokenizer) if classifies else ""
     return Source(
         model=model,
         config=model.config,
@@ -83,21 +118,27 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
             revision=getattr(config, "_commit_hash", None),
             type=config.model_type,
             architecture=type(model).__name__,
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            weights_sha256=digest(model),
+            parameters=sum(one.numel() for part in (model, head) if part is not None for one in part.parameters()),
+            weights_sha256=digest(model, head),
             random_weights=request.random_weights,
+            ignored_settings=settings.ignored,
         ),
         task=task,
         task_reason=reason,
-        tokenizer=load_tokenizer(location, request, longest, vocabulary, task.pooled),
-        sentence_head=read_sentence_head(location, modules) if task.pooled else None,
+        tokenizer=tokenizer,
+        sentence_head=head,
         labels=labels,
-        activation=_activation(model.config, labels) if task.name == "text-classification" else "none",
+        activation=activation,
         longest_sequence=longest,
         vocabulary=vocabulary,
-        preprocessor={} if nothing_stored else _preprocessor(location),
+        preprocessor={} if nothing_stored else _preprocessor(files),
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
+        notes=(
+            *(f"setting ignored, as requested: {key}" for key in settings.ignored),
+            *([f"scores by {activation}: {why}"] if why else []),
+            *([filled] if filled else []),
+        ),
     )
 
 
@@ -107,16 +148,6 @@ def _load_config(location: Location, request: ExportRequest) -> Any:
         config: Any = AutoConfig.for_model(short.model_type, **short.config)
         config.architectures = [short.architecture]
         return config
-    if location.folder is not None and not (location.folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{location.folder} has no config.json", "a model folder as transformers saves it", "check the path"
-        )
-    said = read_json(location, "config.json")
-    if isinstance(said, dict) and not {"model_type", "auto_map"} & set(said):
-        # transformers 4 would take the model type from the folder's name.
-        raise CheckpointError(
-            f"config.json of {location.id} names no model_type", "the type of the model", "copy config.json again"
-        )
     with translated(location):
         config = AutoConfig.from_pretrained(
             location.reference, trust_remote_code=request.trust_remote_code, **location.options
@@ -154,17 +185,3 @@ def _vocabulary(model: Any) -> int:
     if isinstance(embeddings, torch.nn.Embedding):
         return int(embeddings.num_embeddings)
     return int(getattr(model.config.get_text_config(), "vocab_size", 0) or 0)
-
-
-def _labels(config: Any) -> tuple[str, ...]:
-    names = config.id2label or {}
-    return tuple(str(names[index]) for index in sorted(names))
-
-
-def _activation(config: Any, labels: tuple[str, ...]) -> Activation:
-    """As transformers' pipelines choose: the problem type first, then the number of labels."""
-    if config.problem_type == "regression":
-        return "none"
-    if config.problem_type == "multi_label_classification" or len(labels) == 1:
-        return "sigmoid"
-    return "softmax"

@@ -6,6 +6,7 @@ transformers and the hub into named ones.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -74,13 +75,22 @@ def locate(request: ExportRequest) -> Location:
     return Location(reference, reference, None, short, options)
 
 
+def inside(location: Location, path: str) -> Location:
+    """The same model, its files read from a folder inside it; `path` is "" for the model's own."""
+    if not path:
+        return location
+    if location.folder is None:
+        return dataclasses.replace(location, options=location.options | {"subfolder": path})
+    return dataclasses.replace(location, reference=str(location.folder / path), folder=location.folder / path)
+
+
 def read_json(location: Location, name: str) -> Any | None:
     """A JSON file of the model, or None if it has none of that name.
 
     Raises:
         CheckpointError: if it is there and cannot be read.
     """
-    path = _find(location, name)
+    path = find(location, name)
     if path is None:
         return None
     try:
@@ -93,10 +103,11 @@ def read_json(location: Location, name: str) -> Any | None:
 
 def has_file(location: Location, name: str) -> bool:
     """Whether the model has a file of that name."""
-    return _find(location, name) is not None
+    return find(location, name) is not None
 
 
-def _find(location: Location, name: str) -> Path | None:
+def find(location: Location, name: str) -> Path | None:
+    """The local path of one of the model's files, or None if it has none of that name."""
     if location.folder is not None:
         path = location.folder / name
         return path if path.is_file() else None

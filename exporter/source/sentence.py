@@ -1,86 +1,132 @@
-"""Read the head of a sentence-transformers folder: how token vectors become one vector.
+"""Read what stands behind the model in a sentence-transformers folder: pooling, linear layers, norms.
 
-In: `modules.json` and `1_Pooling/config.json`. Out: `SentenceHead`. Refuses modules and pooling modes that it
-does not know, rather than leaving one out.
+In: the folder's settings and its modules. Out: `SentenceHead`, the modules with their weights. Refuses settings that
+are not supported, rather than leaving one out, and weights that are missing or of other sizes. To add a module: a case
+in `_behind`, its name in `exporter.source.modules`, its keys in `exporter.source.known`, its computation in
+`exporter.pooling`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from exporter.source.hub import Location, read_json
-from exporter.source.tokenizer import default_prompt
+import torch
+
+from exporter.pooling import ACTIVATIONS, MODES, Cut, Dense, LayerNorm, Normalize, Pooling, SentenceHead
+from exporter.source import known
+from exporter.source.modules import Module, Modules
+from exporter.source.settings import Settings
+from exporter.source.stored import read_tensors
 from runtime.errors import CheckpointError
 
-# Keys of 1_Pooling/config.json → the modes that exporter.adapter implements.
-_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-_KNOWN = ("cls", "mean", "max", "mean_sqrt_len")
+_DAMAGED = "copy the whole folder again"
 
 
-@dataclass(frozen=True)
-class SentenceHead:
-    """Pooling modes, whose vectors are joined in this order, and whether to scale to length 1."""
+def read_sentence_head(
+    settings: Settings, modules: Modules, truncate: int | None, hidden: int | None, allow_pickle: bool
+) -> SentenceHead:
+    """The modules behind the transformer.
 
-    modes: tuple[str, ...]
-    normalize: bool
-
-
-def read_sentence_head(location: Location, modules: Any) -> SentenceHead:
-    """Interpret the folder's modules.
+    Args:
+        settings: of the whole folder.
+        modules: supported ones.
+        truncate: how many numbers of a vector are kept; None: all.
+        hidden: the size of a token's vector, where the model says it.
+        allow_pickle: read pickled weights.
 
     Raises:
-        CheckpointError: a module or mode that is not known, or a damaged file.
+        CheckpointError: a setting that is not supported, or a damaged file.
+        PickledWeightsError: weights that come as a pickle alone, which is not allowed.
     """
-    try:
-        stages = [(str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", ""))) for module in modules]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"modules.json of {location.id} is damaged ({error})", "a list of modules with type and path"
-        ) from error
-    kinds = [kind for kind, _ in stages]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise CheckpointError(
-            f"modules.json of {location.id} lists {', '.join(kinds) or 'nothing'}",
-            "Transformer, Pooling and, at the end, perhaps Normalize",
-            "export with --task feature-extraction and compute the rest yourself",
-        )
-    return SentenceHead(_modes(location, stages[1][1]), "Normalize" in kinds)
+    pooling = _pooling(settings, modules.listed[1])
+    width = None if hidden is None else hidden * len(pooling.modes)
+    behind: list[torch.nn.Module] = []
+    for module in modules.listed[2:]:
+        made = _behind(settings, module, allow_pickle)
+        if isinstance(made, (Dense, LayerNorm)):
+            if width is not None and made.weight.shape[-1] != width:
+                raise CheckpointError(
+                    f"{module.config} of {settings.location.id} takes vectors of {made.weight.shape[-1]} numbers",
+                    f"{width}, as the modules before it make",
+                    _DAMAGED,
+                )
+            width = made.weight.shape[0]
+        if made is not None:
+            behind.append(made)
+    return SentenceHead(pooling, [*behind, *([] if truncate is None else [Cut(truncate)])])
 
 
-def _modes(location: Location, folder: str) -> tuple[str, ...]:
-    config = read_json(location, f"{folder}/config.json")
-    if not isinstance(config, dict):
+def _pooling(settings: Settings, module: Module) -> Pooling:
+    found = settings.read(module.config, known.POOLING)
+    if found is None:
         raise CheckpointError(
-            f"{location.id} has no usable {folder}/config.json", "the pooling's configuration", "copy the whole folder"
+            f"{settings.location.id} has no {module.config}", "the configuration of its pooling", _DAMAGED
         )
-    if config.get("include_prompt") is False and default_prompt(location):
-        raise CheckpointError(
-            f"{folder}/config.json leaves the default prompt out of the pooling",
-            "a head that pools all tokens",
-            "export with --task feature-extraction and pool yourself",
-        )
-    if "pooling_mode" in config:  # newer folders name the modes directly
-        named = config["pooling_mode"]
-        names = [named] if isinstance(named, str) else named
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise CheckpointError(
-                f"{folder}/config.json: pooling_mode is {named!r}"[:200], f"some of {', '.join(_KNOWN)}"
-            )
-        modes = tuple(names)
+    include = found.get("include_prompt", True)
+    if not isinstance(include, bool):
+        raise settings.refusal(module.config, "include_prompt", include, "it is neither true nor false")
+    if "pooling_mode" in found:
+        named = found["pooling_mode"]
+        modes = [named] if isinstance(named, str) else named
     else:
-        modes = tuple(mode for key, mode in _MODES.items() if config.get(key))
-    unknown = [mode for mode in modes if mode not in _KNOWN]
-    if unknown or not modes:
+        # With none of them set the library takes the mean; a file without any of them is not one of a pooling.
+        modes = [mode for key, mode in known.LEGACY_POOLING.items() if found.get(key)]
+        modes = modes or ["mean"] * bool(set(found) & set(known.LEGACY_POOLING))
+    if not isinstance(modes, list) or not modes or not all(mode in MODES for mode in modes):
         raise CheckpointError(
-            f"{folder}/config.json asks for pooling {', '.join(unknown or modes) or '(none)'}",
-            f"some of {', '.join(_KNOWN)}",
+            f"{module.config} of {settings.location.id} asks for pooling {found.get('pooling_mode', '(none)')!r}"[:200],
+            f"some of {', '.join(MODES)}",
+            "export with --task feature-extraction for the vectors of tokens, and pool them yourself",
         )
-    return modes
+    return Pooling(modes, include)
+
+
+def _behind(settings: Settings, module: Module, allow_pickle: bool) -> torch.nn.Module | None:
+    """One module behind the pooling; None for one that does nothing outside of training."""
+    if module.kind == "Dense":
+        found = settings.read(module.config, known.DENSE) or {}
+        return _dense(settings, module, found, read_tensors(settings.location, module.path, allow_pickle))
+    if module.kind == "LayerNorm":
+        size = ((settings.read(module.config, known.LAYER_NORM) or {}).get("dimension"),)
+        tensors = read_tensors(settings.location, module.path, allow_pickle)
+        _expect_sizes(settings, module, tensors, {"norm.weight": size, "norm.bias": size})
+        return LayerNorm(tensors["norm.weight"], tensors["norm.bias"])
+    if module.kind == "Normalize":
+        # Older releases wrote no settings for it, and some of its folders are not even there.
+        if module.path:
+            settings.read(module.config, known.NORMALIZE)
+        return Normalize()
+    settings.read(module.config, known.DROPOUT)
+    return None
+
+
+def _dense(settings: Settings, module: Module, found: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Dense:
+    name = found.get("activation_function", "torch.nn.modules.activation.Tanh")
+    kind = ACTIVATIONS.get(_written_out(name)) if isinstance(name, str) else None
+    if kind is None:
+        raise settings.refusal(module.config, "activation_function", name, "the activation is not supported")
+    bias = found.get("bias", True)
+    if not isinstance(bias, bool):
+        raise settings.refusal(module.config, "bias", bias, "it is neither true nor false")
+    sizes = {"linear.weight": (found.get("out_features"), found.get("in_features"))}
+    _expect_sizes(settings, module, tensors, sizes | ({"linear.bias": sizes["linear.weight"][:1]} if bias else {}))
+    return Dense(tensors["linear.weight"], tensors.get("linear.bias"), kind())
+
+
+def _written_out(name: str) -> str:
+    """The name of the class where it is defined, of `torch.nn.Tanh` too."""
+    short = name.removeprefix("torch.nn.")
+    return next((full for full in ACTIVATIONS if full.rpartition(".")[2] == short), name)
+
+
+def _expect_sizes(
+    settings: Settings, module: Module, tensors: dict[str, torch.Tensor], sizes: dict[str, tuple[Any, ...]]
+) -> None:
+    """That a module's weights are those that its settings describe, all of them and no others."""
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != sizes:
+        raise CheckpointError(
+            f"the weights in {module.path} of {settings.location.id} are {found}"[:300],
+            f"{sizes}, as its config.json says",
+            _DAMAGED,
+        )

@@ -10,17 +10,18 @@ from typing import Any
 
 from transformers.models.auto import modeling_auto
 
+from exporter.source.modules import Modules
 from exporter.tasks import TASKS, Task
 from runtime.errors import CheckpointError, RemoteCodeError, TaskError
 
 
-def choose_task(config: Any, requested: str, modules: Any | None, trusted: bool = False) -> tuple[Task, str]:
+def choose_task(config: Any, requested: str, modules: Modules | None, trusted: bool = False) -> tuple[Task, str]:
     """The task and why.
 
     Args:
         config: the model's configuration.
         requested: a task's name, or `auto`.
-        modules: the content of a sentence-transformers folder's `modules.json`, or None.
+        modules: what a sentence-transformers folder consists of, or None.
         trusted: whether the model's own code may run.
 
     Raises:
@@ -55,8 +56,9 @@ def choose_task(config: Any, requested: str, modules: Any | None, trusted: bool 
                 "choose --task feature-extraction and pool yourself",
             )
         return task, "as requested"
-    if modules is not None and "sentence-embedding" in possible:
-        return TASKS["sentence-embedding"], "modules.json describes a sentence-transformers model"
+    if modules is not None:
+        # Any other task would leave modules out.
+        return choose_task(config, modules.task, modules, trusted)[0], f"modules.json describes a {modules.model_type}"
     for name in architectures:
         for task in TASKS.values():
             if not task.pooled and name in classes(config, task):

@@ -8,15 +8,17 @@ tensors.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
+from exporter.parameters import TRIES
 from exporter.request import ExportRequest
 from exporter.source.hub import Location, has_file, read_json, translated
+from exporter.source.probe import expect_same_tokens
+from exporter.source.texts import TextSettings
 from runtime.errors import CheckpointError
 from runtime.manifest import TextInfo, TextRules
 
@@ -29,6 +31,9 @@ _FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+_REMEDY = "mend it, or export from a folder without tokenizer files"
+# A length from here on means none.
+_NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,12 @@ def _python_only(name: Any) -> bool:
 
 
 def load_tokenizer(
-    location: Location, request: ExportRequest, longest: int | None, vocabulary: int, pooled: bool
+    location: Location,
+    request: ExportRequest,
+    longest: int | None,
+    vocabulary: int,
+    texts: TextSettings,
+    pad_id: int | None = None,
 ) -> TokenizerPart:
     """Load it.
 
@@ -64,7 +74,8 @@ def load_tokenizer(
         request: what the user allows.
         longest: the number of tokens that the model's positions admit.
         vocabulary: the number of rows of the model's token table.
-        pooled: whether it is a sentence-transformers folder, which may set a length of its own.
+        texts: what a sentence-transformers folder says of its texts.
+        pad_id: what the model takes for padding, where it looks at the ids; None: what the tokenizer pads with.
 
     Raises:
         CheckpointError: it is there, and damaged, empty, or of an impossible length.
@@ -81,45 +92,35 @@ def load_tokenizer(
     ):
         # Not even loaded: it may want packages (pandas, for TAPAS) for what no artifact can take along.
         return TokenizerPart(None, None, (), f"no tokenizer ({said['tokenizer_class']} has no tokenizer.json form)")
-    remedy = "mend it, or export from a folder without tokenizer files"
     try:
         with translated(location):
             tokenizer: Any = AutoTokenizer.from_pretrained(
                 location.reference, trust_remote_code=request.trust_remote_code, **location.options
             )
     except CheckpointError as error:
-        raise CheckpointError(f"the tokenizer of {location.id} cannot be loaded ({error})", "", remedy) from error
+        raise CheckpointError(f"the tokenizer of {location.id} cannot be loaded ({error})", "", _REMEDY) from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # transformers makes a tokenizer without a vocabulary file too: every word is then unknown to it.
         raise CheckpointError(
-            f"the tokenizer of {location.id} has no vocabulary", "tokenizer.json or a vocabulary", remedy
+            f"the tokenizer of {location.id} has no vocabulary", "tokenizer.json or a vocabulary", _REMEDY
         )
     if not getattr(tokenizer, "is_fast", False):
         return TokenizerPart(None, None, (), f"no tokenizer ({type(tokenizer).__name__} has no tokenizer.json form)")
-    lengths = {"model_max_length": tokenizer.model_max_length, "max_position_embeddings": longest}
-    settings = (read_json(location, "sentence_bert_config.json") or {}) if pooled else {}
-    if pooled:
-        lengths["max_seq_length"] = settings.get("max_seq_length") if isinstance(settings, dict) else settings
-    least = tokenizer.num_special_tokens_to_add() + 1
-    for name, length in lengths.items():
-        if length is not None and (not isinstance(length, (int, float)) or length < least or length != int(length)):
-            raise CheckpointError(
-                f"{name} of {location.id} is {length!r}", f"a number of tokens, at least {least}", remedy
-            )
-    # Tokenizers without a length of their own carry a number of thirty digits.
-    known = [int(length) for length in lengths.values() if length is not None and length < 10**9]
-    # A tokenizer without a padding token (decoders): any id does, since the mask hides it.
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    max_length = _limit(location, tokenizer, longest, texts)
+    if pad_id is None or not 0 <= pad_id < min(vocabulary, len(tokenizer)):
+        # A tokenizer without a padding token (decoders): any id does, since the mask hides it.
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
     info = TextInfo(
-        max_length=min(known) if known else 512,
+        max_length=max_length,
         pad_id=pad_id,
         pad_token=str(tokenizer.convert_ids_to_tokens(pad_id)),
         pad_type_id=getattr(tokenizer, "pad_token_type_id", 0),
         padding_side=tokenizer.padding_side,
-        rules=_rules(tokenizer, default_prompt(location) if pooled else ""),
+        rules=_rules(tokenizer, texts.prompt),
     )
     content = tokenizer.backend_tokenizer.to_str().encode()
-    if pooled and settings.get("do_lower_case") is True:
+    expect_same_tokens(location.id, tokenizer, content, info)
+    if texts.lower_case:
         content = _lowercased(content)
     note = f"tokenizer, at most {info.max_length} tokens"
     if (largest := max(tokenizer.get_vocab().values())) >= vocabulary:
@@ -127,25 +128,28 @@ def load_tokenizer(
     return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note, tokenizer)
 
 
-def default_prompt(location: Location) -> str:
-    """What a sentence-transformers model puts before every text; mostly nothing.
+def _limit(location: Location, tokenizer: Any, longest: int | None, texts: TextSettings) -> int:
+    """The longest text in tokens, by the rule of sentence-transformers.
 
-    Raises:
-        CheckpointError: the folder names a prompt that it does not hold.
+    What the folder sets for its texts counts instead of the tokenizer's own limit, be it more or less. The model's
+    positions bound both.
     """
-    settings = read_json(location, "config_sentence_transformers.json")
-    if not isinstance(settings, dict) or (name := settings.get("default_prompt_name")) is None:
-        return ""
-    prompts = settings.get("prompts")
-    prompt = prompts.get(name) if isinstance(prompts, Mapping) else None
-    # The manifest holds no control characters.
-    if not isinstance(prompt, str) or not (prompt == "" or prompt.isprintable()):
-        raise CheckpointError(
-            f"config_sentence_transformers.json of {location.id}: the default prompt {name!r} is {prompt!r}"[:200],
-            "one of its prompts, of printable characters",
-            "take default_prompt_name out, and put the prompt before your texts yourself",
-        )
-    return prompt
+    named = {
+        "max_seq_length" if texts.max_length is not None else "model_max_length": (
+            texts.max_length if texts.max_length is not None else tokenizer.model_max_length
+        ),
+        "max_position_embeddings": longest,
+    }
+    least = tokenizer.num_special_tokens_to_add() + 1
+    for name, length in named.items():
+        number = isinstance(length, (int, float)) and not isinstance(length, bool)
+        if length is not None and (not number or length < least or length != int(length)):
+            raise CheckpointError(
+                f"{name} of {location.id} is {length!r}"[:200], f"a number of tokens, at least {least}", _REMEDY
+            )
+    # Tokenizers without a length of their own carry a number of thirty digits.
+    known = [int(length) for length in named.values() if length is not None and length < _NO_LIMIT]
+    return min(known, default=TRIES["sequence"].longest or least)
 
 
 def _rules(tokenizer: Any, prompt: str) -> TextRules:
@@ -172,11 +176,13 @@ def _rules(tokenizer: Any, prompt: str) -> TextRules:
 
 
 def _lowercased(content: bytes) -> bytes:
-    """The tokenizer with lower case put before all else, as sentence-transformers does for `do_lower_case`."""
+    """The tokenizer with lower case put before all else, as sentence-transformers does for `do_lower_case`.
+
+    It does nothing where the tokenizer has that step already.
+    """
     tokenizer = json.loads(content)
     known = tokenizer.get("normalizer")
-    tokenizer["normalizer"] = {
-        "type": "Sequence",
-        "normalizers": [{"type": "Lowercase"}, *([known] if known is not None else [])],
-    }
+    steps = known["normalizers"] if known is not None and known["type"] == "Sequence" else [known] if known else []
+    if not any(step["type"] == "Lowercase" for step in steps):
+        tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *steps]}
     return json.dumps(tokenizer, ensure_ascii=False).encode()

@@ -14,10 +14,11 @@ import transformers
 
 from exporter.request import ExportRequest
 from exporter.source.hub import Location, translated
+from exporter.source.stored import check_weight_files
 from exporter.source.task import tasks_of_checkpoint
 from exporter.tasks import Task
 from runtime.environment import minor
-from runtime.errors import CheckpointError, NewHeadError, PickledWeightsError
+from runtime.errors import CheckpointError, NewHeadError
 
 # The argument that fixes the dtype: renamed in transformers 4.56, where the default became the file's own.
 _DTYPE = "dtype" if minor(transformers.__version__) >= (4, 56) else "torch_dtype"
@@ -39,7 +40,7 @@ def load_model(
         torch.manual_seed(request.seed)
         with translated(location):
             return auto.from_config(config, **common).eval(), ()
-    _check_weight_files(location, request)
+    check_weight_files(location, request.allow_pickle)
     common |= {"config": config, "output_loading_info": True, "use_safetensors": None if request.allow_pickle else True}
     # A sentence head pools the token vectors itself; the model's own pooler would be dead weight.
     attempts: list[dict[str, Any]] = (
@@ -81,33 +82,17 @@ def load_model(
     return model.eval(), tuple(sorted(loading["unexpected_keys"]))
 
 
-def digest(model: torch.nn.Module) -> str:
-    """Hexadecimal SHA-256 over name, dtype, shape and bytes of every tensor of the state dict, by name."""
+def digest(model: torch.nn.Module, head: torch.nn.Module | None = None) -> str:
+    """Hexadecimal SHA-256 over name, dtype, shape and bytes of every tensor of the state dict, by name.
+
+    Weights of a sentence head count too, as `head.` and their name.
+    """
+    tensors = dict(model.state_dict())
+    tensors |= {f"head.{name}": tensor for name, tensor in (head.state_dict() if head is not None else {}).items()}
     result = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         result.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         result.update(
             memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy()) if tensor.numel() else b""
         )
     return result.hexdigest()
-
-
-def _check_weight_files(location: Location, request: ExportRequest) -> None:
-    """Say plainly, before transformers does at length, that a folder has no weights or only pickled ones."""
-    if location.folder is None:
-        return
-    if any(location.folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for path in location.folder.glob("*.bin") if path.name.startswith("pytorch_model"))
-    if not pickles:
-        raise CheckpointError(
-            f"{location.folder} holds no weights",
-            "model.safetensors",
-            "copy the weights there, or give --random-weights for a trial",
-        )
-    if not request.allow_pickle:
-        raise PickledWeightsError(
-            f"{location.folder} holds its weights only as a pickle ({pickles[0]})",
-            "model.safetensors",
-            "convert them, or give --allow-pickle if you trust the file: unpickling runs the code it holds",
-        )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SCORES: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "sigmoid": lambda logits: logits.sigmoid(),
+    "tanh": lambda logits: logits.tanh(),
     "none": lambda logits: logits,
 }
 

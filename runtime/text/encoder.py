@@ -67,6 +67,8 @@ class TextEncoder:
         self.limit = longest_text(info, sequence)
         # Tokens that are added to a text, and to a pair.
         self.added = self._whole.num_special_tokens_to_add(False), self._whole.num_special_tokens_to_add(True)
+        # Ids of tokens with a meaning of their own.
+        self.special = {number for number, token in self._whole.get_added_tokens_decoder().items() if token.special}
         # Whether tokens say that they continue a word; if not, only spaces part words.
         self.marks_words = bool(getattr(self._whole.model, "continuing_subword_prefix", None))
 

@@ -16,6 +16,7 @@ import torch
 from runtime.errors import ArtifactFailedError, ExportedModelError, InputError, InputTextError
 from runtime.manifest import Manifest
 from runtime.text.encoder import Flaw, TextEncoder
+from runtime.text.prompts import POOLING_MASK, pooling_mask
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -111,7 +112,9 @@ class Rows:
         limits = [axis.maximum for spec in manifest.inputs for axis in spec.axes if axis.name == "batch"]
         self._most = min((limit for limit in limits if limit is not None), default=None)
 
-    def answers(self, task: Task, items: Sequence[Any], errors: Errors, name: str = "text") -> list[Any]:
+    def answers(
+        self, task: Task, items: Sequence[Any], errors: Errors, name: str = "text", prompt: int = 0
+    ) -> list[Any]:
         """One answer an item; with `errors="return"`, its error in the place of an answer.
 
         Args:
@@ -119,6 +122,7 @@ class Rows:
             items: at least one.
             errors: raise the first, which names its item, or return each in its place.
             name: of an item, in errors.
+            prompt: how many tokens at each item's beginning are a prompt's, where the model pools without them.
 
         Raises:
             InputTextError: no items, or one that does not fit.
@@ -139,7 +143,7 @@ class Rows:
             else:
                 rows += [(index, window) for window in windows]
         pieces: dict[int, Any] = {}
-        for number, outputs in self._outputs([encoding for _, encoding in rows]):
+        for number, outputs in self._outputs([encoding for _, encoding in rows], prompt):
             index, encoding = rows[number]
             if not isinstance(outputs, ExportedModelError):
                 pieces[number] = task.piece(items[index], encoding, outputs)
@@ -155,10 +159,10 @@ class Rows:
             for item, parts, failed in zip(items, own, found, strict=True)
         ]
 
-    def _outputs(self, encodings: Sequence[Encoding]) -> Iterator[tuple[int, Outputs | Failure]]:
+    def _outputs(self, encodings: Sequence[Encoding], prompt: int) -> Iterator[tuple[int, Outputs | Failure]]:
         """Each encoding's number and what became of it, as soon as its batch has run."""
         for batch in self._batches([len(encoding) for encoding in encodings]):
-            yield from self._ran(batch, encodings)
+            yield from self._ran(batch, encodings, prompt)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -171,8 +175,12 @@ class Rows:
         if batch:
             yield batch
 
-    def _ran(self, batch: Sequence[int], encodings: Sequence[Encoding]) -> Iterator[tuple[int, Outputs | Failure]]:
+    def _ran(
+        self, batch: Sequence[int], encodings: Sequence[Encoding], prompt: int
+    ) -> Iterator[tuple[int, Outputs | Failure]]:
         tensors = self._encoder.tensors([encodings[index] for index in batch])
+        if prompt:
+            tensors[POOLING_MASK] = pooling_mask(tensors["attention_mask"], prompt)
         try:
             outputs = self._run(**tensors)
         except (InputError, ArtifactFailedError) as error:
@@ -181,7 +189,7 @@ class Rows:
             else:
                 # Whichever it was fails alone.
                 for index in batch:
-                    yield from self._ran([index], encodings)
+                    yield from self._ran([index], encodings, prompt)
             return
         width = tensors["input_ids"].shape[1]
         for row, index in enumerate(batch):

@@ -20,6 +20,7 @@ from runtime.text.ability import expect, labels, rules
 from runtime.text.classes import Classes, Numbers, Vectors
 from runtime.text.encoder import TextEncoder
 from runtime.text.masks import Masks
+from runtime.text.prompts import POOLING_MASK, prompt_length
 from runtime.text.results import Answer, Candidate, Classification, Tag
 from runtime.text.rows import Errors, Outputs, Rows
 from runtime.text.spans import Spans
@@ -40,6 +41,7 @@ class Text:
     def __init__(self, session: Session, encoder: TextEncoder) -> None:
         self._manifest = session.manifest
         self._encoder = encoder
+        self._inputs = [spec.name for spec in session.manifest.inputs]
         self._rows = Rows(session, session.manifest, encoder)
 
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> dict[str, torch.Tensor]:
@@ -76,7 +78,8 @@ class Text:
 
         Args:
             texts: strings.
-            prompt: put before each text; None: the model's default, which most do not have.
+            prompt: put before each text; None: the model's default, which most do not have. Where the model pools
+                without the prompt's tokens, they are left out.
             truncate: cut texts at the model's length.
             errors: raise the first, or return each in its text's place.
 
@@ -90,7 +93,9 @@ class Text:
         if prompt and isinstance(texts, (list, tuple)):
             # An empty text behind a prompt is still one that is refused.
             texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
-        return self._rows.answers(Vectors(self._encoder, self._manifest.outputs[0].name, truncate), texts, errors)
+        left_out = prompt_length(self._encoder, prompt) if POOLING_MASK in self._inputs else 0
+        task = Vectors(self._encoder, self._manifest.outputs[0].name, truncate)
+        return self._rows.answers(task, texts, errors, prompt=left_out)
 
     def classify(
         self,

@@ -66,7 +66,7 @@ struct Manifest {
   Requirements requires_;  // `requires` is a keyword from C++20 on
   std::vector<TensorSpec> inputs, outputs;
   std::vector<std::string> labels;
-  std::string activation;  // softmax, sigmoid or none
+  std::string activation;  // softmax, sigmoid, tanh or none
   Tolerance tolerance;
   Execution execution;
   std::map<std::string, std::string> digests;  // SHA-256 of each part, by its name

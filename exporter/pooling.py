@@ -1,0 +1,136 @@
+"""What stands behind the model in a sentence-transformers folder, as torch modules: pooling, then vector to vector.
+
+In: token vectors and masks. Out: one vector per text, in float32 whatever the precision of the model. Each computes
+what the library's module of the same name does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+# The library's names, in its order.
+MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+# Activations of a Dense: those of torch that need no argument. Names are `torch.nn.modules.<file>.<Name>`.
+ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
+    f"{kind.__module__}.{kind.__name__}": kind
+    for kind in (
+        *(torch.nn.Identity, torch.nn.Tanh, torch.nn.Sigmoid, torch.nn.ReLU, torch.nn.ReLU6, torch.nn.GELU),
+        *(torch.nn.SiLU, torch.nn.Mish, torch.nn.LeakyReLU, torch.nn.ELU, torch.nn.SELU, torch.nn.CELU),
+        *(torch.nn.Softplus, torch.nn.Softsign, torch.nn.Hardtanh, torch.nn.Hardswish, torch.nn.Hardsigmoid),
+        *(torch.nn.LogSigmoid, torch.nn.Tanhshrink, torch.nn.Softshrink, torch.nn.Hardshrink),
+    )
+}
+
+
+class Pooling(torch.nn.Module):
+    """Token vectors [batch, sequence, hidden] to [batch, hidden x number of modes].
+
+    Args:
+        modes: of `MODES`; their vectors are joined in this order.
+        include_prompt: whether tokens of a prompt are pooled too.
+    """
+
+    def __init__(self, modes: Sequence[str], include_prompt: bool = True) -> None:
+        super().__init__()
+        self.modes = tuple(modes)
+        self.include_prompt = include_prompt
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """One vector per row.
+
+        Args:
+            vectors: float32 [batch, sequence, hidden].
+            mask: int64 [batch, sequence], 1 at real tokens.
+            pooled: the same, 1 at the tokens that are pooled.
+        """
+        # Counted from the first real token on; with padding on the left it does not stand at position 0.
+        positions = mask.cumsum(dim=1)
+        return torch.cat([_pool(mode, vectors, pooled, positions) for mode in self.modes], dim=1)
+
+
+class Dense(torch.nn.Module):
+    """A linear layer and its activation, [batch, in] to [batch, out], in float32 in every precision."""
+
+    bias: torch.Tensor | None
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, activation: torch.nn.Module) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight.float())
+        self.register_parameter("bias", None if bias is None else torch.nn.Parameter(bias.float()))
+        self.activation = activation
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Of each row."""
+        bias = None if self.bias is None else self.bias.float()
+        result: torch.Tensor = self.activation(torch.nn.functional.linear(vectors, self.weight.float(), bias))
+        return result.float()
+
+
+class LayerNorm(torch.nn.Module):
+    """Layer norm over [batch, size], in float32 in every precision."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight.float())
+        self.bias = torch.nn.Parameter(bias.float())
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Of each row."""
+        return torch.nn.functional.layer_norm(vectors, self.weight.shape, self.weight.float(), self.bias.float())
+
+
+class Normalize(torch.nn.Module):
+    """Scales each row to length 1."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Of each row."""
+        return torch.nn.functional.normalize(vectors, p=2.0, dim=1)
+
+
+class Cut(torch.nn.Module):
+    """Keeps the first numbers of each row, as the library's `truncate_dim` does."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """[batch, size], or as wide as it was if that is less."""
+        return vectors[:, : self.size]
+
+
+class SentenceHead(torch.nn.Module):
+    """A pooling, and the modules that follow it."""
+
+    def __init__(self, pooling: Pooling, behind: Sequence[torch.nn.Module] = ()) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.behind = torch.nn.Sequential(*behind)
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Token vectors and masks, as `Pooling` takes them, to one vector per row."""
+        result: torch.Tensor = self.behind(self.pooling(vectors, mask, pooled))
+        return result
+
+
+def _pool(mode: str, vectors: torch.Tensor, pooled: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """One mode: [batch, sequence, hidden] to [batch, hidden]."""
+    if mode == "cls":
+        return _at(vectors, pooled.argmax(dim=1))
+    if mode == "lasttoken":
+        # The largest position among the pooled tokens; the first token where nothing is pooled.
+        return _at(vectors, (pooled * positions).argmax(dim=1))
+    mask = pooled.unsqueeze(-1).to(vectors.dtype)
+    if mode == "max":
+        return vectors.masked_fill(mask == 0, -1e9).max(dim=1).values
+    weights = mask * positions.unsqueeze(-1).to(vectors.dtype) if mode == "weightedmean" else mask
+    total = (vectors * weights).sum(dim=1)
+    # The bound only matters for a row without a token to pool, and keeps its vector finite.
+    count = weights.sum(dim=1).clamp(min=1e-9)
+    return total / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)
+
+
+def _at(vectors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return vectors.gather(1, places.reshape(-1, 1, 1).expand(-1, 1, vectors.shape[2])).squeeze(1)
