@@ -462,14 +462,6 @@ _data(
     whole=a.pickle(a.instance("__torch__", "B", a.EMPTY_DICT)),
     error="",
 )
-_data(
-    "parameters_unknown",
-    "a parameter that is no attribute",
-    a.EMPTY_DICT,
-    "",
-    'class B(Module):\n  __parameters__ = ["x", ]\n  __buffers__ = []\n',
-    error="",
-)
 
 _constants(
     "context_library_class",
