@@ -6,7 +6,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
     ├── ArtifactError                 the file itself
     │   ├── ArtifactNotFoundError         no such file, or not readable
     │   ├── NotAnArtifactError            not a zip archive, cut short, or not TorchScript
-    │   ├── UnsafeArchiveError            a zip that two readers could read differently, or that lies about sizes
+    │   ├── UnsafeArchiveError            a zip that two readers could read differently, or a part that lies about others
     │   ├── DigestError                   a part, or the whole file, is not the one that was sealed
     │   ├── OperatorNotAllowedError       its code calls what no export contains
     │   ├── ManifestMissingError          a TorchScript file that this exporter did not write
@@ -98,7 +98,7 @@ class NotAnArtifactError(ArtifactError):
 
 
 class UnsafeArchiveError(ArtifactError):
-    """The zip's structure is one that no exporter writes: it could be read in two ways, or lies about sizes."""
+    """The zip, or a pickle in it, is one that no exporter writes: it could be read in two ways, or lies about sizes."""
 
 
 class DigestError(ArtifactError):

@@ -93,7 +93,7 @@ _add("bomb", "code that becomes far more than the file", _deflated("code/__torch
 _add("bomb_data", "a compressed record of numbers", _deflated("constants/bomb", bytes(2**20)), UNSAFE)
 _add("local_size", "a size that differs in the header", _patched(b"PK\3\4", 0, 22, "<L", 7), UNSAFE)
 _add("local_name", "a name of another length in the header", _patched(b"PK\3\4", 0, 26, "<H", 3), UNSAFE)
-_add("local_method", "a method that differs in the header", _patched(b"PK\3\4", 1, 8, "<H", 8), UNSAFE)
+_add("local_method", "a method that differs in the header", _patched(b"PK\3\4", 0, 8, "<H", 8), UNSAFE)
 _add("directory_size", "a size beyond the file", _patched(b"PK\1\2", 0, 24, "<L", 2**31), UNSAFE)
 _add("directory_offset", "a record that begins elsewhere", _patched(b"PK\1\2", 1, 42, "<L", 5), UNSAFE)
 _add("directory_crc", "a checksum that does not fit", _patched(b"PK\1\2", 0, 16, "<L", 5), UNSAFE)
