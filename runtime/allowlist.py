@@ -1,7 +1,7 @@
 """What an artifact's code may call: read from the archive before torch does.
 
-In: an open `Archive`. Out: nothing. Refuses (OperatorNotAllowedError) code that names anything but what is on the lists
-of `operators.def`; pickles that name anything but tensors and the file's own classes; records of no known use.
+In: an open `Archive`. Out: its code, parsed. Refuses (OperatorNotAllowedError) code that names anything but what is on
+the lists of `operators.def`; records of no known use. The pickles are checked by `runtime.pickles`.
 
 TorchScript has no Python in it, but its operators reach outside: `aten::save` writes files, `aten::from_file` maps
 them, custom classes load libraries, and many operators trust their arguments and read or write wherever these point.
@@ -10,49 +10,67 @@ Names count wherever they stand, called or not: TorchScript lets code give a fun
 
 from __future__ import annotations
 
+import ast
 import re
+import warnings
 from collections.abc import Collection, Iterator
 
 from runtime.archive import MAX_CODE_BYTES, Archive
 from runtime.errors import OperatorNotAllowedError
 from runtime.operators import lists
-from runtime.pickles import pickle_problems
 from runtime.source import Kind, read_source
 
 _RECORDS = re.compile(
     r"code/.+\.py|data\.pkl|constants\.pkl|(?:data|constants|extra|\.data)/[^/]+|"
-    r"version|byteorder|traced_inputs\.pkl|traced_inputs/[^/]+"
+    r"version|byteorder"
 )
 
 
 _LEAVE = "do not run this file unless you know who wrote it; export the model again"
 
 
-def check_code(archive: Archive, allow: Collection[str] = ()) -> None:
-    """Read all code and all pickles.
+def check_code(archive: Archive, allow: Collection[str] = ()) -> dict[str, ast.Module]:
+    """Read all code, and the names of all records.
 
     Args:
         archive: open.
         allow: names of operators that may be called too, as `aten::name`.
+
+    Returns:
+        The records under `code/`, parsed, by name.
 
     Raises:
         OperatorNotAllowedError: at the first thing that is not on the lists.
         NotAnArtifactError, UnsafeArchiveError: a record cannot be read.
     """
     code = _code(archive)
+    sources: dict[str, ast.Module] = {}
     for name in archive.records:
         if not _RECORDS.fullmatch(name):
-            problems: Iterator[str] = iter([f"the record {name}"])
-        elif name in code:
-            problems = _source_problems(archive.read(name, MAX_CODE_BYTES), allow)
-        elif name.endswith(".pkl"):
-            problems = pickle_problems(archive.read(name, MAX_CODE_BYTES))
-        else:
-            continue
-        for problem in problems:
-            raise OperatorNotAllowedError(
-                f"{archive.origin}: {name} has {problem[:200]}", "what exports of transformers contain", _LEAVE
-            )
+            raise _refusal(archive, name, f"the record {name}")
+        if name in code:
+            text = archive.read(name, MAX_CODE_BYTES)
+            for problem in _source_problems(text, allow):
+                raise _refusal(archive, name, problem)
+            sources[name] = _parsed(archive, name, text)
+    return sources
+
+
+def _parsed(archive: Archive, name: str, text: bytes) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            # About odd escapes or comparisons in the text: of no interest here.
+            warnings.simplefilter("ignore")
+            return ast.parse(text.decode("utf-8"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        problem = f"source that cannot be parsed ({type(error).__name__})"
+    raise _refusal(archive, name, problem)
+
+
+def _refusal(archive: Archive, name: str, problem: str) -> OperatorNotAllowedError:
+    return OperatorNotAllowedError(
+        f"{archive.origin}: {name} has {problem[:200]}", "what exports of transformers contain", _LEAVE
+    )
 
 
 def operators_of(archive: Archive) -> frozenset[str]:
