@@ -44,7 +44,8 @@ UNWRITTEN = 0xE7
 DTYPES = ("float32", "int64", "bfloat16", "float64", "bool", "int32", "uint8", "complex64", "float16", "int8", "int16")
 COUNTS = (0, 1, 2, 3, 4, 5, 8)
 HUGE = (2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63), -(2**31), -(2**40))
-LAYOUTS = ("plain", "plain", "plain", "transposed", "steps", "expanded", "mkldnn")
+ENUMERATIONS = ("dtype", "layout", "memory_format", "output_dtype")
+LAYOUTS = ("plain", "plain", "plain", "transposed", "steps", "expanded")
 FILLS = ("small", "small", "index", "negative", "huge", "one huge", "zero", "special")
 
 
@@ -84,23 +85,26 @@ class Arena:
             if protect(ctypes.c_void_p(self._start + number * (SLOT + GUARD)), ctypes.c_size_t(GUARD), 0) != 0:
                 raise OSError(ctypes.get_errno(), "mprotect")
 
-    def tensor(self, slot: int, shape: tuple[int, ...], dtype: torch.dtype, at_end: bool) -> torch.Tensor:
-        """Not initialised; its last byte is the slot's last one, or its first byte the slot's first."""
+    def tensor(self, slot: int, shape: tuple[int, ...], dtype: torch.dtype, at_end: bool, align: int) -> torch.Tensor:
+        """Not initialised; its last byte is the slot's last one, or its first byte the slot's first.
+
+        `align`: it begins at a multiple of so many bytes, and may end so much earlier.
+        """
         count, size = 1, torch.empty([], dtype=dtype).element_size()
         for length in shape:
             count *= length
         if count == 0 or count * size > SLOT:
             return torch.zeros(shape, dtype=dtype)
         begin = slot % SLOTS * (SLOT + GUARD) + GUARD
-        offset = begin + SLOT - count * size if at_end else begin
+        offset = begin + SLOT - -(-count * size // align) * align if at_end else begin
         return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset).reshape(shape)
 
 
-def make(spec: Any, arena: Arena, slots: list[int]) -> Any:
+def make(spec: Any, arena: Arena, slots: list[int], align: int = 1) -> Any:
     """The value that a description stands for."""
     if isinstance(spec, list):
-        return [make(item, arena, slots) for item in spec]
-    if not isinstance(spec, dict):
+        return [make(item, arena, slots, align) for item in spec]
+    if not isinstance(spec, dict) or "shape" not in spec:
         return spec
     shape, dtype = tuple(spec["shape"]), getattr(torch, spec["dtype"])
     if spec.get("quantised"):
@@ -110,8 +114,10 @@ def make(spec: Any, arena: Arena, slots: list[int]) -> Any:
     stored = shape[:-2] + (shape[-1], shape[-2]) if layout == "transposed" and len(shape) > 1 else shape
     stored = stored[:-1] + (stored[-1] * 2,) if layout == "steps" and shape else stored
     stored = (1,) + stored[1:] if layout == "expanded" and shape and shape[0] > 0 else stored
-    tensor = arena.tensor(slots[0], stored, dtype, spec["end"])
+    tensor = arena.tensor(slots[0], stored, dtype, spec["end"], align)
     _fill(tensor, spec["fill"], random.Random(spec["seed"]))
+    if spec.get("packed"):
+        return torch.ops.onednn.qlinear_prepack(tensor, None)
     if layout == "transposed" and len(shape) > 1:
         tensor = tensor.transpose(-1, -2)
     if layout == "steps" and shape:
@@ -153,15 +159,19 @@ def _fill(tensor: torch.Tensor, how: str, chance: random.Random) -> None:
 class Maker:
     """Descriptions of arguments, for one overload."""
 
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
+    def __init__(self, chance: random.Random, wild: bool) -> None:
+        self.chance, self.wild = chance, wild
+        self.layouts = (*LAYOUTS, "mkldnn") if wild else LAYOUTS
 
     def tensor(self, shape: list[int] | None = None, dtype: str | None = None) -> dict[str, Any]:
         pick = self.chance.choice
         if shape is None:
-            shape = [pick(COUNTS[1:] if self.chance.random() < 0.9 else COUNTS) for _ in range(pick((0, 1, 1, 2, 2, 3, 3, 4, 4, 5)))]
+            shape = [
+                pick(COUNTS[1:] if self.chance.random() < 0.9 else COUNTS)
+                for _ in range(pick((0, 1, 1, 2, 2, 3, 3, 4, 4, 5)))
+            ]
         dtype = dtype or (pick(DTYPES) if self.chance.random() < 0.4 else pick(DTYPES[:2]))
-        made = {"shape": shape, "dtype": dtype, "fill": pick(FILLS), "layout": pick(LAYOUTS)}
+        made = {"shape": shape, "dtype": dtype, "fill": pick(FILLS), "layout": pick(self.layouts)}
         return made | {"end": self.chance.random() < 0.7, "seed": self.chance.randrange(2**31)}
 
     def number(self) -> int:
@@ -178,24 +188,37 @@ class Maker:
         if kind == "Tensor":
             return self.tensor(list(alike) if alike is not None and chance.random() < 0.6 else None)
         if kind == "int":
-            if name == "dtype":
-                return pick((None, 6, 6, 4, 11, 15, 7, 5, 9, 13, 12, 255, -1, 99, 2**40))
+            if name in ("dtype", "output_dtype"):
+                return pick((None, None, *([255, -1, 99, 2**40] if self.wild else []), *range(16)))
             if name in ("layout", "memory_format"):
-                return pick((None, 0, 0, 1, 2, 3, 5, 99, -1))
+                return pick((None, 0, 0, *([4, 5, 99, -1] if self.wild else []), 1, 2, 3))
             return self.number()
         if kind in ("float", "number"):
-            return pick((0.0, 1.0, 0.5, -1.0, 2.0, 1e-5, 1e30, float("inf"), float("nan"), *([self.number()] if kind == "number" else [])))
+            return pick(
+                (
+                    0.0,
+                    1.0,
+                    0.5,
+                    -1.0,
+                    2.0,
+                    1e-5,
+                    1e30,
+                    float("inf"),
+                    float("nan"),
+                    *([self.number()] if kind == "number" else []),
+                )
+            )
         if kind == "bool":
             return chance.random() < 0.5
         if kind == "str":
             return pick(("", "none", "add", "relu", "gelu", "tanh", "mul", "sum", "mean", "amax", "constant", "reflect",
                          "floor", "trunc", "nuc", "fro", "x", "i,i->", "ij,jk->ik", "ij", "linear", "forward", "ortho"))  # fmt: skip
         if kind == "Device":
-            return torch.device("cpu")
+            return "cpu"
         if kind == "complex":
             return complex(self.number(), 1.0)
         if kind.startswith("Dict["):
-            return {"a": 1}
+            return {}
         if kind == "Generator":
             return None
         return pick((self.number(), 1.5, None)) if chance.random() < 0.5 else self.tensor()
@@ -206,30 +229,34 @@ class Maker:
 
     def changed(self, overload: Overload, seed: list[Any]) -> list[Any]:
         """The same arguments with one or two of them changed a little, or replaced."""
-        made = json.loads(json.dumps(seed, default=lambda _: None)) if _plain(seed) else [_copy(item) for item in seed]
+        made = [_copy(item) for item in seed]
         for _ in range(self.chance.choice((1, 1, 1, 2, 3))):
             if not made:
                 break
             place = self.chance.randrange(len(made))
             name, kind, _ = overload.arguments[place]
-            made[place] = self._nudged(made[place]) if self.chance.random() < 0.7 else self.value(kind, name, None)
+            made[place] = (
+                self._nudged(made[place], name) if self.chance.random() < 0.7 else self.value(kind, name, None)
+            )
         return made
 
-    def _nudged(self, value: Any) -> Any:
+    def _nudged(self, value: Any, name: str) -> Any:
         pick = self.chance.choice
         if isinstance(value, dict) and "shape" in value:
             made = dict(value, shape=list(value["shape"]), seed=self.chance.randrange(2**31))
             what = pick(("size", "size", "size", "rank", "dtype", "fill", "fill", "layout", "end"))
             if what == "size" and made["shape"]:
                 place = self.chance.randrange(len(made["shape"]))
-                made["shape"][place] = max(0, pick((0, 1, made["shape"][place] - 1, made["shape"][place] + 1, 2 * made["shape"][place])))
+                made["shape"][place] = max(
+                    0, pick((0, 1, made["shape"][place] - 1, made["shape"][place] + 1, 2 * made["shape"][place]))
+                )
             elif what == "rank":
                 made["shape"] = pick((made["shape"][1:], [1, *made["shape"]], [*made["shape"], 2], made["shape"][:-1]))
             elif what == "dtype":
                 made["dtype"] = pick(DTYPES)
                 made.pop("quantised", None)
             elif what in ("fill", "layout"):
-                made[what] = pick(FILLS if what == "fill" else LAYOUTS)
+                made[what] = pick(FILLS if what == "fill" else self.layouts)
             else:
                 made["end"] = not made.get("end")
             return made
@@ -238,7 +265,7 @@ class Maker:
             place = self.chance.randrange(len(made))
             what = pick(("change", "change", "drop", "twice", "empty"))
             if what == "change":
-                made[place] = self._nudged(made[place])
+                made[place] = self._nudged(made[place], name)
             elif what == "empty":
                 return []
             else:
@@ -247,14 +274,12 @@ class Maker:
         if isinstance(value, bool):
             return not value
         if isinstance(value, int):
+            if name in ENUMERATIONS and not self.wild:
+                return self.value("int", name, None)
             return pick((value + 1, value - 1, -value, value * 2, self.number(), self.chance.choice(HUGE)))
         if isinstance(value, float):
             return pick((0.0, -value, value * 1e10, float("nan"), float("inf"), 1e-30))
         return value
-
-
-def _plain(seed: Any) -> bool:
-    return False
 
 
 def _copy(value: Any) -> Any:
@@ -279,15 +304,40 @@ def unwritten(value: Any) -> bool:
     return bool((words == UNWRITTEN).all(1).any())
 
 
-def child(overload: Overload, calls: int, seed: int, told: mmap.mmap, guarded: bool) -> None:
-    """Call until the number is reached; what is being called stands in `told` before each call."""
+def confine() -> None:
+    """Limits of a process that calls operators."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
+
+
+def again(overload: Overload, specs: list[Any]) -> None:
+    """One call whose tensors are aligned as PyTorch's own, in a process of its own."""
+    confine()
+    values = make(specs, Arena(), [0], 64)
+    call = torch._C._get_operation_overload(overload.name, overload.overload)[0]
+    try:
+        with torch.no_grad():
+            call(*_positional(overload, values), **_named(overload, values))
+    finally:
+        os._exit(0)
+
+
+def _positional(overload: Overload, values: list[Any]) -> list[Any]:
+    return [v for v, (_, _, keyword) in zip(values, overload.arguments, strict=True) if not keyword]
+
+
+def _named(overload: Overload, values: list[Any]) -> dict[str, Any]:
+    return {name: v for v, (name, _, keyword) in zip(values, overload.arguments, strict=True) if keyword}
+
+
+def child(overload: Overload, calls: int, seed: int, told: mmap.mmap, guarded: bool, wild: bool) -> None:
+    """Call until the number is reached; what is being called stands in `told` before each call."""
+    confine()
     chance = random.Random(f"{overload.title} {seed}")
-    maker, arena = Maker(chance), Arena()
+    maker, arena = Maker(chance, wild or overload.name.startswith(("mkldnn", "onednn"))), Arena()
     call = torch._C._get_operation_overload(overload.name, overload.overload)[0]
     seeds = [list(recipe) for recipe in RECIPES.get(overload.name, []) if len(recipe) == len(overload.arguments)]
     recipes, accepted = len(seeds), 0
@@ -295,19 +345,21 @@ def child(overload: Overload, calls: int, seed: int, told: mmap.mmap, guarded: b
         if number < recipes:
             specs = seeds[number]
         else:
-            specs = maker.changed(overload, chance.choice(seeds)) if seeds and chance.random() < 0.75 else maker.fresh(overload)
+            specs = (
+                maker.changed(overload, chance.choice(seeds))
+                if seeds and chance.random() < 0.75
+                else maker.fresh(overload)
+            )
         text = f"{number} {accepted} {json.dumps(specs, default=str)}".encode()[: len(told) - 9]
         told[: len(text) + 1] = text + b"\0"
         try:
             values = make(specs, arena, [chance.randrange(SLOTS)])
         except (RuntimeError, ValueError, TypeError, MemoryError, OverflowError):
             continue
-        positional = [v for v, (_, _, keyword) in zip(values, overload.arguments, strict=True) if not keyword]
-        named = {name: v for v, (name, _, keyword) in zip(values, overload.arguments, strict=True) if keyword}
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             with torch.no_grad():
-                output = call(*positional, **named)
+                output = call(*_positional(overload, values), **_named(overload, values))
             found = guarded and unwritten(output)
             del output
         except (Exception, SystemError) as error:  # noqa: BLE001 (whatever an operator refuses with)
@@ -329,17 +381,17 @@ def child(overload: Overload, calls: int, seed: int, told: mmap.mmap, guarded: b
     os._exit(0)
 
 
-def fuzz(overload: Overload, calls: int, seed: int, guarded: bool) -> dict[str, Any]:
+def fuzz(overload: Overload, calls: int, seed: int, guarded: bool, wild: bool = False) -> dict[str, Any]:
     """What happened: calls, how many were accepted, faults with their arguments."""
     row: dict[str, Any] = {"overload": overload.title, "calls": 0, "accepted": 0, "faults": [], "slow": 0}
     for attempt in range(40):
-        if row["calls"] >= calls or len(row["faults"]) >= 4 or row["slow"] >= 3:
+        if row["calls"] >= calls or len(row["faults"]) >= 3 or row.get("vector", 0) > 12 or row["slow"] >= 3:
             break
         told = mmap.mmap(-1, 65536)
         pid = os.fork()
         if pid == 0:
             try:
-                child(overload, calls - row["calls"], seed * 1000 + attempt, told, guarded)
+                child(overload, calls - row["calls"], seed * 1000 + attempt, told, guarded, wild)
             finally:
                 os._exit(98)
         _, status = os.waitpid(pid, 0)
@@ -353,9 +405,23 @@ def fuzz(overload: Overload, calls: int, seed: int, guarded: bool) -> dict[str, 
             row["slow"] += 1
         elif code:
             what = {99: "memory that nobody wrote", 98: "the fuzzer failed"}.get(code) or signal.Signals(-code).name
-            row["faults"].append({"what": what, "arguments": arguments.strip()[:2000]})
+            if code == -signal.SIGSEGV and _only_a_vector(overload, arguments):
+                row["vector"] = row.get("vector", 0) + 1
+            else:
+                row["faults"].append({"what": what, "arguments": arguments.strip()[:2000]})
         told.close()
     return row
+
+
+def _only_a_vector(overload: Overload, arguments: str) -> bool:
+    """Whether nothing happens where tensors end as PyTorch lays them out: whole vectors are read, and then masked."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            again(overload, json.loads(arguments))
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def preloaded() -> bool:
@@ -379,7 +445,12 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=2000, help="per overload")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these operators, such as aten::add")
-    parser.add_argument("--ipex", action="store_true", help="with IPEX's library loaded, which replaces some of PyTorch's")
+    parser.add_argument(
+        "--ipex", action="store_true", help="with IPEX's library loaded, which replaces some of PyTorch's"
+    )
+    parser.add_argument(
+        "--wild", action="store_true", help="with numbers that are no dtype, and tensors in oneDNN's own layout"
+    )
     parser.add_argument("--report", type=Path, help="all rows, as JSON")
     options = parser.parse_args()
     guarded = preloaded()
@@ -393,7 +464,7 @@ def main() -> int:
     rows, start, bad = [], time.monotonic(), 0
     for name in options.only or sorted(known.operators):
         for overload in overloads(name, known.keywords):
-            row = fuzz(overload, options.calls, options.seed, guarded)
+            row = fuzz(overload, options.calls, options.seed, guarded, options.wild)
             rows.append(row)
             for fault in row["faults"]:
                 listed = name in KNOWN

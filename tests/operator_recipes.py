@@ -1,4 +1,4 @@
-"""Calls that operators with many arguments accept, from which `fuzz_operators` starts; and the faults that are known."""
+"""Calls that operators with many arguments accept, from which `fuzz_operators` starts; and known faults."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ _GRU = [T(12, 3), T(12, 4), T(12), T(12)]
 _RNN = [T(4, 3), T(4, 4), T(4), T(4)]
 _FLAGS = [True, 1, 0.0, False, False, False]
 _CELL = [T(2, 3), T(2, 4)]
+_PACKED = [T(60, 40, dtype="int8", packed=True), T(60), T(60, dtype="int64", fill="zero")]
+_QUANTISED = [T(2, 40, dtype="uint8"), 0.1, 10, *_PACKED]
+_QUANTISED_TENSORS = [T(2, 40, dtype="uint8"), T(1), T(1, dtype="int64"), *_PACKED]
 
 RECIPES: dict[str, list[Given]] = {
     **{f"aten::conv{n}d": [_conv(n)] for n in (1, 2, 3)},
@@ -50,10 +53,14 @@ RECIPES: dict[str, list[Given]] = {
     "aten::layer_norm": [[T(2, 4, 5), [5], T(5), T(5), 1e-5, False]],
     "aten::rms_norm": [[T(2, 4, 5), [5], T(5), 1e-5]],
     "aten::_weight_norm": [[T(4, 5), T(4, 1), 0]],
-    "aten::grid_sampler": [[T(2, 3, 8, 8), T(2, 5, 5, 2), m, p, c] for m in (0, 1, 2) for p in (0, 1, 2) for c in (True, False)]
+    "aten::grid_sampler": [
+        [T(2, 3, 8, 8), T(2, 5, 5, 2), m, p, c] for m in (0, 1, 2) for p in (0, 1, 2) for c in (True, False)
+    ]
     + [[T(2, 3, 4, 8, 8), T(2, 3, 5, 5, 3), 0, 0, False]],
     "aten::affine_grid_generator": [[T(2, 2, 3), [2, 3, 4, 4], False]],
-    "aten::scaled_dot_product_attention": [[T(2, 3, 4, 8), T(2, 3, 5, 8), T(2, 3, 5, 8), T(2, 1, 4, 5), 0.0, False, None, False]],
+    "aten::scaled_dot_product_attention": [
+        [T(2, 3, 4, 8), T(2, 3, 5, 8), T(2, 3, 5, 8), T(2, 1, 4, 5), 0.0, False, None, False]
+    ],
     "aten::_scaled_dot_product_attention_math": [
         [T(2, 3, 4, 8), T(2, 3, 5, 8), T(2, 3, 5, 8), T(2, 1, 4, 5), 0.0, False, None, None, False]
     ],
@@ -61,30 +68,37 @@ RECIPES: dict[str, list[Given]] = {
     "aten::im2col": [[T(2, 3, 8, 8), [3, 3], [1, 1], [1, 1], [1, 1]]],
     "aten::col2im": [[T(2, 27, 64), [8, 8], [3, 3], [1, 1], [1, 1], [1, 1]]],
     "aten::bilinear": [[T(2, 3), T(2, 4), T(5, 3, 4), T(5)]],
-    "aten::stft": [[T(2, 64), 16, 4, 16, T(16), False, True, True], [T(2, 64), 16, 4, 16, T(16), True, "reflect", False, True, True]],
+    "aten::stft": [
+        [T(2, 64), 16, 4, 16, T(16), False, True, True],
+        [T(2, 64), 16, 4, 16, T(16), True, "reflect", False, True, True],
+    ],
     "aten::istft": [[T(2, 9, 17, dtype="complex64"), 16, 4, 16, T(16), True, False, True, None, False]],
     "aten::quantize_per_channel": [[T(4, 5), T(4, dtype="float64"), T(4, dtype="int64", fill="zero"), 0, 12]],
     "aten::quantize_per_tensor": [[T(4, 5), 0.1, 10, 13], [T(4, 5), T(), T(dtype="int64", fill="zero"), 13]],
     "aten::dequantize": [[T(4, 5, dtype="quint8", quantised=True)], [T(4, 5, dtype="qint8", quantised=True)]],
     "mkldnn::_linear_pointwise": [
-        [T(2, 4), T(6, 4), T(6), "none", [], ""],
-        [T(2, 4), T(2, 6), T(6, 4), T(6), "add"],
-        [T(2, 3, 4), T(6, 4), T(6), "gelu", [], "tanh"],
-        [T(2, 4), T(6, 4, layout="mkldnn"), T(6), "relu", [], ""],
-        [T(2, 4, dtype="bfloat16"), T(6, 4, dtype="bfloat16"), T(6, dtype="bfloat16"), "none", [], ""],
+        [T(2, 40), T(60, 40), T(60), "none", [], ""],
+        [T(2, 40), T(2, 60), T(60, 40), T(60), "add"],
+        [T(2, 3, 40), T(60, 40), T(60), "gelu", [], "tanh"],
+        [T(2, 40), T(60, 40, layout="mkldnn"), T(60), "relu", [], ""],
+        [T(2, 40, dtype="bfloat16"), T(60, 40, dtype="bfloat16"), T(60, dtype="bfloat16"), "none", [], ""],
     ],
-    "mkldnn::_reorder_linear_weight": [[T(6, 4), None], [T(6, 4), 2]],
-    "onednn::qlinear_prepack": [[T(6, 4, dtype="int8"), None], [T(6, 4, dtype="int8"), [2, 4]]],
+    "mkldnn::_reorder_linear_weight": [[T(60, 40), None], [T(60, 40), 2]],
+    "onednn::qlinear_prepack": [[T(60, 40, dtype="int8"), None], [T(60, 40, dtype="int8"), [2, 40]]],
     "onednn::qlinear_pointwise": [
-        [T(2, 4, dtype="uint8"), 0.1, 10, T(6, 4, dtype="int8"), T(6), T(6, dtype="int64", fill="zero"), T(6), 0.1, 5, None, "none", [], ""],
-        [T(2, 4, dtype="uint8"), 0.1, 10, T(6, 4, dtype="int8"), T(6), T(6, dtype="int64", fill="zero"), T(6), 1.0, 0, 6, "none", [], ""],
-        [T(2, 4, dtype="uint8"), 0.1, 10, T(6, 4, dtype="int8"), T(6), T(6, dtype="int64", fill="zero"), T(2, 6), T(6), 1.0, 0, 6, 1.0, 0, "sum", 1.0, "none", [], ""],
-    ],
+        [*_QUANTISED, T(60), *_output, "none", [], ""] for _output in ([0.1, 5, None], [1.0, 0, 6], [1.0, 0, 15])
+    ]
+    + [[*_QUANTISED, T(2, 60), T(60), 1.0, 0, 6, 1.0, 0, "sum", 1.0, "none", [], ""]]
+    + [[*_QUANTISED_TENSORS, T(60), 1.0, 0, 6, "none", [], ""]],
 }
 for _name, _axes, _form in (
     *(("upsample_linear1d", 1, [True]), ("upsample_nearest1d", 1, []), ("_upsample_nearest_exact1d", 1, [])),
     *(("upsample_bilinear2d", 2, [True]), ("upsample_bicubic2d", 2, [True]), ("upsample_nearest2d", 2, [])),
-    *(("_upsample_bilinear2d_aa", 2, [True]), ("_upsample_bicubic2d_aa", 2, [True]), ("_upsample_nearest_exact2d", 2, [])),
+    *(
+        ("_upsample_bilinear2d_aa", 2, [True]),
+        ("_upsample_bicubic2d_aa", 2, [True]),
+        ("_upsample_nearest_exact2d", 2, []),
+    ),
     *(("upsample_nearest3d", 3, []), ("upsample_trilinear3d", 3, [True])),
 ):
     _value = T(2, 3, *[4] * _axes)

@@ -11,7 +11,11 @@ from typing import Any
 from runtime.torchscript import ScriptModule
 
 # The operator that takes its place, and how many of the same arguments it takes.
-_ZEROED = {"aten::empty": ("aten::zeros", 5), "aten::new_empty": ("aten::new_zeros", 6), "aten::empty_like": ("aten::zeros_like", 6)}
+_ZEROED = {
+    "aten::empty": ("aten::zeros", 5),
+    "aten::new_empty": ("aten::new_zeros", 6),
+    "aten::empty_like": ("aten::zeros_like", 6),
+}
 
 
 def zero_new_memory(module: ScriptModule) -> int:
