@@ -12,7 +12,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +68,11 @@ def script(path: Path, *, flags: Sequence[str] = ()) -> list[str]:
 def worker(name: str) -> list[str]:
     """The command that runs a module of the runtime in a process like a worker's: without the exporter's packages."""
     return module(name, absent=ABSENT)
+
+
+def allowing(operators: Collection[str]) -> list[str]:
+    """The arguments by which programs of the runtime are told of `allow_operators`."""
+    return [text for name in operators for text in ("--allow-operator", name)]
 
 
 @contextmanager

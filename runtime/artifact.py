@@ -18,7 +18,7 @@ import dataclasses
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from runtime.allowlist import check_code
@@ -180,8 +180,12 @@ def check_signature(source: Source | Archive, key: PathLike) -> None:
         verify(_part(archive, MANIFEST_FILE) or b"", _part(archive, SIGNATURE_FILE), key, archive.origin)
 
 
-def load(source: Source | Archive) -> ScriptModule:
+def load(source: Source | Archive, allow_operators: Collection[str] = ()) -> ScriptModule:
     """The module, in evaluation mode, on the CPU. Operators it needs must be registered before.
+
+    Args:
+        source: the file.
+        allow_operators: names of operators that its code may call beside those of the list, as `aten::name`.
 
     Raises:
         OperatorNotAllowedError: its code could reach outside the tensors it is given.
@@ -191,7 +195,7 @@ def load(source: Source | Archive) -> ScriptModule:
     from runtime import torchscript
 
     with opened(source) as archive:
-        check_pickles(archive, check_code(archive))
+        check_pickles(archive, check_code(archive, allow_operators))
         link = link_to(archive)
         try:
             # Frozen in evaluation mode by the exporter: there is no training flag to clear.

@@ -19,6 +19,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── IpexMissingError              Intel Extension for PyTorch is needed and absent
     │   ├── IpexVersionError              Intel Extension for PyTorch is there and does not fit
     │   ├── CpuFeatureError               the processor lacks an instruction set
+    │   ├── OperatorNameError             a name in `allow_operators` that is no operator's
     │   ├── ThreadCountError              the thread count changed after weights were packed for it
     │   ├── ForkError                     threads that compute stayed in the process that this one was forked from
     │   └── ExtraMissingError             a package is needed and absent
@@ -52,12 +53,15 @@ In: what was found, what was expected, what to do. Out: one readable line.
         ├── ModelFailedError              the original model fails on ordinary inputs
         ├── OutputExistsError             the output is there already
         ├── OutputError                   the output cannot be written
+        ├── ForbiddenOperatorError        the model calls operators that files may not call
         ├── BackendError                  the backend is not available here, or failed
         ├── TraceError                    no form of example inputs could be traced
         └── VerificationError             the written file gave wrong answers
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from runtime.printing import printable
 
@@ -155,6 +159,10 @@ class ThreadCountError(RequirementError):
 
 class ForkError(RequirementError):
     """The process was forked after loading; the threads that compute, or a pool's, exist in the parent alone."""
+
+
+class OperatorNameError(RequirementError):
+    """What was given in `allow_operators` is no list of operators' names, or the installed torch lacks one of them."""
 
 
 class ExtraMissingError(RequirementError):
@@ -279,6 +287,17 @@ class OutputExistsError(ExportError):
 
 class OutputError(ExportError):
     """The output cannot be written: folder, permission or space."""
+
+
+class ForbiddenOperatorError(ExportError):
+    """The written code calls operators that are not on the list of allowed ones, and were not allowed by name.
+
+    `operators` are their names, as `aten::name`.
+    """
+
+    def __init__(self, found: str, expected: str = "", remedy: str = "", operators: Sequence[str] = ()) -> None:
+        super().__init__(found, expected, remedy)
+        self.operators = tuple(operators)
 
 
 class BackendError(ExportError):

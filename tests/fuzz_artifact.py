@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from exporter.processes import away
+
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("plain", "onednn")
 
@@ -86,7 +88,9 @@ def _run(options: argparse.Namespace, bases: list[bytes], folder: str) -> int:
     for number in range(options.processes):
         mine, theirs = context.Pipe()
         indices = range(number, options.cases, options.processes)
-        context.Process(target=work, args=(theirs, bases, folder, options.seed, indices)).start()
+        process = context.Process(target=work, args=(theirs, bases, folder, options.seed, indices))
+        with away():
+            process.start()
         theirs.close()
         pipes.append(mine)
     while pipes:
