@@ -4,6 +4,9 @@
 //   ├── ArtifactError            the file itself
 //   │   ├── ArtifactNotFoundError    no such file, or not readable
 //   │   ├── NotAnArtifactError       not an archive, cut short, or not TorchScript
+//   │   ├── UnsafeArchiveError       a zip that two readers could read differently, or that lies about sizes
+//   │   ├── DigestError              a part, or the whole file, is not the one that was sealed
+//   │   ├── OperatorNotAllowedError  its code calls what no export contains
 //   │   ├── ManifestMissingError     a TorchScript file that export-model did not write
 //   │   ├── ManifestDamagedError     the manifest or another stored part cannot be understood
 //   │   ├── FormatVersionError       written in a format newer than this library reads
@@ -14,6 +17,7 @@
 //   │   ├── IpexMissingError         the operator library of IPEX is needed and cannot be loaded
 //   │   ├── CpuFeatureError          the processor lacks an instruction set
 //   │   └── ThreadCountError         a thread count out of range, or changed after weights were packed for it
+//   ├── OperatorNameError        Options::allow_operators has what is no name of an operator
 //   ├── InputError               what the caller passed
 //   │   ├── InputNameError           unknown or missing name
 //   │   ├── InputTypeError           a dtype that would lose information, or not on the CPU
@@ -49,6 +53,9 @@ class Error : public std::runtime_error {
 class ArtifactError : public Error { using Error::Error; };
 class ArtifactNotFoundError : public ArtifactError { using ArtifactError::ArtifactError; };
 class NotAnArtifactError : public ArtifactError { using ArtifactError::ArtifactError; };
+class UnsafeArchiveError : public ArtifactError { using ArtifactError::ArtifactError; };
+class DigestError : public ArtifactError { using ArtifactError::ArtifactError; };
+class OperatorNotAllowedError : public ArtifactError { using ArtifactError::ArtifactError; };
 class ManifestMissingError : public ArtifactError { using ArtifactError::ArtifactError; };
 class ManifestDamagedError : public ArtifactError { using ArtifactError::ArtifactError; };
 class FormatVersionError : public ArtifactError { using ArtifactError::ArtifactError; };
@@ -60,6 +67,8 @@ class TorchVersionError : public RequirementError { using RequirementError::Requ
 class IpexMissingError : public RequirementError { using RequirementError::RequirementError; };
 class CpuFeatureError : public RequirementError { using RequirementError::RequirementError; };
 class ThreadCountError : public RequirementError { using RequirementError::RequirementError; };
+
+class OperatorNameError : public Error { using Error::Error; };
 
 class InputError : public Error { using Error::Error; };
 class InputNameError : public InputError { using InputError::InputError; };
