@@ -1,7 +1,7 @@
 """What an artifact's code may call: read from the archive before torch does.
 
-In: an open `Archive`. Out: nothing. Refuses (OperatorNotAllowedError) code that calls, or could call, anything but
-arithmetic on tensors; pickles that name anything but tensors and the file's own classes; records of no known use.
+In: an open `Archive`. Out: its code, parsed. Refuses (OperatorNotAllowedError) code that calls, or could call, anything
+but arithmetic on tensors; records of no known use. The pickles are checked by `runtime.pickles`.
 
 TorchScript has no Python in it, but its operators reach outside: `aten::save` writes files, `aten::from_file` maps
 them, and custom classes load libraries. Its source is Python's syntax, so Python's parser reads it. Names count
@@ -17,7 +17,6 @@ from collections.abc import Iterator
 
 from runtime.archive import MAX_CODE_BYTES, Archive
 from runtime.errors import OperatorNotAllowedError
-from runtime.pickles import pickle_problems
 
 # Operators reachable as `torch.NAME` or `ops.aten.NAME`. PyTorch has two thousand of them, models use new ones with
 # each release, and nearly all compute: so every public one passes but those that reach outside the call's tensors.
@@ -85,12 +84,15 @@ _LEAVES = {ast.Constant, ast.Load, ast.Store}
 
 _RECORDS = re.compile(
     r"code/.+\.py|data\.pkl|constants\.pkl|(?:data|constants|extra|\.data)/[^/]+|"
-    r"version|byteorder|traced_inputs\.pkl|traced_inputs/[^/]+"
+    r"version|byteorder"
 )
 
 
-def check_code(archive: Archive) -> None:
-    """Read all code and all pickles.
+def check_code(archive: Archive) -> dict[str, ast.Module]:
+    """Read all code, and the names of all records.
+
+    Returns:
+        The records under `code/`, parsed, by name.
 
     Raises:
         OperatorNotAllowedError: at the first thing that is not on the lists above.
@@ -100,32 +102,40 @@ def check_code(archive: Archive) -> None:
     total = sum(archive.records[name].size for name in code)
     if total > MAX_CODE_BYTES:
         archive.refuse(f"{total} bytes of code", f"at most {MAX_CODE_BYTES}")
+    sources: dict[str, ast.Module] = {}
     for name in archive.records:
         if not _RECORDS.fullmatch(name):
             problems: Iterator[str] = iter([f"the record {name}"])
         elif name in code:
-            problems = _source_problems(archive.read(name, MAX_CODE_BYTES))
-        elif name.endswith(".pkl"):
-            problems = pickle_problems(archive.read(name, MAX_CODE_BYTES))
+            sources[name] = _parsed(archive, name)
+            problems = _source_problems(sources[name])
         else:
             continue
         for problem in problems:
-            raise OperatorNotAllowedError(
-                f"{archive.origin}: {name} has {problem[:200]}",
-                "what exports of transformers contain",
-                "do not run this file unless you know who wrote it; export the model again",
-            )
+            raise _refusal(archive, name, problem)
+    return sources
 
 
-def _source_problems(text: bytes) -> Iterator[str]:
+def _parsed(archive: Archive, name: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             # About odd escapes or comparisons in the text: of no interest here.
             warnings.simplefilter("ignore")
-            tree = ast.parse(text.decode("utf-8"))
+            return ast.parse(archive.read(name, MAX_CODE_BYTES).decode("utf-8"))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        yield f"source that cannot be parsed ({type(error).__name__})"
-        return
+        problem = f"source that cannot be parsed ({type(error).__name__})"
+    raise _refusal(archive, name, problem)
+
+
+def _refusal(archive: Archive, name: str, problem: str) -> OperatorNotAllowedError:
+    return OperatorNotAllowedError(
+        f"{archive.origin}: {name} has {problem[:200]}",
+        "what exports of transformers contain",
+        "do not run this file unless you know who wrote it; export the model again",
+    )
+
+
+def _source_problems(tree: ast.Module) -> Iterator[str]:
     # What a call stands before, known when it comes out of `pending`: parents come before their children.
     called: set[int] = set()
     pending: list[ast.AST] = [tree]

@@ -51,6 +51,7 @@ from runtime.manifest import (
     to_json,
 )
 from runtime.opening import PathLike, opened
+from runtime.pickles import check_pickles
 from runtime.signing import sign, verify
 from runtime.writing import add_record
 
@@ -182,20 +183,21 @@ def load(source: PathLike | Archive) -> ScriptModule:
 
     Raises:
         OperatorNotAllowedError: its code could reach outside the tensors it is given.
+        UnsafeArchiveError: its pickles say of records and classes what is not so.
         NotAnArtifactError: if TorchScript cannot read it.
     """
     from runtime import torchscript
 
     with opened(source) as archive:
-        check_code(archive)
+        check_pickles(archive, check_code(archive))
         # The same open file by another name, so that torch reads what was checked, whatever the path now leads to.
         link = f"/proc/self/fd/{archive.file.fileno()}"
         linked = sys.platform == "linux" and Path(link).exists()
         try:
             # Frozen in evaluation mode by the exporter: there is no training flag to clear.
             module = torchscript.load(link if linked else io.BytesIO(archive.whole()))
-        # MemoryError and OverflowError too: what the file says of its tensors is not to be trusted.
-        except (RuntimeError, ValueError, OSError, MemoryError, OverflowError) as error:
+        # Whatever PyTorch's C++ throws, by the names that Python gives it: the file is not to be trusted.
+        except (RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryError, ArithmeticError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = lines[0][:200].replace(link, archive.origin)
             raise NotAnArtifactError(f"TorchScript cannot load {archive.origin}: {reason}", "", _COPY_AGAIN) from error

@@ -240,7 +240,8 @@ def from_json(text: str | bytes, origin: str) -> Manifest:
     """
     remedy = "export the model again, or copy the file again if it was damaged on the way"
     try:
-        manifest = decode(Manifest, json.loads(text))
+        # UTF-8 and nothing else: json.loads would take bytes in UTF-16 as well.
+        manifest = decode(Manifest, json.loads(text if isinstance(text, str) else text.decode("utf-8")))
     # RecursionError: thousands of nested brackets; json.loads has no depth limit of its own.
     except (DecodeError, ValueError, RecursionError) as error:
         raise ManifestDamagedError(f"damaged {MANIFEST_FILE} of {origin}: {error}", "", remedy) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -114,25 +113,6 @@ def test_code_in_many_pieces() -> None:
         check_code(archive_of({f"code/{i}.py": b"#" * 2**20 for i in range(3)}))
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"cos\nsystem\n(S'id'\ntR.",
-        b"\x80\x02cbuiltins\neval\n.",
-        b"\x80\x02c__torch__.torch.classes.aoti\nModel\n.",
-        b"\x80\x02ctorch._utils\n_rebuild_device_tensor_from_numpy\n.",
-        pickle.dumps(print, protocol=4),
-        b"garbage",
-        b"",
-        b"\x80\x02X\xff\xff\xff\x7fab.",
-    ],
-)
-def test_pickles(data: bytes) -> None:
-    for name in ("data.pkl", "constants.pkl"):
-        with pytest.raises(OperatorNotAllowedError, match=name):
-            check_code(archive_of({name: data}))
-
-
 def test_a_forged_artifact_is_refused_before_torch_reads_it(tiny_artifact: Path, tmp_path: Path) -> None:
     """Digests that fit, code that writes a file: PyTorch alone would run it."""
     with zipfile.ZipFile(tiny_artifact) as archive:
@@ -154,9 +134,10 @@ def test_reading_the_code_needs_no_torch(tiny_artifact: Path) -> None:
 import sys
 from runtime import artifact
 from runtime.allowlist import check_code
+from runtime.pickles import check_pickles
 with artifact.opened(sys.argv[1]) as archive:
     artifact.verify_parts(archive, artifact.read_manifest(archive))
-    check_code(archive)
+    check_pickles(archive, check_code(archive))
 print('torch' in sys.modules)
 """
     assert run_python(code, tiny_artifact).stdout == "False\n"

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
-from hostile import all_cases
+from conftest import ROOT
+from hostile import Case, all_cases
 from hostile.__main__ import write
 
 CASES = all_cases()
 
 
 @pytest.fixture(scope="module")
-def outcomes(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What came of each file, by kind and name; all in one run, in which each file has a child process of its own."""
-    import subprocess
-
+def outcomes(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Case, str]:
+    """What came of each file; all in one run, in which each file has a child process of its own."""
     folder = tmp_path_factory.mktemp("hostile")
-    rows = write(folder, tiny_artifact.read_bytes())
+    files = [folder / row["file"] for row in write(folder, tiny_artifact.read_bytes())]
     done = subprocess.run(
         [sys.executable, "-m", "tests.hostile.attempt"],
-        input="".join(f"{folder / row['file']}\n" for row in rows),
+        input="".join(f"{file}\n" for file in files),
         capture_output=True,
         text=True,
         cwd=ROOT,
         timeout=300,
         check=True,
     )
-    lines = done.stdout.splitlines()
-    return {f"{row['kind']}: {row['name']}": line for row, line in zip(rows, lines, strict=True)}
+    return dict(zip(CASES, done.stdout.splitlines(), strict=True))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.kind}-{case.name}" for case in CASES])
-def test_each_is_refused_by_name_or_answers(case: object, outcomes: dict[str, str]) -> None:
-    outcome = outcomes[f"{case.kind}: {case.name}"]  # type: ignore[attr-defined]
+def test_each_is_refused_by_name_or_answers(case: Case, outcomes: dict[Case, str]) -> None:
+    outcome = outcomes[case]
     if case.expected == "right":
-        assert outcome == "answered"
+        assert outcome == "answered", case.what
     elif case.expected == "refused":
-        assert outcome.startswith(f"refused {case.error}"), outcome
+        assert outcome.startswith(f"refused {case.error}"), case.what
     else:
-        assert outcome.startswith(("refused ", "answered")), outcome
+        assert outcome.startswith(("refused ", "answered")), case.what

@@ -38,10 +38,14 @@ class Forged:
         self.manifest: dict[str, Any] = json.loads(self.records.pop(MANIFEST))
         self.deflated: set[str] = {name for name in self.records if name.startswith("code/") or name.endswith(".pkl")}
 
+    def sealed_manifest(self) -> dict[str, Any]:
+        """The manifest with the digests of the records as they are now."""
+        parts = [{"name": n, "size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in self.records.items()]
+        return self.manifest | {"parts": parts}
+
     def bytes(self, manifest_text: bytes | None = None) -> bytes:
         """The file; `manifest_text` stands in for the manifest, word for word."""
-        parts = [{"name": n, "size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in self.records.items()]
-        text = json.dumps(self.manifest | {"parts": parts}).encode() if manifest_text is None else manifest_text
+        text = json.dumps(self.sealed_manifest()).encode() if manifest_text is None else manifest_text
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for name, content in [*self.records.items(), (MANIFEST, text)]:
@@ -71,21 +75,20 @@ def forge(
         code: the whole text of `code/__torch__.py`, in place of those three.
         data: `data.pkl`; left out: an object of that class without attributes.
         constants: `constants.pkl`.
-        records: more records, mostly of tensors' numbers, which come before `constants.pkl`.
+        records: more records, mostly of tensors' numbers, or others in the place of those above.
         manifest: fields that are changed.
     """
     made = Forged(base)
     if code is None:
         lines = "".join(f"  {line}\n" for line in attributes.splitlines())
         code = classes + HEAD.format(attributes=lines, body="".join(f"    {line}\n" for line in body.splitlines()))
-    kept = {n: c for n, c in made.records.items() if n.startswith("extra/") or n in ("version", "byteorder")}
     made.records = {
         "data.pkl": b"\x80\x02c__torch__\nA\n)\x81}(ub." if data is None else data,
         "code/__torch__.py": code if isinstance(code, bytes) else code.encode(),
-        **(records or {}),
         "constants.pkl": constants,
-        **kept,
-    }
-    made.records.setdefault("version", b"3\n")
+        "version": b"3\n",
+        "byteorder": b"little",
+        **{name: content for name, content in made.records.items() if name.startswith("extra/")},
+    } | dict(records or {})
     made.manifest |= manifest or {}
     return made.bytes()

@@ -36,7 +36,7 @@ def _output(**changes: Any) -> Callable[[bytes], bytes]:
 def _text(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     def make(base: bytes) -> bytes:
         made = Forged(base)
-        return made.bytes(change(json.dumps(made.manifest | {"parts": []}).encode()))
+        return made.bytes(change(json.dumps(made.sealed_manifest()).encode()))
 
     return make
 
@@ -50,13 +50,18 @@ def _without(name: str) -> Callable[[bytes], bytes]:
     return make
 
 
+def _parts_none(base: bytes) -> bytes:
+    made = Forged(base)
+    return made.bytes(json.dumps(made.manifest | {"parts": []}).encode())
+
+
 _add("utf_16", "a manifest in UTF-16", _text(lambda text: text.decode().encode("utf-16")))
 _add("byte_order_mark", "a manifest with a byte order mark", _text(lambda text: b"\xef\xbb\xbf" + text), error="")
 _add("no_json", "a manifest that is no JSON", _text(lambda text: text[:-10]))
 _add("deep", "a hundred thousand brackets", _text(lambda text: b"[" * 100_000 + text))
 _add("number_long", "a number of five thousand digits", _text(lambda _: b'{"format_version": ' + b"9" * 5000 + b"}"))
 _add("list", "a list", _text(lambda text: b"[" + text + b"]"))
-_add("parts_none", "a manifest that lists no parts", _text(lambda text: text), error="DigestError")
+_add("parts_none", "a manifest that lists no parts", _parts_none, error="DigestError")
 _add("newer", "a newer format", _field(format_version=2), error="")
 _add("field_missing", "a manifest without inputs", _without("inputs"))
 _add("inputs_none", "no inputs", _field(inputs=[]))

@@ -242,8 +242,18 @@ _raw("text_long", "a text longer than the record", b"\x80\x02(X\xff\xff\xff\x7fa
 _raw("text_no_utf8", "a text that is no UTF-8", b"\x80\x02(X\x02\x00\x00\x00\xff\xfet.")
 _raw("long_short", "a long number of two bytes", b"\x80\x02(\x8a\x02\x01\x02t.")
 _raw("dict_odd", "a key without a value", a.pickle(a.many(b"}(" + a.number(1) + b"u")))
-_raw("dict_item_early", "a key and a value without a dict", a.pickle(a.many(a.number(1) + a.number(2) + b"s")))
-_raw("dict_item_number", "an entry of a number", a.pickle(a.many(a.number(1) + a.number(2) + a.number(3) + b"s")))
+_raw(
+    "dict_item_early",
+    "a key and a value without a dict",
+    a.pickle(a.many(a.number(1) + a.number(2) + b"s")),
+    error=NAME,
+)
+_raw(
+    "dict_item_number",
+    "an entry of a number",
+    a.pickle(a.many(a.number(1) + a.number(2) + a.number(3) + b"s")),
+    error=NAME,
+)
 _raw("dict_keys_list", "a list for a key", a.pickle(a.many(b"}(" + b"]" + a.number(1) + b"u")))
 _raw("list_of_tuple", "an item for a tuple", a.pickle(a.many(b")(" + a.number(1) + b"e")))
 _raw("list_append", "an item for a number", a.pickle(a.many(a.number(1) + a.number(2) + b"a")), error=NAME)
@@ -289,11 +299,13 @@ _raw(
     "type_tag",
     "a list said to hold tensors that holds numbers",
     a.pickle(a.many(a.call("torch.jit._pickle", "restore_type_tag", a.items(a.number(1)), a.text("List[Tensor]")))),
+    error=NAME,
 )
 _raw(
     "type_tag_code",
     "a type that runs on into code",
     a.pickle(a.many(a.call("torch.jit._pickle", "restore_type_tag", a.items(), a.text("List[ops.aten.save(1)]")))),
+    error=NAME,
 )
 for foreign in (
     *(
