@@ -19,6 +19,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── IpexMissingError              Intel Extension for PyTorch is needed and absent
     │   ├── IpexVersionError              Intel Extension for PyTorch is there and does not fit
     │   ├── CpuFeatureError               the processor lacks an instruction set
+    │   ├── OperatorNameError             a name in `allow_operators` that is no operator's
     │   ├── ThreadCountError              the thread count changed after weights were packed for it
     │   └── ExtraMissingError             an optional package is needed and absent
     ├── InputError                    what the caller passed to a session
@@ -147,6 +148,10 @@ class CpuFeatureError(RequirementError):
 
 class ThreadCountError(RequirementError):
     """The thread count changed after the weights were packed for another one."""
+
+
+class OperatorNameError(RequirementError):
+    """What was given in `allow_operators` is no list of operators' names, or the installed torch lacks one of them."""
 
 
 class ExtraMissingError(RequirementError):

@@ -181,8 +181,9 @@ def by_row(
     scale: float,
 ) -> torch.Tensor:
     """Two products for each row of the batch; arguments as for `attend`."""
-    # Rows lie as the linear behind will read them, heads beside each other.
-    answer = torch.empty(
+    # Rows lie as the linear behind will read them, heads beside each other. Zeros, for no file may call an operator
+    # that gives memory as it was.
+    answer = torch.zeros(
         [query.size(0), query.size(2), query.size(1), values.size(3)], dtype=values.dtype, device=values.device
     ).transpose(1, 2)
     for row in range(query.size(0)):

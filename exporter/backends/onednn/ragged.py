@@ -41,8 +41,8 @@ def plan(mask: torch.Tensor, full: float, least: int, step: int) -> Tuple[torch.
         its token, or for padding its row's last one, then stands; empty if nothing is padded. The rows' lengths; empty
         to keep all.
     """
-    kept = torch.empty([0], dtype=torch.int64)
-    back = torch.empty([0], dtype=torch.int64)
+    kept = torch.zeros([0], dtype=torch.int64)
+    back = torch.zeros([0], dtype=torch.int64)
     lengths: List[int] = []  # noqa: UP006
     real = mask != 0
     counts = real.sum(1)

@@ -158,10 +158,11 @@ class SourceReader {
 
   void single(const std::string& text, const std::string& before, const std::string& following) {
     const bool parameter = statement_ == "def" && brackets_.size() == 1 && one_of(before, {"(", ","});
-    declared_ = before.empty() && following == ":";
+    const bool declared = before.empty() && following == ":";
+    declared_ = declared_ || declared;
     if (statement_ == "class" && !brackets_.empty()) {
       if (text != "Module") problem("a class that is a " + text);
-    } else if ((before == "word" && one_of(statement_, {"class", "def"})) || parameter || declared_) {
+    } else if ((before == "word" && one_of(statement_, {"class", "def"})) || parameter || declared) {
       found_(Use::binding, text);
     } else if (following == "(") {
       found_(Use::function, text);

@@ -1,0 +1,72 @@
+"""The lists of `operators.def`, which C++ reads too: what the code in a file may name.
+
+Reading them needs no torch; whether the installed torch knows a name does.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import OperatorNameError
+
+DATA = Path(__file__).parent / "cpp" / "include" / "exported_model" / "operators.def"
+
+_LINE = re.compile(r"^(OPERATOR|FUNCTION|METHOD|KEYWORD|CLASS)\((?:(\w+), )?([\w.]+)\)$", re.ASCII | re.MULTILINE)
+_OPERATOR = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Names by kind; operators as `namespace::name`, classes without `__torch__.torch.classes`."""
+
+    operators: frozenset[str]
+    functions: frozenset[str]
+    methods: frozenset[str]
+    keywords: frozenset[str]
+    classes: frozenset[str]
+
+
+@functools.cache
+def lists() -> Lists:
+    """What stands in the file."""
+    found: dict[str, set[str]] = {}
+    for macro, space, name in _LINE.findall(DATA.read_text("ascii")):
+        found.setdefault(macro, set()).add(f"{space}::{name}" if space else name)
+    kinds = ("OPERATOR", "FUNCTION", "METHOD", "KEYWORD", "CLASS")
+    return Lists(*(frozenset(found[kind]) for kind in kinds))
+
+
+def check_names(names: Collection[str]) -> frozenset[str]:
+    """The names of operators, as a caller gave them in `allow_operators`.
+
+    Raises:
+        OperatorNameError: a name that is not written `namespace::name`, or a text in place of a list of them.
+    """
+    expected = 'a list of names such as "aten::segment_reduce", without overload or arguments'
+    if isinstance(names, (str, bytes)):
+        raise OperatorNameError(f"allow_operators is {names!r}", expected)
+    for name in names:
+        if not isinstance(name, str) or not _OPERATOR.fullmatch(name):
+            raise OperatorNameError(f"allow_operators has {name!r}", expected)
+    return frozenset(names)
+
+
+def check_known(names: Collection[str]) -> None:
+    """Refuse names of operators that this torch does not have; those of other libraries have to be loaded by now.
+
+    Raises:
+        OperatorNameError: naming the first one.
+    """
+    import torch
+
+    for name in sorted(names):
+        if not torch._C._jit_get_schemas_for_operator(name):
+            raise OperatorNameError(
+                f"allow_operators has {name!r}",
+                f"an operator that torch {torch.__version__} has",
+                "compare it with the name in the error message",
+            )
