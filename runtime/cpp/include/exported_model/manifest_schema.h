@@ -54,14 +54,14 @@ constexpr const char* kTensorSchema = R"({
   throw std::invalid_argument((place.empty() ? "the top level" : place) + " is " + shown + ", not " + expected);
 }
 
-// Control characters would steer the terminal that shows them: C0, DEL, and C1, which in UTF-8 is C2 80 to C2 9F.
-inline bool printable(const std::string& text) {
+// C0, DEL, and C1, which in UTF-8 is C2 80 to C2 9F: they would steer the terminal that shows them.
+inline bool has_control_characters(const std::string& text) {
   for (std::size_t index = 0; index < text.size(); ++index) {
     const auto byte = static_cast<unsigned char>(text[index]);
-    if (byte < 0x20 || byte == 0x7F) return false;
-    if (byte == 0xC2 && index + 1 < text.size() && static_cast<unsigned char>(text[index + 1]) < 0xA0) return false;
+    if (byte < 0x20 || byte == 0x7F) return true;
+    if (byte == 0xC2 && index + 1 < text.size() && static_cast<unsigned char>(text[index + 1]) < 0xA0) return true;
   }
-  return true;
+  return false;
 }
 
 inline void check_scalar(std::string type, const nlohmann::json& value, const std::string& place) {
@@ -71,7 +71,7 @@ inline void check_scalar(std::string type, const nlohmann::json& value, const st
   }
   constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   if (value.is_number_unsigned() && value.get<std::uint64_t>() > kMost) mismatch(place, value, "an integer of 64 bits");
-  if (value.is_string() && !printable(value.get_ref<const std::string&>()))
+  if (value.is_string() && has_control_characters(value.get_ref<const std::string&>()))
     mismatch(place, value, "text without control characters");
   const bool one_of = type.find('|') != std::string::npos;
   bool fits = false;

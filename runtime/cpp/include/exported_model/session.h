@@ -72,7 +72,11 @@ inline at::Tensor placeholder(const TensorSpec& spec, const std::map<std::string
   if (spec.dtype == "float32") return at::zeros(shape, at::kFloat);
   if (spec.fill) return at::full(shape, *spec.fill, at::kLong);
   // The middle of the vocabulary: special tokens stand at its ends.
-  std::int64_t middle = spec.values ? (spec.values->minimum + spec.values->maximum) / 2 : 0;
+  std::int64_t middle = 0;
+  if (spec.values) {
+    const auto low = static_cast<std::uint64_t>(spec.values->minimum), high = static_cast<std::uint64_t>(spec.values->maximum);
+    middle = spec.values->minimum + static_cast<std::int64_t>((high - low) / 2);
+  }
   if (spec.marker && middle == *spec.marker) ++middle;
   auto tensor = at::full(shape, middle, at::kLong);
   if (spec.marker) tensor.select(-1, -1).fill_(*spec.marker);
@@ -122,10 +126,43 @@ class Session {
           const std::function<void(const Manifest&)>& admit = nullptr)
       : Session(Archive(data, size), options, admit) {}
 
+  // The same from an archive that is open: for what else is read of it, of the same file.
+  explicit Session(const Archive& archive, const Options& options = {},
+                   const std::function<void(const Manifest&)>& admit = nullptr) {
+    detail::keep_memory_between_calls();
+    if (!options.sha256.empty()) archive.check_sha256(options.sha256);
+    manifest_ = std::make_unique<const Manifest>(archive.manifest());
+    if (admit) admit(*manifest_);
+    detail::check_torch(manifest_->requires_);
+    detail::check_cpu(*manifest_);
+    if (options.threads) detail::set_threads(*options.threads);
+    detail::SilentWarnings silent;
+    c10::WarningUtils::WarningHandlerGuard quiet(&silent);
+    at::NoGradGuard no_grad;
+    archive.verify(*manifest_, [&] {
+      if (manifest_->requires_.ipex) detail::load_ipex(options.ipex_library, *manifest_->requires_.ipex);
+      module_ = std::make_unique<torch::jit::Module>(archive.module(options.allow_operators));
+      prepare();
+      forward_ = std::make_unique<const torch::jit::Method>(module_->get_method("forward"));
+    });
+    archive.check_unchanged();
+    threads_ = at::get_num_threads();
+    process_ = getpid();
+    if (options.warm_up) warm_up();
+#ifdef __GLIBC__
+    // Return to the system what reading and packing the weights needed; glibc keeps it otherwise.
+    malloc_trim(0);
+#endif
+  }
+
   // Run the model once. Inputs with a fill value may be left out; none is written to. The answers are the caller's own.
   //
-  // Throws InputError, ThreadCountError, or ArtifactFailedError where the model fails or memory runs out.
+  // Throws InputError, ThreadCountError, ForkError, or ArtifactFailedError where the model fails or memory runs out.
   Tensors run(const Tensors& inputs) const {
+    if (getpid() != process_ && at::get_num_threads() > 1)
+      throw ForkError("the session was loaded before this process was forked, and libtorch uses " +
+                          std::to_string(at::get_num_threads()) + " threads, which a fork leaves behind",
+                      "a session of this process", "load after the fork, or with threads=1");
     std::vector<c10::IValue> arranged = detail::arrange(manifest_->inputs, inputs);
     if (manifest_->requires_.ipex && at::get_num_threads() != threads_)
       // IPEX packs weights for a thread count; its documentation warns of wrong results after a change.
@@ -165,39 +202,22 @@ class Session {
   torch::jit::Module& module() const { return *module_; }
 
  private:
-  Session(const Archive& archive, const Options& options, const std::function<void(const Manifest&)>& admit) {
-    detail::keep_memory_between_calls();
-    if (!options.sha256.empty()) archive.check_sha256(options.sha256);
-    manifest_ = std::make_unique<const Manifest>(archive.manifest());
-    if (admit) admit(*manifest_);
-    detail::check_torch(manifest_->requires_);
-    detail::check_cpu(*manifest_);
-    if (options.threads) detail::set_threads(*options.threads);
-    detail::SilentWarnings silent;
-    c10::WarningUtils::WarningHandlerGuard quiet(&silent);
-    at::NoGradGuard no_grad;
-    archive.verify(*manifest_, [&] {
-      if (manifest_->requires_.ipex) detail::load_ipex(options.ipex_library, *manifest_->requires_.ipex);
-      module_ = std::make_unique<torch::jit::Module>(archive.module(options.allow_operators));
-      // Brings the weights into the processor's own order, where the file has such a method.
-      if (const auto prepare = module_->find_method("prepare")) (*prepare)({});
-      forward_ = std::make_unique<const torch::jit::Method>(module_->get_method("forward"));
-    });
-    archive.check_unchanged();
-    threads_ = at::get_num_threads();
-    process_ = getpid();
-    if (options.warm_up) warm_up();
-#ifdef __GLIBC__
-    // Return to the system what reading and packing the weights needed; glibc keeps it otherwise.
-    malloc_trim(0);
-#endif
-  }
-
   static std::string shapes(const Tensors& inputs) {
     std::string text;
     for (const auto& [name, tensor] : inputs)
       if (tensor.defined()) text += (text.empty() ? "" : ", ") + name + " " + detail::listed(tensor.sizes());
     return text;
+  }
+
+  // Brings the weights into the processor's own order, where the file has such a method.
+  void prepare() const {
+    const auto method = module_->find_method("prepare");
+    if (!method) return;
+    try {
+      (*method)({});
+    } catch (const std::exception& error) {
+      throw ArtifactFailedError("preparing the weights failed: " + last_line(error), "", detail::kCopyAgain);
+    }
   }
 
   // TorchScript's messages run over many lines; the last one says what happened.
