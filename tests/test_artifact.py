@@ -154,7 +154,8 @@ def test_flipped_bytes_in_the_manifest(tiny_artifact: Path, copy_of: Copy) -> No
 def test_code_that_torchscript_cannot_read(tiny_artifact: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tiny_artifact) as archive:
         (code,) = [name.rsplit("/", 1)[-1] for name in archive.namelist() if name.endswith(".py")]
-    path = rewrite(tiny_artifact, tmp_path / "code.pt", {code: b"class A(Module):\n  pass\n"})
+    text = b"class Adapter(Module):\n  def forward(self, x: Tensor) -> Tensor:\n    return y\n"
+    path = rewrite(tiny_artifact, tmp_path / "code.pt", {code: text})
     with pytest.raises(NotAnArtifactError, match="TorchScript cannot load"):
         load(path)
 

@@ -90,5 +90,6 @@ def forge(
         "byteorder": b"little",
         **{name: content for name, content in made.records.items() if name.startswith("extra/")},
     } | dict(records or {})
+    made.deflated = {name for name in made.records if name.startswith("code/")}
     made.manifest |= manifest or {}
     return made.bytes()

@@ -9,6 +9,7 @@ from . import assemble as a
 from .builder import forge
 from .case import Case, Expected, add
 
+CONTEXT = "__torch__.torch.classes.ipex_prepack"
 FOUR = struct.pack("<4f", 0.0, 1.0, 2.0, 3.0)
 UNSAFE, NAME = "UnsafeArchiveError", "OperatorNotAllowedError"
 # Uses the tensor that the case is about, and answers as the manifest says.
@@ -38,7 +39,7 @@ def _raw(name: str, what: str, content: bytes, error: str = UNSAFE) -> None:
     """A whole `constants.pkl`."""
 
     def make(base: bytes) -> bytes:
-        return forge(base, constants=content, records={"constants/0": FOUR})
+        return forge(base, constants=content)
 
     add(Case("opcode", name, what, make, "refused", error))
 
@@ -52,10 +53,10 @@ def _data(
     expected: Expected = "refused",
     error: str = UNSAFE,
     body: str | None = None,
-    records: Mapping[str, bytes] | None = None,
     whole: bytes | None = None,
 ) -> None:
     content = a.pickle(a.instance("__torch__", "A", state)) if whole is None else whole
+    held = {"data/0": FOUR} if four in content else {}
 
     def make(base: bytes) -> bytes:
         more = {"body": body} if body else {}
@@ -65,7 +66,7 @@ def _data(
             attributes=attributes,
             classes=classes,
             data=content,
-            records={"data/0": FOUR} | (records or {}),
+            records=held,
         )
 
     add(Case("object", name, what, make, expected, "" if expected != "refused" else error))
@@ -265,9 +266,11 @@ _raw("global_left", "a function that nothing calls", a.pickle(a.many(LISTED)))
 _raw("build_tensor", "BUILD for a function", a.pickle(a.many(LISTED + b")b")))
 _raw("newobj_list", "NEWOBJ of a list", a.pickle(a.many(b"])\x81")))
 _raw(
-    "newobj_arguments", "NEWOBJ with arguments", a.pickle(a.many(a.name("__torch__", "A") + a.numbers([1]) + b"\x81}b"))
+    "newobj_arguments",
+    "NEWOBJ with arguments",
+    a.pickle(a.many(a.name(CONTEXT, "LinearOpContext") + a.numbers([1]) + b"\x81}b")),
 )
-_raw("object_unfinished", "an object without BUILD", a.pickle(a.many(a.name("__torch__", "A") + b")\x81")))
+_raw("object_unfinished", "an object without BUILD", a.pickle(a.many(a.name(CONTEXT, "LinearOpContext") + b")\x81")))
 _raw("scheme_left", "a scheme on its own", a.pickle(a.many(a.name("torch", "per_tensor_affine"))))
 _raw("no_tuple", "a list of constants, not a tuple", a.pickle(a.items(a.number(1))))
 _raw("cycle_list", "a list that holds itself", a.pickle(a.many(b"]q\x00(h\x00e")))
@@ -468,7 +471,6 @@ _data(
     error="",
 )
 
-CONTEXT = "__torch__.torch.classes.ipex_prepack"
 _constants(
     "context_library_class",
     "packed weights of the wrong form",
