@@ -1,13 +1,21 @@
 // What users of the library notice. `session-tests DATA TEST [ARTIFACT]` runs one test; DATA is what tests/test_cpp.py made.
+// `session-tests DATA attempt` is no test: it loads the files whose paths stand on standard input, one per line, each in a
+// child process of its own, and prints a line per file as tests/hostile/attempt.py does.
 
 #include <exported_model/exported_model.h>
 
+#include <cxxabi.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <fstream>
 #include <functional>
+#include <iostream>
 #include <iterator>
 #include <map>
 #include <thread>
 #include <type_traits>
+#include <typeinfo>
 
 #include "expect.h"
 
@@ -212,6 +220,44 @@ void load_and_unload() {
   EXPECT(grown < 20);
 }
 
+// What loading a file and calling the model comes to: `refused NAME MESSAGE`, `answered` or `unnamed MESSAGE`.
+std::string attempt(const std::string& path) {
+  try {
+    em::Options options;
+    options.threads = 1;
+    const em::Session session(path, options);
+    session.run(inputs(2, 8));
+    return "answered";
+  } catch (const em::Error& error) {
+    int status = 0;
+    char* name = abi::__cxa_demangle(typeid(error).name(), nullptr, nullptr, &status);
+    const std::string type = std::string(name).substr(std::string("exported_model::").size());
+    std::free(name);
+    return "refused " + type + " " + error.what();
+  } catch (const std::exception& error) {
+    return std::string("unnamed ") + error.what();
+  }
+}
+
+void attempts() {
+  constexpr unsigned kSeconds = 20;
+  at::set_num_threads(1);
+  for (std::string path; std::getline(std::cin, path);) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(kSeconds);
+      std::puts(attempt(path).c_str());
+      std::fflush(stdout);
+      std::_Exit(0);
+    }
+    int status = 0;
+    EXPECT(waitpid(child, &status, 0) == child);
+    if (WIFSIGNALED(status)) std::printf("signal %d\n", WTERMSIG(status));
+    else if (WEXITSTATUS(status) != 0) std::printf("exit code %d\n", WEXITSTATUS(status));
+    std::fflush(stdout);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -223,7 +269,8 @@ int main(int argc, char** argv) {
       {"filled_inputs", filled_inputs},     {"callers_tensors", callers_tensors},
       {"eight_threads", eight_threads},     {"moving", moving},
       {"warnings_of_others", warnings_of_others}, {"ipex_missing", ipex_missing},
-      {"thread_count_of_ipex", thread_count_of_ipex}, {"load_and_unload", load_and_unload}};
+      {"thread_count_of_ipex", thread_count_of_ipex}, {"load_and_unload", load_and_unload},
+      {"attempt", attempts}};
   try {
     tests.at(argv[2])();
   } catch (const std::exception& error) {

@@ -35,6 +35,31 @@ inline bool is_known_record(const std::string& name) {
   return parts.size() == 2 && one_of(parts[0], {"data", "constants", "extra", ".data"});
 }
 
+// One record with a version that gives lists their types (3 and above), which libtorch takes from the first of these names
+// that it finds and reads as a number without looking; and numbers in this processor's order.
+inline void check_version(const Zip& zip) {
+  constexpr std::uint64_t kShortRecord = 32;
+  const auto text = [&](const Record& record) {
+    if (record.size > kShortRecord)
+      zip.refuse(record.name + " declares " + std::to_string(record.size) + " bytes", "at most " + std::to_string(kShortRecord));
+    return zip.content(record);
+  };
+  int found = 0;
+  for (const char* name : {".data/version", "version"}) {
+    const Record* record = zip.find(name);
+    if (record == nullptr) continue;
+    ++found;
+    std::string version = text(*record);
+    if (!version.empty() && version.back() == '\n') version.pop_back();
+    if (version != "10" && !(version.size() == 1 && version[0] >= '3' && version[0] <= '9'))
+      throw InvalidPickle{"'" + version + "' in records of that name"};
+  }
+  if (found != 1) throw InvalidPickle{std::to_string(found) + " records of that name"};
+  // The record is newer than torch 1.13; without it numbers are read in this order.
+  if (const Record* order = zip.find("byteorder"); order != nullptr && text(*order) != "little")
+    throw InvalidPickle{"numbers in another order of bytes"};
+}
+
 // What `folder`.pkl holds, compared with its records.
 inline ValueRef read_pickle(const Zip& zip, const std::string& folder, const Classes& classes) {
   const Record* record = zip.find(folder + ".pkl");
@@ -86,8 +111,10 @@ inline void check_code(const Zip& zip, const std::vector<std::string>& allow_ope
     }).read(sources.back().second);
   }
 
-  std::string where = "its code";
+  std::string where = "its version";
   try {
+    check_version(zip);
+    where = "its code";
     Classes classes;
     for (const auto& [name, text] : sources) {
       try {
