@@ -27,8 +27,8 @@ from test_artifact import rewrite
 from exporter import ExportRequest, Report, export
 from exporter.backends import ONEDNN_SINCE
 from exporter.cpp_header import cpp_header, identifier
-from runtime.environment import minor
 from runtime import manifest as format_
+from runtime.environment import minor
 from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.ops import ipex_library
 
@@ -192,7 +192,7 @@ def attempts(program: Path, files: list[Path]) -> list[str]:
 
 @pytest.mark.parametrize("sanitizers", [False, True], ids=["plain", "sanitizers"])
 def test_hostile_files(sanitizers: bool, hostile: list[Path], request: pytest.FixtureRequest) -> None:
-    """Each is refused by the error that Python has for it, or answers where it is sound after all; none ends in a signal."""
+    """Each is refused by the error that Python has for it, or answers where it is sound after all; no signal."""
     folder = request.getfixturevalue("sanitized" if sanitizers else "built")
     outcomes = attempts(next(folder.rglob("session-tests")), hostile)
     wrong = []
