@@ -84,7 +84,7 @@ def _lines(manifest: Manifest, sha256: str, namespace: str) -> Iterator[str]:
 
 
 def _fingerprint(manifest: Manifest) -> str:
-    """As `exported_model::fingerprint` computes it from the manifest: C++ has no SHA-256 of its own."""
+    """As `exported_model::fingerprint` computes it from the manifest."""
     return f"{functools.reduce(operator.xor, (int(part.sha256, 16) for part in manifest.parts), 0):064x}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -10,18 +11,24 @@ import signal
 import socket
 import subprocess
 import sys
+import types
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import BIN, ROOT, run, run_python
+from hostile import all_cases
+from hostile.__main__ import write
+from hostile.builder import forge
 from test_artifact import rewrite
 
 from exporter import ExportRequest, Report, export
 from exporter.backends import ONEDNN_SINCE
 from exporter.cpp_header import cpp_header, identifier
 from exporter.processes import module, script
+from runtime import manifest as format_
 from runtime.environment import minor
 from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.ops import ipex_library
@@ -95,6 +102,9 @@ def data(
     (folder / "cut.pt").write_bytes(Path(plain).read_bytes()[:100_000])
     (folder / "text.pt").write_text("no artifact")
     (folder / "empty.pt").touch()
+    # An operator that computes, and that no export contains.
+    body = "y = torch.special_bessel_j0(torch.zeros([torch.size(input_ids, 0), 3], dtype=6))\nreturn (y,)"
+    (folder / "bessel.pt").write_bytes(forge(Path(plain).read_bytes(), body))
     onednn = exported(model, precision="bf16", backend="onednn")
     (folder / "contract.h").write_text(cpp_header(onednn.manifest, onednn.sha256, "contract"))
     return folder
@@ -131,20 +141,135 @@ def ctest(folder: Path) -> str:
 def test_ctest(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Golden answers, bit for bit Python's, bad files and inputs, eight threads, 1,000 loads: tests/cpp."""
     output = ctest(built)
-    assert re.search(r"100% tests passed, 0 tests failed out of 25", output), output
+    assert re.search(r"100% tests passed, 0 tests failed out of 32", output), output
     with capsys.disabled():
         print("", *re.findall(r"1,000 rounds.*", output), sep="\n")
 
 
-def test_ctest_under_address_sanitizer(data: Path) -> None:
+@pytest.fixture(scope="session")
+def sanitized(data: Path) -> Path:
+    """The same tests with AddressSanitizer and UndefinedBehaviourSanitizer."""
     definitions = [
         "-DEXPORTED_MODEL_SANITIZE=ON",
         "-DCMAKE_BUILD_TYPE=Debug",
         "-DEXPORTED_MODEL_PROGRAM=OFF",
         "-DEXPORTED_MODEL_TESTS=ON",
     ]
-    folder = build(ROOT / "build/cpp-asan", ROOT / "runtime/cpp", *definitions, f"-DEXPORTED_MODEL_TEST_DATA={data}")
-    assert "100% tests passed, 0 tests failed out of 7" in ctest(folder)
+    return build(ROOT / "build/cpp-asan", ROOT / "runtime/cpp", *definitions, f"-DEXPORTED_MODEL_TEST_DATA={data}")
+
+
+def test_ctest_under_address_sanitizer(sanitized: Path) -> None:
+    assert "100% tests passed, 0 tests failed out of 13" in ctest(sanitized)
+
+
+# ---- Hostile files ----
+
+
+@pytest.fixture(scope="session")
+def hostile(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The files of tests/hostile, in the order of their cases."""
+    folder = tmp_path_factory.mktemp("hostile")
+    return [folder / row["file"] for row in write(folder, tiny_artifact.read_bytes())]
+
+
+def attempts(program: Path, files: list[Path]) -> list[str]:
+    """What C++ makes of each file, in a child process of its own; compare tests/hostile/attempt.py."""
+    done = subprocess.run(
+        [program, "-", "attempt"],
+        input="".join(f"{file}\n" for file in files),
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "UBSAN_OPTIONS": "halt_on_error=1",
+        },
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("sanitizers", [False, True], ids=["plain", "sanitizers"])
+def test_hostile_files(sanitizers: bool, hostile: list[Path], request: pytest.FixtureRequest) -> None:
+    """Each is refused by the error that Python has for it, or answers where it is sound after all; no signal."""
+    folder = request.getfixturevalue("sanitized" if sanitizers else "built")
+    outcomes = attempts(next(folder.rglob("session-tests")), hostile)
+    wrong = []
+    for case, outcome in zip(all_cases(), outcomes, strict=True):
+        right = {
+            "right": outcome == "answered",
+            "refused": outcome.startswith(f"refused {case.error}"),
+            "named": outcome.startswith(("refused ", "answered")),
+        }
+        if not right[case.expected]:
+            wrong.append(f"{case.kind}-{case.name}: {outcome}")
+    assert wrong == []
+
+
+def test_both_languages_refuse_by_the_same_name(built: Path, hostile: list[Path]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hostile.attempt"],
+        input="".join(f"{file}\n" for file in hostile),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    python = [line.split()[:2] for line in done.stdout.splitlines()]
+    cpp = [line.split()[:2] for line in attempts(built / "tests/session-tests", hostile)]
+    differing = [
+        (case.kind, case.name, one, other)
+        for case, one, other in zip(all_cases(), python, cpp, strict=True)
+        if one != other
+    ]
+    assert differing == []
+
+
+def test_the_program_refuses_hostile_files(program: Path, hostile: list[Path]) -> None:
+    """Exit code 1 and one line, for one file of each kind; the others are run in one process, above."""
+    kinds = {case.kind: file for case, file in zip(all_cases(), hostile, strict=True) if case.expected == "refused"}
+    for file in kinds.values():
+        done = run([program, "check", file])
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, file
+        assert done.stderr.startswith("exported-model: ")
+
+
+def test_the_manifest_has_the_same_fields_in_both_languages() -> None:
+    """The schema in manifest_schema.h against the dataclasses of the format."""
+    text = (ROOT / "runtime/cpp/include/exported_model/manifest_schema.h").read_text()
+    schema, tensor = (json.loads(found) for found in re.findall(r'R"\((.*?)\)"', text, re.S))
+    assert schema == fields_of(format_.Manifest)
+    assert tensor == fields_of(format_.TensorSpec)
+
+
+def fields_of(cls: type) -> dict[str, object]:
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name + ("" if field.default is dataclasses.MISSING else "?"): written_type(hints[field.name])
+        for field in dataclasses.fields(cls)
+    }
+
+
+def written_type(kind: typing.Any) -> typing.Any:
+    """A type of the dataclasses as manifest_schema.h writes it."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is format_.TensorSpec:
+        return "tensor"
+    if dataclasses.is_dataclass(kind):
+        return fields_of(typing.cast(type, kind))
+    if origin is typing.Literal:
+        return "|".join(arguments)
+    if origin is tuple:
+        return [written_type(arguments[0])]
+    if origin is dict:
+        return {"*": written_type(arguments[1])}
+    if origin in (typing.Union, types.UnionType):
+        inner = written_type(arguments[0])
+        return f"{inner}?" if isinstance(inner, str) else [None, inner]
+    return str(kind.__name__)
 
 
 # ---- The program ----
@@ -188,6 +313,20 @@ def test_inspect(program: Path, data: Path) -> None:
     done = run([program, "inspect", data / "onednn-bf16.pt"])
     known = run([BIN / "run-model", "inspect", "--json", data / "onednn-bf16.pt"])
     assert done.returncode == 0 and json.loads(done.stdout) == json.loads(known.stdout)
+
+
+def test_inspect_verifies(program: Path, data: Path) -> None:
+    """The digests of the parts, and that of the whole file."""
+    known = run([BIN / "run-model", "inspect", "--verify", "--json", data / "plain-fp32.pt"])
+    done = run([program, "inspect", "--verify", data / "plain-fp32.pt"])
+    digest = json.loads(known.stdout)["sha256"]
+    assert json.loads(done.stdout)["sha256"] == digest
+    for command in ("inspect", "check"):
+        assert run([program, command, data / "plain-fp32.pt", "--sha256", digest.upper()]).returncode == 0
+        done = run([program, command, data / "plain-fp32.pt", "--sha256", "0" * 64])
+        assert done.returncode == 1 and "has sha256 " + digest in done.stderr
+    # Without --verify, only what is printed was read.
+    assert run([program, "inspect", data / "golden.pt"]).returncode == 0
 
 
 def test_bench(program: Path, data: Path) -> None:

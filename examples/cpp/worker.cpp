@@ -38,6 +38,8 @@ using nlohmann::json;
 
 // A line longer than this is no request.
 constexpr std::size_t kMaxLine = 64 << 20;
+// Lists in one another; no model takes more axes.
+constexpr std::size_t kMaxAxes = 16;
 
 int stop_pipe[2];  // readable from the first signal on
 
@@ -55,6 +57,7 @@ void flatten(const json& value, std::size_t depth, std::vector<std::int64_t>& sh
     numbers.push_back(value.get<double>());
     return;
   }
+  if (depth == kMaxAxes) throw std::invalid_argument("expected at most " + std::to_string(kMaxAxes) + " nested lists");
   if (depth == shape.size()) {
     if (!numbers.empty()) throw std::invalid_argument("expected nested lists of numbers, all rows equally long");
     shape.push_back(static_cast<std::int64_t>(value.size()));

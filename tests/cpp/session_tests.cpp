@@ -1,13 +1,21 @@
 // What users of the library notice. `session-tests DATA TEST [ARTIFACT]` runs one test; DATA is what tests/test_cpp.py made.
+// `session-tests DATA attempt` is no test: it loads the files whose paths stand on standard input, one per line, each in a
+// child process of its own, and prints a line per file as tests/hostile/attempt.py does.
 
 #include <exported_model/exported_model.h>
 
+#include <cxxabi.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <fstream>
 #include <functional>
+#include <iostream>
 #include <iterator>
 #include <map>
 #include <thread>
 #include <type_traits>
+#include <typeinfo>
 
 #include "expect.h"
 
@@ -57,11 +65,11 @@ void as_python(const std::string& artifact) {
 }
 
 void bad_files() {
-  expect_throw<em::ArtifactNotFoundError>([] { em::Session(file("nothing.pt")); }, "cannot open");
-  expect_throw<em::ArtifactNotFoundError>([] { em::Session{data}; }, "cannot open");
-  expect_throw<em::NotAnArtifactError>([] { em::Session(file("cut.pt")); }, "not a whole TorchScript archive");
-  expect_throw<em::NotAnArtifactError>([] { em::Session(file("text.pt")); }, "not a whole TorchScript archive");
-  expect_throw<em::NotAnArtifactError>([] { em::Session(file("empty.pt")); }, "not a whole TorchScript archive");
+  expect_throw<em::ArtifactNotFoundError>([] { em::Session(file("nothing.pt")); }, "there is no file");
+  expect_throw<em::ArtifactNotFoundError>([] { em::Session{data}; }, "Is a directory");
+  expect_throw<em::NotAnArtifactError>([] { em::Session(file("cut.pt")); }, "is not a zip archive, or was cut short");
+  expect_throw<em::NotAnArtifactError>([] { em::Session(file("text.pt")); }, "is not a zip archive, or was cut short");
+  expect_throw<em::NotAnArtifactError>([] { em::Session(file("empty.pt")); }, "is not a zip archive, or was cut short");
   expect_throw<em::FormatVersionError>([] { em::Session(file("newer.pt")); }, "has format version 2; expected at most 1");
   expect_throw<em::ManifestMissingError>([] { em::Session(file("bare.pt")); }, "holds no manifest.json");
   expect_throw<em::ManifestDamagedError>([] { em::Session(file("no-json.pt")); }, "damaged manifest.json");
@@ -73,6 +81,102 @@ void bad_files() {
   expect_throw<em::ThreadCountError>([] { em::Options options; options.threads = 0; em::Session(file("plain-fp32.pt"), options); }, "threads is 0");
   for (const char* bytes : {"", "\xff\xff\xff\xff\xff\xff\xff\x7f", "\x02\0\0\0\0\0\0\0[]", "\x02\0\0\0\0\0\0\0{}"})
     expect_throw<em::ManifestDamagedError>([&] { em::parse_cases(std::string(bytes, *bytes == '\0' ? 0 : 8) + "{}"); }, "damaged");
+}
+
+// The vectors of NIST (FIPS 180-4), and lengths around a block's end, with and without the processor's instructions.
+void sha256() {
+  const auto hex = [](const std::string& text, bool instructions, std::size_t step) {
+    em::detail::Sha256 digest(instructions);
+    for (std::size_t place = 0; place < text.size(); place += step)
+      digest.update(text.data() + place, std::min(step, text.size() - place));
+    return digest.hex();
+  };
+  const std::map<std::string, std::string> vectors = {
+      {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+      {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+      {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+       "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+      {std::string(1'000'000, 'a'), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"}};
+  for (const bool instructions : {true, false}) {
+    for (const auto& [text, expected] : vectors) EXPECT(hex(text, instructions, 977) == expected);
+    for (std::size_t length = 1; length < 200; ++length) {
+      const std::string text(length, 'x');
+      EXPECT(hex(text, instructions, length) == hex(text, !instructions, 7));
+    }
+  }
+}
+
+// The digest of the whole file is compared before anything else is read.
+void digest_of_the_file() {
+  em::Options options;
+  options.sha256 = em::Archive(file("plain-fp32.pt")).sha256();
+  EXPECT(options.sha256.size() == 64);
+  EXPECT(em::Session(file("plain-fp32.pt"), options).manifest().backend == "plain");
+  expect_throw<em::DigestError>([&] { em::Session(file("onednn-fp32.pt"), options); }, "has sha256");
+  expect_throw<em::DigestError>([&] { em::Session(file("no-json.pt"), options); }, "has sha256");
+}
+
+void from_memory() {
+  std::string whole = content("plain-fp32.pt");
+  const auto expected = em::Session(file("plain-fp32.pt")).run(inputs(2, 8)).at("logits");
+  const em::Session session(whole.data(), whole.size());
+  // The session keeps nothing of it.
+  std::fill(whole.begin(), whole.end(), '\0');
+  EXPECT(at::equal(session.run(inputs(2, 8)).at("logits"), expected));
+  whole = content("plain-fp32.pt");
+  expect_throw<em::NotAnArtifactError>([&] { em::Session(whole.data(), whole.size() / 2); }, "the buffer is not a zip archive");
+  expect_throw<em::NotAnArtifactError>([&] { em::Session(nullptr, 0); }, "the buffer is not a zip archive");
+  // One bit of a tensor's numbers.
+  whole[whole.size() / 3] = static_cast<char>(whole[whole.size() / 3] ^ 1);
+  expect_throw<em::DigestError>([&] { em::Session(whole.data(), whole.size()); }, "is not the part that was sealed");
+}
+
+// What was checked is what is loaded, whatever the path leads to; writing into the file is seen.
+void files_that_change() {
+  const std::string path = file("changing-" + std::to_string(getpid()) + ".pt");
+  const auto write = [&](const std::string& bytes, const std::string& to) { std::ofstream(to, std::ios::binary) << bytes; };
+  write(content("plain-fp32.pt"), path);
+  const em::Archive archive(path);
+  write(content("onednn-fp32.pt"), path + ".new");
+  EXPECT(std::rename((path + ".new").c_str(), path.c_str()) == 0);
+  EXPECT(em::Session(archive).manifest().backend == "plain");
+  EXPECT(em::Session(path).manifest().backend == "onednn");
+  const em::Archive written(path);
+  std::ofstream(path, std::ios::binary | std::ios::app) << "more";
+  expect_throw<em::DigestError>([&] { em::Session{written}; }, "was written to while it was read");
+  std::remove(path.c_str());
+}
+
+void operators_of_ones_own() {
+  expect_throw<em::OperatorNotAllowedError>([] { em::Session(file("bessel.pt")); }, "has the operator aten::special_bessel_j0");
+  em::Options options;
+  options.allow_operators = {"aten::special_bessel_j0"};
+  EXPECT(em::Session(file("bessel.pt"), options).run(inputs(2, 8)).at("logits").size(0) == 2);
+  for (const char* name : {"special_bessel_j0", "aten::", "aten::special_bessel_j0.out", ""}) {
+    options.allow_operators = {name};
+    expect_throw<em::OperatorNameError>([&] { em::Session(file("bessel.pt"), options); }, "allow_operators has");
+  }
+}
+
+// A named error instead of a wait without end; with one thread there is nothing to wait for.
+void forked_child() {
+  const em::Session session(file("plain-fp32.pt"));
+  const auto expected = session.run(inputs(4, 64)).at("logits");
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    expect_throw<em::ForkError>([&] { session.run(inputs(4, 64)); }, "load after the fork, or with threads=1");
+    at::set_num_threads(1);
+    EXPECT(at::allclose(session.run(inputs(4, 64)).at("logits"), expected, 1e-4, 1e-5));
+    std::_Exit(0);
+  }
+  int status = -1;
+  EXPECT(waitpid(child, &status, 0) == child && status == 0);
+}
+
+// What a file says of itself steers no terminal.
+void printable_messages() {
+  EXPECT(em::Error("a\x1b[2J\u202e\xff\né").what() == std::string("a\\x1b[2J\\u202e\\xff é"));
 }
 
 void bad_inputs() {
@@ -212,6 +316,44 @@ void load_and_unload() {
   EXPECT(grown < 20);
 }
 
+// What loading a file and calling the model comes to: `refused NAME MESSAGE`, `answered` or `unnamed MESSAGE`.
+std::string attempt(const std::string& path) {
+  try {
+    em::Options options;
+    options.threads = 1;
+    const em::Session session(path, options);
+    session.run(inputs(2, 8));
+    return "answered";
+  } catch (const em::Error& error) {
+    int status = 0;
+    char* name = abi::__cxa_demangle(typeid(error).name(), nullptr, nullptr, &status);
+    const std::string type = std::string(name).substr(std::string("exported_model::").size());
+    std::free(name);
+    return "refused " + type + " " + error.what();
+  } catch (const std::exception& error) {
+    return std::string("unnamed ") + error.what();
+  }
+}
+
+void attempts() {
+  constexpr unsigned kSeconds = 20;
+  at::set_num_threads(1);
+  for (std::string path; std::getline(std::cin, path);) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(kSeconds);
+      std::puts(attempt(path).c_str());
+      std::fflush(stdout);
+      std::_Exit(0);
+    }
+    int status = 0;
+    EXPECT(waitpid(child, &status, 0) == child);
+    if (WIFSIGNALED(status)) std::printf("signal %d\n", WTERMSIG(status));
+    else if (WEXITSTATUS(status) != 0) std::printf("exit code %d\n", WEXITSTATUS(status));
+    std::fflush(stdout);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -223,7 +365,11 @@ int main(int argc, char** argv) {
       {"filled_inputs", filled_inputs},     {"callers_tensors", callers_tensors},
       {"eight_threads", eight_threads},     {"moving", moving},
       {"warnings_of_others", warnings_of_others}, {"ipex_missing", ipex_missing},
-      {"thread_count_of_ipex", thread_count_of_ipex}, {"load_and_unload", load_and_unload}};
+      {"thread_count_of_ipex", thread_count_of_ipex}, {"load_and_unload", load_and_unload},
+      {"sha256", sha256},                   {"digest_of_the_file", digest_of_the_file},
+      {"from_memory", from_memory},         {"files_that_change", files_that_change},
+      {"operators_of_ones_own", operators_of_ones_own}, {"forked_child", forked_child},
+      {"printable_messages", printable_messages}, {"attempt", attempts}};
   try {
     tests.at(argv[2])();
   } catch (const std::exception& error) {

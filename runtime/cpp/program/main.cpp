@@ -23,14 +23,19 @@ using exported_model::Tensors;
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kUsage =
-    "usage: exported-model inspect FILE\n"
-    "       exported-model check FILE [--threads N] [--ipex-library SO]\n"
-    "       exported-model bench FILE [--shape 1x128] [--threads N] [--workers N] [--seconds S] [--raw] [--ipex-library SO]\n"
+    "usage: exported-model inspect FILE [--verify]\n"
+    "       exported-model check FILE [--threads N]\n"
+    "       exported-model bench FILE [--threads N] [--shape 1x128] [--workers N] [--seconds S] [--raw]\n"
+    "       and for all of them [--sha256 DIGEST], for check and bench [--allow-operator NAME]... [--ipex-library SO]\n"
     "\n"
-    "inspect  print what the artifact says of itself, as JSON; loads no model\n"
+    "inspect  print what the artifact says of itself, as JSON; loads no model; --verify compares all parts with their\n"
+    "         digests and adds the file's sha256\n"
     "check    run the stored golden cases on this machine; exit code 1 if an answer is off\n"
     "bench    milliseconds a call; --shape sizes the inputs' free axes in order, --workers threads call one session at\n"
-    "         once, --raw times the module's forward alone in turn with Session::run\n";
+    "         once, --raw times the module's forward alone in turn with Session::run\n"
+    "\n"
+    "--sha256 refuses a file with another digest; --allow-operator lets the code call one more operator, such as\n"
+    "aten::segment_reduce: you vouch for the file\n";
 
 struct UsageError : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -41,7 +46,7 @@ struct Arguments {
   Options options;
   int workers = 1;
   double seconds = 3;
-  bool raw = false;
+  bool raw = false, verify = false;
 };
 
 double number(const std::string& option, const std::string& text, double least, double most) {
@@ -72,7 +77,10 @@ Arguments parse(int argc, char** argv) {
       if (index + 1 >= argc) throw UsageError(argument + " needs a value");
       return std::string(argv[++index]);
     };
-    if (runs && argument == "--ipex-library") arguments.options.ipex_library = value();
+    if (argument == "--sha256") arguments.options.sha256 = value();
+    else if (!runs && argument == "--verify") arguments.verify = true;
+    else if (runs && argument == "--allow-operator") arguments.options.allow_operators.push_back(value());
+    else if (runs && argument == "--ipex-library") arguments.options.ipex_library = value();
     else if (runs && argument == "--threads") arguments.options.threads = static_cast<int>(number(argument, value(), 1, 4096));
     else if (bench && argument == "--shape") arguments.shape = value();
     else if (bench && argument == "--workers") arguments.workers = static_cast<int>(number(argument, value(), 1, 256));
@@ -86,13 +94,24 @@ Arguments parse(int argc, char** argv) {
 }
 
 int inspect(const Arguments& arguments) {
-  std::printf("%s\n", exported_model::read_manifest(arguments.file).json.dump(1).c_str());
+  const exported_model::Archive archive(arguments.file);
+  if (!arguments.options.sha256.empty()) archive.check_sha256(arguments.options.sha256);
+  const Manifest manifest = archive.manifest();
+  nlohmann::json shown = manifest.json;
+  if (arguments.verify) {
+    archive.verify(manifest);
+    shown["sha256"] = archive.sha256();
+  }
+  archive.check_unchanged();
+  // Characters beyond ASCII as escapes: some of them steer a terminal.
+  std::printf("%s\n", shown.dump(1, ' ', true).c_str());
   return 0;
 }
 
 int check(const Arguments& arguments) {
-  const auto cases = exported_model::read_cases(arguments.file);
-  const Session session(arguments.file, arguments.options);
+  const exported_model::Archive archive(arguments.file);
+  const Session session(archive, arguments.options);
+  const auto cases = exported_model::read_cases(archive);
   const Manifest& manifest = session.manifest();
   bool passed = true;
   std::printf("%-40s %10s %10s\n", "case and output", "max error", "rms error");

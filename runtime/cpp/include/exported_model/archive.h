@@ -1,100 +1,108 @@
 // An artifact's file, opened once: its extra parts, and its code for libtorch.
 //
-// In: a path. Out: parts by name, the module. Refuses (ArtifactError) what is missing, cut short, of a newer format, or
-// not written by export-model. The parts' digests are not compared: the archive's own checksums are, when a part is read;
-// `run-model inspect --verify` compares digests where a file arrives.
+// Throws ArtifactError for what is missing, cut short, built as no exporter builds it (zip.h), of a newer format, not
+// written by export-model, or not as it was sealed (digests.h).
 #pragma once
 
-#include <caffe2/serialize/file_adapter.h>
-#include <caffe2/serialize/inline_container.h>
 #include <torch/script.h>
 
 #include <cctype>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include <exported_model/bytes.h>
+#include <exported_model/code_check.h>
+#include <exported_model/digests.h>
 #include <exported_model/errors.h>
 #include <exported_model/manifest.h>
+#include <exported_model/manifest_parser.h>
+#include <exported_model/zip.h>
 
 namespace exported_model {
 
 namespace detail {
 
-// The first line of what libtorch says; the others are its own call stack.
-inline std::string first_line(const std::exception& error) {
-  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-  const std::string text = torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
-  return text.substr(0, text.find('\n'));
-}
-
-constexpr const char* kCopyAgain = "copy the file again, or export the model again";
+// Largest size, in bytes, that a part may declare. The largest tokenizers are some tens of megabytes; beyond this the
+// file is hostile or damaged. A manifest is some kilobytes, and its JSON takes many times its size in memory.
+constexpr std::uint64_t kMaxPartBytes = 256 << 20, kMaxManifestBytes = 4 << 20;
 
 }  // namespace detail
 
 class Archive {
  public:
-  explicit Archive(const std::string& path) : path_(path) {
-    // A folder opens as a stream, too.
-    std::error_code ignored;
-    if (std::filesystem::is_directory(path, ignored) || !std::ifstream(path, std::ios::binary).good())
-      throw ArtifactNotFoundError("cannot open " + path, "a file that can be read");
-    try {
-      file_ = std::make_shared<caffe2::serialize::FileAdapter>(path);
-      reader_ = std::make_unique<caffe2::serialize::PyTorchStreamReader>(file_);
-    } catch (const std::exception& error) {
-      throw NotAnArtifactError(path + " is not a whole TorchScript archive: " + detail::first_line(error), "",
-                               detail::kCopyAgain);
-    }
-  }
+  explicit Archive(const std::string& path) : Archive(std::make_shared<detail::FileBytes>(path)) {}
+
+  // The content of a file, in memory that stays as it is until this object is destroyed. `name` is for errors.
+  Archive(const void* data, std::size_t size, const std::string& name = "the buffer")
+      : Archive(std::make_shared<detail::BufferBytes>(data, size, name)) {}
 
   // The content of an extra part such as "manifest.json".
-  std::string read(const std::string& name) {
-    const std::string record = "extra/" + name;
-    if (!reader_->hasRecord(record))
-      throw ManifestMissingError(path_ + " holds no " + name, "a file that export-model wrote",
+  std::string read(const std::string& name) const {
+    const detail::Record* record = zip_.find("extra/" + name);
+    if (record == nullptr)
+      throw ManifestMissingError(path() + " holds no " + name, "a file that export-model wrote",
                                  "export the model with export-model");
-    try {
-      auto [data, size] = reader_->getRecord(record);
-      return std::string(static_cast<const char*>(data.get()), size);
-    } catch (const std::exception& error) {
-      throw NotAnArtifactError(path_ + ": " + name + " cannot be read: " + detail::first_line(error), "",
-                               detail::kCopyAgain);
-    }
+    const std::uint64_t limit = name == "manifest.json" ? detail::kMaxManifestBytes : detail::kMaxPartBytes;
+    if (record->size > limit)
+      throw ManifestDamagedError(path() + ": " + name + " declares " + std::to_string(record->size) + " bytes",
+                                 "at most " + std::to_string(limit), detail::kCopyAgain);
+    return zip_.content(*record);
   }
 
-  Manifest manifest() {
+  Manifest manifest() const {
     const std::string version = read("format_version");
     bool digits = !version.empty() && version.size() < 10;
     for (const char letter : version) digits = digits && std::isdigit(static_cast<unsigned char>(letter)) != 0;
     if (!digits)
-      throw ManifestDamagedError(path_ + ": format_version holds no number", "a whole number", detail::kCopyAgain);
+      throw ManifestDamagedError(path() + ": format_version holds no number", "a whole number", detail::kCopyAgain);
     if (std::stoi(version) > kFormatVersion)
-      throw FormatVersionError(path_ + " has format version " + version,
+      throw FormatVersionError(path() + " has format version " + version,
                                "at most " + std::to_string(kFormatVersion) + ", which this library reads",
                                "a newer exporter wrote it: update this library, or export again");
-    return parse_manifest(read("manifest.json"), path_);
+    return parse_manifest(read("manifest.json"), path());
   }
 
-  // The module, on the CPU; the operators that it needs are registered.
-  torch::jit::Module module() {
+  // Throws DigestError if the whole file has another SHA-256 than this one, in hexadecimal.
+  void check_sha256(const std::string& expected) const { detail::check_sha256(*zip_.bytes(), expected); }
+
+  // The SHA-256 of the whole file, in hexadecimal.
+  std::string sha256() const { return detail::file_sha256(*zip_.bytes()); }
+
+  // Throws DigestError if a part is not the one that the manifest lists. `body`, which may read the archive, runs while
+  // the numbers of tensors are compared.
+  void verify(const Manifest& manifest, const std::function<void()>& body = [] {}) const {
+    detail::verifying_parts(zip_, manifest.parts, body);
+  }
+
+  // The module, on the CPU; the operators that it needs are registered. `allow_operators` as in Options.
+  torch::jit::Module module(const std::vector<std::string>& allow_operators = {}) const {
+    detail::check_code(zip_, allow_operators);
     try {
-      return torch::jit::load(file_, at::kCPU);
+      return torch::jit::load(zip_.bytes(), at::kCPU);
     } catch (const std::exception& error) {
-      throw NotAnArtifactError("TorchScript cannot load " + path_ + ": " + detail::first_line(error), "",
+      throw NotAnArtifactError("TorchScript cannot load " + path() + ": " + detail::first_line(error).substr(0, 200), "",
                                detail::kCopyAgain);
     }
   }
 
-  const std::string& path() const { return path_; }
+  // Throws DigestError if the file was written to since it was opened.
+  void check_unchanged() const { zip_.bytes()->check_unchanged(); }
+
+  const std::string& path() const { return zip_.bytes()->origin(); }
 
  private:
-  std::string path_;
-  std::shared_ptr<caffe2::serialize::FileAdapter> file_;
-  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader_;
+  explicit Archive(std::shared_ptr<detail::Bytes> bytes) : zip_(std::move(bytes)) {}
+
+  detail::Zip zip_;
 };
 
-inline Manifest read_manifest(const std::string& path) { return Archive(path).manifest(); }
+inline Manifest read_manifest(const std::string& path) {
+  const Archive archive(path);
+  Manifest manifest = archive.manifest();
+  archive.check_unchanged();
+  return manifest;
+}
 
 }  // namespace exported_model

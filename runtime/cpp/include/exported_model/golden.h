@@ -96,14 +96,18 @@ inline std::map<std::string, Case> parse_cases(const std::string& bytes) {
     detail::damaged(error.what());
   } catch (const std::logic_error& error) {  // from std::stoll
     detail::damaged(error.what());
+  } catch (const c10::Error& error) {  // sizes that no tensor can have
+    detail::damaged(detail::first_line(error));
   }
   if (cases.empty()) detail::damaged("no case");
   return cases;
 }
 
-inline std::map<std::string, Case> read_cases(const std::string& path) {
-  return parse_cases(Archive(path).read("golden.safetensors"));
+inline std::map<std::string, Case> read_cases(const Archive& archive) {
+  return parse_cases(archive.read("golden.safetensors"));
 }
+
+inline std::map<std::string, Case> read_cases(const std::string& path) { return read_cases(Archive(path)); }
 
 // The errors of one answer. Equal infinities are no difference; any other number that is not finite is an infinite one.
 inline Errors compare(const at::Tensor& answer, const at::Tensor& expected) {

@@ -4,9 +4,9 @@
 //     auto answers = session.run({{"input_ids", ids}, {"attention_mask", mask}});
 //     answers.at("logits")
 //
-// In: the path of an artifact; then tensors by name. Out: float32 tensors by name. Refuses (Error, errors.h) files and
-// machines that do not fit, and inputs that do not fit. The C++ counterpart of runtime/session.py: the same checks, the
-// same answers.
+// In: the path of an artifact, or its content in memory; then tensors by name. Out: float32 tensors by name. Throws Error
+// (errors.h) for files and machines that do not fit, and for inputs that do not fit. The C++ counterpart of
+// runtime/session.py; docs/cpp.md says what is checked.
 #pragma once
 
 #include <c10/util/Exception.h>
@@ -16,6 +16,8 @@
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
+
+#include <unistd.h>
 
 #include <functional>
 #include <memory>
@@ -41,6 +43,10 @@ struct Options {
   std::optional<int> threads;
   // Make the calls that the manifest asks for, so that the first real one is as fast as the rest.
   bool warm_up = true;
+  // The SHA-256 that the whole file must have, in hexadecimal, compared before anything is read from it. Empty: any.
+  std::string sha256;
+  // Operators that the code may call beside those of operators.def, such as "aten::erfinv". You vouch for the file.
+  std::vector<std::string> allow_operators;
 };
 
 namespace detail {
@@ -66,7 +72,11 @@ inline at::Tensor placeholder(const TensorSpec& spec, const std::map<std::string
   if (spec.dtype == "float32") return at::zeros(shape, at::kFloat);
   if (spec.fill) return at::full(shape, *spec.fill, at::kLong);
   // The middle of the vocabulary: special tokens stand at its ends.
-  std::int64_t middle = spec.values ? (spec.values->minimum + spec.values->maximum) / 2 : 0;
+  std::int64_t middle = 0;
+  if (spec.values) {
+    const auto low = static_cast<std::uint64_t>(spec.values->minimum), high = static_cast<std::uint64_t>(spec.values->maximum);
+    middle = spec.values->minimum + static_cast<std::int64_t>((high - low) / 2);
+  }
   if (spec.marker && middle == *spec.marker) ++middle;
   auto tensor = at::full(shape, middle, at::kLong);
   if (spec.marker) tensor.select(-1, -1).fill_(*spec.marker);
@@ -108,9 +118,19 @@ class Session {
   // Throws ArtifactError or RequirementError; nothing stays loaded then, but the operators of IPEX. `admit` may throw
   // what it likes about the manifest, before anything else is done.
   explicit Session(const std::string& path, const Options& options = {},
+                   const std::function<void(const Manifest&)>& admit = nullptr)
+      : Session(Archive(path), options, admit) {}
+
+  // The same from a file's content, which is read, and no longer needed, by the constructor. It must not change meanwhile.
+  Session(const void* data, std::size_t size, const Options& options = {},
+          const std::function<void(const Manifest&)>& admit = nullptr)
+      : Session(Archive(data, size), options, admit) {}
+
+  // The same from an archive that is open: for what else is read of it, of the same file.
+  explicit Session(const Archive& archive, const Options& options = {},
                    const std::function<void(const Manifest&)>& admit = nullptr) {
     detail::keep_memory_between_calls();
-    Archive archive(path);
+    if (!options.sha256.empty()) archive.check_sha256(options.sha256);
     manifest_ = std::make_unique<const Manifest>(archive.manifest());
     if (admit) admit(*manifest_);
     detail::check_torch(manifest_->requires_);
@@ -118,13 +138,16 @@ class Session {
     if (options.threads) detail::set_threads(*options.threads);
     detail::SilentWarnings silent;
     c10::WarningUtils::WarningHandlerGuard quiet(&silent);
-    if (manifest_->requires_.ipex) detail::load_ipex(options.ipex_library, *manifest_->requires_.ipex);
     at::NoGradGuard no_grad;
-    module_ = std::make_unique<torch::jit::Module>(archive.module());
-    // Brings the weights into the processor's own order, where the file has such a method.
-    if (const auto prepare = module_->find_method("prepare")) (*prepare)({});
-    forward_ = std::make_unique<const torch::jit::Method>(module_->get_method("forward"));
+    archive.verify(*manifest_, [&] {
+      if (manifest_->requires_.ipex) detail::load_ipex(options.ipex_library, *manifest_->requires_.ipex);
+      module_ = std::make_unique<torch::jit::Module>(archive.module(options.allow_operators));
+      prepare();
+      forward_ = std::make_unique<const torch::jit::Method>(module_->get_method("forward"));
+    });
+    archive.check_unchanged();
     threads_ = at::get_num_threads();
+    process_ = getpid();
     if (options.warm_up) warm_up();
 #ifdef __GLIBC__
     // Return to the system what reading and packing the weights needed; glibc keeps it otherwise.
@@ -134,8 +157,12 @@ class Session {
 
   // Run the model once. Inputs with a fill value may be left out; none is written to. The answers are the caller's own.
   //
-  // Throws InputError, ThreadCountError, or ArtifactFailedError where the model fails or memory runs out.
+  // Throws InputError, ThreadCountError, ForkError, or ArtifactFailedError where the model fails or memory runs out.
   Tensors run(const Tensors& inputs) const {
+    if (getpid() != process_ && at::get_num_threads() > 1)
+      throw ForkError("the session was loaded before this process was forked, and libtorch uses " +
+                          std::to_string(at::get_num_threads()) + " threads, which a fork leaves behind",
+                      "a session of this process", "load after the fork, or with threads=1");
     std::vector<c10::IValue> arranged = detail::arrange(manifest_->inputs, inputs);
     if (manifest_->requires_.ipex && at::get_num_threads() != threads_)
       // IPEX packs weights for a thread count; its documentation warns of wrong results after a change.
@@ -182,6 +209,17 @@ class Session {
     return text;
   }
 
+  // Brings the weights into the processor's own order, where the file has such a method.
+  void prepare() const {
+    const auto method = module_->find_method("prepare");
+    if (!method) return;
+    try {
+      (*method)({});
+    } catch (const std::exception& error) {
+      throw ArtifactFailedError("preparing the weights failed: " + last_line(error), "", detail::kCopyAgain);
+    }
+  }
+
   // TorchScript's messages run over many lines; the last one says what happened.
   static std::string last_line(const std::exception& error) {
     std::string text = error.what();
@@ -193,6 +231,7 @@ class Session {
   std::unique_ptr<torch::jit::Module> module_;
   std::unique_ptr<const torch::jit::Method> forward_;
   int threads_ = 0;
+  pid_t process_ = 0;  // the one that loaded it
 };
 
 }  // namespace exported_model

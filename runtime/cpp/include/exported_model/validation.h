@@ -1,0 +1,130 @@
+// Refuse a manifest whose fields each have the right type and make no sense together: the rules of runtime/validate.py.
+//
+// Whatever passes can be described, warmed up and checked against inputs without exhausting time or memory.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <exported_model/manifest.h>
+
+namespace exported_model::detail {
+
+// Bounds far above anything real; beyond them a warm-up would exhaust time or memory.
+constexpr std::int64_t kMaxWarmupTokens = 1 << 16;
+constexpr std::int64_t kMaxWarmupElements = 1 << 22;  // where pixels or samples go in, on each of which less is computed
+constexpr std::int64_t kMaxWarmupCalls = 100;
+
+inline void require(bool sensible, const std::string& place, const std::string& expected) {
+  if (!sensible) throw std::invalid_argument(place + " makes no sense; expected " + expected);
+}
+
+// A release number such as 2.8.0 or 2.9.0a0+git12.
+inline bool is_release(const std::string& text) {
+  const auto digits = [&](std::size_t begin) {
+    std::size_t end = begin;
+    while (end < text.size() && text[end] >= '0' && text[end] <= '9') ++end;
+    return end;
+  };
+  const std::size_t major = digits(0), minor = digits(major + 1);
+  const bool numbers = major > 0 && major < 5 && text.size() < 56 && text[major] == '.' && minor > major + 1 &&
+                       minor < major + 6;
+  return numbers && text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789.+-", minor) == std::string::npos;
+}
+
+inline void validate_tensor(const TensorSpec& spec) {
+  require(!spec.axes.empty(), spec.name + ".axes", "at least one axis");
+  for (const auto& axis : spec.axes) {
+    const std::string place = spec.name + "." + axis.name;
+    require(axis.minimum >= 1 && axis.maximum.value_or(axis.minimum) >= axis.minimum, place, "a range from 1 on");
+    require(axis.multiple >= 1, place, "a step that leaves sizes within the range");
+    const std::int64_t most = axis.maximum.value_or(axis.multiple);
+    require(most / axis.multiple * axis.multiple >= axis.minimum, place, "a step that leaves sizes within the range");
+  }
+  const auto admits = [&](std::int64_t number) {
+    return spec.values->minimum <= number && number <= spec.values->maximum;
+  };
+  if (spec.values)
+    require(spec.values->minimum <= spec.values->maximum && spec.dtype == "int64", spec.name + ".values",
+            "a range of integers, for an int64 input");
+  if (spec.values && spec.fill) require(admits(*spec.fill), spec.name + ".fill", "one of its values");
+  if (spec.marker) require(spec.values && admits(*spec.marker), spec.name + ".marker", "one of its values");
+}
+
+inline void validate_warmup(const Manifest& manifest) {
+  const std::string place = "execution.warmup_shapes: ";
+  std::map<std::string, const Axis*> limits;
+  bool numbers = false;
+  for (const auto& spec : manifest.inputs) {
+    numbers = numbers || spec.dtype == "float32";
+    for (const auto& axis : spec.axes) limits[axis.name] = &axis;
+  }
+  const std::int64_t most = numbers ? kMaxWarmupElements : kMaxWarmupTokens;
+  for (const auto& shape : manifest.execution.warmup_shapes) {
+    for (const auto& [name, size] : shape) {
+      const auto axis = limits.find(name);
+      require(axis != limits.end() && size >= axis->second->minimum && size <= axis->second->maximum.value_or(size),
+              place + name + " " + std::to_string(size), "axes of the inputs within their range");
+    }
+    for (const auto& spec : manifest.inputs) {
+      std::int64_t elements = 1;
+      for (const auto& axis : spec.axes) {
+        const auto size = shape.find(axis.name);
+        const std::int64_t factor = size == shape.end() ? axis.minimum : size->second;
+        require(factor <= most / elements, place + spec.name, "at most " + std::to_string(most) + " elements");
+        elements *= factor;
+      }
+    }
+  }
+  const auto calls = manifest.json.at("execution").at("warmup_calls").get<std::int64_t>();
+  require(calls >= 0 && calls <= kMaxWarmupCalls, "execution.warmup_calls",
+          "0 to " + std::to_string(kMaxWarmupCalls));
+}
+
+inline void validate_text(const nlohmann::json& text) {
+  if (text.is_null()) return;
+  const auto within = [](const nlohmann::json& value, std::int64_t least, std::int64_t end) {
+    return value.is_null() || (value.get<std::int64_t>() >= least && value.get<std::int64_t>() < end);
+  };
+  constexpr std::int64_t kIds = std::int64_t{1} << 31;
+  require(within(text.at("max_length"), 1, 1 << 24) && within(text.at("pad_id"), 0, kIds) &&
+              within(text.at("pad_type_id"), 0, kIds),
+          "text", "lengths and ids that are not negative");
+  const auto rules = text.find("rules");
+  if (rules == text.end() || rules->is_null()) return;
+  for (const char* name : {"unknown_id", "class_id", "mask_id"})
+    require(within(rules->at(name), 0, kIds), "text.rules", "ids that are not negative");
+}
+
+// Throws std::invalid_argument at the first field that makes no sense.
+inline void validate(const Manifest& manifest) {
+  const auto version = manifest.json.at("format_version").get<std::int64_t>();
+  require(version >= 1 && version <= kFormatVersion, "format_version",
+          "1 to " + std::to_string(kFormatVersion));
+  require(is_release(manifest.requires_.torch), "requires.torch", "a release number such as 2.8.0");
+  require(is_release(manifest.requires_.ipex.value_or("2.8.0")), "requires.ipex", "a release number such as 2.8.0");
+  for (const auto* specs : {&manifest.inputs, &manifest.outputs}) {
+    std::set<std::string> names;
+    for (const auto& spec : *specs) names.insert(spec.name);
+    require(!specs->empty() && names.size() == specs->size(), specs == &manifest.inputs ? "inputs" : "outputs",
+            "at least one, each name once");
+    for (const auto& spec : *specs) validate_tensor(spec);
+  }
+  require(std::any_of(manifest.inputs.begin(), manifest.inputs.end(), [](const TensorSpec& spec) { return !spec.fill; }),
+          "inputs", "one that cannot be left out");
+  validate_warmup(manifest);
+  for (const double bound : {manifest.tolerance.max_error, manifest.tolerance.rms_error})
+    require(bound >= 0 && bound <= 1, "tolerance", "0 to 1");
+  validate_text(manifest.json.at("text"));
+  if (!manifest.labels.empty())
+    for (const auto& spec : manifest.outputs)
+      require(spec.axes.back().maximum == static_cast<std::int64_t>(manifest.labels.size()), "labels",
+              "as many as the outputs' last axis");
+}
+
+}  // namespace exported_model::detail
