@@ -14,7 +14,7 @@ ROOMS = {
     "click": ["exporter/cli.py"],
     "transformers": ["exporter/source", "exporter/quiet.py", "exporter/trainer"],
     "intel_extension_for_pytorch": ["exporter/backends/ipex.py", "exporter/backends/ipex_int8.py"],
-    "tokenizers": ["runtime/text/encoder.py"],
+    "tokenizers": ["runtime/text/tokenizer.py"],
     "tqdm": ["runtime/progress.py"],
     "numpy": ["runtime/inputfile.py", "exporter/evaluation", "exporter/trainer/evaluate.py"],
     "sklearn": ["exporter/evaluation/metrics.py"],

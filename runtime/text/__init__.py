@@ -5,7 +5,7 @@
 
 In: texts. Out: input tensors (`encode`), or the answers of the artifact's task, those that transformers' pipelines
 give for the same model. Refuses (InputTextError) texts that do not fit, (InputTaskError) answers of another task.
-`encoder` is the only room that imports `tokenizers`; `rows` runs the model; the others turn its scores into words.
+`tokenizer` is the only module that imports `tokenizers`; `rows` runs the model; the others turn its scores into words.
 """
 
 from runtime.text.encoder import TextEncoder

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.text.encoder import Flaw, TextEncoder
+from runtime.text.encoder import TextEncoder
 from runtime.text.results import Candidate
 from runtime.text.rows import Outputs, Whole, positive
+from runtime.text.tokenizer import Flaw
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

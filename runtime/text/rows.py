@@ -15,8 +15,9 @@ import torch
 
 from runtime.errors import ArtifactFailedError, ExportedModelError, InputError, InputTextError
 from runtime.manifest import Manifest
-from runtime.text.encoder import Flaw, TextEncoder
+from runtime.text.encoder import TextEncoder
 from runtime.text.prompts import POOLING_MASK, pooling_mask
+from runtime.text.tokenizer import Flaw
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -145,12 +146,13 @@ class Rows:
         pieces: dict[int, Any] = {}
         for number, outputs in self._outputs([encoding for _, encoding in rows], prompt):
             index, encoding = rows[number]
-            if not isinstance(outputs, ExportedModelError):
-                pieces[number] = task.piece(items[index], encoding, outputs)
+            made = _piece(task, items[index], encoding, outputs)
+            if not isinstance(made, ExportedModelError):
+                pieces[number] = made
                 continue
             if errors == "raise":
-                raise type(outputs)(f"{name} {index + 1}: {outputs.found}", outputs.expected, outputs.remedy)
-            found[index] = outputs
+                raise type(made)(f"{name} {index + 1}: {made.found}", made.expected, made.remedy)
+            found[index] = made
         own: list[list[Any]] = [[] for _ in items]
         for number in sorted(pieces):
             own[rows[number][0]].append(pieces[number])
@@ -201,3 +203,13 @@ class Rows:
         if axis is None or len(encoding) == width:
             return row
         return row.narrow(axis, self._encoder.first_place(encoding, width), len(encoding))
+
+
+def _piece(task: Task, item: Any, encoding: Encoding, outputs: Outputs | Failure) -> Any:
+    """What a window says, or why it says nothing: the model failed, or the tokenizer on the model's answer."""
+    if isinstance(outputs, ExportedModelError):
+        return outputs
+    try:
+        return task.piece(item, encoding, outputs)
+    except InputTextError as error:
+        return error

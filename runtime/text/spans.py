@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runtime.errors import InputTextError
-from runtime.text.encoder import Flaw, TextEncoder
+from runtime.text.encoder import TextEncoder
 from runtime.text.results import Answer
 from runtime.text.rows import Outputs, positive
+from runtime.text.tokenizer import Flaw
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from runtime.errors import InputTextError
-from runtime.text.encoder import Flaw, TextEncoder
+from runtime.text.encoder import TextEncoder
 from runtime.text.results import Tag
 from runtime.text.rows import Outputs, Whole
+from runtime.text.tokenizer import Flaw
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
