@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig
 
 from exporter.request import ExportRequest
+from exporter.source.bounds import bounds_of, check_sizes, within
 from exporter.source.hub import Location, locate, read_json, translated
 from exporter.source.positions import longest_sequence
 from exporter.source.sentence import SentenceHead, read_sentence_head
@@ -70,8 +71,9 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     nothing_stored = request.random_weights and location.folder is None
     modules = None if nothing_stored else read_json(location, "modules.json")
     task, reason = choose_task(config, request.task, modules, request.trust_remote_code)
-    model, unused = load_model(location, config, task, request, attention)
-    _without_cache(model)
+    with within(bounds_of(location.folder, request.random_weights), location.id):
+        model, unused = load_model(location, config, task, request, attention)
+    _as_one_pass(model)
     longest = longest_sequence(model)
     labels = _labels(model.config) if task.labels else ()
     vocabulary = _vocabulary(model)
@@ -117,6 +119,7 @@ def _load_config(location: Location, request: ExportRequest) -> Any:
         raise CheckpointError(
             f"config.json of {location.id} names no model_type", "the type of the model", "copy config.json again"
         )
+    check_sizes(said, location.id)
     with translated(location):
         config = AutoConfig.from_pretrained(
             location.reference, trust_remote_code=request.trust_remote_code, **location.options
@@ -137,12 +140,18 @@ def _preprocessor(location: Location) -> dict[str, Any]:
     return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
 
 
-def _without_cache(model: Any) -> None:
-    """One forward pass has no use for the keys and values that decoders keep for the next one."""
+def _as_one_pass(model: Any) -> None:
+    """Settings of the folder that say how the model is called, not what it computes, as an export needs them.
+
+    One forward pass has no use for the keys and values that decoders keep for the next one. Outputs have names, which
+    `return_dict: false` and `torchscript: true` take away.
+    """
+    wanted = {"use_cache": False, "torchscript": False, "return_dict": True}
     for module in model.modules():
         config = getattr(module, "config", None)
-        if config is not None and getattr(config, "use_cache", False) is True:
-            config.use_cache = False
+        for name, value in wanted.items():
+            if config is not None and getattr(config, name, value) is not value:
+                setattr(config, name, value)
 
 
 def _vocabulary(model: Any) -> int:
