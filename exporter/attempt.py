@@ -20,6 +20,7 @@ from exporter.built import Built, how
 from exporter.describe import draft_manifest
 from exporter.envelope import narrow
 from exporter.graphs.prune import prune
+from exporter.hints import with_remedy
 from exporter.inputs import make_inputs
 from exporter.operators import check_draft
 from exporter.padding import answered, drop_padding, with_padding_kept
@@ -66,12 +67,12 @@ class Attempts:
     # For int8.
     samples: Sequence[Mapping[str, torch.Tensor]] = ()
     choices: list[str] = field(default_factory=list)
-    failures: list[ExportError] = field(default_factory=list)
+    failures: list[tuple[Candidate, ExportError]] = field(default_factory=list)
 
     def first_sound(self, ways: Sequence[Candidate]) -> Built:
         """The first candidate that is right at every point; else the first that is right within an envelope.
 
-        Raises the first failure where nothing is left.
+        Raises the first failure where nothing is left, with what was not tried.
         """
         several = len(ways) > 1
         narrowable: list[Built] = []
@@ -100,7 +101,7 @@ class Attempts:
                 self.choices.append(f"given up, because it was wrong there: {given_up}")
                 logger.warning("%s", self.choices[-1])
                 return again
-        raise self.failures[0]
+        raise with_remedy(self.failures, self.request, self.plan)
 
     def _in_order(self, ways: Sequence[Candidate]) -> Iterator[Built]:
         """Each candidate, built: the timed ones by speed, then the others as they are listed."""
@@ -224,7 +225,7 @@ class Attempts:
         return answered(way, points)
 
     def _failed(self, way: Candidate, error: ExportError, several: bool) -> None:
-        self.failures.append(error)
+        self.failures.append((way, error))
         self.choices.append(f"{way.name} failed: {error.found}")
         if several:
             logger.warning("%s", self.choices[-1])

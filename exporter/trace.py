@@ -61,7 +61,7 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
     """Trace and freeze.
 
     Raises:
-        TraceError: naming the form tried, the reason and what to try.
+        TraceError: naming the forms tried and the reasons.
     """
     tried = []
     for form in forms(choice, torch.__version__):
@@ -77,11 +77,9 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
                 # No more than INFO: the gate decides whether it matters.
                 logger.info("tracer: %s", finding)
         return Traced(frozen, form, findings)
-    other = "" if choice == "auto" else f"--example-inputs {'tuple' if choice == 'dict' else 'dict'}, "
     raise TraceError(
         f"stage trace: could not trace with {', nor with '.join(tried)}",
         "a model whose forward pass torch.jit.trace can follow",
-        f"try {other}--backend plain, or another --sequence-length",
     )
 
 

@@ -27,8 +27,6 @@ from runtime.errors import VerificationError
 from runtime.golden import Case, dump_cases, parse_cases
 from runtime.manifest import Accuracy, Manifest, Tolerance, VerifiedPoint, to_json
 
-_REMEDY = "nothing was written; try --backend plain, --fp32, or report the model"
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -95,7 +93,9 @@ def confirm(sealed: Path, allow: Sequence[str] = ()) -> None:
     report = _run(arguments, sealed.parent)
     if report["wrong"]:
         raise VerificationError(
-            f"the finished file is wrong at {', '.join(report['wrong'])}", "its golden answers", _REMEDY
+            f"the finished file is wrong at {', '.join(report['wrong'])}",
+            "its golden answers",
+            "nothing was written; report the model",
         )
 
 
@@ -111,7 +111,7 @@ def held_out_accuracy(
     files = [*_working_files(draft, manifest, cases), *allowing(allow)]
     report = _run([*files, "--threads", str(torch.get_num_threads()), "--held-out"], draft.parent)
     if not report["accuracy"]:
-        raise VerificationError("the range that is right holds none of the held-out samples", "some", _REMEDY)
+        raise VerificationError("the range that is right holds none of the held-out samples", "some")
     return tuple(Accuracy(**row) for row in report["accuracy"])
 
 
@@ -137,7 +137,6 @@ def refusal(outcome: Outcome, tolerance: Tolerance) -> VerificationError:
         f"the written file is wrong at {len(outcome.failed)} of the shapes tried: "
         + "; ".join(list(outcome.failed.values())[:3]),
         f"max error at most {tolerance.max_error:.2g} and rms error at most {tolerance.rms_error:.2g}",
-        _REMEDY,
     )
 
 
@@ -188,13 +187,13 @@ def _run(arguments: list[str], folder: Path) -> dict[str, Any]:
     done = _spawn([*arguments, "--report", str(report)])
     if done.returncode < 0:
         signal = -done.returncode
-        raise VerificationError(f"a fresh process died of signal {signal} running the file", "answers", _REMEDY)
+        raise VerificationError(f"a fresh process died of signal {signal} running the file", "answers")
     if done.returncode > 0 or not report.exists():
-        raise VerificationError(f"the fresh process failed: {_last_line(done)}", "answers", _REMEDY)
+        raise VerificationError(f"the fresh process failed: {_last_line(done)}", "answers")
     value: dict[str, Any] = json.loads(report.read_text())
     if "error" in value:
         raise VerificationError(
-            f"the written file failed in a fresh process: {value['error']}", "answers like the model's", _REMEDY
+            f"the written file failed in a fresh process: {value['error']}", "answers like the model's"
         )
     return value
 

@@ -85,7 +85,7 @@ class IpexBackend:
             optimised: torch.nn.Module = filtered(lambda: ipex.optimize(module, **options))
         # What its own checks and rewrites raise for modules that they do not know; re-raised by name.
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError) as error:
-            raise BackendError(f"ipex.optimize failed: {error}", "", "export with --backend plain") from error
+            raise BackendError(f"ipex.optimize failed: {error}") from error
         return optimised
 
     def quantise(

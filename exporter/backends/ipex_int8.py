@@ -67,7 +67,7 @@ def quantise(
     # What its hooks raise for modules that they do not know; re-raised by name.
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise BackendError(f"IPEX cannot calibrate this model ({reason})", "", "export with --bf16") from error
+        raise BackendError(f"IPEX cannot calibrate this model ({reason})") from error
     return converted.eval(), words + ("" if smooth else ", not smoothed, for layers are used several times")
 
 
@@ -122,7 +122,6 @@ def _choose_operators(prepared: Any) -> str:
             raise BackendError(
                 "nothing in this model can be computed in int8",
                 "linears or convolutions, as modules of PyTorch",
-                "export with --bf16",
             )
         file.write_text(json.dumps(summary))
         prepared.load_qconf_summary(str(file))

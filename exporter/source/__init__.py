@@ -14,6 +14,7 @@ from transformers import AutoConfig
 
 from exporter.pooling import SentenceHead
 from exporter.request import ExportRequest
+from exporter.source.bounds import bounds_of, check_sizes, within
 from exporter.source.filling import complete_padding
 from exporter.source.hub import Location, inside, locate, read_json, translated
 from exporter.source.modules import expect_supported, read_modules
@@ -91,8 +92,9 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         texts = read_texts(settings, files, modules)
     else:
         modules = None
-    model, unused = load_model(files, config, task, request, attention)
-    _without_cache(model)
+    with within(bounds_of(files.folder, request.random_weights), location.id):
+        model, unused = load_model(files, config, task, request, attention)
+    _as_one_pass(model)
     longest = longest_sequence(model)
     labels = labels_of(model.config) if task.labels else ()
     vocabulary = _vocabulary(model)
@@ -148,6 +150,7 @@ def _load_config(location: Location, request: ExportRequest) -> Any:
         config: Any = AutoConfig.for_model(short.model_type, **short.config)
         config.architectures = [short.architecture]
         return config
+    check_sizes(read_json(location, "config.json"), location.id)
     with translated(location):
         config = AutoConfig.from_pretrained(
             location.reference, trust_remote_code=request.trust_remote_code, **location.options
@@ -168,12 +171,18 @@ def _preprocessor(location: Location) -> dict[str, Any]:
     return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
 
 
-def _without_cache(model: Any) -> None:
-    """One forward pass has no use for the keys and values that decoders keep for the next one."""
+def _as_one_pass(model: Any) -> None:
+    """Settings of the folder that say how the model is called, not what it computes, as an export needs them.
+
+    One forward pass has no use for the keys and values that decoders keep for the next one. Outputs have names, which
+    `return_dict: false` and `torchscript: true` take away.
+    """
+    wanted = {"use_cache": False, "torchscript": False, "return_dict": True}
     for module in model.modules():
         config = getattr(module, "config", None)
-        if config is not None and getattr(config, "use_cache", False) is True:
-            config.use_cache = False
+        for name, value in wanted.items():
+            if config is not None and getattr(config, name, value) is not value:
+                setattr(config, name, value)
 
 
 def _vocabulary(model: Any) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
 from transformers.models.auto import modeling_auto
 
 from exporter.source.modules import Modules
@@ -97,11 +98,25 @@ def tasks_of_checkpoint(config: Any) -> list[str]:
 
 
 def classes(config: Any, task: Task) -> tuple[str, ...]:
-    """The names of the classes for a task: transformers' own table, then the model's `auto_map`."""
-    own = _own_classes(config).get(task.auto_class)
+    """The names of the classes for a task: the model's `auto_map` or its encoder alone, then transformers' own table."""
+    own = _own_classes(config).get(task.auto_class) or encoder_alone(config, task)
     entry = getattr(modeling_auto, task.mapping, {}).get(config.model_type, ())
     known = (entry,) if isinstance(entry, str) else tuple(entry)
     return known if own is None else (own, *known)
+
+
+def encoder_alone(config: Any, task: Task) -> str | None:
+    """The class that the folder names for the encoder of an encoder-decoder model (T5EncoderModel).
+
+    transformers' tables list none of these for a task: they have the whole model, whose decoder the folder lacks.
+    """
+    if task.name not in ("feature-extraction", "sentence-embedding"):
+        return None
+    for name in architectures_of(config):
+        kind = getattr(transformers, name, None) if name.endswith("EncoderModel") else None
+        if kind is not None and isinstance(config, getattr(kind, "config_class", None) or ()):
+            return name
+    return None
 
 
 def _own_classes(config: Any) -> dict[str, str]:

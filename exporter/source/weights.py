@@ -15,7 +15,7 @@ import transformers
 from exporter.request import ExportRequest
 from exporter.source.hub import Location, translated
 from exporter.source.stored import check_weight_files
-from exporter.source.task import tasks_of_checkpoint
+from exporter.source.task import encoder_alone, tasks_of_checkpoint
 from exporter.tasks import Task
 from runtime.environment import minor
 from runtime.errors import CheckpointError, NewHeadError
@@ -34,11 +34,14 @@ def load_model(
     Raises:
         CheckpointError, PickledWeightsError, NewHeadError
     """
-    auto = getattr(transformers, task.auto_class)
+    alone = encoder_alone(config, task)
+    auto = getattr(transformers, alone or task.auto_class)
     common = {"attn_implementation": attention, "trust_remote_code": request.trust_remote_code, _DTYPE: torch.float32}
     if request.random_weights:
         torch.manual_seed(request.seed)
         with translated(location):
+            if alone:
+                return auto._from_config(config, attn_implementation=attention, **{_DTYPE: torch.float32}).eval(), ()
             return auto.from_config(config, **common).eval(), ()
     check_weight_files(location, request.allow_pickle)
     common |= {"config": config, "output_loading_info": True, "use_safetensors": None if request.allow_pickle else True}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from runtime.text.encoder import Flaw, TextEncoder
+from runtime.text.encoder import TextEncoder
+from runtime.text.tokenizer import Flaw
 
 # The input of models that do so.
 POOLING_MASK = "pooling_mask"

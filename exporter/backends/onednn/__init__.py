@@ -90,9 +90,7 @@ class OnednnBackend:
         sizes = shapes(module, example)
         placed = fuse_linears(module.graph, sizes)
         if not placed:
-            raise BackendError(
-                "no linear for oneDNN in the model", "at least one with constant weights", "use --backend plain"
-            )
+            raise BackendError("no linear for oneDNN in the model", "at least one with constant weights")
         # Last: it changes names, which the sizes go by.
         placed["attention"] = place_attention(module, sizes)
         pack(module)
