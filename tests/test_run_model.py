@@ -223,7 +223,7 @@ def test_strings_of_a_manifest_do_not_steer_the_terminal(
         main([command, str(path), *(["--text", "x"] if command == "predict" else [])])
     captured = capsys.readouterr()
     text = (captured.out + captured.err).replace("\n", "")
-    assert text.isprintable() and text.count(SHOWN) == 9
+    assert text.isprintable() and text.count(SHOWN) == 8
 
 
 def test_what_the_terminal_s_encoding_lacks_is_escaped(tiny_artifact: Path) -> None:
