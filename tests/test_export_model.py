@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -295,6 +296,34 @@ def test_verbose_shows_the_traceback_and_the_others_messages(tiny_folder: Folder
 
 def test_no_such_model(invoke: Callable[..., Result], tmp_path: Path) -> None:
     assert "there is no folder ./nowhere" in error_of(invoke("./nowhere", "-o", tmp_path / "m.pt"))
+
+
+@pytest.mark.parametrize("package", ["click", "transformers"])
+def test_a_package_of_the_extra_that_is_missing(package: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from exporter.cli import main; main()"
+    done = run([sys.executable, "-c", code, "bert-base", "-o", tmp_path / "m.pt"])
+    assert done.returncode == 1
+    line = f"export-model: the package {package} is not installed; expected it, to export; "
+    assert done.stderr == line + "pip install 'export-model[export]'\n"
+
+
+def test_a_standard_output_that_is_closed(tmp_path: Path) -> None:
+    done = run(["bash", "-c", 'exec "$0" "$@" >&-', EXPORT, "bert-base", "-o", tmp_path / "m.pt"])
+    assert (done.returncode, done.stderr) == (1, "export-model: cannot write to standard output: it is closed\n")
+
+
+def test_what_nobody_foresaw_is_one_line(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.pipeline.export", lambda *_: [][1])
+    line = error_of(invoke("bert-base", "-o", "m.pt", "-q"))
+    assert line.startswith("export-model: IndexError: list index out of range; expected an error with a name")
+
+
+def test_a_folder_whose_name_would_steer_a_terminal(tiny_folder: Folder, tmp_path: Path) -> None:
+    """The name is stored and shown escaped: the runtime takes the file."""
+    folder = tmp_path / "a\nb\x85c\u202ed\x1b[31m"
+    shutil.copytree(tiny_folder(), folder)
+    report = export(ExportRequest(str(folder), tmp_path / "m.pt", backend="plain", verify="off", tune="off"))
+    assert load(report.output).manifest.model.id == r"a\nb\x85c\u202ed\x1b[31m"
 
 
 def test_help_names_the_short_names() -> None:

@@ -150,3 +150,20 @@ def test_a_missing_field_is_named(tiny_artifact: Path, field: str) -> None:
 def test_what_is_no_manifest_is_refused(text: bytes) -> None:
     with pytest.raises(ManifestDamagedError):
         manifest.from_json(text, "f")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-32-be", "utf-8-sig", "latin-1"])
+def test_a_manifest_is_utf_8_and_nothing_else(tiny_artifact: Path, encoding: str) -> None:
+    value = read_manifest(tiny_artifact)
+    text = manifest.to_json(dataclasses.replace(value, task="größe")).replace("gr\\u00f6\\u00dfe", "größe")
+    assert manifest.from_json(text.encode(), "a file").task == "größe"
+    with pytest.raises(ManifestDamagedError, match=r"damaged manifest\.json of a file"):
+        manifest.from_json(text.encode(encoding), "a file")
+
+
+def test_the_longest_text_is_the_smaller_of_two_limits() -> None:
+    text = manifest.TextInfo(32768, 0, "[PAD]", 0, "right")
+    assert manifest.longest_text(text, None) == manifest.longest_text(text, manifest.Axis("sequence", 1, None)) == 32768
+    assert manifest.longest_text(text, manifest.Axis("sequence", 1, 2048)) == 2048
+    assert manifest.longest_text(text, manifest.Axis("sequence", 8, 2047, 8)) == 2040
+    assert manifest.longest_text(dataclasses.replace(text, max_length=256), manifest.Axis("sequence", 1, 2048)) == 256

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +164,72 @@ def test_standard_output_that_cannot_be_written(tiny_artifact: Path, command: st
         )
     assert done.returncode == 1
     assert done.stderr == "run-model: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("arguments", [["inspect"], ["check"], ["predict", "--text", "a"]])
+def test_a_standard_output_that_is_closed(tiny_artifact: Path, arguments: list[str]) -> None:
+    command, *options = arguments
+    done = closed(">&-", RUN, command, tiny_artifact, *options)
+    assert (done.returncode, done.stderr) == (1, "run-model: cannot write to standard output: it is closed\n")
+
+
+@pytest.mark.parametrize("option", ["--texts", "--jsonl"])
+def test_a_standard_input_that_is_closed(minilm_ipex: Path, option: str) -> None:
+    line = error_of(closed("<&-", RUN, "predict", minilm_ipex, option, "-"))
+    assert "cannot read -: standard input is closed" in line
+
+
+def test_a_standard_error_that_is_closed(tiny_artifact: Path, tmp_path: Path) -> None:
+    """Answers come as ever, and an error does not come among them."""
+    done = closed("2>&-", RUN, "inspect", tiny_artifact)
+    assert done.returncode == 0 and done.stdout.startswith(str(tiny_artifact))
+    done = closed("2>&-", RUN, "inspect", tmp_path / "no.pt")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def closed(how: str, *command: Any) -> subprocess.CompletedProcess[str]:
+    """A command whose shell closes one of its streams."""
+    return run(["bash", "-c", f'exec "$0" "$@" {how}', *command])
+
+
+@pytest.mark.parametrize("package", ["torch", "safetensors"])
+def test_a_package_that_is_missing(tiny_artifact: Path, package: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    line = error_of(run([sys.executable, "-c", code, "check", tiny_artifact]))
+    assert line == f"run-model: the package {package} is not installed; expected it, to run artifacts; install it"
+
+
+def test_what_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("runtime.artifact.read_manifest", lambda _: [][1])
+    monkeypatch.setattr("runtime.artifact.opened", contextlib.nullcontext)
+    assert main(["inspect", "x.pt"]) == 1
+    assert capsys.readouterr().err.startswith("run-model: IndexError: list index out of range; expected an error with")
+    with pytest.raises(IndexError):
+        main(["inspect", "x.pt", "-v"])
+
+
+ODD = "a\u202eb\u2066c\u200fd\u200be\ufefff"
+SHOWN = r"a\u202eb\u2066c\u200fd\u200be\ufefff"
+
+
+def test_strings_of_a_manifest_do_not_steer_the_terminal(
+    tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads(json.dumps(dataclasses.asdict(read_manifest(tiny_artifact))))
+    manifest["model"] |= {"id": ODD, "architecture": ODD, "type": ODD}
+    manifest |= {"task": ODD, "labels": [ODD, "b", "c"]}
+    manifest["fusions"] = [{"kind": ODD, "operator": ODD, "count": 1}]
+    path = rewrite(tiny_artifact, tmp_path / f"{ODD}.pt", {"manifest.json": json.dumps(manifest).encode()})
+    for command in ("inspect", "predict"):
+        main([command, str(path), *(["--text", "x"] if command == "predict" else [])])
+    captured = capsys.readouterr()
+    text = (captured.out + captured.err).replace("\n", "")
+    assert text.isprintable() and text.count(SHOWN) == 8
+
+
+def test_what_the_terminal_s_encoding_lacks_is_escaped(tiny_artifact: Path) -> None:
+    done = run([RUN, "inspect", tiny_artifact], PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and r"\u2026" in done.stdout
 
 
 def test_a_name_that_no_file_can_have() -> None:

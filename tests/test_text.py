@@ -16,8 +16,8 @@ from runtime.errors import ExtraMissingError, InputTextError, ManifestDamagedErr
 from runtime.manifest import Axis, TextInfo, TextRules
 from runtime.text import TextEncoder
 from runtime.text.classes import Vectors
-from runtime.text.encoder import Flaw
 from runtime.text.rows import Rows
+from runtime.text.tokenizer import Flaw
 
 TEXTS = ["A short one.", "Ein längerer Satz, mit Ümläuten und 日本語 and emoji 🙂.", "x", ""]
 
@@ -69,10 +69,10 @@ def test_padding_on_the_left(minilm: Path) -> None:
     assert encoded["attention_mask"].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_error_says_what_to_install(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ExtraMissingError, match="pip install tokenizers"):
-        TextEncoder(b"{}", TextInfo(8, 0, "", 0, "right"), [])
+        TextEncoder((minilm / "tokenizer.json").read_bytes(), TextInfo(8, 0, "", 0, "right"), [])
 
 
 def test_a_damaged_tokenizer() -> None:

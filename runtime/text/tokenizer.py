@@ -177,7 +177,7 @@ class StoredTokenizer:
             return _called(lambda: self._encoded(list(items), cut))
         except InputTextError as error:
             if len(items) == 1:
-                return [Flaw(f"cannot be tokenised: {error.found}"[:200], "words that the tokenizer knows")]
+                return [Flaw(f"cannot be tokenised: {error.found}"[:200], "a text that the tokenizer takes")]
         return [found for item in items for found in self._batch([item], cut)]
 
     def _encoded(self, items: list[Item], cut: Cut | None) -> list[Encoding | Flaw]:
