@@ -102,7 +102,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     if task.pooled and modules is not None:
         hidden = getattr(model.config.get_text_config(), "hidden_size", None)
         width = hidden if isinstance(hidden, int) else None
-        head = read_sentence_head(settings, modules, texts.truncate_dim, width, request.allow_pickle)
+        head = read_sentence_head(settings, modules, texts.truncate_dim, width, request)
     settings.finish()
     activation: Activation = "none"
     why = ""

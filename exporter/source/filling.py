@@ -25,9 +25,8 @@ def complete_padding(place: str, config: Any, tokenizer: TokenizerPart) -> str:
     Raises:
         CheckpointError: the tokenizer fills up with a token that also stands in texts.
     """
-    text = config.get_text_config()
-    fast = tokenizer.fast
-    if text.pad_token_id is not None or fast is None or fast.pad_token_id is None or config.is_encoder_decoder:
+    text, fast = config.get_text_config(), tokenizer.fast
+    if getattr(text, "pad_token_id", None) is not None or fast is None or fast.pad_token_id is None:
         return ""
     if fast.pad_token_id in fast("a").input_ids:
         raise CheckpointError(

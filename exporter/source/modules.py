@@ -17,6 +17,7 @@ from runtime.errors import CheckpointError, RemoteCodeError
 
 # What may stand behind the pooling.
 BEHIND = ("Dense", "LayerNorm", "Normalize", "Dropout")
+_TOKENS = "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself"
 # What helps with the others: kind of model → remedy.
 _REMEDIES = {
     "SparseEncoder": "export with --task fill-mask, and pool its scores over the tokens as the folder's modules say",
@@ -103,11 +104,18 @@ def expect_supported(place: str, modules: Modules) -> None:
     """
     kinds = [module.kind for module in modules.listed]
     own = next((module.kind for module in modules.listed if not module.library), None)
+    if own is not None and own.startswith("sentence_transformers."):
+        raise CheckpointError(
+            f"modules.json of {place} names {own}, which this exporter does not know as a module of "
+            "sentence-transformers",
+            f"modules such as {known.PACKAGES[0]}.Pooling",
+            _TOKENS,
+        )
     if own is not None:
         raise RemoteCodeError(
             f"modules.json of {place} names {own}: no module of sentence-transformers, but the model's own code",
             "modules of the library: what own code computes is not read, not even with --trust-remote-code",
-            "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself",
+            _TOKENS,
         )
     if modules.model_type == "CrossEncoder":
         if kinds != ["Transformer"]:
@@ -129,7 +137,7 @@ def expect_supported(place: str, modules: Modules) -> None:
         raise CheckpointError(
             f"modules.json of {place} lists {modules.kinds}",
             f"Transformer, Pooling, and behind them any of {', '.join(BEHIND)}",
-            "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself",
+            _TOKENS,
         )
 
 

@@ -13,17 +13,18 @@ from typing import Any
 import torch
 
 from exporter.pooling import ACTIVATIONS, MODES, Cut, Dense, LayerNorm, Normalize, Pooling, SentenceHead
+from exporter.request import ExportRequest
 from exporter.source import known
 from exporter.source.modules import Module, Modules
 from exporter.source.settings import Settings
-from exporter.source.stored import read_tensors
+from exporter.source.stored import random_tensors, read_tensors
 from runtime.errors import CheckpointError
 
 _DAMAGED = "copy the whole folder again"
 
 
 def read_sentence_head(
-    settings: Settings, modules: Modules, truncate: int | None, hidden: int | None, allow_pickle: bool
+    settings: Settings, modules: Modules, truncate: int | None, hidden: int | None, request: ExportRequest
 ) -> SentenceHead:
     """The modules behind the transformer.
 
@@ -32,7 +33,7 @@ def read_sentence_head(
         modules: supported ones.
         truncate: how many numbers of a vector are kept; None: all.
         hidden: the size of a token's vector, where the model says it.
-        allow_pickle: read pickled weights.
+        request: whether weights may be pickled, or are random.
 
     Raises:
         CheckpointError: a setting that is not supported, or a damaged file.
@@ -42,7 +43,7 @@ def read_sentence_head(
     width = None if hidden is None else hidden * len(pooling.modes)
     behind: list[torch.nn.Module] = []
     for module in modules.listed[2:]:
-        made = _behind(settings, module, allow_pickle)
+        made = _behind(settings, module, request)
         if isinstance(made, (Dense, LayerNorm)):
             if width is not None and made.weight.shape[-1] != width:
                 raise CheckpointError(
@@ -81,15 +82,13 @@ def _pooling(settings: Settings, module: Module) -> Pooling:
     return Pooling(modes, include)
 
 
-def _behind(settings: Settings, module: Module, allow_pickle: bool) -> torch.nn.Module | None:
+def _behind(settings: Settings, module: Module, request: ExportRequest) -> torch.nn.Module | None:
     """One module behind the pooling; None for one that does nothing outside of training."""
     if module.kind == "Dense":
-        found = settings.read(module.config, known.DENSE) or {}
-        return _dense(settings, module, found, read_tensors(settings.location, module.path, allow_pickle))
+        return _dense(settings, module, request)
     if module.kind == "LayerNorm":
-        size = ((settings.read(module.config, known.LAYER_NORM) or {}).get("dimension"),)
-        tensors = read_tensors(settings.location, module.path, allow_pickle)
-        _expect_sizes(settings, module, tensors, {"norm.weight": size, "norm.bias": size})
+        size = _size(settings, module, settings.read(module.config, known.LAYER_NORM) or {}, "dimension")
+        tensors = _tensors(settings, module, {"norm.weight": (size,), "norm.bias": (size,)}, request)
         return LayerNorm(tensors["norm.weight"], tensors["norm.bias"])
     if module.kind == "Normalize":
         # Older releases wrote no settings for it, and some of its folders are not even there.
@@ -100,7 +99,8 @@ def _behind(settings: Settings, module: Module, allow_pickle: bool) -> torch.nn.
     return None
 
 
-def _dense(settings: Settings, module: Module, found: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Dense:
+def _dense(settings: Settings, module: Module, request: ExportRequest) -> Dense:
+    found = settings.read(module.config, known.DENSE) or {}
     name = found.get("activation_function", "torch.nn.modules.activation.Tanh")
     kind = ACTIVATIONS.get(_written_out(name)) if isinstance(name, str) else None
     if kind is None:
@@ -108,9 +108,19 @@ def _dense(settings: Settings, module: Module, found: dict[str, Any], tensors: d
     bias = found.get("bias", True)
     if not isinstance(bias, bool):
         raise settings.refusal(module.config, "bias", bias, "it is neither true nor false")
-    sizes = {"linear.weight": (found.get("out_features"), found.get("in_features"))}
-    _expect_sizes(settings, module, tensors, sizes | ({"linear.bias": sizes["linear.weight"][:1]} if bias else {}))
+    out = _size(settings, module, found, "out_features")
+    sizes: dict[str, tuple[int, ...]] = {"linear.weight": (out, _size(settings, module, found, "in_features"))}
+    tensors = _tensors(settings, module, sizes | ({"linear.bias": (out,)} if bias else {}), request)
     return Dense(tensors["linear.weight"], tensors.get("linear.bias"), kind())
+
+
+def _size(settings: Settings, module: Module, found: dict[str, Any], key: str) -> int:
+    size = found.get(key)
+    if type(size) is not int or size < 1:
+        raise CheckpointError(
+            f"{module.config} of {settings.location.id} has {key} {size!r}"[:200], "a number from 1 on", _DAMAGED
+        )
+    return size
 
 
 def _written_out(name: str) -> str:
@@ -119,10 +129,13 @@ def _written_out(name: str) -> str:
     return next((full for full in ACTIVATIONS if full.rpartition(".")[2] == short), name)
 
 
-def _expect_sizes(
-    settings: Settings, module: Module, tensors: dict[str, torch.Tensor], sizes: dict[str, tuple[Any, ...]]
-) -> None:
-    """That a module's weights are those that its settings describe, all of them and no others."""
+def _tensors(
+    settings: Settings, module: Module, sizes: dict[str, tuple[int, ...]], request: ExportRequest
+) -> dict[str, torch.Tensor]:
+    """A module's weights: those that its settings describe, all of them and no others."""
+    if request.random_weights:
+        return random_tensors(sizes, request.seed)
+    tensors = read_tensors(settings.location, module.path, request.allow_pickle)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != sizes:
         raise CheckpointError(
@@ -130,3 +143,4 @@ def _expect_sizes(
             f"{sizes}, as its config.json says",
             _DAMAGED,
         )
+    return tensors

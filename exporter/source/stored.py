@@ -7,6 +7,7 @@ damaged files.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 
 import torch
@@ -47,6 +48,12 @@ def check_weight_files(location: Location, allow_pickle: bool) -> None:
         raise PickledWeightsError(
             f"{folder} holds its weights only as a pickle ({pickles[0]})", "model.safetensors", _CONVERT
         )
+
+
+def random_tensors(sizes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
+    """Seeded random weights of these sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
 
 
 def read_tensors(location: Location, path: str, allow_pickle: bool) -> dict[str, torch.Tensor]:
