@@ -98,7 +98,7 @@ def tasks_of_checkpoint(config: Any) -> list[str]:
 
 
 def classes(config: Any, task: Task) -> tuple[str, ...]:
-    """The names of the classes for a task: the model's `auto_map` or its encoder alone, then transformers' own table."""
+    """The names of the classes for a task: the folder's own or its encoder alone, then transformers' table."""
     own = _own_classes(config).get(task.auto_class) or encoder_alone(config, task)
     entry = getattr(modeling_auto, task.mapping, {}).get(config.model_type, ())
     known = (entry,) if isinstance(entry, str) else tuple(entry)
