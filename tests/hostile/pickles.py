@@ -144,6 +144,18 @@ _constants("record_of_data", "a record of data.pkl", a.tensor(a.storage()), reco
 _constants("record_twice", "a record as floats and as integers", four, a.tensor(a.storage("Int")))
 _constants("record_unused", "a record that no pickle names", four, records={"constants/0": FOUR, "constants/1": FOUR})
 _constants("record_shared", "a record under two tensors", four, a.tensor(a.storage(), (2, 2)), expected="right")
+_constants(
+    "bools",
+    "truth values other than 0 and 1",
+    a.tensor(a.storage("Bool", count=16), (16,)),
+    records={"constants/0": bytes(range(16))},
+)
+_constants(
+    "record_again",
+    "a record of a megabyte, read a thousand times",
+    *[a.tensor(a.storage(count=2**18), (2**18,))] * 1000,
+    records={"constants/0": bytes(2**20)},
+)
 _constants("device_cuda", "numbers on another device", a.tensor(a.storage(device="cuda:0")))
 _constants("device_meta", "numbers on no device", a.tensor(a.storage(device="meta")))
 _constants("persistent_tag", "a persistent id of another kind", a.tensor(a.storage(tag="module")))
@@ -487,6 +499,30 @@ _constants(
     "packed weights without axes",
     a.instance(CONTEXT, "LinearOpContext", a.many(a.tensor(a.storage(), ()), a.NONE, a.NONE)),
     error="",
+)
+CONVOLUTION = (a.typed("intlist", a.number(1)), a.typed("intlist", a.number(0)), a.typed("intlist", a.number(1)))
+_constants(
+    "context_stride",
+    "packed weights of a convolution along one axis with strides along none",
+    a.instance(
+        CONTEXT,
+        "ConvolutionOpContext",
+        a.many(
+            *(a.tensor(a.storage(), (2, 2, 1)), a.NONE, a.typed("intlist"), *CONVOLUTION[1:], a.number(1), a.FALSE),
+            a.typed("intlist"),
+        ),
+    ),
+)
+_constants(
+    "context_groups",
+    "packed weights of a convolution in no groups",
+    a.instance(
+        CONTEXT,
+        "ConvolutionOpContext",
+        a.many(
+            *(a.tensor(a.storage(), (2, 2, 1)), a.NONE, *CONVOLUTION, a.number(0), a.FALSE, a.typed("intlist")),
+        ),
+    ),
 )
 _constants(
     "context_numbers",
