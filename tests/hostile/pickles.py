@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 
 from . import assemble as a
-from .builder import forge
+from .builder import Forged, forge
 from .case import Case, Expected, add
 
 CONTEXT = "__torch__.torch.classes.ipex_prepack"
@@ -530,6 +530,42 @@ _constants(
     a.instance(CONTEXT, "LinearOpContext", a.many(a.tensor(a.storage("Int"), (4, 1)), a.NONE, a.NONE)),
     error="",
 )
+
+
+def _handle(name: str, what: str, handle: str, operator: str = "ipex_linear", before: str = "") -> None:
+    """Code that hands IPEX the address of packed weights; the manifest asks for IPEX, so its operators are there."""
+    body = f"{before}y = ops.torch_ipex.{operator}(CONSTANTS.c0, CONSTANTS.c0, None, {handle}, None)\nreturn (y,)"
+    weights = a.instance(CONTEXT, "MKLOpContext", a.many(a.tensor(a.storage(), (4, 1)), a.NONE, a.NONE))
+    number = a.tensor(a.storage("Long", "1", 2), (2,))
+    content = a.pickle(a.many(a.tensor(a.storage(), (1, 4)), weights, number))
+    held = {"constants/0": FOUR, "constants/1": struct.pack("<2q", 2**40, 0)}
+
+    def make(base: bytes) -> bytes:
+        requires = Forged(base).manifest["requires"] | {"ipex": "2.8.0", "torch": "2.8.0", "torch_rule": "same-minor"}
+        return forge(base, body, constants=content, records=held, manifest={"requires": requires})
+
+    # Elsewhere than beside IPEX the manifest is refused first.
+    add(Case("handle", name, what, make, "refused", ""))
+
+
+_handle("number", "an address that is a number of the file", "CONSTANTS.c2")
+_handle("other_class", "packed weights of another class", "(CONSTANTS.c1).get_data_handle()")
+_handle("computed", "an address with a number added", "torch.add((CONSTANTS.c1).get_data_handle(), 8)", "ipex_MKLSGEMM")
+_handle(
+    "changed",
+    "an address that was changed in place",
+    "h",
+    "ipex_MKLSGEMM",
+    "h = (CONSTANTS.c1).get_data_handle()\nx = torch.add_(h, 8)\n",
+)
+_handle(
+    "another_name",
+    "a name that stands for two addresses",
+    "h",
+    "ipex_MKLSGEMM",
+    "h = (CONSTANTS.c1).get_data_handle()\nh = CONSTANTS.c2\n",
+)
+_handle("input", "an address that the caller passes", "input_ids", "ipex_MKLSGEMM")
 
 
 def _inputs(name: str, what: str, content: bytes) -> None:
