@@ -200,8 +200,7 @@ def load(source: Source | Archive, allow_operators: Collection[str] = ()) -> Scr
         try:
             # Frozen in evaluation mode by the exporter: there is no training flag to clear.
             module = torchscript.load(link or io.BytesIO(archive.whole()))
-        # Whatever PyTorch's C++ throws, by the names that Python gives it: the file is not to be trusted.
-        except (RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryError, ArithmeticError) as error:
+        except torchscript.FAILURES as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = lines[0][:200].replace(link or archive.origin, archive.origin)
             raise NotAnArtifactError(f"TorchScript cannot load {archive.origin}: {reason}", "", _COPY_AGAIN) from error

@@ -6,7 +6,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
     ├── ArtifactError                 the file itself
     │   ├── ArtifactNotFoundError         no such file, or not readable
     │   ├── NotAnArtifactError            not a zip archive, cut short, or not TorchScript
-    │   ├── UnsafeArchiveError            a zip that two readers could read differently, or a part that lies about others
+    │   ├── UnsafeArchiveError            a zip that two readers could read differently, or that lies about its parts
     │   ├── DigestError                   a part, or the whole file, is not the one that was sealed
     │   ├── OperatorNotAllowedError       its code calls what no export contains
     │   ├── ManifestMissingError          a TorchScript file that this exporter did not write

@@ -18,7 +18,7 @@ from runtime.archive import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
 from runtime.printing import shown
-from runtime.torchscript import ScriptModule, optimising
+from runtime.torchscript import FAILURES, ScriptModule, optimising
 
 if TYPE_CHECKING:
     from runtime.text import Text, TextEncoder
@@ -73,15 +73,17 @@ class Session:
         try:
             with torch.no_grad(), optimising(self.manifest.execution.optimise):
                 outputs = self._module(*tensors)
-            return dict(zip(self._names, outputs, strict=True))
-        # RuntimeError is what TorchScript raises; the others are outputs that are not as the manifest says.
-        except (RuntimeError, TypeError, ValueError) as error:
+            named = dict(zip(self._names, outputs, strict=True))
+            if not all(isinstance(output, torch.Tensor) for output in named.values()):
+                raise TypeError("an output that is no tensor")
+            return named
+        # Also outputs that are not as many as the manifest says, or no tensors.
+        except FAILURES as error:
             shapes = ", ".join(
                 f"{spec.name} {list(t.shape)}" for spec, t in zip(self.manifest.inputs, tensors, strict=True)
             )
-            reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
             raise ArtifactFailedError(
-                f"the model failed on {shapes}: {reason}",
+                f"the model failed on {shapes}: {_reason(error)}",
                 "an answer, since the manifest admits these inputs",
                 "run run-model check; export the model again if it fails too, use smaller batches if memory ran out",
             ) from error
@@ -206,10 +208,19 @@ def open_module(
         # Brings the weights into the processor's own order (runtime/manifest.py, THE FORMAT).
         try:
             module.prepare()
-        except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
-            raise ArtifactFailedError(f"preparing the weights failed: {reason}", "weights as exported") from error
+        except FAILURES as error:
+            raise ArtifactFailedError(
+                f"the weights could not be prepared for this processor: {_reason(error)}",
+                "a method prepare that runs without inputs",
+                "run run-model check; export the model again if it fails too",
+            ) from error
     return Session(module, manifest, tokenizer)
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what PyTorch says; the lines before it are its stack."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1][:200]
 
 
 def placeholders(manifest: Manifest, shape: dict[str, int]) -> dict[str, torch.Tensor]:

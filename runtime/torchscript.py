@@ -22,6 +22,7 @@ from torch.jit._trace import TracerWarning
 
 __all__ = [
     "DICT_SINCE",
+    "FAILURES",
     "INTEGER",
     "INTEGERS",
     "TENSOR",
@@ -47,6 +48,8 @@ __all__ = [
 ]
 
 ScriptModule = torch.jit.ScriptModule
+# Whatever C++ throws out of a file's code or pickles, by the names that Python gives it.
+FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, OSError, MemoryError, ArithmeticError)
 
 TENSOR = torch._C.TensorType.get()
 INTEGER = torch._C.IntType.get()

@@ -17,6 +17,7 @@ from runtime import artifact, load
 from runtime.allowlist import check_code
 from runtime.archive import Archive
 from runtime.errors import OperatorNotAllowedError, UnsafeArchiveError
+from runtime.pickles import check_pickles
 
 FORWARD = "class A(Module):\n  def forward(self: __torch__.A, x: Tensor) -> Tensor:\n    {}\n    return x\n"
 
@@ -41,7 +42,7 @@ def test_exports_pass(
     folder = tiny_folder(model_type, "feature-extraction")
     report = exported(folder, backend=backend, precision="bf16" if backend == "ipex" else "fp32", verify="off")
     with artifact.opened(report.output) as archive:
-        check_code(archive)
+        check_pickles(archive, check_code(archive))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from runtime.archive import MAX_CODE_BYTES, Archive
 from runtime.errors import OperatorNotAllowedError
 from runtime.pickles.classes import Class, declared_classes
+from runtime.pickles.handles import check_handles
 from runtime.pickles.interpreter import Interpreter
-from runtime.pickles.rules import BYTE_ORDER, PACKED, VERSION, VERSION_RECORDS
+from runtime.pickles.rules import BYTE_ORDER, HANDLES, PACKED, VERSION, VERSION_RECORDS
 from runtime.pickles.tensors import Records
 from runtime.pickles.types import kind_of
-from runtime.pickles.values import InvalidPickle, Object, Tuple
+from runtime.pickles.values import InvalidPickle, Object, Tuple, Value
 
 # Bytes of a record that holds one word.
 _SHORT = 32
@@ -41,7 +42,10 @@ def check_pickles(archive: Archive, sources: Mapping[str, ast.Module]) -> None:
         where = "its code"
         classes = declared_classes(sources)
         where = "constants.pkl"
-        _check_constants(archive)
+        constants = _check_constants(archive)
+        if any(kind_of(constant) in PACKED for constant in constants) or _uses_handles(archive, sources):
+            where = "its code"
+            check_handles(sources, constants)
         where = "data.pkl"
         _check_model(archive, classes)
     except InvalidPickle as problem:
@@ -64,12 +68,19 @@ def _check_version(archive: Archive) -> None:
         raise InvalidPickle("numbers in another order of bytes")
 
 
-def _check_constants(archive: Archive) -> None:
+def _uses_handles(archive: Archive, sources: Mapping[str, ast.Module]) -> bool:
+    """Whether the code's text has a name that `check_handles` looks for: few files have, and trees are slow."""
+    texts = (archive.read(name, MAX_CODE_BYTES) for name in sources)
+    return any(name in text for text in texts for name in (b"get_data_handle", *map(str.encode, HANDLES)))
+
+
+def _check_constants(archive: Archive) -> tuple[Value, ...]:
     """A tuple of tensors, packed weights and texts; code reaches them as `CONSTANTS.c0` and so on."""
     found = _interpreted(archive, "constants", {})
     items = found.items if isinstance(found, Tuple) else (found,)
     if not isinstance(found, Tuple) or any(kind_of(item) not in ("Tensor", "str", *PACKED) for item in items):
         raise InvalidPickle("a constant that is no tensor")
+    return items
 
 
 def _check_model(archive: Archive, classes: Mapping[str, Class]) -> None:

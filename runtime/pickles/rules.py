@@ -62,6 +62,14 @@ PACKED = {
         f"Tuple[{_WEIGHTS}, List[int], List[int], List[int], int, List[int], bool, List[int]]"
     ),
 }
+# Operators that take packed weights as an address: where it stands among the arguments, and the class it has to be of.
+HANDLES = {
+    "ipex_linear": (3, f"{IPEX}.LinearOpContext"),
+    "ipex_linear_eltwise": (4, f"{IPEX}.LinearOpContext"),
+    "ipex_MKLSGEMM": (3, f"{IPEX}.MKLOpContext"),
+    "convolution_forward": (3, f"{IPEX}.ConvolutionOpContext"),
+    "conv_transpose": (3, f"{IPEX}.ConvTransposeOpContext"),
+}
 # The file's own classes, which its code declares. Those of PyTorch's quantised modules get other attributes than the
 # code says.
 OWN_CLASS = re.compile(r"__torch__(?!\.torch\.classes\b)(?:\.(?!quantized\b)\w+)+", re.ASCII)

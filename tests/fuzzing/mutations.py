@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import struct
 import warnings
 import zipfile
@@ -83,8 +84,7 @@ def mutate(whole: bytes, seed: int, index: int) -> tuple[str, bytes]:
         return kind, _splice(whole, dice)
     if kind == "sizes":
         changed = bytearray(whole)
-        signs = (b"PK\1\2", b"PK\3\4")
-        heads = [i for sign in signs for i in range(len(whole) - 3) if whole[i : i + 4] == sign]
+        heads = [found.start() for found in re.finditer(b"PK\1\2|PK\3\4", whole)]
         for place in dice.sample(heads, dice.choice([1, 1, 2])):
             field = dice.randrange(4, 30, 2)
             struct.pack_into("<L", changed, place + field, dice.choice([*NUMBERS, len(whole), dice.getrandbits(32)]))

@@ -6,6 +6,8 @@ import pickletools
 import random
 import struct
 
+from hostile.assemble import number
+
 INTEGERS = [
     0,
     1,
@@ -63,14 +65,6 @@ def steps(data: bytes) -> list[bytes]:
     return [data[begin:end] for begin, end in zip(places, places[1:], strict=False)]
 
 
-def integer(value: int) -> bytes:
-    if 0 <= value < 256:
-        return b"K" + bytes([value])
-    if -(2**31) <= value < 2**31:
-        return b"J" + struct.pack("<i", value)
-    return b"\x8a\x08" + value.to_bytes(8, "little", signed=True)
-
-
 def mutate(data: bytes, dice: random.Random) -> bytes:
     """The same pickle with one to four steps changed."""
     found = steps(data)
@@ -101,7 +95,7 @@ def _other(step: bytes, found: list[bytes], dice: random.Random) -> bytes:
     """Another step of the same kind."""
     code = step[:1]
     if code in b"KMJ\x8a":
-        return integer(dice.choice([*INTEGERS, dice.getrandbits(16), dice.getrandbits(40)]))
+        return number(dice.choice([*INTEGERS, dice.getrandbits(16), dice.getrandbits(40)]))
     if code == b"c":
         module, name = dice.choice(NAMES).split()
         return f"c{module}\n{name}\n".encode()

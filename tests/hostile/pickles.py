@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 
 from . import assemble as a
-from .builder import forge
+from .builder import Forged, forge
 from .case import Case, Expected, add
 
 CONTEXT = "__torch__.torch.classes.ipex_prepack"
@@ -144,6 +144,18 @@ _constants("record_of_data", "a record of data.pkl", a.tensor(a.storage()), reco
 _constants("record_twice", "a record as floats and as integers", four, a.tensor(a.storage("Int")))
 _constants("record_unused", "a record that no pickle names", four, records={"constants/0": FOUR, "constants/1": FOUR})
 _constants("record_shared", "a record under two tensors", four, a.tensor(a.storage(), (2, 2)), expected="right")
+_constants(
+    "bools",
+    "truth values other than 0 and 1",
+    a.tensor(a.storage("Bool", count=16), (16,)),
+    records={"constants/0": bytes(range(16))},
+)
+_constants(
+    "record_again",
+    "a record of a megabyte, read a thousand times",
+    *[a.tensor(a.storage(count=2**18), (2**18,))] * 1000,
+    records={"constants/0": bytes(2**20)},
+)
 _constants("device_cuda", "numbers on another device", a.tensor(a.storage(device="cuda:0")))
 _constants("device_meta", "numbers on no device", a.tensor(a.storage(device="meta")))
 _constants("persistent_tag", "a persistent id of another kind", a.tensor(a.storage(tag="module")))
@@ -488,12 +500,72 @@ _constants(
     a.instance(CONTEXT, "LinearOpContext", a.many(a.tensor(a.storage(), ()), a.NONE, a.NONE)),
     error="",
 )
+CONVOLUTION = (a.typed("intlist", a.number(1)), a.typed("intlist", a.number(0)), a.typed("intlist", a.number(1)))
+_constants(
+    "context_stride",
+    "packed weights of a convolution along one axis with strides along none",
+    a.instance(
+        CONTEXT,
+        "ConvolutionOpContext",
+        a.many(
+            *(a.tensor(a.storage(), (2, 2, 1)), a.NONE, a.typed("intlist"), *CONVOLUTION[1:], a.number(1), a.FALSE),
+            a.typed("intlist"),
+        ),
+    ),
+)
+_constants(
+    "context_groups",
+    "packed weights of a convolution in no groups",
+    a.instance(
+        CONTEXT,
+        "ConvolutionOpContext",
+        a.many(
+            *(a.tensor(a.storage(), (2, 2, 1)), a.NONE, *CONVOLUTION, a.number(0), a.FALSE, a.typed("intlist")),
+        ),
+    ),
+)
 _constants(
     "context_numbers",
     "packed weights that are whole numbers",
     a.instance(CONTEXT, "LinearOpContext", a.many(a.tensor(a.storage("Int"), (4, 1)), a.NONE, a.NONE)),
     error="",
 )
+
+
+def _handle(name: str, what: str, handle: str, operator: str = "ipex_linear", before: str = "") -> None:
+    """Code that hands IPEX the address of packed weights; the manifest asks for IPEX, so its operators are there."""
+    body = f"{before}y = ops.torch_ipex.{operator}(CONSTANTS.c0, CONSTANTS.c0, None, {handle}, None)\nreturn (y,)"
+    weights = a.instance(CONTEXT, "MKLOpContext", a.many(a.tensor(a.storage(), (4, 1)), a.NONE, a.NONE))
+    number = a.tensor(a.storage("Long", "1", 2), (2,))
+    content = a.pickle(a.many(a.tensor(a.storage(), (1, 4)), weights, number))
+    held = {"constants/0": FOUR, "constants/1": struct.pack("<2q", 2**40, 0)}
+
+    def make(base: bytes) -> bytes:
+        requires = Forged(base).manifest["requires"] | {"ipex": "2.8.0", "torch": "2.8.0", "torch_rule": "same-minor"}
+        return forge(base, body, constants=content, records=held, manifest={"requires": requires})
+
+    # Elsewhere than beside IPEX the manifest is refused first.
+    add(Case("handle", name, what, make, "refused", ""))
+
+
+_handle("number", "an address that is a number of the file", "CONSTANTS.c2")
+_handle("other_class", "packed weights of another class", "(CONSTANTS.c1).get_data_handle()")
+_handle("computed", "an address with a number added", "torch.add((CONSTANTS.c1).get_data_handle(), 8)", "ipex_MKLSGEMM")
+_handle(
+    "changed",
+    "an address that was changed in place",
+    "h",
+    "ipex_MKLSGEMM",
+    "h = (CONSTANTS.c1).get_data_handle()\nx = torch.add_(h, 8)\n",
+)
+_handle(
+    "another_name",
+    "a name that stands for two addresses",
+    "h",
+    "ipex_MKLSGEMM",
+    "h = (CONSTANTS.c1).get_data_handle()\nh = CONSTANTS.c2\n",
+)
+_handle("input", "an address that the caller passes", "input_ids", "ipex_MKLSGEMM")
 
 
 def _inputs(name: str, what: str, content: bytes) -> None:
