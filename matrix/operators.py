@@ -1,8 +1,8 @@
-"""Which operators exports contain: `python -m matrix.operators`, from which `operators.def` is made (docs/operators.md).
+"""Which operators exports contain: `python -m matrix.operators`, of which `operators.def` is made.
 
 In: `[--kind KIND] [--backend NAME] [--precision NAME] [--every N]`. Out: a line per pair; the pairs' operators in
 `build/coverage/operators.BACKEND-PRECISION.jsonl`, so that a run that was ended goes on where it was; and in
-`matrix/operators.json`, for each backend and precision, how many files contain each operator, keyword, method and class.
+`matrix/operators.json`, by backend and precision, how many files contain each operator, keyword and method.
 Nothing is verified and nothing timed: a pair takes a second. Exit code 1 if a file contains what the list lacks.
 """
 
@@ -103,7 +103,8 @@ def _in_a_process(pair: Pair, backend: str, precision: str) -> dict[str, Any]:
                 os._exit(0)
         _, status = os.waitpid(process, 0)
         if answer.exists():
-            return row | json.loads(answer.read_text())
+            row |= json.loads(answer.read_text())
+            return row
     return row | {"reason": f"the process ended with {os.waitstatus_to_exitcode(status)}"}
 
 

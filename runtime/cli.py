@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="NAME",
-            help="let the file call this operator too, such as aten::segment_reduce; only for files you trust; repeatable",
+            help="let the file call this operator too, as namespace::name; only for files you trust; repeatable",
         )
 
     inspect = command("inspect", _inspect, "Print what the artifact says of itself; loads no torch.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,28 +16,35 @@ from runtime.errors import OperatorNameError
 DATA = Path(__file__).parent / "cpp" / "include" / "exported_model" / "operators.def"
 
 _LINE = re.compile(r"^(OPERATOR|FUNCTION|METHOD|KEYWORD|CLASS)\((?:(\w+), )?([\w.]+)\)$", re.ASCII | re.MULTILINE)
+_UNCHECKED = re.compile(r'^UNCHECKED\((\w+), (\w+), "(.+)"\)$', re.ASCII | re.MULTILINE)
 _OPERATOR = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Names by kind; operators as `namespace::name`, classes without `__torch__.torch.classes`."""
+    """Names by kind; operators as `namespace::name`, classes without `__torch__.torch.classes`.
+
+    `unchecked`: operators of the list that do not check all of their arguments, and what crafted ones can do.
+    """
 
     operators: frozenset[str]
     functions: frozenset[str]
     methods: frozenset[str]
     keywords: frozenset[str]
     classes: frozenset[str]
+    unchecked: Mapping[str, str]
 
 
 @functools.cache
 def lists() -> Lists:
     """What stands in the file."""
     found: dict[str, set[str]] = {}
-    for macro, space, name in _LINE.findall(DATA.read_text("ascii")):
+    text = DATA.read_text("ascii")
+    for macro, space, name in _LINE.findall(text):
         found.setdefault(macro, set()).add(f"{space}::{name}" if space else name)
     kinds = ("OPERATOR", "FUNCTION", "METHOD", "KEYWORD", "CLASS")
-    return Lists(*(frozenset(found[kind]) for kind in kinds))
+    unchecked = {f"{space}::{name}": what for space, name, what in _UNCHECKED.findall(text)}
+    return Lists(*(frozenset(found.get(kind, ())) for kind in kinds), unchecked)
 
 
 def check_names(names: Collection[str]) -> frozenset[str]:

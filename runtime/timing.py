@@ -1,8 +1,8 @@
 """Time an artifact's calls: a program that stays loaded and answers one request after another.
 
 In: `--draft FILE --manifest JSON --threads N [--allow-operator NAME …]`, then on standard input a line of JSON for each
-request, `{"shape": {axis: size}, "padded": false, "calls": N}`. Out: for each a line `{"milliseconds": [one a call]}`; first,
-when the file is loaded, `{"ready": true}`; or `{"error": text}`, and the end. Judges nothing.
+request, `{"shape": {axis: size}, "padded": false, "calls": N}`. Out: for each a line `{"milliseconds": [one a call]}`;
+first, when the file is loaded, `{"ready": true}`; or `{"error": text}`, and the end. Judges nothing.
 
 Between requests the process only waits, so that others can be timed in turn: what is to be compared runs in
 processes of its own, since IPEX replaces some of PyTorch's kernels for a whole process.

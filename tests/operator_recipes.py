@@ -1,4 +1,4 @@
-"""Calls that operators with many arguments accept, from which `fuzz_operators` starts; and known faults."""
+"""Calls that operators with many arguments accept, from which `fuzz_operators` starts."""
 
 from __future__ import annotations
 
@@ -67,6 +67,23 @@ RECIPES: dict[str, list[Given]] = {
     "aten::embedding": [[T(5, 4), T(2, 3, dtype="int64"), -1, False, False]],
     "aten::im2col": [[T(2, 3, 8, 8), [3, 3], [1, 1], [1, 1], [1, 1]]],
     "aten::col2im": [[T(2, 27, 64), [8, 8], [3, 3], [1, 1], [1, 1], [1, 1]]],
+    "aten::mm": [[T(3, 4), T(4, 5)]],
+    "aten::bmm": [[T(2, 3, 4), T(2, 4, 5)]],
+    "aten::addmm": [[T(5), T(3, 4), T(4, 5), 1, 1]],
+    "aten::addmv": [[T(3), T(3, 4), T(4), 1, 1]],
+    "aten::addbmm": [[T(3, 5), T(2, 3, 4), T(2, 4, 5), 1, 1]],
+    "aten::baddbmm": [[T(2, 3, 5), T(2, 3, 4), T(2, 4, 5), 1, 1]],
+    "aten::tensordot": [[T(3, 4), T(4, 5), [1], [0]]],
+    "aten::scatter_add": [[T(5, 4), 0, T(2, 4, dtype="int64"), T(2, 4)]],
+    "aten::index_add": [[T(5, 4), 0, T(2, dtype="int64"), T(2, 4), 1]],
+    "aten::index_add_": [[T(5, 4), 0, T(2, dtype="int64"), T(2, 4), 1]],
+    "aten::index_copy": [[T(5, 4), 0, T(2, dtype="int64"), T(2, 4)]],
+    "aten::index_copy_": [[T(5, 4), 0, T(2, dtype="int64"), T(2, 4)]],
+    "aten::scatter_reduce_": [[T(5, 4), 0, T(2, 4, dtype="int64"), T(2, 4), "sum", True]],
+    "aten::masked_fill_": [[T(5, 4), T(5, 4, dtype="bool"), T()]],
+    "aten::slice_scatter": [[T(5, 4), T(2, 4), 0, 0, 2, 1]],
+    "aten::diagonal_scatter": [[T(4, 4), T(4), 0, 0, 1]],
+    "aten::nanquantile": [[T(5, 4), 0.5, 0, False, "linear"], [T(5, 4), T(2), 0, False]],
     "aten::bilinear": [[T(2, 3), T(2, 4), T(5, 3, 4), T(5)]],
     "aten::stft": [
         [T(2, 64), 16, 4, 16, T(16), False, True, True],
@@ -115,6 +132,3 @@ for _axes in (1, 2, 3):
     ]
     for _kind in ("avg", "max"):
         RECIPES[f"aten::adaptive_{_kind}_pool{_axes}d"] = [[_value, [3] * _axes]]
-
-# Operators that exports need and that trust their arguments: operators.def says so where they stand.
-KNOWN: frozenset[str] = frozenset()
