@@ -42,9 +42,10 @@ def lists() -> Lists:
     text = DATA.read_text("ascii")
     for macro, space, name in _LINE.findall(text):
         found.setdefault(macro, set()).add(f"{space}::{name}" if space else name)
-    kinds = ("OPERATOR", "FUNCTION", "METHOD", "KEYWORD", "CLASS")
     unchecked = {f"{space}::{name}": what for space, name, what in _UNCHECKED.findall(text)}
-    return Lists(*(frozenset(found.get(kind, ())) for kind in kinds), unchecked)
+    kinds = ("OPERATOR", "FUNCTION", "METHOD", "KEYWORD", "CLASS")
+    operators, functions, methods, keywords, classes = (frozenset(found.get(kind, ())) for kind in kinds)
+    return Lists(operators, functions, methods, keywords, classes, unchecked)
 
 
 def check_names(names: Collection[str]) -> frozenset[str]:

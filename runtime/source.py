@@ -32,6 +32,7 @@ from typing import Literal
 # What was found: `problem` is always refused, the other kinds are looked up by name.
 Kind = Literal["operator", "function", "method", "keyword", "class", "binding", "problem"]
 Use = tuple[Kind, str]
+Token = tuple[str, str]
 
 MAX_NESTING = 100
 MAX_PARTS = 32
@@ -64,10 +65,10 @@ def read_source(text: bytes) -> Iterator[Use]:
         yield "problem", "characters beyond ASCII"
         return
     reader = _Reader()
-    tokens = _tokens(text.decode("ascii"))
-    current = next(tokens)
+    stream = tokens(text.decode("ascii"))
+    current = next(stream)
     while current[0] != "end":
-        following = next(tokens)
+        following = next(stream)
         for use in reader.take(*current, following[1]):
             yield use
             if use[0] == "problem":
@@ -77,8 +78,8 @@ def read_source(text: bytes) -> Iterator[Use]:
         yield "problem", "a bracket that is not closed"
 
 
-def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """Kind and text of each token; inside brackets, ends of lines are space."""
+def tokens(text: str) -> Iterator[Token]:
+    """Kind and text of each token, and an `end`; inside brackets, ends of lines are space."""
     depth = 0
     for match in _TOKEN.finditer(text):
         kind, word = str(match.lastgroup), match.group()

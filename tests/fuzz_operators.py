@@ -1,10 +1,10 @@
 """Call every operator that files may call (operators.def) with hostile arguments, where a step out of bounds faults.
 
-    python tests/fuzz_operators.py [--calls N] [--seed S] [--only NAME …] [--ipex] [--report JSON]
+    python tests/fuzz_operators.py [--calls N] [--seed S] [--only NAME …] [--ipex] [--wild] [--report JSON]
 
 In: the list, and the overloads that the installed torch has of each name. Out: a line per operator that faulted, with
-the arguments; exit code 1 if one did that is not listed as UNCHECKED. A fault is a signal, a block of memory that was written
-beyond its end, or an output with memory that nobody wrote.
+the arguments; exit code 1 if one did that is not marked UNCHECKED in the list. A fault is a signal, a block of memory
+that was written beyond its end, or an output with memory that nobody wrote.
 
 Each overload is called in processes of its own. Arguments are random, or earlier ones that were accepted with one
 thing changed, so that calls get past the first checks. Tensors lie in mapped memory that ends, or begins, at an
@@ -29,14 +29,12 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
 import torch
-
-from runtime.operators import lists
 from operator_recipes import RECIPES
 
+from runtime.operators import lists
+
+ROOT = Path(__file__).parent.parent
 SECONDS = 2.0
 BYTES = 2 * 2**30
 SLOTS, SLOT, GUARD = 24, 2**18, 2**20
@@ -46,6 +44,10 @@ COUNTS = (0, 1, 2, 3, 4, 5, 8)
 HUGE = (2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63), -(2**31), -(2**40))
 ENUMERATIONS = ("dtype", "layout", "memory_format", "output_dtype")
 LAYOUTS = ("plain", "plain", "plain", "transposed", "steps", "expanded")
+WORDS = (
+    *("", "none", "add", "relu", "gelu", "tanh", "mul", "sum", "mean", "amax", "constant", "reflect", "floor", "trunc"),
+    *("nuc", "fro", "x", "i,i->", "ij,jk->ik", "ij", "linear", "forward", "ortho"),
+)
 FILLS = ("small", "small", "index", "negative", "huge", "one huge", "zero", "special")
 
 
@@ -211,8 +213,7 @@ class Maker:
         if kind == "bool":
             return chance.random() < 0.5
         if kind == "str":
-            return pick(("", "none", "add", "relu", "gelu", "tanh", "mul", "sum", "mean", "amax", "constant", "reflect",
-                         "floor", "trunc", "nuc", "fro", "x", "i,i->", "ij,jk->ik", "ij", "linear", "forward", "ortho"))  # fmt: skip
+            return pick(WORDS)
         if kind == "Device":
             return "cpu"
         if kind == "complex":
@@ -424,10 +425,10 @@ def _only_a_vector(overload: Overload, arguments: str) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def preloaded() -> bool:
-    """Whether this process's allocations are guarded; if not, and a C compiler is there, it starts anew with them."""
+def start_guarded() -> None:
+    """Start this program anew with its allocations guarded, where there is a C compiler; the second time, go on."""
     if "OPERATOR_GUARD" in os.environ:
-        return os.environ["OPERATOR_GUARD"] == "yes"
+        return
     folder = tempfile.mkdtemp(prefix="guard.")
     library = Path(folder) / "guard.so"
     source = str(ROOT / "tests" / "guard.c")
@@ -453,7 +454,8 @@ def main() -> int:
     )
     parser.add_argument("--report", type=Path, help="all rows, as JSON")
     options = parser.parse_args()
-    guarded = preloaded()
+    start_guarded()
+    guarded = os.environ["OPERATOR_GUARD"] == "yes"
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if options.ipex:
@@ -475,7 +477,7 @@ def main() -> int:
     never = [row["overload"] for row in rows if not row["accepted"]]
     total = sum(row["calls"] for row in rows)
     print(f"{len(rows)} overloads, {total} calls, {sum(row['accepted'] for row in rows)} accepted, {bad} faults, "
-          f"{sum(row['slow'] for row in rows)} ended after {SECONDS:g} s, {time.monotonic() - start:.0f} s")  # fmt: skip
+          f"{sum(row['slow'] for row in rows)} took {SECONDS:g} s, {time.monotonic() - start:.0f} s")  # fmt: skip
     print(f"never accepted: {', '.join(never) or 'none'}")
     return 1 if bad else 0
 

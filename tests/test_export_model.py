@@ -301,7 +301,7 @@ def test_no_such_model(invoke: Callable[..., Result], tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["click", "transformers"])
 def test_a_package_of_the_extra_that_is_missing(package: str, tmp_path: Path) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from exporter.cli import main; main()"
-    done = run([sys.executable, "-c", code, "bert-base", "-o", tmp_path / "m.pt"])
+    done = run([*python(code), "bert-base", "-o", tmp_path / "m.pt"])
     assert done.returncode == 1
     line = f"export-model: the package {package} is not installed; expected it, to export; "
     assert done.stderr == line + "pip install 'export-model[export]'\n"
