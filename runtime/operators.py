@@ -69,12 +69,12 @@ def check_known(names: Collection[str]) -> None:
     Raises:
         OperatorNameError: naming the first one.
     """
-    import torch
+    from runtime import torchscript
 
     for name in sorted(names):
-        if not torch._C._jit_get_schemas_for_operator(name):
+        if not torchscript.knows_operator(name):
             raise OperatorNameError(
                 f"allow_operators has {name!r}",
-                f"an operator that torch {torch.__version__} has",
+                "the name of an operator that the installed torch has",
                 "compare it with the name in the error message",
             )

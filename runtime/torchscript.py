@@ -37,6 +37,7 @@ __all__ = [
     "freeze",
     "inline_calls",
     "is_tracing",
+    "knows_operator",
     "load",
     "merge_equal_nodes",
     "optimising",
@@ -190,6 +191,11 @@ def eliminate_dead_code(graph: Any) -> None:
 def merge_equal_nodes(graph: Any) -> None:
     """Of nodes that compute the same from the same, leave one (common subexpression elimination)."""
     torch._C._jit_pass_cse(graph)
+
+
+def knows_operator(name: str) -> bool:
+    """Whether an operator of that name, `namespace::name`, is registered in this process."""
+    return bool(torch._C._jit_get_schemas_for_operator(name))
 
 
 def is_tracing() -> bool:
