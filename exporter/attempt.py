@@ -21,6 +21,7 @@ from exporter.describe import draft_manifest
 from exporter.envelope import narrow
 from exporter.graphs.prune import prune
 from exporter.inputs import make_inputs
+from exporter.operators import check_draft
 from exporter.padding import answered, drop_padding, with_padding_kept
 from exporter.plan import TracePlan
 from exporter.reference import Point, probe_points
@@ -35,6 +36,7 @@ from runtime.errors import (
     BackendError,
     CheckpointError,
     ExportError,
+    ForbiddenOperatorError,
     ModelFailedError,
     TraceError,
     VerificationError,
@@ -107,14 +109,12 @@ class Attempts:
             shapes = tune_shapes(self.plan, self.request.tune_shapes, self.request.padding == "drop")
             yield from self._by_speed([built for way in timed if (built := self._build(way, True))], shapes)
         for way in ways:
-            if len(timed) < 2 or not way.timed:
-                built = self._build(way, len(ways) > 1)
-                if built is not None:
-                    yield built
+            if (len(timed) < 2 or not way.timed) and (built := self._build(way, len(ways) > 1)) is not None:
+                yield built
 
     def _by_speed(self, built: Sequence[Built], shapes: Sequence[Timed]) -> Iterator[Built]:
         threads = torch.get_num_threads()
-        drafts = [Draft(one.way.name, one.file, one.manifest) for one in built]
+        drafts = [Draft(one.way.name, one.file, one.manifest, self.request.allow_operators) for one in built]
         with self.clock.stage("tune") as say, self.place.writing():
             times = time_drafts(drafts, shapes, self.request.tune, threads)
             order = fastest_first([draft.name for draft in drafts], times)
@@ -133,7 +133,7 @@ class Attempts:
         try:
             adapter, self.adapter = self.adapter, None
             return self._trace(way, adapter or self._again(way))
-        except (BackendError, CheckpointError, TraceError) as error:
+        except (BackendError, CheckpointError, ForbiddenOperatorError, TraceError) as error:
             self._failed(way, error, several)
             return None
 
@@ -164,6 +164,7 @@ class Attempts:
         file = self.place.draft.with_name(f"{way.name.replace(' ', '-')}.pt")
         with self.clock.stage("save") as say, self.place.writing():
             artifact.save(traced.module, file)
+            check_draft(file, request.allow_operators)
             say.append(f"{file.stat().st_size / 1e6:.1f} MB")
         choices = how(way, traced.form, repairs, calibrated, rewritten)
         manifest = self._manifest(way, plan, points)
@@ -182,7 +183,7 @@ class Attempts:
             logger.warning("NOT verified (--verify off): the artifact says so")
             return built
         with self.clock.stage("verify") as say, self.place.writing():
-            outcome = verify.verify(built.file, built.manifest, built.points)
+            outcome = verify.verify(built.file, built.manifest, built.points, self.request.allow_operators)
             say.append(outcome.summary)
         fusions = built.way.backend.fusions(outcome.operators)
         manifest = dataclasses.replace(built.manifest, verified=outcome.points, fusions=fusions)

@@ -163,6 +163,14 @@ def _shapes(context: click.Context, parameter: click.Parameter, text: str | None
     metavar="FILE",
     help="Write a C++ header too: the artifact's inputs, outputs, labels and limits as types.",
 )
+@click.option(
+    "--allow-operator",
+    "allow_operators",
+    multiple=True,
+    metavar="NAME",
+    help="Let the file call this operator too, such as aten::segment_reduce; who loads it must allow it as well. "
+    "Repeatable.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--explain", is_flag=True, help="Print every choice, and what the tracer remarked.")

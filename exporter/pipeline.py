@@ -21,6 +21,7 @@ from exporter.cpp_header import cpp_header
 from exporter.describe import describe_outputs
 from exporter.inputs import make_inputs
 from exporter.metric import read_labelled
+from exporter.operators import check_allowed
 from exporter.plan import TracePlan, make_plan
 from exporter.quiet import third_parties_quiet
 from exporter.report import Observer, Report, StageClock, StageEvent
@@ -47,7 +48,8 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
     Raises:
         ExportError, RequirementError: nothing was written, and an older output is as it was.
     """
-    here = environment.detect()
+    here, allow = environment.detect(), request.allow_operators
+    check_allowed(allow)
     ways = candidates(request.backend, here, request.tune, request.precision, request.padding)
     requires = ways[0].backend.requirements(request.precision, here)
     environment.check_cpu(requires.cpu_flags, f"{request.precision} with the {ways[0].backend.name} backend", here)
@@ -87,19 +89,19 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
         built = attempts.first_sound(ways)
         if held_out and request.verify != "off":
             with clock.stage("accuracy") as say, place.writing():
-                accuracy = verify.held_out_accuracy(built.file, built.manifest, held_out)
+                accuracy = verify.held_out_accuracy(built.file, built.manifest, held_out, allow)
                 built = dataclasses.replace(built, manifest=dataclasses.replace(built.manifest, accuracy=accuracy))
                 say += [one.words for one in accuracy]
         metrics = None
         if labelled is not None:
             with clock.stage("evaluate") as say, place.writing():
-                found = labelled.score(verify.answers(built.file, built.manifest, labelled.cases))
+                found = labelled.score(verify.answers(built.file, built.manifest, labelled.cases, allow))
                 metrics = labelled.compare(expected, found, request)
                 say.append(metrics.words)
         with clock.stage("publish") as say, place.writing():
             sealed = artifact.seal(built.file, built.manifest, _parts(source, built.points), request.sign)
             if request.verify != "off":
-                verify.confirm(built.file)
+                verify.confirm(built.file, allow)
             digest, size = artifact.sha256(built.file), built.file.stat().st_size
             built.file.rename(place.draft)
             place.publish()

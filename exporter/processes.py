@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import runtime
@@ -19,6 +20,11 @@ def program(module: str) -> list[str]:
     """The command that runs `main` of a module of the runtime; its arguments follow."""
     hide = f"import sys; sys.modules.update(dict.fromkeys({_ABSENT!r})); "
     return [sys.executable, "-c", f"{hide}from {module} import main; sys.exit(main(sys.argv[1:]))"]
+
+
+def allowing(operators: Collection[str]) -> list[str]:
+    """The arguments by which programs of the runtime are told of `allow_operators`."""
+    return [text for name in operators for text in ("--allow-operator", name)]
 
 
 def environment() -> dict[str, str]:

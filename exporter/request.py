@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from exporter.tasks import TASKS
-from runtime.errors import RequestError
+from runtime.errors import OperatorNameError, RequestError
 from runtime.manifest import Precision, Verification
+from runtime.operators import check_names
 
 BackendChoice = Literal["auto", "ipex", "onednn", "plain"]
 ExampleForm = Literal["auto", "dict", "tuple"]
@@ -63,6 +64,8 @@ class ExportRequest:
         cpp_header: a file for the artifact's typed contract, for programs in C++ (`exporter.cpp_header`).
         evaluate: a file of labelled examples: the metric of the model and of the artifact go into the report.
         max_metric_drop: how many points of 100 the artifact's may be lower; more, and nothing is written.
+        allow_operators: names such as `aten::segment_reduce`: operators that the file may call though they are not on
+            the list (docs/operators.md). Whoever loads the file has to allow them too.
         force: replace an existing output.
 
     Raises:
@@ -94,6 +97,7 @@ class ExportRequest:
     cpp_header: str | os.PathLike[str] | None = None
     evaluate: str | os.PathLike[str] | None = None
     max_metric_drop: float | None = None
+    allow_operators: tuple[str, ...] = ()
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -133,6 +137,10 @@ class ExportRequest:
             raise RequestError("evaluate is given and verify is off", "one of them")
         if self.cpp_header is not None and os.path.realpath(self.cpp_header) == os.path.realpath(self.output):
             raise RequestError(f"output and cpp_header are both {os.fspath(self.output)!r}", "two files")
+        try:
+            check_names(self.allow_operators)
+        except OperatorNameError as error:
+            raise RequestError(error.found, error.expected) from error
         if self.precision == "int8" and self.calibration is None:
             raise RequestError(
                 "precision is int8 and no calibration is given",

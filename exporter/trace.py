@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from exporter.failures import FAILURES
+from exporter.graphs.zeros import zero_new_memory
 from exporter.inputs import ExampleInputs
 from exporter.triage import Finding, recorded, triage
 from runtime import torchscript
@@ -97,6 +98,8 @@ def _trace(
         # A dict is traced in the order of the forward parameters; the manifest promises the plan's.
         raise ValueError(f"the traced inputs are {arguments}, not {list(example.tensors)}")
     frozen = torchscript.freeze(traced)
+    if zeroed := zero_new_memory(frozen):
+        logger.info("%d tensors of new memory are zeroed", zeroed)
     if calls := torchscript.python_calls(frozen):
         raise ValueError(f"the model calls {', '.join(sorted(set(calls)))}, Python code that no file can hold")
     return frozen, triage(item for item in caught if issubclass(item.category, TracerWarning))

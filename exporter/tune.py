@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from exporter.plan import TracePlan
-from exporter.processes import environment, program
+from exporter.processes import allowing, environment, program
 from exporter.request import Tune
 from runtime.errors import RequestError
 from runtime.manifest import Manifest, Timing, to_json
@@ -40,11 +40,12 @@ _BATCHES = (1, 8)
 
 @dataclass(frozen=True)
 class Draft:
-    """What is timed: a name for people, the file, its manifest."""
+    """What is timed: a name for people, the file, its manifest, and what is allowed beside the list of operators."""
 
     name: str
     file: Path
     manifest: Manifest
+    allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class _Runner:
         described.write_text(to_json(draft.manifest))
         files = ["--draft", str(draft.file), "--manifest", str(described), "--threads", str(threads)]
         self._process = subprocess.Popen(
-            [*program("runtime.timing"), *files],
+            [*program("runtime.timing"), *files, *allowing(draft.allow)],
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from exporter.processes import environment, program
+from exporter.processes import allowing, environment, program
 from exporter.reference import Point
 from runtime.check import Parity, worse
 from runtime.errors import VerificationError
@@ -59,10 +59,10 @@ class Outcome:
         return text
 
 
-def verify(draft: Path, manifest: Manifest, points: Sequence[Point]) -> Outcome:
+def verify(draft: Path, manifest: Manifest, points: Sequence[Point], allow: Sequence[str] = ()) -> Outcome:
     """Run every point on the draft, in every order of `runtime.gate`, in fresh processes.
 
-    `full` adds a process with another thread count.
+    `full` adds a process with another thread count. `allow`, here and below, are the request's `allow_operators`.
 
     Raises:
         VerificationError: the file writes to its inputs, gives answers of another shape, or kills the process.
@@ -71,7 +71,7 @@ def verify(draft: Path, manifest: Manifest, points: Sequence[Point]) -> Outcome:
     threads = [torch.get_num_threads()]
     if manifest.verification == "full":
         threads.append(1 if threads[0] > 1 else 2)
-    files = _working_files(draft, manifest, [point.case for point in points])
+    files = [*_working_files(draft, manifest, [point.case for point in points]), *allowing(allow)]
     parities: list[Parity] = []
     orders: list[str] = []
     operators: dict[str, int] = {}
@@ -86,34 +86,39 @@ def verify(draft: Path, manifest: Manifest, points: Sequence[Point]) -> Outcome:
     return _judge(parities, manifest.tolerance, points, operators, tuple(orders))
 
 
-def confirm(sealed: Path) -> None:
+def confirm(sealed: Path, allow: Sequence[str] = ()) -> None:
     """Load the finished file as a consumer does, in another fresh process, and run its golden cases.
 
     Raises:
         VerificationError: if that fails.
     """
-    report = _run(["--sealed", str(sealed), "--threads", str(torch.get_num_threads())], sealed.parent)
+    arguments = ["--sealed", str(sealed), "--threads", str(torch.get_num_threads()), *allowing(allow)]
+    report = _run(arguments, sealed.parent)
     if report["wrong"]:
         raise VerificationError(
             f"the finished file is wrong at {', '.join(report['wrong'])}", "its golden answers", _REMEDY
         )
 
 
-def held_out_accuracy(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> tuple[Accuracy, ...]:
+def held_out_accuracy(
+    draft: Path, manifest: Manifest, cases: Sequence[Case], allow: Sequence[str] = ()
+) -> tuple[Accuracy, ...]:
     """The file's accuracy on held-out samples, measured in a fresh process; nothing is judged.
 
     Raises:
         VerificationError: the file fails on a sample, or admits none.
         OSError: if the working files cannot be written.
     """
-    files = _working_files(draft, manifest, cases)
+    files = [*_working_files(draft, manifest, cases), *allowing(allow)]
     report = _run([*files, "--threads", str(torch.get_num_threads()), "--held-out"], draft.parent)
     if not report["accuracy"]:
         raise VerificationError("the range that is right holds none of the held-out samples", "some", _REMEDY)
     return tuple(Accuracy(**row) for row in report["accuracy"])
 
 
-def answers(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> list[Mapping[str, torch.Tensor]]:
+def answers(
+    draft: Path, manifest: Manifest, cases: Sequence[Case], allow: Sequence[str] = ()
+) -> list[Mapping[str, torch.Tensor]]:
     """The file's answers to cases, in order, from a fresh process; nothing is judged.
 
     Raises:
@@ -121,7 +126,7 @@ def answers(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> list[Mapp
         OSError: if the working files cannot be written.
     """
     written = draft.parent / "verify.answers"
-    files = _working_files(draft, manifest, cases)
+    files = [*_working_files(draft, manifest, cases), *allowing(allow)]
     _run([*files, "--threads", str(torch.get_num_threads()), "--answers", str(written)], draft.parent)
     found = {case.name: case.outputs for case in parse_cases(written.read_bytes(), str(written))}
     return [found[case.name] for case in cases]

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from runtime.archive import MAX_CODE_BYTES, Archive
 from runtime.errors import OperatorNotAllowedError
 from runtime.operators import lists
-from runtime.source import Kind, read_source
+from runtime.source import Kind, Use, read_source
 
 _RECORDS = re.compile(
     r"code/.+\.py|data\.pkl|constants\.pkl|(?:data|constants|extra|\.data)/[^/]+|"
@@ -73,14 +73,14 @@ def _refusal(archive: Archive, name: str, problem: str) -> OperatorNotAllowedErr
     )
 
 
-def operators_of(archive: Archive) -> frozenset[str]:
-    """The names of all operators that the code of an archive names.
+def uses_of(archive: Archive) -> frozenset[Use]:
+    """Everything that the code of an archive names, by kind.
 
     Raises:
         NotAnArtifactError, UnsafeArchiveError: a record cannot be read.
     """
     texts = (archive.read(name, MAX_CODE_BYTES) for name in _code(archive))
-    return frozenset(name for text in texts for kind, name in read_source(text) if kind == "operator")
+    return frozenset(use for text in texts for use in read_source(text))
 
 
 def _code(archive: Archive) -> list[str]:

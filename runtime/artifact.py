@@ -19,7 +19,7 @@ import io
 import os
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,8 +178,12 @@ def check_signature(source: PathLike | Archive, key: PathLike) -> None:
         verify(_part(archive, MANIFEST_FILE) or b"", _part(archive, SIGNATURE_FILE), key, archive.origin)
 
 
-def load(source: PathLike | Archive) -> ScriptModule:
+def load(source: PathLike | Archive, allow_operators: Collection[str] = ()) -> ScriptModule:
     """The module, in evaluation mode, on the CPU. Operators it needs must be registered before.
+
+    Args:
+        source: the file.
+        allow_operators: names of operators that its code may call beside those of the list, as `aten::name`.
 
     Raises:
         OperatorNotAllowedError: its code could reach outside the tensors it is given.
@@ -189,7 +193,7 @@ def load(source: PathLike | Archive) -> ScriptModule:
     from runtime import torchscript
 
     with opened(source) as archive:
-        check_pickles(archive, check_code(archive))
+        check_pickles(archive, check_code(archive, allow_operators))
         # The same open file by another name, so that torch reads what was checked, whatever the path now leads to.
         link = f"/proc/self/fd/{archive.file.fileno()}"
         linked = sys.platform == "linux" and Path(link).exists()

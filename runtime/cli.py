@@ -60,15 +60,22 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    def threads(sub: argparse.ArgumentParser) -> None:
+    def loading(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--threads", type=_positive, metavar="N", help="torch threads (default: torch's own choice)")
+        sub.add_argument(
+            "--allow-operator",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="let the file call this operator too, such as aten::segment_reduce; only for files you trust; repeatable",
+        )
 
     inspect = command("inspect", _inspect, "Print what the artifact says of itself; loads no torch.")
     inspect.add_argument("--verify", action="store_true", help="compare all parts with their digests; print sha256")
     check = command("check", _check, "Run the stored golden cases on this machine; exit code 1 if an answer is off.")
-    threads(check)
+    loading(check)
     predict = command("predict", _predict, "Run the model on text or tensors and print one JSON object a row.")
-    threads(predict)
+    loading(predict)
     source = predict.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", action="append", metavar="TEXT", help="a text; may be given several times")
     source.add_argument("--texts", metavar="FILE", help="a file with a text a line, or - for standard input")
@@ -104,7 +111,7 @@ def _inspect(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from runtime.gate import check_golden
 
-    manifest, parities = check_golden(options.file, options.threads, options.verify_key)
+    manifest, parities = check_golden(options.file, options.threads, options.verify_key, options.allow_operator)
     tolerance = manifest.tolerance
     passed = all(parity.within(tolerance) for parity in parities)
     if options.json:

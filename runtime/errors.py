@@ -52,12 +52,15 @@ In: what was found, what was expected, what to do. Out: one readable line.
         ├── ModelFailedError              the original model fails on ordinary inputs
         ├── OutputExistsError             the output is there already
         ├── OutputError                   the output cannot be written
+        ├── ForbiddenOperatorError        the model calls operators that files may not call
         ├── BackendError                  the backend is not available here, or failed
         ├── TraceError                    no form of example inputs could be traced
         └── VerificationError             the written file gave wrong answers
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class ExportedModelError(Exception):
@@ -276,6 +279,17 @@ class OutputExistsError(ExportError):
 
 class OutputError(ExportError):
     """The output cannot be written: folder, permission or space."""
+
+
+class ForbiddenOperatorError(ExportError):
+    """The written code calls operators that are not on the list of allowed ones, and were not allowed by name.
+
+    `operators` are their names, as `aten::name`.
+    """
+
+    def __init__(self, found: str, expected: str = "", remedy: str = "", operators: Sequence[str] = ()) -> None:
+        super().__init__(found, expected, remedy)
+        self.operators = tuple(operators)
 
 
 class BackendError(ExportError):

@@ -67,7 +67,10 @@ def run_orders(
 
 
 def check_golden(
-    path: artifact.PathLike, threads: int | None = None, verify_key: artifact.PathLike | None = None
+    path: artifact.PathLike,
+    threads: int | None = None,
+    verify_key: artifact.PathLike | None = None,
+    allow_operators: Sequence[str] = (),
 ) -> tuple[Manifest, list[Parity]]:
     """Run the cases stored in a finished artifact as the exporter did; the worst of all orders.
 
@@ -79,7 +82,7 @@ def check_golden(
     with artifact.opened(path) as archive:
         described = admit(archive, threads=threads, verify_key=verify_key)
         artifact.verify_parts(archive, described)
-        parities, _ = run_orders(lambda: open_module(archive, described), _golden(archive))
+        parities, _ = run_orders(lambda: open_module(archive, described, allow_operators), _golden(archive))
     worst: dict[tuple[str, str], Parity] = {}
     for parity in (parity for found in parities.values() for parity in found):
         key = (parity.case, parity.output)
@@ -87,13 +90,13 @@ def check_golden(
     return described, list(worst.values())
 
 
-def confirm(path: artifact.PathLike) -> list[str]:
+def confirm(path: artifact.PathLike, allow_operators: Sequence[str] = ()) -> list[str]:
     """Load a finished artifact as a consumer does, warm-up included, and call each case once.
 
     Returns the cases outside the tolerance. Raises what `check_golden` raises.
     """
     with artifact.opened(path) as archive:
-        session, cases = load(archive), _golden(archive)
+        session, cases = load(archive, allow_operators=allow_operators), _golden(archive)
     parities = run_cases(session, cases, rounds=1)
     return [parity.case for parity in parities if not parity.within(session.manifest.tolerance)]
 
@@ -120,16 +123,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--held-out", action="store_true", help="measure the accuracy on cases of real data")
     parser.add_argument("--answers", type=Path, help="write the answers to the cases there, and compare nothing")
     parser.add_argument("--brief", action="store_true", help="the first order alone")
+    parser.add_argument("--allow-operator", action="append", default=[], help="as for runtime.load")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     try:
         if options.sealed is not None:
-            options.report.write_text(json.dumps({"wrong": confirm(options.sealed)}))
+            options.report.write_text(json.dumps({"wrong": confirm(options.sealed, options.allow_operator)}))
             return 0
         described = from_json(options.manifest.read_bytes(), str(options.draft))
         cases = parse_cases(options.cases.read_bytes(), str(options.cases))
+
+        def open_draft() -> Session:
+            return open_module(options.draft, described, options.allow_operator)
+
         if options.held_out or options.answers:
-            session = open_module(options.draft, described)
+            session = open_draft()
             # The first calls run another graph than all later ones.
             session.warm_up()
         if options.answers:
@@ -141,7 +149,7 @@ def main(argv: Sequence[str]) -> int:
             accuracy = [dataclasses.asdict(found) for found in measure(session, cases)]
             options.report.write_text(json.dumps({"accuracy": accuracy}))
             return 0
-        parities, operators = run_orders(lambda: open_module(options.draft, described), cases, options.brief)
+        parities, operators = run_orders(open_draft, cases, options.brief)
         rows = {order: [dataclasses.asdict(parity) for parity in found] for order, found in parities.items()}
         report: dict[str, object] = {"parities": rows, "operators": operators}
     except ExportedModelError as error:

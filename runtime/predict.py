@@ -61,10 +61,16 @@ def _tensors(options: argparse.Namespace, manifest: Manifest) -> int:
     from runtime.session import load
 
     _arguments(options, None)
-    session = load(options.file, threads=options.threads, verify_key=options.verify_key)
+    session = load(options.file, **_loading(options))
     for row in rows(manifest, session(**read_inputs(options.inputs, manifest.inputs))):
         print(json.dumps(row))
     return 0
+
+
+def _loading(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `runtime.load`."""
+    names = {"threads": options.threads, "verify_key": options.verify_key}
+    return names | {"allow_operators": options.allow_operator}
 
 
 def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def _method(options: argparse.Namespace, task: str, arguments: dict[str, Any]) -
     from runtime.session import load
     from runtime.text.ability import METHODS
 
-    text = load(options.file, threads=options.threads, verify_key=options.verify_key).text
+    text = load(options.file, **_loading(options)).text
     name = {"answer": "answers"}.get(METHODS.get(task, "numbers"), METHODS.get(task, "numbers"))
     return functools.partial(getattr(text, name), errors="return", **arguments)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runtime import allocator, artifact, environment, ops, signature
+from runtime import allocator, artifact, environment, operators, ops, signature
 from runtime.archive import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
@@ -123,6 +124,7 @@ def load(
     warmup: bool = True,
     sha256: str | None = None,
     verify_key: artifact.PathLike | None = None,
+    allow_operators: Collection[str] = (),
 ) -> Session:
     """Open an artifact.
 
@@ -132,16 +134,20 @@ def load(
         warmup: make the warm-up calls, so that the first real call is as fast as the rest.
         sha256: the digest that the whole file must have, in hexadecimal, compared before anything is read from it.
         verify_key: a file with the public key whose owner must have signed the artifact.
+        allow_operators: names such as `aten::segment_reduce`: operators that the file may call though they are not on
+            the list (docs/operators.md). Some read or write any memory of the process that the file asks for, or files:
+            give names only for files whose author you trust.
 
     Raises:
         ArtifactError: the file is missing, damaged or of a newer format.
-        RequirementError: torch, IPEX or the processor do not fit; nothing was loaded.
+        RequirementError: torch, IPEX or the processor do not fit, or `allow_operators` names no operator; nothing was
+            loaded.
     """
     # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
     with artifact.opened(path) as archive:
         manifest = admit(archive, threads=threads, sha256=sha256, verify_key=verify_key)
         with artifact.verifying_parts(archive, manifest):
-            session = open_module(archive, manifest)
+            session = open_module(archive, manifest, allow_operators)
     if warmup:
         session.warm_up()
     allocator.give_back_memory()
@@ -177,13 +183,17 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def open_module(source: artifact.PathLike | Archive, manifest: Manifest) -> Session:
+def open_module(
+    source: artifact.PathLike | Archive, manifest: Manifest, allow_operators: Collection[str] = ()
+) -> Session:
     """A session on the file's code under a given manifest; `load` without its checks and its warm-up."""
+    allowed = operators.check_names(allow_operators)
     allocator.keep_memory_between_calls()
     if manifest.requires.ipex is not None:
         ops.register_ipex()
+    operators.check_known(allowed)
     with artifact.opened(source) as archive:
-        module = artifact.load(archive)
+        module = artifact.load(archive, allowed)
         tokenizer = artifact.read_part(archive, TOKENIZER_FILE)
     if hasattr(module, "prepare"):
         # Brings the weights into the processor's own order (runtime/manifest.py, THE FORMAT).

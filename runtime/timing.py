@@ -1,7 +1,7 @@
 """Time an artifact's calls: a program that stays loaded and answers one request after another.
 
-In: `--draft FILE --manifest JSON --threads N`, then on standard input a line of JSON for each request,
-`{"shape": {axis: size}, "padded": false, "calls": N}`. Out: for each a line `{"milliseconds": [one a call]}`; first,
+In: `--draft FILE --manifest JSON --threads N [--allow-operator NAME …]`, then on standard input a line of JSON for each
+request, `{"shape": {axis: size}, "padded": false, "calls": N}`. Out: for each a line `{"milliseconds": [one a call]}`; first,
 when the file is loaded, `{"ready": true}`; or `{"error": text}`, and the end. Judges nothing.
 
 Between requests the process only waits, so that others can be timed in turn: what is to be compared runs in
@@ -47,10 +47,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--draft", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--allow-operator", action="append", default=[])
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     try:
-        session = open_module(options.draft, from_json(options.manifest.read_bytes(), str(options.draft)))
+        manifest = from_json(options.manifest.read_bytes(), str(options.draft))
+        session = open_module(options.draft, manifest, options.allow_operator)
         _say({"ready": True})
         for line in sys.stdin:
             request = json.loads(line)
