@@ -82,8 +82,8 @@ class Archive {
     try {
       return torch::jit::load(zip_.bytes(), at::kCPU);
     } catch (const std::exception& error) {
-      throw NotAnArtifactError("TorchScript cannot load " + path() + ": " + detail::first_line(error).substr(0, 200), "",
-                               detail::kCopyAgain);
+      const std::string reason = detail::first_line(error).substr(0, 200);
+      throw NotAnArtifactError("TorchScript cannot load " + path() + ": " + reason, "", detail::kCopyAgain);
     }
   }
 
