@@ -54,12 +54,12 @@ inline void check_version(const Zip& zip) {
     std::string version = text(*record);
     if (!version.empty() && version.back() == '\n') version.pop_back();
     if (version != "10" && !(version.size() == 1 && version[0] >= '3' && version[0] <= '9'))
-      throw InvalidPickle{"'" + version + "' in records of that name"};
+      zip.refuse("its version is '" + version + "'", kWhatExportsContain);
   }
-  if (found != 1) throw InvalidPickle{std::to_string(found) + " records of that name"};
+  if (found != 1) zip.refuse(std::to_string(found) + " records with its version", kWhatExportsContain);
   // The record is newer than torch 1.13; without it numbers are read in this order.
   if (const Record* order = zip.find("byteorder"); order != nullptr && text(*order) != "little")
-    throw InvalidPickle{"numbers in another order of bytes"};
+    zip.refuse("numbers in another order of bytes", kWhatExportsContain);
 }
 
 // What `folder`.pkl holds, compared with its records.
@@ -96,6 +96,7 @@ inline void check_model(const Zip& zip, const Classes& classes) {
 // says of a record or a class what is not so, or has another form than exports have.
 inline void check_code(const Zip& zip, const std::vector<std::string>& allow_operators) {
   const AllowedNames allowed(allow_operators);
+  check_version(zip);
   std::uint64_t total = 0;
   for (const auto& record : zip.records())
     if (starts_with(record.name, "code/")) total += record.size;
@@ -113,10 +114,8 @@ inline void check_code(const Zip& zip, const std::vector<std::string>& allow_ope
     }).read(sources.back().second);
   }
 
-  std::string where = "its version";
+  std::string where = "its code";
   try {
-    check_version(zip);
-    where = "its code";
     Classes classes;
     for (const auto& [name, text] : sources) {
       try {
