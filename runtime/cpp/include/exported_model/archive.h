@@ -73,6 +73,8 @@ class Archive {
   // Throws DigestError if a part is not the one that the manifest lists. `body`, which may read the archive, runs while
   // the numbers of tensors are compared.
   void verify(const Manifest& manifest, const std::function<void()>& body = [] {}) const {
+    // First, for libtorch's reader of compressed records looks at it.
+    detail::check_version(zip_);
     detail::verifying_parts(zip_, manifest.parts, body);
   }
 
@@ -82,8 +84,8 @@ class Archive {
     try {
       return torch::jit::load(zip_.bytes(), at::kCPU);
     } catch (const std::exception& error) {
-      throw NotAnArtifactError("TorchScript cannot load " + path() + ": " + detail::first_line(error).substr(0, 200), "",
-                               detail::kCopyAgain);
+      const std::string reason = detail::first_line(error).substr(0, 200);
+      throw NotAnArtifactError("TorchScript cannot load " + path() + ": " + reason, "", detail::kCopyAgain);
     }
   }
 

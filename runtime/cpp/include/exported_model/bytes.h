@@ -60,10 +60,12 @@ class FileBytes final : public Bytes {
   explicit FileBytes(const std::string& path) : Bytes(path) {
     // Without O_NONBLOCK, opening a pipe would wait for somebody who writes to it.
     descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor_ < 0 && errno == ENOENT) throw ArtifactNotFoundError("there is no file " + path, "", "check the path");
+    if (descriptor_ < 0 && errno == ENOENT)
+      throw ArtifactNotFoundError("there is no file " + path, "", "check the path");
     const bool known = descriptor_ >= 0 && fstat(descriptor_, &opened_) == 0;
     if (known && S_ISREG(opened_.st_mode)) return;
-    const std::string reason = !known ? std::strerror(errno) : S_ISDIR(opened_.st_mode) ? "Is a directory" : "Not a file";
+    const char* kind = S_ISDIR(opened_.st_mode) ? "Is a directory" : "Not a file";
+    const std::string reason = known ? kind : std::strerror(errno);
     if (descriptor_ >= 0) close(descriptor_);
     throw ArtifactNotFoundError("cannot open " + path + ": " + reason, "a file that can be read");
   }
@@ -74,7 +76,8 @@ class FileBytes final : public Bytes {
   std::size_t read(std::uint64_t place, void* target, std::size_t count, const char* = "") const override {
     std::size_t done = 0;
     while (done < count) {
-      const auto got = pread(descriptor_, static_cast<char*>(target) + done, count - done, static_cast<off_t>(place + done));
+      const auto from = static_cast<off_t>(place + done);
+      const auto got = pread(descriptor_, static_cast<char*>(target) + done, count - done, from);
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) break;
       done += static_cast<std::size_t>(got);
@@ -85,7 +88,8 @@ class FileBytes final : public Bytes {
   // Replacing a file leaves the open one as it is; writing into it does not.
   void check_unchanged() const override {
     struct stat now {};
-    if (fstat(descriptor_, &now) == 0 && now.st_size == opened_.st_size && now.st_mtim.tv_sec == opened_.st_mtim.tv_sec &&
+    if (fstat(descriptor_, &now) == 0 && now.st_size == opened_.st_size &&
+        now.st_mtim.tv_sec == opened_.st_mtim.tv_sec &&
         now.st_mtim.tv_nsec == opened_.st_mtim.tv_nsec)
       return;
     throw DigestError(origin() + " was written to while it was read", "a file that stays as it is", "copy it again");

@@ -1,9 +1,9 @@
-// The classes that an artifact's code declares: their attributes with types, and the names of their methods. The rules of
-// runtime/pickles/classes.py.
+// The classes that an artifact's code declares: their attributes with types, and the names of their methods. The
+// rules of runtime/pickles/classes.py.
 //
-// Read by libtorch's own parser, the one that its compiler uses. It is recursive: source_reader.h has bounded how deep the
-// code nests. Throws InvalidPickle for declarations that exports do not contain: TorchScript would fill such a class by
-// other rules than those of pickle_reader.h.
+// Read by libtorch's own parser, the one that its compiler uses. It is recursive: source_reader.h has bounded how
+// deep the code nests. Throws InvalidPickle for declarations that exports do not contain: TorchScript would fill such
+// a class by other rules than those of pickle_reader.h.
 #pragma once
 
 #include <torch/csrc/jit/frontend/parser.h>
@@ -29,8 +29,8 @@ inline std::string dotted_name(const torch::jit::Expr& expression) {
   return begin.empty() ? "" : begin + "." + select.selector().name();
 }
 
-// The type that an expression writes, such as `Optional[Tensor]`, `List[int]` or `__torch__.a.B`; none where exports hold
-// no value of that type.
+// The type that an expression writes, such as `Optional[Tensor]`, `List[int]` or `__torch__.a.B`; none where exports
+// hold no value of that type.
 inline std::optional<Type> parse_type(const torch::jit::Expr& expression, int depth = 0) {
   if (expression.kind() == torch::jit::TK_NONE_TYPE) return Type{"NoneType", {}};
   const std::string name = dotted_name(expression);
@@ -63,8 +63,8 @@ inline bool is_list_of_names(const torch::jit::Expr& expression) {
   return true;
 }
 
-// Adds `name : Type`, or `__annotations__["name"] = Type` for a name that is none in Python, to the attributes. Lists of
-// names (`__parameters__ = ["a", ]`, and the start of annotations) are passed over.
+// Adds `name : Type`, or `__annotations__["name"] = Type` for a name that is none in Python, to the attributes. Lists
+// of names (`__parameters__ = ["a", ]`, and the start of annotations) are passed over.
 inline void read_assignment(const std::string& name, const torch::jit::Assign& statement, Class& made) {
   const auto targets = statement.lhs_list();
   std::string attribute;
@@ -72,7 +72,8 @@ inline void read_assignment(const std::string& name, const torch::jit::Assign& s
   if (targets.size() == 1 && targets[0].kind() == torch::jit::TK_VAR) {
     const std::string target = dotted_name(targets[0]);
     const bool list = target == "__parameters__" || target == "__buffers__" || target == "__annotations__";
-    if (list && statement.rhs().present() && !statement.type().present() && is_list_of_names(statement.rhs().get())) return;
+    const bool assigned = statement.rhs().present() && !statement.type().present();
+    if (list && assigned && is_list_of_names(statement.rhs().get())) return;
     if (statement.type().present() && !statement.rhs().present()) {
       attribute = target;
       written = statement.type().get();
@@ -89,7 +90,8 @@ inline void read_assignment(const std::string& name, const torch::jit::Assign& s
   if (!written) throw InvalidPickle{name + ": a statement in its declaration that declares no attribute"};
   const auto type = parse_type(*written);
   if (!type || !made.attributes.emplace(attribute, *type).second)
-    throw InvalidPickle{"the attribute " + name + "." + attribute + ", declared twice or of a type that exports do not hold"};
+    throw InvalidPickle{"the attribute " + name + "." + attribute +
+                        ", declared twice or of a type that exports do not hold"};
 }
 
 inline void read_class(const std::string& module, const torch::jit::ClassDef& declared, Classes& classes) {

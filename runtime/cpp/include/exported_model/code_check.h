@@ -23,7 +23,8 @@ namespace exported_model::detail {
 constexpr const char* kWhatExportsContain = "what exports of transformers contain";
 
 [[noreturn]] inline void refuse_code(const Zip& zip, const std::string& where, const std::string& problem) {
-  throw OperatorNotAllowedError(zip.bytes()->origin() + ": " + where + " has " + problem.substr(0, 200), kWhatExportsContain,
+  const std::string found = zip.bytes()->origin() + ": " + where + " has " + problem.substr(0, 200);
+  throw OperatorNotAllowedError(found, kWhatExportsContain,
                                 "do not run this file unless you know who wrote it; export the model again");
 }
 
@@ -31,17 +32,18 @@ constexpr const char* kWhatExportsContain = "what exports of transformers contai
 inline bool is_known_record(const std::string& name) {
   if (one_of(name, {"data.pkl", "constants.pkl", "version", "byteorder"})) return true;
   const auto parts = split(name, '/');
-  if (parts[0] == "code") return parts.size() > 1 && ends_with(name, ".py") && name.size() > std::string("code/.py").size();
+  if (parts[0] == "code") return parts.size() > 1 && ends_with(name, ".py") && name != "code/.py";
   return parts.size() == 2 && one_of(parts[0], {"data", "constants", "extra", ".data"});
 }
 
-// One record with a version that gives lists their types (3 and above), which libtorch takes from the first of these names
-// that it finds and reads as a number without looking; and numbers in this processor's order.
+// One record with a version that gives lists their types (3 and above), which libtorch takes from the first of these
+// names that it finds and reads as a number without looking; and numbers in this processor's order.
 inline void check_version(const Zip& zip) {
   constexpr std::uint64_t kShortRecord = 32;
   const auto text = [&](const Record& record) {
     if (record.size > kShortRecord)
-      zip.refuse(record.name + " declares " + std::to_string(record.size) + " bytes", "at most " + std::to_string(kShortRecord));
+      zip.refuse(record.name + " declares " + std::to_string(record.size) + " bytes",
+                 "at most " + std::to_string(kShortRecord));
     return zip.content(record);
   };
   int found = 0;
@@ -52,12 +54,12 @@ inline void check_version(const Zip& zip) {
     std::string version = text(*record);
     if (!version.empty() && version.back() == '\n') version.pop_back();
     if (version != "10" && !(version.size() == 1 && version[0] >= '3' && version[0] <= '9'))
-      throw InvalidPickle{"'" + version + "' in records of that name"};
+      zip.refuse("its version is '" + version + "'", kWhatExportsContain);
   }
-  if (found != 1) throw InvalidPickle{std::to_string(found) + " records of that name"};
+  if (found != 1) zip.refuse(std::to_string(found) + " records with its version", kWhatExportsContain);
   // The record is newer than torch 1.13; without it numbers are read in this order.
   if (const Record* order = zip.find("byteorder"); order != nullptr && text(*order) != "little")
-    throw InvalidPickle{"numbers in another order of bytes"};
+    zip.refuse("numbers in another order of bytes", kWhatExportsContain);
 }
 
 // What `folder`.pkl holds, compared with its records.
@@ -90,10 +92,11 @@ inline void check_model(const Zip& zip, const Classes& classes) {
     throw InvalidPickle{"no object with a method forward"};
 }
 
-// Throws OperatorNotAllowedError at the first name that is not on the lists, and UnsafeArchiveError where a pickle says of
-// a record or a class what is not so, or has another form than exports have.
+// Throws OperatorNotAllowedError at the first name that is not on the lists, and UnsafeArchiveError where a pickle
+// says of a record or a class what is not so, or has another form than exports have.
 inline void check_code(const Zip& zip, const std::vector<std::string>& allow_operators) {
   const AllowedNames allowed(allow_operators);
+  check_version(zip);
   std::uint64_t total = 0;
   for (const auto& record : zip.records())
     if (starts_with(record.name, "code/")) total += record.size;
@@ -111,10 +114,8 @@ inline void check_code(const Zip& zip, const std::vector<std::string>& allow_ope
     }).read(sources.back().second);
   }
 
-  std::string where = "its version";
+  std::string where = "its code";
   try {
-    check_version(zip);
-    where = "its code";
     Classes classes;
     for (const auto& [name, text] : sources) {
       try {

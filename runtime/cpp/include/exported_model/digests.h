@@ -67,7 +67,8 @@ inline void check_part(const Zip& zip, const Part& part) {
 class PartsCheck {
  public:
   PartsCheck(const Zip& zip, std::vector<const Part*> parts) : zip_(zip), parts_(std::move(parts)) {
-    const std::size_t count = std::min<std::size_t>({kHashingThreads, std::thread::hardware_concurrency(), parts_.size()});
+    const std::size_t most = std::min(kHashingThreads, std::thread::hardware_concurrency());
+    const std::size_t count = std::min(most, parts_.size());
     try {
       for (std::size_t thread = 0; thread < count; ++thread) threads_.emplace_back([this] { work(); });
     } catch (const std::system_error&) {

@@ -1,7 +1,7 @@
 // manifest.json → Manifest.
 //
-// Throws ManifestDamagedError for text that is not JSON in UTF-8, does not fit the types of manifest_schema.h, or makes no
-// sense (validation.h).
+// Throws ManifestDamagedError for text that is not JSON in UTF-8, does not fit the types of manifest_schema.h, or
+// makes no sense (validation.h).
 #pragma once
 
 #include <algorithm>
@@ -107,7 +107,8 @@ inline Manifest parse_manifest(const std::string& text, const std::string& origi
   try {
     return detail::parse_manifest_json(text);
   } catch (const std::exception& error) {  // nlohmann's, and what does not fit
-    throw ManifestDamagedError("damaged manifest.json of " + origin + ": " + error.what(), "",
+    const std::string reason = std::string(error.what()).substr(0, 200);
+    throw ManifestDamagedError("damaged manifest.json of " + origin + ": " + reason, "",
                                "export the model again, or copy the file again if it was damaged on the way");
   }
 }

@@ -36,8 +36,8 @@ constexpr std::string_view kClasses[] = {
 // What code may name, by kind.
 class AllowedNames {
  public:
-  // `operators`: names of operators, as `aten::name`, that it may call beside those of the list. Throws OperatorNameError
-  // for what is no such name.
+  // `operators`: names of operators, as `aten::name`, that it may call beside those of the list. Throws
+  // OperatorNameError for what is no such name.
   explicit AllowedNames(const std::vector<std::string>& operators) {
     for (const auto& name : operators) {
       const std::size_t colons = name.find("::");

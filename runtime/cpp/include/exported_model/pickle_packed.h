@@ -19,7 +19,8 @@ inline const std::map<std::string, Type>& packed_classes() {
   static const auto made = [] {
     const std::string begin = "__torch__.torch.classes.ipex_prepack.";
     const Type integer{"int", {}}, boolean{"bool", {}}, tensor{"Tensor", {}};
-    const Type integers{"List", {integer}}, optional_tensor{"Optional", {tensor}}, optional_integer{"Optional", {integer}};
+    const Type integers{"List", {integer}};
+    const Type optional_tensor{"Optional", {tensor}}, optional_integer{"Optional", {integer}};
     const Type linear{"Tuple", {tensor, optional_tensor, optional_integer}};
     // Stride, padding, dilation, groups, channels last, input size.
     const Type convolution{
@@ -37,7 +38,8 @@ inline const std::map<std::string, Type>& packed_classes() {
 
 // Throws InvalidPickle for a state that IPEX would pack without looking.
 inline void check_packed(const std::string& name, const Value& state) {
-  if (!packed_classes().at(name).fits(state)) throw InvalidPickle{"weights of " + name + " of other types than exports have"};
+  if (!packed_classes().at(name).fits(state))
+    throw InvalidPickle{"weights of " + name + " of other types than exports have"};
   const Value &weight = *state.items[0], &bias = *state.items[1];
   const bool linear = state.items.size() == 3, transposed = state.items.size() == 9;
   const std::size_t axes = weight.size.size();
@@ -60,7 +62,8 @@ inline void check_packed(const std::string& name, const Value& state) {
   };
   if (!linear) {
     for (std::size_t index = 0; index + 1 < lists.size(); ++index)
-      if (lists[index]->items.size() != axes - 2) throw InvalidPickle{"a convolution with lists of other lengths than its axes"};
+      if (lists[index]->items.size() != axes - 2)
+        throw InvalidPickle{"a convolution with lists of other lengths than its axes"};
     if (!lists.back()->items.empty() && lists.back()->items.size() != axes)
       throw InvalidPickle{"a convolution with lists of other lengths than its axes"};
     // Strides and dilations.

@@ -1,9 +1,9 @@
 // A reader of pickles that runs nothing: it keeps a stack of values and checks each step. The rules of
 // runtime/pickles/interpreter.py.
 //
-// TorchScript writes pickles of one form: memo entries in order, containers filled at once and before anything refers to
-// them, nothing left on the stack. That form is demanded, for what is outside of it (cycles, lists that change after they
-// were given a type, entries that were never made) is where the unpickler trusts the file.
+// TorchScript writes pickles of one form: memo entries in order, containers filled at once and before anything refers
+// to them, nothing left on the stack. That form is demanded, for what is outside of it (cycles, lists that change
+// after they were given a type, entries that were never made) is where the unpickler trusts the file.
 #pragma once
 
 #include <algorithm>
@@ -240,7 +240,8 @@ class PickleReader {
       throw InvalidPickle{"a call of what is no function, or with other arguments than exports have"};
     const ValueRef& typed = arguments->items[0];
     const auto other = [&](const ValueRef& item) { return kind_of(*item) != list->second; };
-    if (typed->kind != Kind::list || !typed->text.empty() || std::any_of(typed->items.begin(), typed->items.end(), other))
+    const auto& items = typed->items;
+    if (typed->kind != Kind::list || !typed->text.empty() || std::any_of(items.begin(), items.end(), other))
       throw InvalidPickle{"a list of " + list->second + " that is none, or holds something else"};
     typed->text = list->second;
     stack_.push_back(typed);

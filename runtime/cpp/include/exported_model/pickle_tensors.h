@@ -135,7 +135,8 @@ inline ValueRef tensor_of(const std::vector<ValueRef>& fields) {
     }
   }
   if (end > stored.integer || shown > std::max(stored.integer, kMaxExpanded))
-    throw InvalidPickle{"a tensor that reaches beyond the " + std::to_string(stored.integer) + " numbers of its record"};
+    throw InvalidPickle{"a tensor that reaches beyond the " + std::to_string(stored.integer) +
+                        " numbers of its record"};
   auto made = std::make_shared<Value>();
   made->kind = Kind::tensor, made->text = stored.text, made->size = sizes, made->contiguous = true;
   std::int64_t step = 1;

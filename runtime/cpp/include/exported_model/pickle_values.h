@@ -1,8 +1,8 @@
 // What the reader of pickles puts on its stack, the types that code declares, and the rules for both, as data:
 // runtime/pickles/rules.py, values.py and types.py. Everything that is not here is refused.
 //
-// TorchScript's unpickler trusts its input: it indexes without looking, fills in what it is told, and reads numbers where
-// the pickle says they are. So each rule stands for a check that it does not make.
+// TorchScript's unpickler trusts its input: it indexes without looking, fills in what it is told, and reads numbers
+// where the pickle says they are. So each rule stands for a check that it does not make.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +27,8 @@ constexpr std::int64_t kMaxExpanded = 1 << 24;
 // The unpickler reads a record again each time that it is named: so many times the file's size in all.
 constexpr std::uint64_t kMaxRepeated = 8;
 
-// Storage → bytes per element. PyTorch has more types of numbers; no model does. The last two are in quantised tensors.
+// Storage → bytes per element. PyTorch has more types of numbers; no model does. The last two are in quantised
+// tensors.
 inline const std::map<std::string, std::int64_t>& dtypes() {
   static const std::map<std::string, std::int64_t> known = {
       {"Float", 4}, {"Double", 8}, {"Half", 2}, {"BFloat16", 2}, {"Long", 8},  {"Int", 4},
@@ -72,13 +73,14 @@ inline std::vector<std::string> split(const std::string& text, char at) {
   return parts;
 }
 
-// The file's own classes, which its code declares. Those of C++ libraries are none, nor are those of PyTorch's quantised
-// modules, which get other attributes than the code says.
+// The file's own classes, which its code declares. Those of C++ libraries are none, nor are those of PyTorch's
+// quantised modules, which get other attributes than the code says.
 inline bool is_own_class(const std::string& name) {
   const auto parts = split(name, '.');
   if (parts.size() < 2 || parts[0] != "__torch__") return false;
   if (parts.size() > 2 && parts[1] == "torch" && parts[2] == "classes") return false;
-  return std::all_of(parts.begin(), parts.end(), [](const std::string& part) { return is_word(part) && part != "quantized"; });
+  const auto sound = [](const std::string& part) { return is_word(part) && part != "quantized"; };
+  return std::all_of(parts.begin(), parts.end(), sound);
 }
 
 // What is wrong with a pickle. `named`: it names a function, class or opcode that exports do not use.
@@ -87,7 +89,9 @@ struct InvalidPickle {
   bool named = false;
 };
 
-enum class Kind { none, boolean, integer, real, text, name, storage, tensor, tuple, list, dict, unbuilt, object, hooks };
+enum class Kind {
+  none, boolean, integer, real, text, name, storage, tensor, tuple, list, dict, unbuilt, object, hooks
+};
 
 struct Value;
 using ValueRef = std::shared_ptr<Value>;
@@ -96,8 +100,8 @@ struct Value {
   Kind kind = Kind::none;
   // An integer, a truth value, or the count of numbers in a storage.
   std::int64_t integer = 0;
-  // A text; the name of a function, class or object; the type of numbers of a storage or tensor; or the type of a list's
-  // elements, empty while nothing has given it one.
+  // A text; the name of a function, class or object; the type of numbers of a storage or tensor; or the type of a
+  // list's elements, empty while nothing has given it one.
   std::string text;
   std::vector<std::int64_t> size;  // of a tensor
   bool contiguous = false;

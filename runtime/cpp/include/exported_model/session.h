@@ -4,8 +4,8 @@
 //     auto answers = session.run({{"input_ids", ids}, {"attention_mask", mask}});
 //     answers.at("logits")
 //
-// In: the path of an artifact, or its content in memory; then tensors by name. Out: float32 tensors by name. Throws Error
-// (errors.h) for files and machines that do not fit, and for inputs that do not fit. The C++ counterpart of
+// In: the path of an artifact, or its content in memory; then tensors by name. Out: float32 tensors by name. Throws
+// Error (errors.h) for files and machines that do not fit, and for inputs that do not fit. The C++ counterpart of
 // runtime/session.py; docs/cpp.md says what is checked.
 #pragma once
 
@@ -51,8 +51,9 @@ struct Options {
 
 namespace detail {
 
-// Freed memory stays with the process, up to 256 MB of it, unless the environment says otherwise: by default glibc gives
-// blocks of some megabytes back at once, and each call gets them again page by page (runtime/allocator.py has figures).
+// Freed memory stays with the process, up to 256 MB of it, unless the environment says otherwise: by default glibc
+// gives blocks of some megabytes back at once, and each call gets them again page by page (runtime/allocator.py has
+// figures).
 inline void keep_memory_between_calls() {
 #ifdef __GLIBC__
   for (const char* name : {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"})
@@ -74,7 +75,8 @@ inline at::Tensor placeholder(const TensorSpec& spec, const std::map<std::string
   // The middle of the vocabulary: special tokens stand at its ends.
   std::int64_t middle = 0;
   if (spec.values) {
-    const auto low = static_cast<std::uint64_t>(spec.values->minimum), high = static_cast<std::uint64_t>(spec.values->maximum);
+    const auto low = static_cast<std::uint64_t>(spec.values->minimum);
+    const auto high = static_cast<std::uint64_t>(spec.values->maximum);
     middle = spec.values->minimum + static_cast<std::int64_t>((high - low) / 2);
   }
   if (spec.marker && middle == *spec.marker) ++middle;
@@ -121,7 +123,8 @@ class Session {
                    const std::function<void(const Manifest&)>& admit = nullptr)
       : Session(Archive(path), options, admit) {}
 
-  // The same from a file's content, which is read, and no longer needed, by the constructor. It must not change meanwhile.
+  // The same from a file's content, which is read, and no longer needed, by the constructor. It must not change
+  // meanwhile.
   Session(const void* data, std::size_t size, const Options& options = {},
           const std::function<void(const Manifest&)>& admit = nullptr)
       : Session(Archive(data, size), options, admit) {}

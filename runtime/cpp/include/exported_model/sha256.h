@@ -1,8 +1,8 @@
 // SHA-256 (FIPS 180-4), with the processor's own instructions for it where there are some.
 //
-// Own code, because nothing else is everywhere where this library is: libtorch exports no SHA-256, and OpenSSL's headers
-// or the kernel's interface may be absent; a check that is compiled away where a package is missing would be none
-// (docs/decisions.md). tests/cpp has the vectors of NIST for both forms.
+// Own code, because nothing else is everywhere where this library is: libtorch exports no SHA-256, and OpenSSL's
+// headers or the kernel's interface may be absent; a check that is compiled away where a package is missing would be
+// none (docs/decisions.md). tests/cpp has the vectors of NIST for both forms.
 #pragma once
 
 #include <algorithm>
@@ -85,7 +85,8 @@ class Sha256 {
     }
     auto [a, b, c, d, e, f, g, h] = state_;
     for (int t = 0; t < 64; ++t) {
-      const std::uint32_t one = h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) + ((e & f) ^ (~e & g)) + kRound[t] + w[t];
+      const std::uint32_t chosen = (e & f) ^ (~e & g);
+      const std::uint32_t one = h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) + chosen + kRound[t] + w[t];
       const std::uint32_t two = (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
       h = g, g = f, f = e, e = d + one, d = c, c = b, b = a, a = one + two;
     }
@@ -104,7 +105,8 @@ class Sha256 {
   }
 
   // The instructions take the state as two vectors, a b e f and c d g h, and do four rounds at a time.
-  __attribute__((target("sha,sse4.1"))) void compress_with_instructions(const unsigned char* blocks, std::size_t count) {
+  __attribute__((target("sha,sse4.1")))
+  void compress_with_instructions(const unsigned char* blocks, std::size_t count) {
     const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
     auto* state = reinterpret_cast<__m128i*>(state_.data());
     const __m128i low = _mm_shuffle_epi32(_mm_loadu_si128(state), 0xB1);

@@ -29,8 +29,8 @@ inline bool one_of(const std::string& word, std::initializer_list<const char*> w
 // One token after the other, with what has to be known of those before.
 class SourceReader {
  public:
-  // `found` is told of everything that the code names, in order, some of it more than once. It throws to end the reading,
-  // which has to end at a problem.
+  // `found` is told of everything that the code names, in order, some of it more than once. It throws to end the
+  // reading, which has to end at a problem.
   explicit SourceReader(std::function<void(Use, const std::string&)> found) : found_(std::move(found)) {}
 
   void read(const std::string& text) {
@@ -74,7 +74,9 @@ class SourceReader {
   }
 
   static const char* name_of(TokenKind kind) {
-    return kind == TokenKind::line ? "line" : kind == TokenKind::value ? "value" : kind == TokenKind::name ? "name" : "member";
+    if (kind == TokenKind::line) return "line";
+    if (kind == TokenKind::value) return "value";
+    return kind == TokenKind::name ? "name" : "member";
   }
 
   void take(const Token& token, const std::string& following) {
@@ -115,8 +117,8 @@ class SourceReader {
 
   static bool is_other_word(const std::string& word) {
     return one_of(word, {"and",   "or",     "not",  "is",   "while",  "elif", "global", "nonlocal", "raise", "assert",
-                         "break", "continue", "del", "import", "from", "with", "as", "lambda", "yield", "async", "await",
-                         "try", "except", "finally", "Ellipsis"});
+                         "break", "continue", "del", "import", "from", "with", "as", "lambda", "yield", "async",
+                         "await", "try", "except", "finally", "Ellipsis"});
   }
 
   void language_word(const std::string& word, const std::string& before) {
@@ -174,7 +176,8 @@ class SourceReader {
       open(text, before);
     } else if (one_of(text, {")", "]", "}"})) {
       const std::string opening = text == ")" ? "(" : text == "]" ? "[" : "{";
-      if (brackets_.empty() || brackets_.back().sign != opening) return problem("a bracket " + text + " that was not opened");
+      if (brackets_.empty() || brackets_.back().sign != opening)
+        return problem("a bracket " + text + " that was not opened");
       steps_ = brackets_.back().steps;
       brackets_.pop_back();
     } else if (text == "=" && brackets_.empty()) {

@@ -39,7 +39,9 @@ class Tokens {
   }
 
  private:
-  static bool begins_name(char letter) { return std::isalpha(static_cast<unsigned char>(letter)) != 0 || letter == '_'; }
+  static bool begins_name(char letter) {
+    return (letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z') || letter == '_';
+  }
   static bool is_digit(char letter) { return letter >= '0' && letter <= '9'; }
   static bool in_name(char letter) { return begins_name(letter) || is_digit(letter); }
 

@@ -17,7 +17,8 @@ namespace exported_model::detail {
 
 // Bounds far above anything real; beyond them a warm-up would exhaust time or memory.
 constexpr std::int64_t kMaxWarmupTokens = 1 << 16;
-constexpr std::int64_t kMaxWarmupElements = 1 << 22;  // where pixels or samples go in, on each of which less is computed
+// Where pixels or samples go in, on each of which less is computed.
+constexpr std::int64_t kMaxWarmupElements = 1 << 22;
 constexpr std::int64_t kMaxWarmupCalls = 100;
 
 inline void require(bool sensible, const std::string& place, const std::string& expected) {
@@ -115,8 +116,9 @@ inline void validate(const Manifest& manifest) {
             "at least one, each name once");
     for (const auto& spec : *specs) validate_tensor(spec);
   }
-  require(std::any_of(manifest.inputs.begin(), manifest.inputs.end(), [](const TensorSpec& spec) { return !spec.fill; }),
-          "inputs", "one that cannot be left out");
+  const auto required = [](const TensorSpec& spec) { return !spec.fill; };
+  require(std::any_of(manifest.inputs.begin(), manifest.inputs.end(), required), "inputs",
+          "one that cannot be left out");
   validate_warmup(manifest);
   for (const double bound : {manifest.tolerance.max_error, manifest.tolerance.rms_error})
     require(bound >= 0 && bound <= 1, "tolerance", "0 to 1");

@@ -1,9 +1,9 @@
 // The zip around an artifact, read with suspicion before anything else reads it: the rules of runtime/archive.py.
 //
-// Zip readers forgive different mistakes, so only one form passes, which all read alike: records one after the other from
-// the first byte to the directory, without a gap, in the directory's order; both descriptions of a record agree; nothing
-// before, between or behind. Throws NotAnArtifactError for what is no zip or was cut short, and UnsafeArchiveError for a
-// zip that two readers could understand differently, or that promises more than it holds.
+// Zip readers forgive different mistakes, so only one form passes, which all read alike: records one after the other
+// from the first byte to the directory, without a gap, in the directory's order; both descriptions of a record agree;
+// nothing before, between or behind. Throws NotAnArtifactError for what is no zip or was cut short, and
+// UnsafeArchiveError for a zip that two readers could understand differently, or that promises more than it holds.
 #pragma once
 
 #include <caffe2/serialize/inline_container.h>
@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -83,7 +84,8 @@ class Zip {
         refuse("a record named '" + entry.name.substr(0, 80) + "' (" + problem + ")", "a plain relative path");
       const std::size_t slash = entry.name.find('/');
       const std::string folder = entry.name.substr(0, slash), name = entry.name.substr(slash + 1);
-      if (!index_.emplace(lower_case(name), records_.size()).second) refuse("two records named '" + entry.name + "'", "each name once");
+      if (!index_.emplace(lower_case(name), records_.size()).second)
+        refuse("two records named '" + entry.name + "'", "each name once");
       if (index > 0 && folder != top) refuse("the top folders '" + top + "' and '" + folder + "'", "one");
       top = folder;
       records_.push_back(check_record(entry, name, place, directory.start));
@@ -109,7 +111,7 @@ class Zip {
   std::string content(const Record& record) const {
     std::string bytes = record.deflated ? inflated(record) : bytes_->at(record.start, record.size);
     if (bytes.size() != record.size || crc32(bytes) != record.crc)
-      throw NotAnArtifactError(bytes_->origin() + ": " + record.name + " does not fit its CRC or its size", "", kCopyAgain);
+      damaged(record.name + " does not fit its CRC or its size");
     return bytes;
   }
 
@@ -120,6 +122,10 @@ class Zip {
   }
 
  private:
+  [[noreturn]] void damaged(const std::string& found) const {
+    throw NotAnArtifactError(bytes_->origin() + ": " + found, "", kCopyAgain);
+  }
+
   // PyTorch looks records up without regard to case.
   static std::string lower_case(std::string name) {
     for (char& letter : name) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
@@ -129,12 +135,13 @@ class Zip {
   // By libtorch's own zip reader, which reads the only form that passes here as it stands.
   std::string inflated(const Record& record) const {
     try {
-      caffe2::serialize::PyTorchStreamReader reader(bytes_);
-      const auto [data, size] = reader.getRecord(record.name);
+      // Made once, and only where it is needed: it reads the whole directory.
+      const std::lock_guard<std::mutex> lock(inflater_->mutex);
+      if (!inflater_->reader) inflater_->reader = std::make_unique<caffe2::serialize::PyTorchStreamReader>(bytes_);
+      const auto [data, size] = inflater_->reader->getRecord(record.name);
       return {static_cast<const char*>(data.get()), size};
     } catch (const std::exception& error) {
-      throw NotAnArtifactError(bytes_->origin() + ": " + record.name + " cannot be read (" + first_line(error) + ")", "",
-                               kCopyAgain);
+      damaged(record.name + " cannot be read (" + first_line(error) + ")");
     }
   }
 
@@ -205,7 +212,13 @@ class Zip {
     place += length;
   }
 
+  struct Inflater {
+    std::mutex mutex;
+    std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader;
+  };
+
   std::shared_ptr<Bytes> bytes_;
+  std::shared_ptr<Inflater> inflater_ = std::make_shared<Inflater>();
   std::vector<Record> records_;
   std::map<std::string, std::size_t> index_;  // by the names in lower case
 };

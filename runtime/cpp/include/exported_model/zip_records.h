@@ -142,7 +142,8 @@ inline std::string parse_end(std::string_view before, std::string_view tail, std
     contradiction = !starts_with(before, "PK\6\6") || number_at(before, 4, 8) != kEnd64Bytes - 12 ||
                     number_at(locator, 8, 8) != end || number_at(locator, 4, 4) != 0 || number_at(locator, 16, 4) != 1;
     for (std::size_t index = 0; index < 6; ++index) {
-      contradiction = contradiction || (fields[index] != longs[index] && fields[index] != (index < 4 ? 0xFFFF : kShort));
+      const std::uint64_t unset = index < 4 ? 0xFFFF : kShort;
+      contradiction = contradiction || (fields[index] != longs[index] && fields[index] != unset);
       fields[index] = longs[index];
     }
   }
