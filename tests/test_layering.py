@@ -157,10 +157,6 @@ print(*session(**session.text.encode(["one", "two"]))["sentence_embedding"].shap
     assert done.stdout.split() == ["2", "384"], done.stderr
 
 
-def test_modules_are_short_and_say_what_they_do() -> None:
+def test_modules_say_what_they_are_for() -> None:
     for path in sources("runtime") + sources("exporter"):
-        text = path.read_text()
-        # The error tree, the format, tables and options are lists: they grow by a line a name, and belong in one place.
-        lists = ("errors.py", "manifest.py", "tasks.py", "overrides.py", "cli.py")
-        assert len(text.splitlines()) <= (300 if path.name in lists else 230), f"{path} is long"
-        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
