@@ -12,6 +12,7 @@
 
 #include <exported_model/class_declarations.h>
 #include <exported_model/errors.h>
+#include <exported_model/handles.h>
 #include <exported_model/operators.h>
 #include <exported_model/pickle_reader.h>
 #include <exported_model/pickle_tensors.h>
@@ -74,13 +75,14 @@ inline ValueRef read_pickle(const Zip& zip, const std::string& folder, const Cla
 }
 
 // A tuple of tensors, packed weights and texts; code reaches them as `CONSTANTS.c0` and so on.
-inline void check_constants(const Zip& zip) {
+inline std::vector<ValueRef> check_constants(const Zip& zip) {
   const ValueRef found = read_pickle(zip, "constants", {});
   const auto known = [](const ValueRef& item) {
     return item->kind == Kind::tensor || item->kind == Kind::text || packed_classes().count(kind_of(*item)) > 0;
   };
   if (found->kind != Kind::tuple || !std::all_of(found->items.begin(), found->items.end(), known))
     throw InvalidPickle{"a constant that is no tensor"};
+  return found->items;
 }
 
 // An object whose class has a method `forward`.
@@ -125,7 +127,9 @@ inline void check_code(const Zip& zip, const std::vector<std::string>& allow_ope
       }
     }
     where = "constants.pkl";
-    check_constants(zip);
+    const auto constants = check_constants(zip);
+    where = "its code";
+    for (const auto& source : sources) check_handles(source.second, constants);
     where = "data.pkl";
     check_model(zip, classes);
   } catch (const InvalidPickle& invalid) {
