@@ -15,7 +15,6 @@ import re
 import warnings
 from collections.abc import Collection, Iterator
 
-from runtime.addresses import address_problems
 from runtime.archive import MAX_CODE_BYTES, Archive
 from runtime.errors import OperatorNotAllowedError
 from runtime.operators import lists
@@ -109,4 +108,3 @@ def _source_problems(text: bytes, allow: Collection[str]) -> Iterator[str]:
                 yield f"another meaning for {name}"
         elif name not in allowed[kind]:
             yield f"the {kind} {name}"
-    yield from address_problems(text.decode("ascii", errors="replace"))

@@ -425,6 +425,7 @@ def _only_a_vector(overload: Overload, arguments: str) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+# clean start: a compiler, and this very program once more, which begins with the folder of its file
 def start_guarded() -> None:
     """Start this program anew with its allocations guarded, where there is a C compiler; the second time, go on."""
     if "OPERATOR_GUARD" in os.environ:

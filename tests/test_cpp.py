@@ -174,6 +174,7 @@ def hostile(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> li
 
 def attempts(program: Path, files: list[Path]) -> list[str]:
     """What C++ makes of each file, in a child process of its own; compare tests/hostile/attempt.py."""
+    # clean start: no Python
     done = subprocess.run(
         [program, "-", "attempt"],
         input="".join(f"{file}\n" for file in files),
@@ -210,6 +211,7 @@ def test_hostile_files(sanitizers: bool, hostile: list[Path], request: pytest.Fi
 
 
 def test_both_languages_refuse_by_the_same_name(built: Path, hostile: list[Path]) -> None:
+    # clean start: the current folder is the project's own
     done = subprocess.run(
         [sys.executable, "-m", "tests.hostile.attempt"],
         input="".join(f"{file}\n" for file in hostile),

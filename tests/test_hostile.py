@@ -19,6 +19,7 @@ def outcomes(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     """What came of each file; all in one run, in which each file has a child process of its own."""
     folder = tmp_path_factory.mktemp("hostile")
     files = [folder / row["file"] for row in write(folder, tiny_artifact.read_bytes())]
+    # clean start: the current folder is the project's own
     done = subprocess.run(
         [sys.executable, "-m", "tests.hostile.attempt"],
         input="".join(f"{file}\n" for file in files),

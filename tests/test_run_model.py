@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from conftest import BIN, run
 from safetensors.torch import save_file
 from test_artifact import rewrite
 
+from exporter.processes import python
 from runtime import Session, read_manifest
 from runtime.cli import main
 from runtime.golden import Case, dump_cases
@@ -195,7 +195,7 @@ def closed(how: str, *command: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("package", ["torch", "safetensors"])
 def test_a_package_that_is_missing(tiny_artifact: Path, package: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from runtime.cli import main; sys.exit(main(sys.argv[1:]))"
-    line = error_of(run([sys.executable, "-c", code, "check", tiny_artifact]))
+    line = error_of(run([*python(code), "check", tiny_artifact]))
     assert line == f"run-model: the package {package} is not installed; expected it, to run artifacts; install it"
 
 
