@@ -1,9 +1,9 @@
 """`make coverage`: try every pair of model type and task, and write the tables.
 
 In: `python -m matrix [--bf16] [--sample N] [--seed S] [--kind KIND] [--only TEXT …] [--again RESULT …] [--jobs N]
-[--fresh]`. Out: a line a pair on standard output; rows in `build/coverage/PRECISION.jsonl` as they come, so that a run
-that was ended goes on where it was; the tables in `docs/`, unless only some pairs were asked for. Exit code 1 if an
-artifact was wrong, or the exporter died of a defect of its own. Refuses nothing.
+[--fresh]`. Out: a line a pair on standard output; rows in `build/coverage/PRECISION.jsonl` as they come, so that a
+run that was ended goes on where it was; the tables in `docs/`, unless only some pairs were asked for. Exit code 1 if
+an artifact was wrong, or the exporter died of a defect of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Processes: each pair in two of its own, so many at a time, each with a limit of time and memory.
 
-In: pairs, a precision, how many at a time. Out: rows as they come. Refuses nothing: a process that dies or takes too
-long is its pair's result.
+In: pairs, a precision, how many at a time. Out: rows as they come. A process that dies or takes too long is its
+pair's result.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tables and the picture: what `make coverage` found, for people and for programs.
 
-In: rows by precision, versions. Out: `docs/coverage.md`, `docs/coverage.json`, `docs/coverage.svg`. Refuses nothing:
-pairs without a row are told as not run.
+In: rows by precision, versions. Out: `docs/coverage.md`, `docs/coverage.json`, `docs/coverage.svg`. Pairs without a
+row are told as not run.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.speed.rows import Precision, UnknownNameError
+from benchmarks.harness.rows import Precision, UnknownNameError
 
 CORES = 2
 
 
 @dataclass(frozen=True)
 class System:
-    """One way to serve the model. `name` is the contender of `benchmarks.speed` whose files it loads.
+    """One way to serve the model. `name` is the contender of `benchmarks.harness` whose files it loads.
 
     `module` in `benchmarks.loadgen.engines` runs it, in the environment `home`.
     """
