@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,25 @@ def test_memory_is_that_of_this_process() -> None:
     assert machine.resident_bytes() - before > 48 * 2**20
     assert machine.peak_bytes() >= machine.resident_bytes() - 2**20
     assert machine.free_bytes() > 0
+
+
+def test_each_package_of_the_benchmarks_has_one_importing_module() -> None:
+    """And speed and loadgen share the harness without importing each other."""
+    found: dict[str, set[str]] = {}
+    for folder in ("benchmarks", "matrix"):
+        for path in (places.ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                for name in names:
+                    found.setdefault(name.split(".")[0], set()).add(path.relative_to(places.ROOT).as_posix())
+                    wing = path.relative_to(places.ROOT).parts[1]
+                    other = {"speed": "loadgen", "loadgen": "speed"}.get(wing)
+                    assert not other or not name.startswith(f"benchmarks.{other}"), path
+                    assert wing != "harness" or not name.startswith(("benchmarks.speed", "benchmarks.loadgen")), path
+    modules = {"matplotlib": "benchmarks/harness/charts.py", "tabulate": "benchmarks/harness/tables.py"}
+    modules |= {"psutil": "benchmarks/harness/machine.py", "pebble": "matrix/processes.py"}
+    assert {name: found[name] for name in modules} == {name: {path} for name, path in modules.items()}
 
 
 def test_answers_are_judged_by_precision() -> None:

@@ -161,7 +161,7 @@ def _panels(title: str, rows: Sequence[int], legend_lines: int = 0) -> tuple[Fig
         axes, top = [], whole - head
         for height in heights:
             top -= 0.35
-            axes.append(figure.add_axes((0.24, (top - height) / whole, 0.73, height / whole)))
+            axes.append(figure.add_axes((0.28, (top - height) / whole, 0.69, height / whole)))
             top -= height + _PANEL_INCHES - 0.35
     return figure, axes
 
