@@ -60,11 +60,6 @@ class Row:
     max_error: float | None = None
     seconds: float | None = None
 
-    @property
-    def name(self) -> str:
-        """As the pair's."""
-        return f"{self.model_type} {self.task}"
-
 
 def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:
     """Build and export; the artifact stands at `folder/model.pt` where one was written."""

@@ -75,7 +75,7 @@ def test_peers_get_the_batches_that_the_pool_forms() -> None:
     chance = random.Random(5)
     waiting, left = Waiting(max_tokens=300), []
     for _ in range(400):
-        left.append(Request((), 1, chance.randint(1, 60), "", lambda tensors: [], 0.0, 0.0))
+        left.append(Request((), 1, chance.randint(1, 60), "", lambda _: [], 0.0, 0.0))
         waiting.add(left[-1])
         if chance.random() < 0.3:
             batch, _ = waiting.batch()

@@ -23,8 +23,8 @@ from benchmarks.loadgen.files import MODEL, files_of, make_samples
 from benchmarks.loadgen.markdown import markdown
 from benchmarks.loadgen.measure import SCENARIOS, measure
 from benchmarks.loadgen.picture import picture
-from benchmarks.loadgen.running import LATENCY_MS, Entry
-from benchmarks.loadgen.systems import System, choose_systems
+from benchmarks.loadgen.running import Entry
+from benchmarks.loadgen.systems import LATENCY_MS, System, choose_systems
 
 METHOD = (
     "Each system is a process of its own environment with LoadGen in it: the callbacks are the same Python for all, "

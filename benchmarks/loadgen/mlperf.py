@@ -16,10 +16,12 @@ from typing import Any, Literal
 import mlperf_loadgen
 import numpy
 
+from benchmarks.loadgen.systems import LATENCY_MS
+
 Scenario = Literal["Offline", "Server", "SingleStream"]
 # The same for every system: the same samples in the same order, arriving in the same rhythm.
 SEEDS = {"qsl_rng_seed": 31, "sample_index_rng_seed": 32, "schedule_rng_seed": 33}
-SERVER_LATENCY_MS, SERVER_PERCENTILE = 500, 0.99
+SERVER_PERCENTILE = 0.99
 
 # What LoadGen calls its results, by the names of loadgen.json. Times are in nanoseconds.
 _RESULTS = {
@@ -84,7 +86,7 @@ def _settings(plan: Plan) -> Any:
     settings.min_query_count = 1
     settings.offline_expected_qps = plan.rate
     settings.server_target_qps = plan.rate
-    settings.server_target_latency_ns = SERVER_LATENCY_MS * 1_000_000
+    settings.server_target_latency_ns = LATENCY_MS * 1_000_000
     settings.server_target_latency_percentile = SERVER_PERCENTILE
     # Each sample as often as every other: lengths differ too much to be left to chance.
     settings.sample_concatenate_permutation = plan.scenario == "Offline"

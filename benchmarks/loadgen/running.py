@@ -17,9 +17,8 @@ from benchmarks.loadgen import samples
 from benchmarks.loadgen.engines import Job
 from benchmarks.loadgen.files import LOGS
 from benchmarks.loadgen.search import RateSearch
-from benchmarks.loadgen.systems import LAYOUTS, Layout, Strategy, System, strategies
+from benchmarks.loadgen.systems import LATENCY_MS, LAYOUTS, Layout, Strategy, System, strategies
 
-LATENCY_MS = 500.0
 # The strategies that are compared in the Server scenario: so many of the fastest Offline, at a rate that is this share
 # of what the fastest of them does Offline.
 _FINALISTS, _TRIAL_SHARE = 3, 0.9
@@ -131,7 +130,6 @@ class Running:
         job = Job(
             contender=system.name,
             module=system.module,
-            framework=system.framework,
             precision=system.precision,
             streams=layout.streams,
             threads=layout.threads,

@@ -22,7 +22,6 @@ class Job:
 
     contender: str
     module: str
-    framework: str
     precision: str
     streams: int
     threads: int
