@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from exporter.processes import away
 from matrix.pairs import Pair
@@ -55,7 +55,7 @@ def run_steps(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["matrix.one"])
     waiting = list(reversed(pairs))
-    running: dict[ProcessFuture[Any], _Job] = {}
+    running: dict[concurrent.futures.Future[Any], _Job] = {}
     # The pool starts processes whenever one has ended: a task each.
     with away(), ProcessPool(jobs, max_tasks=1, context=context) as pool:
 

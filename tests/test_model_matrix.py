@@ -60,6 +60,15 @@ def test_one_process_that_ends_badly_is_the_result_of_its_pair_alone() -> None:
     }
 
 
+def test_whoever_stops_asking_waits_for_nothing() -> None:
+    begun = time.monotonic()
+    rows = run_steps([pair("refused"), pair("slow")], "fp32", 1, "", exports, probes)
+    assert next(rows)["model_type"] == "refused"
+    rows.close()
+    # The slow one, meanwhile perhaps started, sleeps for a minute.
+    assert time.monotonic() - begun < 45
+
+
 def test_the_page_counts_every_pair_and_tells_the_reasons(tmp_path: Path) -> None:
     pairs = [pair("bert"), pair("nezha"), pair("never")]
     rows = {one["model_type"] + " fill-mask": one for one in (row("bert"), row("nezha", "refused", "a | b"))}

@@ -21,7 +21,7 @@ __all__ = ["Figure", "Mark", "bars", "dots", "stacked", "svg"]
 FIRST, OTHERS = "#d55e00", "#8da0ae"
 _WIDTH_INCHES, _ROW_INCHES, _PANEL_INCHES, _HEAD_INCHES = 9.0, 0.29, 0.62, 0.55
 # Labels as text, and nothing in the file that differs from run to run.
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 10, "axes.titlesize": 11}
+_STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 10, "axes.titlesize": 11}
 _MOST_LABELS_A_LINE = 5
 
 
