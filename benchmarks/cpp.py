@@ -1,7 +1,7 @@
 """`python -m benchmarks.cpp`: is C++ as fast as it should be? Start, steady calls, and what Session::run costs.
 
 In: the programs of `make cpp-build`, bert-base with seeded random weights (made in build/bench as for `make bench`).
-Out: a table, docs/benchmarks/cpp.json and cpp.svg. Refuses to time anything before C++ has given Python's answer.
+Out: docs/benchmarks/cpp.json, .md and .svg. Nothing is timed before C++ has given Python's answer.
 
 Three questions, in rounds that take turns:
 - From process start to the first answer at 1x32, files in the page cache: the C++ example worker, which is spawned,
@@ -14,28 +14,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy
 
-from benchmarks.bars import bars, processor
-from benchmarks.speed import places
-from benchmarks.speed.contenders import Job
-from benchmarks.speed.files import job_of, prepare
-from benchmarks.speed.process import Worker
-from benchmarks.speed.rows import CONTENDERS, ROWS, Precision, Settings
+from benchmarks.harness import machine, places, reports, tables
+from benchmarks.harness.charts import bars
+from benchmarks.harness.contenders import Job
+from benchmarks.harness.files import job_of, prepare
+from benchmarks.harness.process import Worker
+from benchmarks.harness.rows import CONTENDERS, ROWS, Precision, Settings
 from exporter import processes
 
 THREADS = 2
 WORKER = places.ROOT / "build/cpp-worker/worker"
 PROGRAM = places.ROOT / "build/cpp/exported-model"
-OUTPUT = places.ROOT / "docs/benchmarks"
 CPP = "C++"
 
 
@@ -48,7 +47,7 @@ def job(contender: str, precision: Precision) -> Job:
 def cpp_start(artifact: str, request: str) -> tuple[float, list[list[float]]]:
     """Seconds from spawning the worker to its first answer, and the answer."""
     start = time.monotonic()
-    command = [WORKER, artifact, "--threads", str(THREADS), "--workers", "1"]
+    command = [str(WORKER), artifact, "--threads", str(THREADS), "--workers", "1"]
     # clean start: a program in C++
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
@@ -70,7 +69,7 @@ def python_start(of: Job, home: str) -> float:
 def cpp_call(artifact: str, seconds: float) -> tuple[float, float]:
     """Median milliseconds of Session::run and of forward alone, in one process."""
     command = [
-        PROGRAM,
+        str(PROGRAM),
         "bench",
         artifact,
         "--shape",
@@ -122,7 +121,9 @@ def main() -> None:
                 calls_ms[name].append(found)
             last = {name: f"{found[-1]:.2f}" for name, found in (start_s | calls_ms).items()}
             print(f"round {number + 1}: " + ", ".join(f"{name} {found}" for name, found in last.items()), flush=True)
-    report(start_s, calls_ms, options.rounds)
+    result = gather(start_s, calls_ms, options.rounds)
+    reports.save_raw(places.OUTPUT, "cpp", result)
+    report(result)
 
 
 def _compare(artifact: str, request: str) -> None:
@@ -145,35 +146,51 @@ def _compare(artifact: str, request: str) -> None:
     print(f"C++ and Python answer {found}")
 
 
-def report(start_s: dict[str, list[float]], calls_ms: dict[str, list[float]], rounds: int) -> None:
-    """Print the medians and ratios; write the files."""
-    starts = {name: statistics.median(found) for name, found in start_s.items()}
-    calls = {name: statistics.median(found) for name, found in calls_ms.items()}
+def gather(start_s: dict[str, list[float]], calls_ms: dict[str, list[float]], rounds: int) -> dict[str, Any]:
+    """Every figure, with medians and ratios."""
     # Of each round, since the machine's noise is that of the moment.
-    of_python = [a / b for a, b in zip(calls_ms["C++, Session::run"], calls_ms["Python, Session"], strict=True)]
-    of_forward = [a / b for a, b in zip(calls_ms["C++, Session::run"], calls_ms["C++, forward alone"], strict=True)]
-    for name, seconds in starts.items():
-        print(f"first answer  {name:<28} {seconds:.2f} s")
-    for name, milliseconds in calls.items():
-        print(f"1x32          {name:<28} {milliseconds:.2f} ms")
-    ratios = {"to Python": statistics.median(of_python), "to forward alone": statistics.median(of_forward)}
-    print("Session::run " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()))
-    result = {
+    ours = calls_ms["C++, Session::run"]
+    ratios = {
+        words: statistics.median(a / b for a, b in zip(ours, calls_ms[other], strict=True))
+        for words, other in (("to Python", "Python, Session"), ("to forward alone", "C++, forward alone"))
+    }
+    return {
         "question": "bert-base, bf16, onednn, 1x32: seconds from process start to first answer; milliseconds a call",
-        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "machine": machine.description(),
         "threads": THREADS,
         "rounds": rounds,
-        "first_answer_median_s": starts,
-        "call_median_ms": calls,
+        "first_answer_median_s": {name: statistics.median(found) for name, found in start_s.items()},
+        "call_median_ms": {name: statistics.median(found) for name, found in calls_ms.items()},
         "session_run_ratio_median": ratios,
         "first_answer_s": start_s,
         "call_ms": calls_ms,
     }
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    (OUTPUT / "cpp.json").write_text(json.dumps(result, indent=1) + "\n")
-    Path(OUTPUT / "cpp.svg").write_text(
-        bars("bert-base: process start to first answer, seconds (lower is better)", starts)
-    )
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """Write the page and the picture."""
+    starts = result["first_answer_median_s"]
+    first = [[name, f"{seconds:.2f}"] for name, seconds in starts.items()]
+    calls = [[name, f"{milliseconds:.2f}"] for name, milliseconds in result["call_median_ms"].items()]
+    ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in result["session_run_ratio_median"].items())
+    print(tables.plain(["", "first answer, s"], first), tables.plain(["", "a call, ms"], calls), sep="\n")
+    print(f"Session::run {ratios}")
+    lines = [
+        "# C++ against Python",
+        "",
+        f"`make bench-cpp`: {result['question']}; {result['threads']} threads, medians of {result['rounds']} rounds.",
+        f"Machine: {result['machine']}.",
+        "",
+        "![Process start to first answer, seconds](cpp.svg)",
+        "",
+        *tables.table(["from process start", "first answer, s"], first),
+        "",
+        *tables.table(["in a warm process", "a call, ms"], calls),
+        "",
+        f"`Session::run`, the median of each round's ratio: {ratios}.",
+    ]
+    picture = bars("bert-base: process start to first answer (lower is better)", {"seconds": starts})
+    reports.save_page(places.OUTPUT, "cpp", "\n".join(lines) + "\n", picture)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import runtime
-from benchmarks.soak import resident_mb
+from benchmarks.harness import machine
 from runtime.pool import Pool
 from runtime.session import Session
 
@@ -97,17 +97,17 @@ def main() -> None:
         asked = Asked(session)
         rate = rate_alone(asked.inputs, pool, max(1.0, options.seconds / 10), options.capacity)
         before = pool.statistics()
-        samples = []
+        samples: list[float] = []
         begun, number = time.monotonic(), 0
         while (passed := time.monotonic() - begun) < options.seconds:
             if passed >= len(samples) * options.seconds / 20:
-                samples.append(resident_mb())
+                samples.append(machine.resident_bytes() / 2**20)
             for _ in range(min(64, int(passed * rate * TIMES) - number)):
                 asked.ask(pool, number)
                 number += 1
             time.sleep(0.0005)
         after = pool.statistics()
-    samples.append(resident_mb())
+    samples.append(machine.resident_bytes() / 2**20)
     report(options, rate, number / options.seconds, after.answered - before.answered, asked.became, samples)
     print(f"latency of the answered: median {after.latency_ms_median:.0f} ms, p99 {after.latency_ms_p99:.0f} ms")
 

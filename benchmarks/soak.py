@@ -9,23 +9,15 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from pathlib import Path
 
 import torch
 
 import runtime
+from benchmarks.harness import machine
 from runtime.session import Session
 
 SHAPES = [(1, 1), (1, 7), (2, 16), (3, 5), (1, 33), (4, 12), (2, 40), (5, 3)]
 ALLOWED_GROWTH_MB = 32
-
-
-def resident_mb() -> float:
-    """This process's resident memory."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    raise OSError("no VmRSS in /proc/self/status")
 
 
 def main() -> None:
@@ -52,7 +44,7 @@ def main() -> None:
                 # Written so that NaN counts.
                 worst[number] = error if not error <= worst[number] else worst[number]
             if number == 0 and call % max(1, options.calls // 20) == 0:
-                samples.append(resident_mb())
+                samples.append(machine.resident_bytes() / 2**20)
                 print(f"call {call:>6} of each thread: {samples[-1]:8.1f} MB", flush=True)
 
     threads = [threading.Thread(target=work, args=(session, number)) for number in range(options.threads)]

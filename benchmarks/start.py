@@ -1,14 +1,13 @@
 """How long does a worker take from process start to its first answer?
 
 In: an artifact (bf16, IPEX, of the MiniLM model that `make demo` exports) and the folder it came from. Out: a table,
-`docs/benchmarks/start.json` and `docs/benchmarks/start.svg`. Refuses to time anything before all ways have given
-the same answer. Method: see benchmarks/README.md.
+docs/benchmarks/start.json, .md and .svg. Nothing is timed before all ways have given the same answer. Method: see
+benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -16,13 +15,12 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-from benchmarks.bars import bars, processor
+from benchmarks.harness import machine, places, reports, tables
+from benchmarks.harness.charts import bars
 from exporter.processes import python
-
-ROOT = Path(__file__).parent.parent
-OUTPUT = ROOT / "docs/benchmarks"
 
 # Each way is a program of its own. It prints the seconds of its one interesting step, then its answer.
 _IDS = "ids = torch.arange(2000, 2016)[None]"
@@ -97,26 +95,45 @@ def main() -> None:
             total, step, _ = run(way, arguments)
             times[way].append((total, step))
             print(f"round {number + 1}  {way:<28} {total:6.2f} s, of which its step {step:6.2f} s")
+    totals = {way: statistics.median(total for total, _ in rows) for way, rows in times.items()}
+    steps = {way: statistics.median(step for _, step in rows) for way, rows in times.items()}
     result = {
         "question": "seconds from process start to first answer and end, MiniLM, 1x16, warm page cache",
-        "machine": f"{os.cpu_count()} cores, {processor()}",
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("torch", "intel-extension-for-pytorch", "transformers")
-        },
+        "machine": machine.description(),
+        "versions": machine.versions(("torch", "intel-extension-for-pytorch", "transformers")),
         "python": platform.python_version(),
         "rounds": options.rounds,
-        "total_median": {way: statistics.median(total for total, _ in rows) for way, rows in times.items()},
-        "step_median": {way: statistics.median(step for _, step in rows) for way, rows in times.items()},
+        "total_median": totals,
+        "step_median": steps,
         "rows": times,
     }
+    reports.save_raw(places.OUTPUT, "start", result)
+    report(result)
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """Write the page and the picture."""
     totals, steps = result["total_median"], result["step_median"]
-    for way in WAYS:
-        print(f"median  {way:<28} {totals[way]:6.2f} s, step {steps[way]:6.2f} s")
+    head = ["", "process start to end, s", "of it its step, s"]
+    body = [[way, f"{totals[way]:.2f}", f"{steps[way]:.2f}"] for way in totals]
     ratio = steps["runtime.load"] / steps["import IPEX, torch.jit.load"]
-    print(f"runtime.load, warm-up included, takes {ratio:.2f} of what importing IPEX alone takes")
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    (OUTPUT / "start.json").write_text(json.dumps(result, indent=1) + "\n")
-    (OUTPUT / "start.svg").write_text(bars("Process start to first answer, seconds (lower is better)", totals))
+    verdict = f"runtime.load, warm-up included, takes {ratio:.2f} of what importing IPEX alone takes"
+    print(tables.plain(head, body) + f"\n{verdict}")
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        "# Process start to first answer",
+        "",
+        f"`make bench-start`: {result['question']}; medians of {result['rounds']} rounds.",
+        f"Machine: {result['machine']}; Python {result['python']}, {versions}.",
+        "",
+        "![Process start to first answer, seconds](start.svg)",
+        "",
+        *tables.table(head, body),
+        "",
+        f"The step is what a way does after `import torch`: {verdict}.",
+    ]
+    picture = bars("Process start to first answer (lower is better)", {"seconds": totals})
+    reports.save_page(places.OUTPUT, "start", "\n".join(lines) + "\n", picture)
 
 
 if __name__ == "__main__":

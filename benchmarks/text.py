@@ -1,6 +1,6 @@
 """What does text cost beside the model: tokenising and making answers, as a share of the time of a call?
 
-In: an artifact (bf16 MiniLM, as `make demo` exports it). Out: a table and `docs/benchmarks/text.json`. The whole of
+In: an artifact (bf16 MiniLM, as `make demo` exports it). Out: docs/benchmarks/text.json and .md. The whole of
 `session.text.embed` is timed, and inside it the session's call; the rest is what text costs. The texts have 20 to 60
 tokens, or 128. Medians over calls; a call and the text around it are timed together, so that noise of the machine hits
 both.
@@ -11,22 +11,18 @@ Usage: python -m benchmarks.text FILE [--calls N]
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import os
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 import runtime
-from benchmarks.bars import processor
+from benchmarks.harness import machine, places, reports, tables
 from runtime import Session
 from runtime.text import Text
 
-OUTPUT = Path(__file__).parent.parent / "docs/benchmarks/text.json"
 THREADS = 2
 TARGET = 0.15
 SENTENCES = [
@@ -104,19 +100,41 @@ def main() -> None:
     }
     result = {
         "question": "milliseconds of session.text.embed outside of the session's call, as a share of that call",
-        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "machine": machine.description(),
         "artifact": f"{session.manifest.model.id}, {session.manifest.precision}, {session.manifest.backend}",
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "tokenizers")},
+        "versions": machine.versions(("torch", "tokenizers")),
         "threads": THREADS,
         "calls": options.calls,
         "target": TARGET,
         "cases": {name: measured(session, texts, options.calls) for name, texts in cases.items()},
     }
-    print(f"{'texts':<34} {'call':>9} {'text':>9} {'share':>7}")
-    for name, case in result["cases"].items():
-        missed = "" if case["share"] <= TARGET else f"  above {TARGET:.0%}"
-        print(f"{name:<34} {case['call_ms']:>6.2f} ms {case['text_ms']:>6.3f} ms {case['share']:>7.1%}{missed}")
-    OUTPUT.write_text(json.dumps(result, indent=1) + "\n")
+    reports.save_raw(places.OUTPUT, "text", result)
+    report(result)
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """Write the page."""
+    body = [
+        [name, f"{case['call_ms']:.2f}", f"{case['text_ms']:.3f}", f"{case['share']:.1%}", _verdict(case, result)]
+        for name, case in result["cases"].items()
+    ]
+    head = ["texts", "call, ms", "text, ms", "share", f"target {result['target']:.0%}"]
+    print(tables.plain(head, body, head[-1:]))
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        "# What text costs beside a call",
+        "",
+        f"`make bench-text`: {result['question']}.",
+        f"Artifact: {result['artifact']}; {result['threads']} threads; medians of {result['calls']} calls.",
+        f"Machine: {result['machine']}; {versions}.",
+        "",
+        *tables.table(head, body, head[-1:]),
+    ]
+    reports.save_page(places.OUTPUT, "text", "\n".join(lines) + "\n")
+
+
+def _verdict(case: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    return "reached" if case["share"] <= result["target"] else "missed"
 
 
 if __name__ == "__main__":

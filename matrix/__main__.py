@@ -1,9 +1,9 @@
 """`make coverage`: try every pair of model type and task, and write the tables.
 
 In: `python -m matrix [--bf16] [--sample N] [--seed S] [--kind KIND] [--only TEXT …] [--again RESULT …] [--jobs N]
-[--fresh]`. Out: a line a pair on standard output; rows in `build/coverage/PRECISION.jsonl` as they come, so that a run
-that was ended goes on where it was; the tables in `docs/`, unless only some pairs were asked for. Exit code 1 if an
-artifact was wrong, or the exporter died of a defect of its own. Refuses nothing.
+[--fresh] [--report-only]`. Out: a line per pair on standard output; rows in `build/coverage/PRECISION.jsonl` as they
+come, so that a run that was ended goes on where it was; the tables in `docs/`, unless only some pairs were asked for.
+Exit code 1 if an artifact was wrong, or the exporter died of a defect of its own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ DEFECTS = ("wrong", "died")
 def main() -> int:
     """Run what is missing."""
     arguments = _arguments()
+    if arguments.report_only:
+        report.write(ROOT / "docs", all_pairs(), report.load(ROOT / "docs"))
+        return 0
     precision = PRECISIONS[arguments.bf16]
     pairs = sample(arguments.sample, arguments.seed) if arguments.sample else all_pairs()
     pairs = tuple(
@@ -57,7 +60,8 @@ def main() -> int:
     print(", ".join(f"{count} {name}" for name, count in Counter(row["result"] for row in found).most_common()))
     if not arguments.sample and not arguments.only:
         rows = {name: read_rows(BUILD / f"{name}.jsonl") for name in PRECISIONS}
-        print("\n".join(report.write(ROOT / "docs", all_pairs(), {name: r for name, r in rows.items() if r})))
+        result = report.gather({name: found for name, found in rows.items() if found})
+        print("\n".join(report.write(ROOT / "docs", all_pairs(), result)))
     return 1 if any(row["result"] in DEFECTS for row in found) else 0
 
 
@@ -71,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--again", nargs="+", default=[], metavar="RESULT", help="repeat pairs that ended so")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--fresh", action="store_true", help="forget the rows of earlier runs")
+    parser.add_argument("--report-only", action="store_true", help="write page and picture from docs/coverage.json")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """One pair: build a tiny random model, export it, and ask the artifact once more at shapes that the gate did not try.
 
-In: a Pair, a precision, a folder. Out: a `Row`. Refuses nothing: whatever happens becomes the row's result and reason.
+In: a Pair, a precision, a folder. Out: a `Row`. Whatever happens becomes the row's result and reason.
 """
 
 from __future__ import annotations
@@ -59,11 +59,6 @@ class Row:
     reason: str = ""
     max_error: float | None = None
     seconds: float | None = None
-
-    @property
-    def name(self) -> str:
-        """As the pair's."""
-        return f"{self.model_type} {self.task}"
 
 
 def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:

@@ -1,8 +1,7 @@
 """Sizes by an attribute's name, and settings of single architectures whose sizes hang together in ways no name tells.
 
 In: nothing. Out: `TARGETS`, how large an attribute may be; `KEPT`, which stay; `OVERRIDES`, by model type: attributes
-set after shrinking; a dict reaches into a part of the configuration. Refuses nothing. To support one more, add a row
-with its reason.
+set after shrinking; a dict reaches into a part of the configuration. To support one more, add a row with its reason.
 """
 
 from __future__ import annotations

@@ -1,23 +1,23 @@
 """Processes: each pair in two of its own, so many at a time, each with a limit of time and memory.
 
-In: pairs, a precision, how many at a time. Out: rows as they come. Refuses nothing: a process that dies or takes too
-long is its pair's result.
+In: pairs, a precision, how many at a time. Out: rows as they come. A process that dies or takes too long is its pair's
+result. pebble's pool watches the processes; this is the only module that imports it.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
 import resource
 import shutil
-import signal
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
 
 from exporter.processes import away
 from matrix.pairs import Pair
@@ -27,97 +27,109 @@ from matrix.zygote import Zygote
 SECONDS = 240
 BYTES = 10 * 2**30
 
+# What runs in a process: (pair, precision, folder, address of the gates) → a row, or the result and reason of a probe.
+Step = Callable[[Pair, Any, Path, str], Any]
+
 
 @dataclasses.dataclass
 class _Job:
+    """A pair on its way; `row` is that of the export, once there is one."""
+
     pair: Pair
     folder: Path
-    process: Any
-    result: Connection
-    deadline: float
-    probing: dict[str, Any] | None = None
+    row: dict[str, Any] | None = None
 
 
 def run_all(pairs: Sequence[Pair], precision: str, jobs: int) -> Iterator[dict[str, Any]]:
     """Rows, as they come. Each pair in two processes of its own, forked from one that has imported everything."""
+    with Zygote() as gates:
+        yield from run_steps(pairs, precision, jobs, gates.address, _export, _probe)
+
+
+def run_steps(
+    pairs: Sequence[Pair], precision: str, jobs: int, gates: str, export: Step, probe: Step, seconds: float = SECONDS
+) -> Iterator[dict[str, Any]]:
+    """Export every pair, and probe it where the export wrote an artifact."""
     # One thread a process, and none of the processes that the import of torch's compiler would start.
     os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["matrix.one"])
-    waiting, running = list(reversed(pairs)), list[_Job]()
-    with Zygote() as gates:
-        yield from _rows(context, waiting, running, precision, jobs, gates.address)
+    waiting = list(reversed(pairs))
+    running: dict[concurrent.futures.Future[Any], _Job] = {}
+    # The pool starts processes whenever one has ended: a task each.
+    with away(), ProcessPool(jobs, max_tasks=1, context=context) as pool:
 
+        def start(step: Step, job: _Job) -> None:
+            running[pool.schedule(step, (job.pair, precision, job.folder, gates), timeout=seconds)] = job
 
-def _rows(
-    context: Any, waiting: list[Pair], running: list[_Job], precision: str, jobs: int, gates: str
-) -> Iterator[dict[str, Any]]:
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            pair = waiting.pop()
-            folder = Path(tempfile.mkdtemp(prefix="coverage."))
-            running.append(_start(context, pair, precision, folder, gates, None))
-        wait([job.result for job in running], timeout=max(0.1, min(job.deadline for job in running) - time.monotonic()))
-        for job in list(running):
-            row = _ended(job)
-            if row is None:
-                continue
-            running.remove(job)
-            if job.probing is None and row["result"] in ("right", "narrowed", "plain"):
-                running.append(_start(context, job.pair, precision, job.folder, gates, row))
-                continue
-            shutil.rmtree(job.folder, ignore_errors=True)
-            yield row
-
-
-def _start(context: Any, pair: Pair, precision: str, folder: Path, gates: str, probing: dict[str, Any] | None) -> _Job:
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(send, pair, precision, folder, gates, probing is not None))
-    with away():
-        process.start()
-    send.close()
-    return _Job(pair, folder, process, receive, time.monotonic() + SECONDS, probing)
-
-
-def _ended(job: _Job) -> dict[str, Any] | None:
-    """The row, if the job has come to an end."""
-    blank: dict[str, Any] = {
-        "model_type": job.pair.model_type,
-        "task": job.pair.task,
-        "architecture": job.pair.architecture,
-    }
-    blank |= {"kind": job.pair.kind, "max_error": None, "seconds": None}
-    if job.result.poll():
         try:
-            answer = job.result.recv()
-        except EOFError:
-            job.process.join()
-            answer = blank | {"result": "died", "reason": f"the process ended with {job.process.exitcode}"}
-    elif time.monotonic() > job.deadline:
-        os.killpg(job.process.pid, signal.SIGKILL)
-        answer = blank | {"result": "out of time", "reason": f"no end after {SECONDS} s"}
-    else:
-        return None
-    job.process.join()
-    job.result.close()
-    if job.probing is None or isinstance(answer, dict):
-        row: dict[str, Any] = answer
-        return row
-    result, reason = answer
-    return job.probing | ({} if result == "right" else {"result": result, "reason": reason})
+            while waiting or running:
+                # No more than can run: a probe shall not wait behind all exports, whose artifacts need space.
+                while waiting and len(running) < jobs:
+                    start(export, _Job(waiting.pop(), Path(tempfile.mkdtemp(prefix="coverage."))))
+                ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in ended:
+                    job = running.pop(future)
+                    row = _row(job, future, seconds)
+                    if job.row is None and row["result"] in ("right", "narrowed", "plain"):
+                        start(probe, dataclasses.replace(job, row=row))
+                        continue
+                    shutil.rmtree(job.folder, ignore_errors=True)
+                    yield row
+        finally:
+            # Where the caller has stopped asking, nothing is to be waited for.
+            pool.stop()
+            for job in running.values():
+                shutil.rmtree(job.folder, ignore_errors=True)
 
 
-def _work(send: Connection, pair: Pair, precision: Any, folder: Path, gates: str, probe: bool) -> None:
-    """In a process of its own: export, or probe what was exported."""
-    os.setsid()
+def _row(job: _Job, future: concurrent.futures.Future[Any], seconds: float) -> dict[str, Any]:
+    """What became of a job."""
+    pair = job.pair
+    row = job.row or {
+        "model_type": pair.model_type,
+        "task": pair.task,
+        "architecture": pair.architecture,
+        "kind": pair.kind,
+        "max_error": None,
+        "seconds": None,
+    }
+    try:
+        found = future.result()
+    except concurrent.futures.TimeoutError:
+        return row | {"result": "out of time", "reason": f"no end after {seconds:g} s"}
+    except ProcessExpired as error:
+        return row | {"result": "died", "reason": f"the process ended with {error.exitcode}"}
+    except Exception as error:  # noqa: BLE001 (of any of hundreds of architectures: the table has to show it)
+        return row | {"result": "died", "reason": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
+    if job.row is None:
+        exported: dict[str, Any] = found
+        return exported
+    result, reason = found
+    return row | ({} if result == "right" else {"result": result, "reason": reason})
+
+
+def _export(pair: Pair, precision: Any, folder: Path, gates: str) -> dict[str, Any]:
+    """In a process of its own."""
+    from matrix import one
+
+    _confine(folder)
+    one.quiet(gates)
+    return dataclasses.asdict(one.export_pair(pair, precision, folder))
+
+
+def _probe(pair: Pair, precision: Any, folder: Path, gates: str) -> tuple[str, str]:
+    """In another process: what the exporting one left in memory must not help."""
+    from matrix import one
+
+    _confine(folder)
+    one.quiet(gates)
+    return one.probe_pair(pair, precision, folder)
+
+
+def _confine(folder: Path) -> None:
+    """Bound this process's memory, and send what it prints to a file."""
     resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    from matrix import one
-
-    one.quiet(gates)
-    if probe:
-        send.send(one.probe_pair(pair, precision, folder))
-    else:
-        send.send(dataclasses.asdict(one.export_pair(pair, precision, folder)))

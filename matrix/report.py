@@ -1,20 +1,19 @@
 """The tables and the picture: what `make coverage` found, for people and for programs.
 
-In: rows by precision, versions. Out: `docs/coverage.md`, `docs/coverage.json`, `docs/coverage.svg`. Refuses nothing:
-pairs without a row are told as not run.
+In: rows by precision. Out: docs/coverage.md and .svg, and the raw rows in coverage.json, which is no part of the
+repository. Pairs without a row are told as not run.
 """
 
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import charts, machine, reports, tables
 from matrix.one import PROBES, SOUND
 from matrix.pairs import Pair
 
@@ -38,7 +37,8 @@ _HEAD = """# What can be exported
 Every pair of model type and task that transformers knows, tried: a tiny random model of the model type's own default
 configuration, saved as a folder, exported with IPEX, compared with the original in eager fp32 by the gate, loaded
 without transformers, and then asked at {probes} more shapes that the gate had not tried. Written by `make coverage` on
-{date} with {versions}, one thread a pair. All rows, with their errors: [coverage.json](coverage.json).
+{date}, one thread a pair, with {versions}.
+It also leaves every row, with its error, in coverage.json beside this page.
 
 ![Results by task](coverage.svg)
 
@@ -58,64 +58,72 @@ masked language model. *Others* are known to AutoModel alone: parts of larger mo
 """
 
 
-def write(folder: Path, pairs: Sequence[Pair], rows: Mapping[str, Mapping[str, Row]]) -> list[str]:
+def gather(rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Any]:
+    """The raw result: rows by precision and name of the pair, with the date and the versions."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "versions": machine.versions(_PACKAGES),
+        "rows": {name: list(found.values()) for name, found in rows.items()},
+    }
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The raw result of an earlier run; ends the program with a message if there is none."""
+    return reports.load_raw(folder, "coverage")
+
+
+def write(folder: Path, pairs: Sequence[Pair], result: Mapping[str, Any]) -> list[str]:
     """Write all three files.
 
     Args:
         folder: where to.
         pairs: all of them.
-        rows: precision → name of the pair → its row.
+        result: as `gather` or `load` gives it.
 
     Returns:
-        The totals, a line a precision and kind, for people.
+        The totals, a table for each precision, line by line.
     """
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    date = datetime.date.today().isoformat()
-    text = [_HEAD.format(probes=PROBES, date=date, versions=", ".join(f"{k} {v}" for k, v in versions.items()))]
+    rows = {
+        precision: {f"{row['model_type']} {row['task']}": row for row in found}
+        for precision, found in result["rows"].items()
+    }
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    text = [_HEAD.format(probes=PROBES, date=result["date"], versions=versions)]
     totals = [line for precision in rows for line in _totals(precision, pairs, rows[precision])]
-    text += ["## Totals", "", *totals, ""]
+    text += ["## Totals", "", *totals]
     for precision in rows:
         text += [f"## Encoders by task, {precision}", "", *_by_task(pairs, rows[precision]), ""]
     for precision in rows:
-        text += [f"## Pairs that are not right, {precision}", "", *_reasons(pairs, rows[precision]), ""]
-    (folder / "coverage.md").write_text("\n".join(text))
-    content = {"date": date, "versions": versions, "rows": {name: list(found.values()) for name, found in rows.items()}}
-    (folder / "coverage.json").write_text(json.dumps(content, indent=0) + "\n")
-    (folder / "coverage.svg").write_text(_picture(pairs, rows["fp32"]))
+        text += [f"## Pairs that are not right, {precision}", "", *_reasons(pairs, rows[precision])]
+    reports.save_raw(folder, "coverage", result)
+    reports.save_page(folder, "coverage", "\n".join(text), _picture(pairs, rows["fp32"]) if "fp32" in rows else None)
     return totals
 
 
 def _totals(precision: str, pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
-    lines = [
-        f"**{precision}**",
-        "",
-        "| | pairs | run | " + " | ".join(RESULTS) + " | right or narrowed | median seconds |",
-        "|---|" + "---|" * (len(RESULTS) + 4),
-    ]
+    body = []
     for kind, name in (("encoder", "encoders"), ("generator", "generators"), ("other", "others"), (None, "all")):
         mine = [pair for pair in pairs if kind in (pair.kind, None)]
         found = [rows[pair.name] for pair in mine if pair.name in rows]
         counts = Counter(row["result"] for row in found)
         sound = sum(counts[name] for name in SOUND)
         seconds = [row["seconds"] for row in found if row["seconds"] is not None and row["result"] in SOUND]
-        share = f"{100 * sound / len(found):.1f} %" if found else "–"
-        middle = f"{statistics.median(seconds):.1f}" if seconds else "–"
-        cells = " | ".join(str(counts[result]) for result in RESULTS)
-        lines.append(f"| {name} | {len(mine)} | {len(found)} | {cells} | {share} | {middle} |")
-    return [*lines, ""]
+        share = f"{100 * sound / len(found):.1f} %" if found else tables.DASH
+        cells = [str(counts[result]) for result in RESULTS]
+        middle = tables.number(statistics.median(seconds) if seconds else None, 1)
+        body.append([name, str(len(mine)), str(len(found)), *cells, share, middle])
+    head = ["", "pairs", "run", *RESULTS, "right or narrowed", "median seconds"]
+    return [f"**{precision}**", "", *tables.table(head, body), ""]
 
 
 def _by_task(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
-    lines = [
-        "| task | pairs | " + " | ".join(RESULTS) + " | largest error |",
-        "|---|---|" + "---|" * (len(RESULTS) + 1),
-    ]
+    body = []
     for task, found in _tasks(pairs, rows).items():
         counts = Counter(row["result"] for row in found)
         errors = [row["max_error"] for row in found if row["max_error"] is not None]
-        cells = " | ".join(str(counts[name] or "") for name in RESULTS)
-        lines.append(f"| {task} | {len(found)} | {cells} | {max(errors):.1e} |" if errors else f"| {task} | 0 |")
-    return lines
+        largest = f"{max(errors):.1e}" if errors else tables.DASH
+        body.append([task, str(len(found)), *(str(counts[name] or "") for name in RESULTS), largest])
+    return tables.table(["task", "pairs", *RESULTS, "largest error"], body)
 
 
 def _tasks(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> dict[str, list[Row]]:
@@ -130,48 +138,20 @@ def _reasons(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
     lines = []
     for kind in ("encoder", "generator", "other"):
         found = [rows[pair.name] for pair in pairs if pair.kind == kind and pair.name in rows]
-        found = [row for row in found if row["result"] != "right"]
-        if not found:
-            continue
-        table = ["| model type | task | result | reason |", "|---|---|---|---|"]
-        for row in found:
-            reason = row["reason"].replace("|", "/")
-            table.append(f"| {row['model_type']} | {row['task']} | {row['result']} | {reason} |")
-        if kind == "encoder":
-            lines += [f"### {kind}s", "", *table, ""]
-        else:
-            lines += [f"<details><summary>{kind}s: {len(found)}</summary>", "", *table, "", "</details>", ""]
+        items = [
+            f"- **{row['result']}**: {row['model_type']}, {row['task']}: {row['reason']}"
+            for row in found
+            if row["result"] != "right"
+        ]
+        if items and kind == "encoder":
+            lines += [f"### {kind}s", "", *items, ""]
+        elif items:
+            lines += [f"<details><summary>{kind}s: {len(items)}</summary>", "", *items, "", "</details>", ""]
     return lines
 
 
-def _picture(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> str:
-    """A bar a task, its parts as long as its results are many."""
-    tasks = _tasks(pairs, rows)
-    most = max((len(found) for found in tasks.values()), default=1)
-    left, width, height = 240, 620, 24
-    parts = []
-    for number, (task, found) in enumerate(tasks.items()):
-        top, start = 70 + number * height, float(left)
-        counts = Counter(row["result"] for row in found)
-        parts.append(f'<text x="{left - 10}" y="{top + 15}" text-anchor="end">{task}</text>')
-        for name, colour in RESULTS.items():
-            length = width * counts[name] / most
-            if length:
-                title = f"<title>{task}: {counts[name]} {name}</title>"
-                box = f'x="{start:.1f}" y="{top}" width="{length:.1f}" height="{height - 5}"'
-                parts.append(f'<rect {box} fill="{colour}">{title}</rect>')
-            start += length
-        sound = sum(counts[name] for name in SOUND)
-        parts.append(f'<text x="{start + 6:.1f}" y="{top + 15}">{sound} of {len(found)}</text>')
-    place = left
-    for name, colour in RESULTS.items():
-        if any(row["result"] == name for found in tasks.values() for row in found):
-            parts.append(f'<rect x="{place}" y="40" width="12" height="12" fill="{colour}"/>')
-            parts.append(f'<text x="{place + 17}" y="51">{name}</text>')
-            place += 30 + 8 * len(name)
-    size = f'width="960" height="{80 + len(tasks) * height}"'
-    title = '<text x="16" y="24" font-size="16">Encoders in fp32 with IPEX: pairs of model type and task</text>'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
-        '<rect width="100%" height="100%" fill="white"/>' + title + "".join(parts) + "</svg>\n"
-    )
+def _picture(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> charts.Figure:
+    """A bar per task, its parts as long as its results are many."""
+    counts = {task: Counter(str(row["result"]) for row in found) for task, found in _tasks(pairs, rows).items()}
+    labels = {task: f"{sum(found[name] for name in SOUND)} of {found.total()}" for task, found in counts.items()}
+    return charts.stacked("Encoders in fp32 with IPEX: pairs of model type and task", counts, RESULTS, labels)

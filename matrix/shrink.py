@@ -1,8 +1,8 @@
 """Make a model configuration small.
 
 In: a configuration of transformers, as the library builds it by default. Out: one of the same class and the same
-behaviour (activation, positions, norms, attention kinds) whose sizes are small, sub-configurations included.
-Refuses nothing: a combination of sizes the architecture does not admit shows when the model is built.
+behaviour (activation, positions, norms, attention kinds) whose sizes are small, sub-configurations included. A
+combination of sizes the architecture does not admit shows when the model is built.
 """
 
 from __future__ import annotations

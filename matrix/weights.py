@@ -1,7 +1,6 @@
 """Give a random model weights that show mistakes.
 
 In: a model fresh from its constructor. Out: the same model, changed in place: every weight finite, none constant.
-Refuses nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A process that has imported torch and the runtime, and forks one copy of itself for each gate.
 
-In: the arguments of `runtime.gate`, from processes that hold the address. Out: what `subprocess.run` would give.
-Refuses nothing. A gate has to run where transformers and IPEX's package were never imported; starting Python and
-importing torch takes a second and a half, twice a pair, of which a fork of this process takes nothing.
+In: the arguments of `runtime.gate`, from processes that hold the address. Out: what `subprocess.run` would give. A
+gate has to run where transformers and IPEX's package were never imported; starting Python and importing torch takes a
+second and a half, twice a pair, of which a fork of this process takes nothing.
 """
 
 from __future__ import annotations

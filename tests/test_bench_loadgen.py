@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy
 import pytest
 
+from benchmarks.harness.charts import svg
 from benchmarks.loadgen import samples, summary
 from benchmarks.loadgen.__main__ import options_of
 from benchmarks.loadgen.check import is_right, judge
@@ -23,6 +24,7 @@ from benchmarks.loadgen.picture import picture
 from benchmarks.loadgen.queueing import Query, Queue, fitting, longest_first
 from benchmarks.loadgen.search import RateSearch
 from benchmarks.loadgen.systems import LAYOUTS, SYSTEMS, choose_systems, strategies
+from runtime.waiting import Request, Waiting
 
 
 def test_lengths_are_seeded_and_two_fifths_of_the_longest() -> None:
@@ -68,6 +70,21 @@ def test_batches_hold_the_nearest_lengths() -> None:
     assert fitting([50, 10, 128, 49, 52], 160) == [0, 3, 4]
 
 
+def test_peers_get_the_batches_that_the_pool_forms() -> None:
+    """Else the benchmark would compare two ways of batching."""
+    chance = random.Random(5)
+    waiting, left = Waiting(max_tokens=300), []
+    for _ in range(400):
+        left.append(Request((), 1, chance.randint(1, 60), "", lambda _: [], 0.0, 0.0))
+        waiting.add(left[-1])
+        if chance.random() < 0.3:
+            batch, _ = waiting.batch()
+            assert [left[place] for place in fitting([one.length for one in left], 300)] == batch
+            for one in batch:
+                waiting.remove(one)
+                left.remove(one)
+
+
 def test_the_longest_come_first() -> None:
     assert longest_first([3, 9, 5, 9]) == [1, 3, 2, 0]
 
@@ -109,10 +126,10 @@ def test_each_query_gets_its_own_answer(scenario: str, max_tokens: int | None, m
     """Sorted, batched and answered out of order: LoadGen's numbers come back with the samples they asked for."""
     # Installed with the benchmark's environments, and needed by none of this but for the last step, which is replaced.
     pytest.importorskip("mlperf_loadgen")
-    from benchmarks.loadgen import harness, worker
+    from benchmarks.loadgen import mlperf, worker
 
     told: dict[int, int] = {}
-    monkeypatch.setattr(harness, "complete", lambda identifier, answer: told.update({identifier: answer}))
+    monkeypatch.setattr(mlperf, "complete", lambda identifier, answer: told.update({identifier: answer}))
     lengths = [int(length) for length in samples.lengths()]
     asked = [(1000 + place, number) for place, number in enumerate(random.Random(3).choices(range(256), k=600))]
     service = Echo(lengths, max_tokens)
@@ -234,14 +251,14 @@ def test_targets_compare_the_best_of_ours_with_the_best_peer() -> None:
     found = verdicts(given)
     # 70 / 60 of medians; 59 / 52; 60 / 100.
     assert found["Offline, samples a second, ours / best peer"] == "reached"
-    assert found["Server, highest rate, ours / best peer"] == "**missed** at 1 of 1: ipex / openvino 1.135, by 1.3%"
+    assert found["Server, highest rate, ours / best peer"] == "**missed** at 1 of 1"
+    assert "- Server, highest rate, ours / best peer: ipex / openvino 1.135, by 1.3%" in markdown(given).splitlines()
     assert found["ragged batch, ours / best peer"] == "reached"
     assert found["full batch, padding dropped / kept"] == "not measured"
     assert "onednn-keep, missing: out of memory" in markdown(given)
     given["batches"]["full"]["onednn-keep"] = {"status": "timed", "blocks_ms": [95.0]}
-    assert verdicts(given)["full batch, padding dropped / kept"].startswith(
-        "**missed** at 1 of 1: onednn / onednn-keep"
-    )
+    assert verdicts(given)["full batch, padding dropped / kept"] == "**missed** at 1 of 1"
+    assert "- full batch, padding dropped / kept: onednn / onednn-keep 1.053, by 2.2%" in markdown(given).splitlines()
 
 
 def test_who_held_no_rate_or_failed_is_no_best() -> None:
@@ -254,13 +271,26 @@ def test_who_held_no_rate_or_failed_is_no_best() -> None:
 def test_what_was_not_asked_is_a_dash() -> None:
     bare = {"kind": "ours", "precision": "bf16", "about": "", "status": "timed", "trials": {}}
     page = markdown(result(onednn=bare) | {"batches": {}})
-    assert "| onednn, bf16 | – | – | – | – | – |" in page and page.count("Not measured.") == 4
+    line = next(line for line in page.splitlines() if line.startswith("| onednn, bf16"))
+    assert [cell.strip() for cell in line.strip("|").split("|")[1:]] == ["–"] * 5
+    assert page.count("Not measured.") == 4
 
 
 def test_the_picture_has_a_bar_a_system_and_scenario() -> None:
-    drawn = picture(result(onednn=served("ours", 70.0, 58.0), openvino=served("peer", 60.0, None)))
-    tips = [str(tip.text) for tip in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}title")]
-    assert [tip.partition(",")[0] for tip in tips] == ["onednn: 70.0", "openvino: 60.0", "onednn: 58.0"]
+    drawn = svg(picture(result(onednn=served("ours", 70.0, 58.0), openvino=served("peer", 60.0, None))))
+    root = ElementTree.fromstring(drawn)
+    bars = [group.get("id", "") for group in root.iter("{http://www.w3.org/2000/svg}g")]
+    assert [name for name in bars if "/" in name] == [
+        "Offline: samples a second/onednn, bf16",
+        "Offline: samples a second/openvino, bf16",
+        "Server: queries a second at p99 of 500 ms/onednn, bf16",
+    ]
+    words = [str(text.text) for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [word for word in words if "one by one" in word] == [
+        "70.0  (2x1, one by one)",
+        "60.0  (2x1, one by one)",
+        "58.0  (2x1, one by one)",
+    ]
 
 
 def test_every_system_may_serve_batch_one_and_batches() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from xml.etree import ElementTree
 import numpy
 import pytest
 
-from benchmarks.speed import summary
+from benchmarks.harness import machine, places, tables
+from benchmarks.harness.charts import svg
+from benchmarks.harness.check import errors, is_right
+from benchmarks.harness.rows import CONTENDERS, ROWS, Settings, UnknownNameError, choose_rows
+from benchmarks.speed import store, summary
 from benchmarks.speed.__main__ import options_of, report
-from benchmarks.speed.check import errors, is_right
 from benchmarks.speed.markdown import markdown
-from benchmarks.speed.picture import picture, x_of
-from benchmarks.speed.rows import CONTENDERS, ROWS, UnknownNameError, choose_rows
+from benchmarks.speed.picture import picture
 
 NEAR = {"max_error": 1e-6, "rms_error": 1e-6, "cosine_mean": 0.99, "cosine_least": 0.94}
 
@@ -102,10 +105,12 @@ def test_targets_say_where_and_by_how_much() -> None:
     )
     every = cells(page, "target", "tuned / best peer, every row")
     assert every["worst"] == "1.100"
-    assert every["reached or missed"] == "**missed** at 1 of 2: bert-base 8x128 bf16 1.100, by 10.0%"
+    assert every["reached or missed"] == "**missed** at 1 of 2"
+    assert "- tuned / best peer, every row: bert-base 8x128 bf16 1.100, by 10.0%" in page.splitlines()
     # sqrt(0.9 * 1.1)
     mean = cells(page, "target", "tuned / best peer, geometric mean of a precision")
-    assert mean["worst"] == "0.995" and "bf16 0.995, by 8.2%" in mean["reached or missed"]
+    assert mean["worst"] == "0.995" and mean["reached or missed"] == "**missed** at 1 of 1"
+    assert "- tuned / best peer, geometric mean of a precision: bf16 0.995, by 8.2%" in page.splitlines()
     assert cells(page, "target", "tuned / floor, fp32 and bf16 at 8x128 and 1x384")["reached or missed"] == "reached"
     assert cells(page, "target", "onednn / ipex, fp32")["reached or missed"] == "not measured"
 
@@ -114,7 +119,8 @@ def test_a_cosine_is_missed_from_below() -> None:
     page = markdown(result(row("1x32", "int8", "minilm", tuned=timed(1.0))))
     assert cells(page, "target", "int8 MiniLM, mean cosine to fp32")["reached or missed"] == "reached"
     least = cells(page, "target", "int8 MiniLM, least cosine to fp32")
-    assert "minilm 1x32 int8 0.940, by 1.1%" in least["reached or missed"]
+    assert least["reached or missed"] == "**missed** at 1 of 1"
+    assert "- int8 MiniLM, least cosine to fp32: minilm 1x32 int8 0.940, by 1.1%" in page.splitlines()
 
 
 def test_start_and_memory_count_from_the_import() -> None:
@@ -131,7 +137,8 @@ def test_start_and_memory_count_from_the_import() -> None:
     assert line["first answer, s"] == "2.00" and line["of it after the framework's import, s"] == "0.50"
     assert line["steady beyond import, MiB"] == "300" and line["steady / weights"] == "1.50"
     memory = cells(page, "target", "steady memory beyond import torch / weights")
-    assert "bert-base 1x128 bf16 1.500, by 11.1%" in memory["reached or missed"]
+    assert memory["reached or missed"] == "**missed** at 1 of 1"
+    assert "- steady memory beyond import torch / weights: bert-base 1x128 bf16 1.500, by 11.1%" in page.splitlines()
 
 
 def test_times_of_different_runs_are_marked() -> None:
@@ -146,13 +153,34 @@ def test_the_profile_adds_up() -> None:
     assert cells(page, "operator", "5 others")["share"] == "25.0%"
 
 
+SVG = "{http://www.w3.org/2000/svg}"
+
+
 def test_the_picture_has_a_dot_a_contender() -> None:
-    drawn = picture(result(row("1x32", tuned=timed(8.0), openvino=timed(10.0), eager=timed(200.0), floor=timed(7.0))))
-    root = ElementTree.fromstring(drawn)
-    tips = {str(tip.text).partition(":")[0] for tip in root.iter("{http://www.w3.org/2000/svg}title")}
-    assert tips == {"tuned", "openvino", "eager", "floor"}
-    # Far outside stands at the edge, not beyond it.
-    assert x_of(20.0) == x_of(4.0) and x_of(0.5) < x_of(1.0)
+    times = {"openvino": timed(10.0), "eager": timed(200.0), "compile": timed(40.0), "floor": timed(7.0)}
+    root = ElementTree.fromstring(svg(picture(result(row("1x32", tuned=timed(8.0), **times)))))
+    place = "bf16/bert-base 1x32/"
+    dots = {group.get("id", "").removeprefix(place): group for group in root.iter(f"{SVG}g")}
+    dots = {name: group for name, group in dots.items() if group.get("id", "").startswith(place)}
+    assert set(dots) == {
+        "this project, tuned",
+        "OpenVINO",
+        "eager mode",
+        "torch.compile",
+        "matrix products alone",
+    }
+    # No dot stands elsewhere than its ratio says; far outside stands at the edge, not beyond it.
+    x = {name: float(next(group.iter(f"{SVG}use")).get("x", "")) for name, group in dots.items()}
+    assert x["matrix products alone"] < x["this project, tuned"] < x["OpenVINO"] < x["eager mode"]
+    assert x["eager mode"] == x["torch.compile"]
+    # What was not timed is not in the legend.
+    words = {text.text for text in root.iter(f"{SVG}text")}
+    assert {"bert-base 1x32", "OpenVINO", "bf16"} <= words and "ONNX Runtime" not in words
+
+
+def test_the_same_results_give_the_same_picture() -> None:
+    given = result(row("1x32", tuned=timed(8.0), openvino=timed(10.0)))
+    assert svg(picture(given)) == svg(picture(given))
 
 
 def test_the_report_needs_the_json_alone(tmp_path: Path) -> None:
@@ -161,6 +189,62 @@ def test_the_report_needs_the_json_alone(tmp_path: Path) -> None:
     first = (tmp_path / "speed.md").read_text(), (tmp_path / "speed.svg").read_text()
     report(tmp_path)
     assert ((tmp_path / "speed.md").read_text(), (tmp_path / "speed.svg").read_text()) == first
+
+
+def test_without_raw_results_the_report_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"speed\.json is missing.*run the benchmark first"):
+        report(tmp_path)
+
+
+def test_a_run_keeps_older_rows_of_the_same_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where build/ was removed, what docs/benchmarks still has is merged; but no table mixes machines."""
+    monkeypatch.setattr(places, "RESULTS", tmp_path)
+    settings = Settings(3, 0.5, 3, 2)
+    monkeypatch.setattr(machine, "surroundings", lambda: {"machine": "one", "versions": {"torch": "2.8.0"}})
+    store.write(ROWS[0], contenders={"tuned": timed(1.0)})
+    older = [row(each.shape, each.precision, each.model, tuned=timed(9.0)) for each in ROWS[:2]]
+    found = store.gather(settings, {"machine": "one", "versions": {"torch": "2.8.0"}, "rows": older})
+    assert [each["contenders"]["tuned"]["blocks_ms"] for each in found["rows"]] == [[1.0], [9.0]]
+    for other in ({"machine": "two", "versions": {"torch": "2.8.0"}}, {"machine": "one", "versions": {"torch": "2.9"}}):
+        assert len(store.gather(settings, other | {"rows": older})["rows"]) == 1
+
+
+def test_cells_stay_as_they_were_formatted() -> None:
+    drawn = tables.table(["", "ms", "with"], [["a", "12.0", "1x2"], ["b", tables.DASH, ""]], ["with"])
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in drawn[2:]] == [
+        ["a", "12.0", "1x2"],
+        ["b", "–", ""],
+    ]
+    # Words on the left, numbers on the right.
+    assert [cell.endswith(":") for cell in drawn[1].strip("|").split("|")] == [False, True, False]
+
+
+def test_memory_is_that_of_this_process() -> None:
+    before = machine.resident_bytes()
+    block = bytearray(64 * 2**20)
+    block[::4096] = b"x" * len(block[::4096])
+    assert machine.resident_bytes() - before > 48 * 2**20
+    assert machine.peak_bytes() >= machine.resident_bytes() - 2**20
+    assert machine.free_bytes() > 0
+
+
+def test_each_package_of_the_benchmarks_has_one_importing_module() -> None:
+    """And speed and loadgen share the harness without importing each other."""
+    found: dict[str, set[str]] = {}
+    for folder in ("benchmarks", "matrix"):
+        for path in (places.ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                for name in names:
+                    found.setdefault(name.split(".")[0], set()).add(path.relative_to(places.ROOT).as_posix())
+                    wing = path.relative_to(places.ROOT).parts[1]
+                    other = {"speed": "loadgen", "loadgen": "speed"}.get(wing)
+                    assert not other or not name.startswith(f"benchmarks.{other}"), path
+                    assert wing != "harness" or not name.startswith(("benchmarks.speed", "benchmarks.loadgen")), path
+    modules = {"matplotlib": "benchmarks/harness/charts.py", "tabulate": "benchmarks/harness/tables.py"}
+    modules |= {"psutil": "benchmarks/harness/machine.py", "pebble": "matrix/processes.py"}
+    assert {name: found[name] for name in modules} == {name: {path} for name, path in modules.items()}
 
 
 def test_answers_are_judged_by_precision() -> None:

@@ -82,7 +82,7 @@ def _multiprocessing(method: str) -> bool:
 
 
 def _benchmarks(_artifact: Path) -> bool:
-    from benchmarks.speed.files import command
+    from benchmarks.harness.files import command
 
     # An interpreter by another name stands for one with other packages.
     other = module("benchmarks.flood", executable=str(BIN / "python3"))
@@ -177,7 +177,7 @@ def test_no_process_is_started_around_the_helper_without_a_reason() -> None:
             taken = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
             # So that what starts a process has the same name everywhere.
             assert not any(node.module in ("subprocess", "multiprocessing") for node in taken), path
-            places = ("exporter.processes", "benchmarks.speed.files")
+            places = ("exporter.processes", "benchmarks.harness.files")
             aliases = [alias for node in taken if node.module in places for alias in node.names]
             helpers = {f"processes.{name}" for name in HELPERS}
             helpers |= {alias.asname or alias.name for alias in aliases if alias.name in (*HELPERS, "command")}

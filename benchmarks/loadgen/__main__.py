@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import machine, places, reports
+from benchmarks.harness.files import NotMadeError
+from benchmarks.harness.rows import MODELS, UnknownNameError
 from benchmarks.loadgen import samples
 from benchmarks.loadgen.batches import batches
 from benchmarks.loadgen.files import MODEL, files_of, make_samples
 from benchmarks.loadgen.markdown import markdown
 from benchmarks.loadgen.measure import SCENARIOS, measure
 from benchmarks.loadgen.picture import picture
-from benchmarks.loadgen.running import LATENCY_MS, Entry
-from benchmarks.loadgen.systems import System, choose_systems
-from benchmarks.speed import places, store
-from benchmarks.speed.__main__ import write
-from benchmarks.speed.files import NotMadeError
-from benchmarks.speed.rows import MODELS, UnknownNameError
+from benchmarks.loadgen.running import Entry
+from benchmarks.loadgen.systems import LATENCY_MS, System, choose_systems
 
 METHOD = (
     "Each system is a process of its own environment with LoadGen in it: the callbacks are the same Python for all, "
@@ -95,7 +93,6 @@ def main() -> None:
     if not options.report_only:
         if not Path(places.PYTHON["peers"]).exists():
             sys.exit(".venv-peers is missing: make .venv-peers/.installed")
-        options.output.mkdir(parents=True, exist_ok=True)
         ask(options)
     report(options.output)
 
@@ -120,7 +117,7 @@ def ask(options: argparse.Namespace) -> None:
     def keep(measured: dict[str, Entry]) -> None:
         result = gather(options, entries | measured, found)
         result["settings"]["minutes"] = round((time.monotonic() - begun) / 60, 1)
-        write(options.output / "loadgen.json", json.dumps(result, indent=1) + "\n")
+        reports.save_raw(options.output, "loadgen", result)
 
     keep({})
     if set(options.scenarios) - {"batches"}:
@@ -129,7 +126,7 @@ def ask(options: argparse.Namespace) -> None:
 
 def gather(options: argparse.Namespace, entries: dict[str, Entry], found: dict[str, Any]) -> dict[str, Any]:
     """The figures with the machine, the versions and the method."""
-    drawn, facts = samples.lengths(), store.surroundings()
+    drawn, facts = samples.lengths(), machine.surroundings()
     version = importlib.metadata.version("mlcommons-loadgen")
     return {
         "question": "samples a second, and the highest rate of queries at a p99 latency, on texts of different lengths",
@@ -161,10 +158,8 @@ def gather(options: argparse.Namespace, entries: dict[str, Entry], found: dict[s
 
 def report(folder: Path) -> None:
     """Write the tables and the picture from loadgen.json alone."""
-    result: dict[str, Any] = json.loads((folder / "loadgen.json").read_text())
-    write(folder / "loadgen.md", markdown(result))
-    write(folder / "loadgen.svg", picture(result))
-    print(f"wrote {folder / 'loadgen.json'}, loadgen.md, loadgen.svg")
+    result = reports.load_raw(folder, "loadgen")
+    reports.save_page(folder, "loadgen", markdown(result), picture(result))
 
 
 if __name__ == "__main__":

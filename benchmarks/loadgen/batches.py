@@ -1,9 +1,9 @@
 """Two padded batches, one call each: what dropping the padding saves where half is padding, and costs
 where nothing is.
 
-In: systems with their files. Out: entries as those of `benchmarks.speed.race`, in milliseconds a call. Refuses
-nothing: what cannot be made is a reason. The calls are those of `benchmarks.speed`: the same contenders, with two
-threads, answers compared with eager fp32 first.
+In: systems with their files. Out: entries as those of `benchmarks.harness.race`, in milliseconds a call. What cannot
+be made is a reason. The calls are those of `benchmarks.harness`: the same contenders, with two threads, answers
+compared with eager fp32 first.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from benchmarks.harness.contenders import Job
+from benchmarks.harness.files import NotMadeError, job_of
+from benchmarks.harness.race import race
+from benchmarks.harness.rows import CONTENDERS, Precision, Row, Settings
 from benchmarks.loadgen import samples
 from benchmarks.loadgen.files import MODEL, keeping_padding
 from benchmarks.loadgen.summary import DROPPING, KEEPING
 from benchmarks.loadgen.systems import CORES, System
-from benchmarks.speed.contenders import Job
-from benchmarks.speed.files import NotMadeError, job_of
-from benchmarks.speed.race import race
-from benchmarks.speed.rows import CONTENDERS, Precision, Row, Settings
 
 
 def batches(systems: list[System], rounds: int, seconds: float) -> dict[str, dict[str, Any]]:

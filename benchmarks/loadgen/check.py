@@ -1,8 +1,8 @@
 """How far a system's answers are from those of eager fp32, sample by sample, and how far they may be.
 
-In: answers and expected answers, a row of logits a sample. Out: errors by name. Refuses nothing. Needs numpy.
+In: answers and expected answers, a row of logits a sample. Out: errors by name. Needs numpy.
 
-`rms_error` is that of `benchmarks.speed.check`; `worst` is the distance of the worst sample's answer, relative to the
+`rms_error` is that of `benchmarks.harness.check`; `worst` is the distance of the worst sample's answer, relative to the
 root mean square of the expected answers' lengths: one answer given to another's query shows there.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy
 
-from benchmarks.speed.check import BOUNDS, errors
+from benchmarks.harness.check import BOUNDS, errors
 
 
 def judge(answers: Sequence[Any], expected: Sequence[Any]) -> dict[str, float]:

@@ -1,18 +1,18 @@
-"""What the systems load: the samples, and the artifacts and converted models of `benchmarks.speed`.
+"""What the systems load: the samples, and the artifacts and converted models of `benchmarks.harness`.
 
-In: systems. Out: files by name, made where they are missing or older than what they are made from. Refuses nothing: a
-file that cannot be made is a reason, in the report.
+In: systems. Out: files by name, made where they are missing or older than what they are made from. A file that cannot
+be made is a reason, in the report.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.harness import places
+from benchmarks.harness.files import export, is_fresh, job_of, prepare, run
+from benchmarks.harness.rows import CONTENDERS, Precision, Row, Settings
 from benchmarks.loadgen import samples
 from benchmarks.loadgen.systems import CORES, System
-from benchmarks.speed import places
-from benchmarks.speed.files import export, is_fresh, job_of, prepare, run
-from benchmarks.speed.rows import CONTENDERS, Precision, Row, Settings
 
 MODEL = "bert-base"
 # LoadGen's logs and nothing else.

@@ -1,15 +1,16 @@
 """loadgen.md: the results as tables for people.
 
-In: the value of loadgen.json. Out: Markdown. Refuses nothing: what was not measured is a dash. Pure.
+In: the value of loadgen.json. Out: Markdown. What was not measured is a dash. Pure.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.harness.tables import DASH, milliseconds, number, table
+from benchmarks.harness.targets import targets_table
 from benchmarks.loadgen import summary
 from benchmarks.loadgen.summary import Result
-from benchmarks.speed.markdown import DASH, milliseconds, number, table, targets_table
 
 
 def markdown(result: Result) -> str:
@@ -19,7 +20,7 @@ def markdown(result: Result) -> str:
     lines = [
         "# Served: ragged traffic under MLPerf's load generator",
         "",
-        f"Written by `make bench-loadgen` from [loadgen.json](loadgen.json). Machine: {result['machine']}; "
+        f"Written by `make bench-loadgen`. Machine: {result['machine']}; "
         f"{result['system']}. {given['seconds']:g} s a run or more (Server: twice as long, SingleStream half), "
         f"{given['rounds']} rounds. "
         f"Versions: {versions}.",

@@ -1,7 +1,7 @@
 """The scenarios in order, the systems in turn.
 
 In: systems with their files, which scenarios, how long. Out: what happened to each system, ready for JSON, after each
-scenario: a run that is cut off keeps what it measured. Refuses nothing.
+scenario: a run that is cut off keeps what it measured.
 
 Taking turns makes whatever slows the machine down for a while slow everyone alike; each round begins with another
 system. While one is asked the others are stopped by a signal, so their threads cannot spin.

@@ -1,6 +1,6 @@
 """`python -m benchmarks.loadgen.prepare`: the samples with the answers of eager fp32, written once.
 
-In: the checkpoint folder that `benchmarks.speed.prepare` made. Out: the files of `benchmarks.loadgen.samples`, made
+In: the checkpoint folder that `benchmarks.harness.prepare` made. Out: the files of `benchmarks.loadgen.samples`, made
 anew where this or that file is newer. Refuses samples whose answers lie so close together that a mix-up would pass.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.harness.models import INPUT_NAMES, load_model
+from benchmarks.harness.prepare import save
 from benchmarks.loadgen import samples
 from benchmarks.loadgen.check import is_right, judge
-from benchmarks.speed.models import INPUT_NAMES, load_model
-from benchmarks.speed.prepare import save
 
 MODEL = "bert-base"
 

@@ -1,6 +1,8 @@
 """Queries that wait, taken as batches of similar lengths: for the peers what `runtime.pool` does for artifacts.
 
-In: queries with their lengths, a budget of tokens. Out: batches. Refuses nothing. The standard library is enough.
+In: queries with their lengths, a budget of tokens. Out: batches, the same ones that `runtime.waiting` forms (a test
+compares them). That module imports torch, which the peers' environment does not have; here the standard library is
+enough.
 """
 
 from __future__ import annotations
@@ -64,11 +66,15 @@ class Queue:
 def fitting(lengths: Sequence[int], max_tokens: int) -> list[int]:
     """Of queries in order of arrival, the places of those in the next batch: the first and its likes.
 
-    As many as fit into `max_tokens`, rows times longest; the first always.
+    As many as fit into `max_tokens`, rows times longest; the first always. Of two equally near, the shorter.
     """
     first = lengths[0]
     places, longest = [0], first
-    for place in sorted(range(1, len(lengths)), key=lambda place: abs(lengths[place] - first)):
+
+    def nearness(place: int) -> tuple[int, bool]:
+        return abs(lengths[place] - first), lengths[place] > first
+
+    for place in sorted(range(1, len(lengths)), key=nearness):
         longer = max(longest, lengths[place])
         if (len(places) + 1) * longer > max_tokens:
             break

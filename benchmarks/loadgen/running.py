@@ -1,7 +1,7 @@
 """One system on its way through the scenarios: a process a layout, one of them asked, the others stopped.
 
-In: a system and its files. Out: its entry, ready for JSON. Refuses nothing: a system that fails or answers wrong is
-asked no more, and its entry says why.
+In: a system and its files. Out: its entry, ready for JSON. A system that fails or answers wrong is asked no more, and
+its entry says why.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from benchmarks.harness import machine
+from benchmarks.harness.process import Process, WorkerError
+from benchmarks.harness.race import LEAST_FREE_BYTES
 from benchmarks.loadgen import samples
 from benchmarks.loadgen.engines import Job
 from benchmarks.loadgen.files import LOGS
 from benchmarks.loadgen.search import RateSearch
-from benchmarks.loadgen.systems import LAYOUTS, Layout, Strategy, System, strategies
-from benchmarks.speed.process import Process, WorkerError
-from benchmarks.speed.race import LEAST_FREE_BYTES, free_bytes
+from benchmarks.loadgen.systems import LATENCY_MS, LAYOUTS, Layout, Strategy, System, strategies
 
-LATENCY_MS = 500.0
 # The strategies that are compared in the Server scenario: so many of the fastest Offline, at a rate that is this share
 # of what the fastest of them does Offline.
 _FINALISTS, _TRIAL_SHARE = 3, 0.9
@@ -123,14 +123,13 @@ class Running:
         return found
 
     def _start(self, layout: Layout) -> None:
-        free = free_bytes()
+        free = machine.free_bytes()
         if free < LEAST_FREE_BYTES:
             raise WorkerError(f"only {free / 2**30:.1f} GiB of memory were free")
         system = self.system
         job = Job(
             contender=system.name,
             module=system.module,
-            framework=system.framework,
             precision=system.precision,
             streams=layout.streams,
             threads=layout.threads,

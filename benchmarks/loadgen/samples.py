@@ -1,6 +1,6 @@
 """The samples that are asked: seeded lengths and token ids, and the two padded batches.
 
-In: nothing but constants. Out: arrays by name, as `benchmarks.speed` stores them. Refuses nothing. Needs numpy.
+In: nothing but constants. Out: arrays by name, as `benchmarks.harness` stores them. Needs numpy.
 
 Lengths are log-normal (median 45 tokens, sigma 0.55 of the logarithm), rounded, and cut to 8 … 128: many short texts
 and a few long ones, 40 % of the maximum in the mean. A sample is one row of its own length, without padding.
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy
 
-from benchmarks.speed.inputs import text_inputs
-from benchmarks.speed.places import INPUTS
+from benchmarks.harness.inputs import text_inputs
+from benchmarks.harness.places import INPUTS
 
 COUNT, LONGEST, SHORTEST = 256, 128, 8
 MEDIAN, SIGMA, SEED = 45.0, 0.55, 17

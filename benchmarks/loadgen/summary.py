@@ -1,6 +1,6 @@
 """From results to figures: medians, the best of each kind, ratios, and the targets with what was reached.
 
-In: the value of loadgen.json. Out: numbers and `Target`s. Refuses nothing: what was not measured is None. Pure.
+In: the value of loadgen.json. Out: numbers and `Target`s. What was not measured is None. Pure.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.speed.summary import Target, ratio
+from benchmarks.harness.targets import Target, ratio
 
 Result = Mapping[str, Any]
 # In result["batches"]: the artifact that drops padding, and the one that its full batch is compared with.

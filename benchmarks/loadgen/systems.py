@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.speed.rows import Precision, UnknownNameError
+from benchmarks.harness.rows import Precision, UnknownNameError
 
 CORES = 2
+# What the 99th percentile of the latency may be in the Server scenario.
+LATENCY_MS = 500
 
 
 @dataclass(frozen=True)
 class System:
-    """One way to serve the model. `name` is the contender of `benchmarks.speed` whose files it loads.
+    """One way to serve the model. `name` is the contender of `benchmarks.harness` whose files it loads.
 
     `module` in `benchmarks.loadgen.engines` runs it, in the environment `home`.
     """
@@ -28,7 +30,6 @@ class System:
     precision: Precision
     about: str
     home: Literal["main", "peers"] = "main"
-    framework: str = "torch"
 
 
 SYSTEMS = {
@@ -44,7 +45,6 @@ SYSTEMS = {
             "OpenVINO's AsyncInferQueue, its precision hint; several streams with the throughput hint, one with the "
             "latency hint",
             "peers",
-            "openvino",
         ),
         System(
             "onnxruntime",
@@ -53,7 +53,6 @@ SYSTEMS = {
             "fp32",
             "ONNX Runtime, graph optimised by its transformers optimiser; a thread a stream on one session",
             "peers",
-            "onnxruntime",
         ),
     )
 }

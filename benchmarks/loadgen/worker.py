@@ -1,8 +1,7 @@
 """One system in one layout in a process of its own, with LoadGen in it.
 
-In: a `Job` as JSON on the command line, then commands as JSON lines. Out: a JSON line a command. Refuses nothing: an
-exception ends the process, also one of a single query, and its text is in the log. Needs numpy, LoadGen, and what the
-engine needs.
+In: a `Job` as JSON on the command line, then commands as JSON lines. Out: a JSON line a command. An exception ends
+the process, also one of a single query, and its text is in the log. Needs numpy, LoadGen, and what the engine needs.
 
     {"do": "load"}                                     → {}
     {"do": "accuracy", "strategy": {…}}                → errors against eager fp32, samples a second on the way
@@ -22,13 +21,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loadgen import harness, samples
+from benchmarks.harness.worker import serve
+from benchmarks.loadgen import mlperf, samples
 from benchmarks.loadgen.check import is_right, judge
 from benchmarks.loadgen.engines import Engine, Job, Service
-from benchmarks.loadgen.harness import Asked, Plan, Scenario
+from benchmarks.loadgen.mlperf import Asked, Plan, Scenario
 from benchmarks.loadgen.queueing import longest_first
 from benchmarks.loadgen.systems import Layout, Strategy
-from benchmarks.speed.worker import serve
 
 # Queries of Offline that wait in a system at once: more would only make its queue long to search.
 WINDOW = 128
@@ -69,14 +68,14 @@ class Worker:
     def _asked(self, plan: Plan, strategy: Strategy) -> dict[str, Any]:
         folder = Path(self.job.logs) / f"{plan.scenario}{'-accuracy' if plan.accuracy else ''}"
         if plan.scenario == "SingleStream":
-            return harness.run(plan, len(self.rows), self._at_once, folder)
+            return mlperf.run(plan, len(self.rows), self._at_once, folder)
         with closing(self.engine.service(strategy)) as service:
             ask = offline(service, self.lengths) if plan.scenario == "Offline" else server(service)
-            return harness.run(plan, len(self.rows), ask, folder)
+            return mlperf.run(plan, len(self.rows), ask, folder)
 
     def _at_once(self, queries: list[Asked]) -> None:
         for identifier, number in queries:
-            harness.complete(identifier, self.engine.answer(number))
+            mlperf.complete(identifier, self.engine.answer(number))
 
 
 def server(service: Service) -> Callable[[list[Asked]], None]:
@@ -109,7 +108,7 @@ def _then(identifier: int, after: Callable[[], None]) -> Callable[[Any], None]:
         try:
             if isinstance(answer, Exception):
                 raise answer
-            harness.complete(identifier, answer)
+            mlperf.complete(identifier, answer)
         # Raised in a thread of the engine's, which would swallow it.
         except Exception:  # noqa: BLE001
             traceback.print_exc()

@@ -8,18 +8,14 @@ rows and contenders, and to start without .venv-peers.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from benchmarks.speed import places, store
-from benchmarks.speed.files import NotMadeError, prepare
-from benchmarks.speed.markdown import markdown
-from benchmarks.speed.picture import picture
-from benchmarks.speed.process import WorkerError
-from benchmarks.speed.race import run_profile, run_row, run_starts
-from benchmarks.speed.rows import (
+from benchmarks.harness import places, reports
+from benchmarks.harness.files import NotMadeError, prepare
+from benchmarks.harness.process import WorkerError
+from benchmarks.harness.race import run_profile, run_row, run_starts
+from benchmarks.harness.rows import (
     PRECISIONS,
     Contender,
     Row,
@@ -28,6 +24,9 @@ from benchmarks.speed.rows import (
     choose_contenders,
     choose_rows,
 )
+from benchmarks.speed import store
+from benchmarks.speed.markdown import markdown
+from benchmarks.speed.picture import picture
 
 # First answer and memory are measured at one shape of a model.
 _START_SHAPES = ("1x128", "1")
@@ -83,8 +82,8 @@ def main() -> None:
             sys.exit(".venv-peers is missing: make .venv-peers/.installed")
         settings = Settings(options.rounds, options.seconds, options.least, options.threads, options.tuned_for)
         measure(options, settings)
-        options.output.mkdir(parents=True, exist_ok=True)
-        write(options.output / "speed.json", json.dumps(store.gather(settings), indent=1) + "\n")
+        older = reports.load_raw(options.output, "speed") if (options.output / "speed.json").exists() else None
+        reports.save_raw(options.output, "speed", store.gather(settings, older))
     report(options.output)
 
 
@@ -116,17 +115,8 @@ def measure(options: argparse.Namespace, settings: Settings) -> None:
 
 def report(folder: Path) -> None:
     """Write the table and the picture from speed.json alone."""
-    result: dict[str, Any] = json.loads((folder / "speed.json").read_text())
-    write(folder / "speed.md", markdown(result))
-    write(folder / "speed.svg", picture(result))
-    print(f"wrote {folder / 'speed.json'}, speed.md, speed.svg")
-
-
-def write(path: Path, text: str) -> None:
-    """Replace the file as a whole."""
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text)
-    draft.rename(path)
+    result = reports.load_raw(folder, "speed")
+    reports.save_page(folder, "speed", markdown(result), picture(result))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """speed.md: the results as tables for people.
 
-In: the value of speed.json. Out: Markdown. Refuses nothing: what was not timed is a dash, what was wrong says so. Pure.
+In: the value of speed.json. Out: Markdown. What was not timed is a dash, what was wrong says so. Pure.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.harness.rows import PRECISIONS
+from benchmarks.harness.tables import DASH, milliseconds, number, table
+from benchmarks.harness.targets import targets_table
 from benchmarks.speed import summary
-from benchmarks.speed.summary import Result, Target
+from benchmarks.speed.summary import Result
 
-DASH = "–"
-PRECISIONS = ("fp32", "bf16", "int8")
 # Operators of a profile that are shown; the rest is one line.
 _OPERATORS = 15
 
@@ -23,7 +24,7 @@ def markdown(result: Result) -> str:
     lines = [
         "# Speed of a call",
         "",
-        f"Written by `make bench` from [speed.json](speed.json). Machine: {result['machine']}; {result['system']}.",
+        f"Written by `make bench`. Machine: {result['machine']}; {result['system']}.",
         f"{_settings(result)} Versions: {versions}.",
         "",
         "![Time of each way relative to the best peer](speed.svg)",
@@ -54,24 +55,6 @@ def _settings(result: Result) -> str:
     return (
         f"{given['rounds']} rounds, {given['seconds a block']:g} s and {given['least calls a block']} calls or more a "
         f"block, {given['threads']} threads; tuned for {given['tuned for']}."
-    )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> list[str]:
-    """A Markdown table; its first column and those named in `words` to the left, numbers to the right."""
-    rule = ["---" if name in (head[0], *words) else "---:" for name in head]
-    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)]
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A dash for None."""
-    return DASH if value is None else f"{value:.{digits}f}"
-
-
-def milliseconds(value: float | None) -> str:
-    """Three digits or so."""
-    return (
-        DASH if value is None else f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
     )
 
 
@@ -111,28 +94,6 @@ def _ratios(rows: Sequence[Result], kinds: Mapping[str, Any]) -> list[str]:
     ]
     body.append(["**geometric mean**", "", *means])
     return table(["ratio", "best peer", *summary.RATIOS], body, ["best peer"])
-
-
-def targets_table(targets: Sequence[Target]) -> list[str]:
-    """Each target's bound, its worst value, and where it was missed by how much."""
-    body = []
-    for target in targets:
-        bound = f"{'at least' if target.at_least else 'at most'} {target.bound:g}"
-        if not target.measured:
-            body.append([target.words, bound, DASH, "not measured"])
-            continue
-        missed = target.missed
-        if not missed:
-            verdict = "reached"
-        else:
-            places = "; ".join(f"{place} {value:.3f}, by {_by(target, value)}" for place, value in missed.items())
-            verdict = f"**missed** at {len(missed)} of {len(target.measured)}: {places}"
-        body.append([target.words, bound, number(target.worst, 3), verdict])
-    return table(["target", "bound", "worst", "reached or missed"], body, ["bound", "reached or missed"])
-
-
-def _by(target: Target, value: float) -> str:
-    return f"{abs(value - target.bound) / target.bound:.1%}"
 
 
 def _starts(result: Result) -> list[str]:

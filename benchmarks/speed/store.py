@@ -1,25 +1,18 @@
 """Results between runs: a JSON file a row in build/bench/results, gathered into one value for docs/benchmarks.
 
-In: entries of contenders. Out: the same, merged with those of earlier runs; the whole for speed.json. Refuses nothing.
+In: entries of contenders. Out: the same, merged with those of earlier runs; the whole for speed.json.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bars import processor
-from benchmarks.speed import places
-from benchmarks.speed.files import exporter_sources
-from benchmarks.speed.rows import CONTENDERS, MODELS, ROWS, Contender, Row, Settings
-
-_PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers", "numpy")
-_PEERS = ("openvino", "onnxruntime", "onnx", "nncf")
+from benchmarks.harness import machine, places, reports
+from benchmarks.harness.files import exporter_sources
+from benchmarks.harness.rows import CONTENDERS, MODELS, ROWS, Contender, Row, Settings
 
 METHOD = (
     "Each contender is a process of its own and reads the same checkpoint. Its answers to the row's inputs are "
@@ -61,10 +54,7 @@ def write(row: Row, **parts: dict[str, Any]) -> None:
     for name, entries in parts.items():
         known[name] = known.get(name, {}) | entries
     path = path_of(row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(known, indent=1) + "\n")
-    draft.rename(path)
+    reports.write_whole(path, json.dumps(known, indent=1) + "\n")
 
 
 def is_done(row: Row, contenders: Sequence[Contender], settings: Settings) -> bool:
@@ -84,12 +74,27 @@ def is_done(row: Row, contenders: Sequence[Contender], settings: Settings) -> bo
     )
 
 
-def gather(settings: Settings) -> dict[str, Any]:
-    """All rows that have results, with the machine, the versions and the method."""
-    rows = [read(row) for row in ROWS if path_of(row).exists()]
+def gather(settings: Settings, older: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All rows that have results, with the machine, the versions and the method.
+
+    Args:
+        settings: those of this run.
+        older: the raw results of an earlier run. Rows that only it has are kept, if it is of the same machine and
+            versions: a table never mixes machines.
+    """
+    surroundings = machine.surroundings()
+    kept = {}
+    if older is not None and all(older[name] == surroundings[name] for name in ("machine", "versions")):
+        kept = {(row["model"], row["shape"], row["precision"]): row for row in older["rows"]}
+    rows = []
+    for row in ROWS:
+        if path_of(row).exists():
+            rows.append(read(row))
+        elif (row.model, row.shape, row.precision) in kept:
+            rows.append(kept[row.model, row.shape, row.precision])
     return {
         "question": "milliseconds a call, median over interleaved rounds of the blocks' medians",
-        **surroundings(),
+        **surroundings,
         "settings": {
             "rounds": settings.rounds,
             "seconds a block": settings.seconds,
@@ -110,21 +115,3 @@ def gather(settings: Settings) -> dict[str, Any]:
         "left_out": list(LEFT_OUT),
         "rows": rows,
     }
-
-
-def surroundings() -> dict[str, Any]:
-    """The machine, its system, and the versions of what is compared."""
-    return {
-        "machine": f"{os.cpu_count()} cores, {processor()}",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES} | _peers_versions(),
-    }
-
-
-def _peers_versions() -> dict[str, str]:
-    found = {}
-    for folder in places.PEERS.glob("lib/python*/site-packages"):
-        for package in importlib.metadata.distributions(path=[str(folder)]):
-            if package.metadata["Name"] in _PEERS:
-                found[package.metadata["Name"]] = package.version
-    return {name: found[name] for name in _PEERS if name in found}

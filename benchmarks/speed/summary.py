@@ -1,6 +1,6 @@
 """From results to figures: medians, ratios, geometric means, and the targets with what was reached.
 
-In: the value of speed.json. Out: numbers and `Target`s. Refuses nothing: what was not measured is None. Pure.
+In: the value of speed.json. Out: numbers and `Target`s. What was not measured is None. Pure.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from benchmarks.harness.targets import Target, ratio
 
 Result = Mapping[str, Any]
 
@@ -27,11 +28,6 @@ def best_peer(row: Result, kinds: Mapping[str, Any]) -> tuple[str, float] | None
     times = [(name, time_of(row, name)) for name, contender in kinds.items() if contender["kind"] == "peer"]
     timed = [(name, time) for name, time in times if time is not None]
     return min(timed, key=lambda pair: pair[1], default=None)
-
-
-def ratio(numerator: float | None, denominator: float | None) -> float | None:
-    """None where either is missing."""
-    return None if numerator is None or denominator is None else numerator / denominator
 
 
 # The columns of ratios, in the tables' order: two contenders each, `peer` for the fastest of the peers.
@@ -80,33 +76,6 @@ def start_of(row: Result, contender: str) -> dict[str, float] | None:
             steady - imported for steady, imported in zip(entry["steady_mib"], entry["import_mib"], strict=True)
         ),
     }
-
-
-@dataclass(frozen=True)
-class Target:
-    """A bound, and every measured value that it is for, by place. `at_least` turns the bound round."""
-
-    words: str
-    bound: float
-    measured: Mapping[str, float]
-    at_least: bool = False
-
-    @property
-    def missed(self) -> dict[str, float]:
-        """The places beyond the bound, the worst first."""
-        beyond = {
-            place: value
-            for place, value in self.measured.items()
-            if (value < self.bound if self.at_least else value > self.bound)
-        }
-        return dict(sorted(beyond.items(), key=lambda pair: pair[1], reverse=not self.at_least))
-
-    @property
-    def worst(self) -> float | None:
-        """The value that decides."""
-        if not self.measured:
-            return None
-        return min(self.measured.values()) if self.at_least else max(self.measured.values())
 
 
 def targets(result: Result) -> list[Target]:

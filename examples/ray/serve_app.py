@@ -162,7 +162,5 @@ def build(arguments):
     with artifact.opened(path) as archive:
         digest = artifact.verified_sha256(archive, artifact.read_manifest(archive))
     numbers = {name: int(arguments[name]) for name in ("workers", "threads") if name in arguments}
-    options = {"user_config": {"artifact": path, "sha256": digest, **numbers}}
-    if "replicas" in arguments:
-        options["num_replicas"] = int(arguments["replicas"])
-    return Model.options(**options).bind()
+    replicas = {"num_replicas": int(arguments["replicas"])} if "replicas" in arguments else {}
+    return Model.options(user_config={"artifact": path, "sha256": digest, **numbers}, **replicas).bind()

@@ -1,7 +1,7 @@
 """The engines: a module each, all with one function, `engine(job, rows)`.
 
-In: a `Job`, the samples' inputs. Out: an `Engine`. Refuses with whatever the framework raises. This module needs no
-package, and each of the others imports its own.
+In: a `Job`, the samples' inputs. Out: an `Engine`. This module needs no package, and each of the others imports its
+own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ class Job:
 
     contender: str
     module: str
-    framework: str
     precision: str
     streams: int
     threads: int

@@ -1,6 +1,6 @@
 """Artifacts of this project, as a user serves them: `runtime.load` and a `Pool`, whose batching is its own.
 
-In: the file `artifact`. Out: an engine. Refuses what `runtime.load` refuses, and strategies that round lengths up.
+In: the file `artifact`. Out: an engine. ValueError: strategies that round lengths up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import runtime
 from benchmarks.loadgen.engines import Job
 from benchmarks.loadgen.queueing import Done
 from benchmarks.loadgen.systems import Strategy
-from runtime.pool import Answer, Pool
+from runtime.pool import Pool
+from runtime.waiting import Answer
 
 # Overload is what the search for the highest rate looks for, so nothing is refused.
 _CAPACITY = 2**20

@@ -1,6 +1,6 @@
 """ONNX Runtime: one session, a thread a stream.
 
-In: the file `onnx`, optimised by its transformers optimiser. Out: an engine. Refuses what ONNX Runtime refuses.
+In: the file `onnx`, optimised by its transformers optimiser. Out: an engine.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """OpenVINO: its AsyncInferQueue, with as many streams and requests as the layout has.
 
-In: the file `ir`. Out: an engine. Refuses what OpenVINO refuses.
+In: the file `ir`. Out: an engine.
 
 Several streams go with the throughput hint, one with the latency hint, as OpenVINO's guide to hints says.
 """

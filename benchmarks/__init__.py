@@ -1,0 +1,1 @@
+"""What this project is measured by: no part of the package; see benchmarks/README.md."""

@@ -1,0 +1,53 @@
+"""OpenVINO.
+
+In: the files `ir` (its own converter's) and `onnx`, or `ir` quantised by nncf. Out: variants: dynamic and static
+shape, each source of the graph.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.harness.contenders import Job, Loaded, Variants
+
+# A quantised model computes the rest in either; bf16 is OpenVINO's own default where the processor has it.
+_HINTS = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("bf16", "f32")}
+
+
+def variants(job: Job) -> Variants:
+    found: Variants = {}
+    for source in ("ir", "onnx"):
+        if source in job.files:
+            for hint in _HINTS[job.precision]:
+                for static in (False, True):
+                    name = f"{source}, {hint}, {'static' if static else 'dynamic'} shape"
+                    found[name] = functools.partial(_load, job, source, hint, static)
+    return found
+
+
+def _load(job: Job, source: str, hint: str, static: bool) -> Loaded:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(job.files[source])
+    if static:
+        tail = [3, 224, 224] if len(job.sizes) == 1 else []
+        model.reshape({port.any_name: [*job.sizes, *tail] for port in model.inputs})
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": job.threads,
+        "INFERENCE_PRECISION_HINT": hint,
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    names = [port.any_name for port in model.inputs]
+
+    def feed(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: arrays[name] for name in names}
+
+    def call(arrays: dict[str, Any]) -> Any:
+        # Sharing, the fastest way in and out; the answer is copied before the next call.
+        return request.infer(arrays, share_inputs=True, share_outputs=True)
+
+    return Loaded(feed, call, lambda answer: answer[0].copy())

@@ -1,0 +1,93 @@
+"""The matrix of tiny models: what becomes of a pair whose process does not end well, and the page that tells of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("transformers", minversion="5.0", reason="the matrix builds from its tables")
+pytest.importorskip("pebble", reason="in the environment of the IPEX line alone")
+
+from matrix import report  # noqa: E402 (behind the skip)
+from matrix.pairs import Pair  # noqa: E402
+from matrix.processes import run_steps  # noqa: E402
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def pair(name: str) -> Pair:
+    return Pair(name, "fill-mask", "Model", "encoder")
+
+
+def row(name: str, result: str = "right", reason: str = "") -> dict[str, Any]:
+    named = {"model_type": name, "task": "fill-mask", "architecture": "Model", "kind": "encoder"}
+    return named | {"result": result, "reason": reason, "max_error": 1e-6, "seconds": 1.0}
+
+
+def exports(pair: Pair, _precision: Any, folder: Path, _gates: str) -> dict[str, Any]:
+    if pair.model_type == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if pair.model_type == "slow":
+        time.sleep(60)
+    if pair.model_type == "raises":
+        raise ValueError("no such\nsize")
+    (folder / "written").touch()
+    return row(pair.model_type, "refused" if pair.model_type == "refused" else "right")
+
+
+def probes(pair: Pair, _precision: Any, folder: Path, _gates: str) -> tuple[str, str]:
+    assert (folder / "written").exists()
+    return ("wrong", "at 3x5") if pair.model_type == "lies" else ("right", "")
+
+
+def test_one_process_that_ends_badly_is_the_result_of_its_pair_alone() -> None:
+    names = ("killed", "slow", "raises", "refused", "lies", "fine")
+    rows = run_steps([pair(name) for name in names], "fp32", 2, "", exports, probes, seconds=8)
+    found = {one["model_type"]: (one["result"], one["reason"]) for one in rows}
+    assert found == {
+        "killed": ("died", "the process ended with -9"),
+        "slow": ("out of time", "no end after 8 s"),
+        "raises": ("died", "ValueError: no such size"),
+        "refused": ("refused", ""),
+        "lies": ("wrong", "at 3x5"),
+        "fine": ("right", ""),
+    }
+
+
+def test_whoever_stops_asking_waits_for_nothing() -> None:
+    begun = time.monotonic()
+    rows = run_steps([pair("refused"), pair("slow")], "fp32", 1, "", exports, probes)
+    assert next(rows)["model_type"] == "refused"
+    rows.close()
+    # The slow one, meanwhile perhaps started, sleeps for a minute.
+    assert time.monotonic() - begun < 45
+
+
+def test_the_page_counts_every_pair_and_tells_the_reasons(tmp_path: Path) -> None:
+    pairs = [pair("bert"), pair("nezha"), pair("never")]
+    rows = {one["model_type"] + " fill-mask": one for one in (row("bert"), row("nezha", "refused", "a | b"))}
+    totals = report.write(tmp_path, pairs, report.gather({"fp32": rows}))
+    page = (tmp_path / "coverage.md").read_text()
+    line = next(line for line in totals if line.startswith("| encoders"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:4] == ["encoders", "3", "2", "1"] and cells[-2:] == ["50.0 %", "1.0"] and line in page
+    assert "- **refused**: nezha, fill-mask: a | b" in page.splitlines()
+    root = ElementTree.parse(tmp_path / "coverage.svg").getroot()
+    parts = [group.get("id", "") for group in root.iter(f"{SVG}g") if group.get("id", "").startswith("fill-mask/")]
+    assert parts == ["fill-mask/right", "fill-mask/refused"]
+    assert "1 of 2" in [text.text for text in root.iter(f"{SVG}text")]
+
+
+def test_the_page_is_drawn_again_from_the_raw_rows(tmp_path: Path) -> None:
+    given = report.gather({"fp32": {"bert fill-mask": row("bert")}}) | {"date": "2026-01-02"}
+    report.write(tmp_path, [pair("bert")], given)
+    first = (tmp_path / "coverage.md").read_text()
+    assert "2026-01-02" in first
+    report.write(tmp_path, [pair("bert")], report.load(tmp_path))
+    assert (tmp_path / "coverage.md").read_text() == first
