@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from transformers import (
     AutoModelForTokenClassification,
     PreTrainedTokenizerFast,
 )
+
+from support.processes import PROCESSES
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.plain import INT8_FLAGS
@@ -64,6 +67,17 @@ def tiny_model(model_type: str, task: str, **config: Any) -> Any:
         sizes = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "vocab_size": 300}
     made = AutoConfig.for_model(model_type, **(sizes | config))
     return _HEADS[task].from_config(made, attn_implementation="eager").eval()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks() -> None:
+    PROCESSES.redirect_workers()
+
+
+@pytest.fixture(autouse=True)
+def _fresh(request: pytest.FixtureRequest) -> Generator[None]:
+    with PROCESSES.fresh() if request.node.get_closest_marker("fresh") else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -202,15 +216,15 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 
 def run_python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter, in which warnings are errors as in these tests."""
+    """A Python process of its own, in which warnings are errors as in these tests."""
     return run([*python(code, flags=("-W", "error")), *arguments], **environment)
 
 
 def run(command: list[Any], **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command, its output as text; it may fail."""
+    """A command, its output as text; it may fail. Python runs in a fork, but in tests that are marked `fresh`."""
     # clean start: what runs Python is made by exporter.processes, or is one of the project's two commands
     done = subprocess.run(
-        [str(part) for part in command],
+        PROCESSES.command(command),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

@@ -43,6 +43,7 @@ def error_of(result: Result) -> str:
     return line
 
 
+@pytest.mark.fresh
 def test_the_whole_way(tiny_folder: Folder, tmp_path: Path) -> None:
     """A line a stage and a summary; nothing of other packages; one file and nothing beside it."""
     output = tmp_path / "model.pt"
@@ -303,6 +304,7 @@ def test_help_names_the_short_names() -> None:
     assert "bert-base" in done.stdout and "roberta-base" in done.stdout
 
 
+@pytest.mark.fresh
 def test_help_needs_neither_torch_nor_transformers() -> None:
     block = "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers'])); "
     code = block + "from exporter.cli import main; main(['--help'])"

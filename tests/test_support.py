@@ -1,0 +1,92 @@
+"""What makes these tests fast does not change what they see: forks in place of processes, exports kept on disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import BIN, run, run_python
+from support.processes import PROCESSES
+
+from exporter.processes import ABSENT, python
+
+FORKED = "import os; print('forkserver' in open(f'/proc/{os.getppid()}/cmdline').read())"
+
+
+def is_forked(command: list[str], **environment: str) -> bool:
+    done = run(command, **environment)
+    assert done.stderr == ""
+    return done.stdout == "True\n"
+
+
+def test_processes_are_forks_unless_something_tells_them_apart() -> None:
+    assert is_forked(python(FORKED))
+    assert is_forked(python(FORKED, absent=ABSENT))
+    assert not is_forked(python(FORKED), SOME_VARIABLE="1")
+    assert not is_forked(python(FORKED, absent=["torch"]))
+    assert not is_forked(python(FORKED, flags=["-O"]))
+    with PROCESSES.fresh():
+        assert not is_forked(python(FORKED))
+
+
+def test_a_fork_has_imported_torch_and_nothing_of_the_exporter() -> None:
+    code = "import sys; print(*sorted({'torch', 'transformers', 'exporter', 'click'} & set(sys.modules)))"
+    assert run_python(code).stdout == "torch\n"
+
+
+def test_a_fork_is_like_a_process(tmp_path: Path) -> None:
+    """Arguments, folder, streams, exit status, warnings."""
+    code = "import os, sys; print(*sys.argv[1:], os.getcwd(), sys.stdin.read()); sys.exit('wrong')"
+    command = PROCESSES.command([*python(code), "one", "two words"])
+    done = subprocess.run(command, input="three", text=True, capture_output=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, f"one two words {tmp_path} three\n", "wrong\n")
+    assert run_python("import warnings; warnings.warn('said')").returncode == 1
+    assert run(python("import warnings; warnings.warn('said')")).returncode == 0
+    assert "RuntimeError: it" in run(python("raise RuntimeError('it')")).stderr
+    assert run([BIN / "run-model", "--no-such-option"]).returncode == 2
+
+
+def test_signals_reach_a_fork_and_its_own_are_seen() -> None:
+    assert run(python("import os; os.abort()")).returncode == -signal.SIGABRT
+    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print('ready', flush=True); "
+    command = PROCESSES.command(python(code + "signal.pause()"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert process.wait(timeout=30) == 7
+
+
+def test_a_fork_ends_with_the_process_that_asked_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code = "import sys, time; file = open(sys.argv[1], 'w'); file.write('x'); file.flush(); time.sleep(300)"
+    with subprocess.Popen(PROCESSES.command([*python(code), tmp_path / "pipe"])) as process:
+        with (tmp_path / "pipe").open() as pipe:
+            assert pipe.read(1) == "x"
+            process.kill()
+            # The end of the file: nobody holds it open any more.
+            assert pipe.read() == ""
+
+
+def test_forks_compute_in_several_threads() -> None:
+    """OpenMP's threads do not live on in a fork: the server must not have started any."""
+    code = "import torch; torch.set_num_threads(2); a = torch.ones(999, 999); "
+    code += "print(torch.get_num_threads(), (a @ a).sum())"
+    expected = "2 tensor(9.9700e+08)\n"
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(run_python(code).stdout)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 3
+
+
+@pytest.mark.fresh
+def test_marked_tests_have_fresh_processes() -> None:
+    command = python("")
+    assert PROCESSES.command(command) == command
+    assert not is_forked(python(FORKED))
