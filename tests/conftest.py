@@ -19,6 +19,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 import transformers
+from support.artifacts import Artifacts
+from support.processes import PROCESSES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -29,8 +31,6 @@ from transformers import (
     AutoModelForTokenClassification,
     PreTrainedTokenizerFast,
 )
-
-from support.processes import PROCESSES
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.plain import INT8_FLAGS
@@ -103,7 +103,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Report]:
+def artifacts() -> Artifacts:
+    """Exports of earlier runs and of the processes beside this one."""
+    return Artifacts(ROOT / "build/test-cache", [ROOT / "exporter", ROOT / "runtime"])
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> Callable[..., Report]:
     """Artifacts, made once for the same request. Tests must not change the files."""
     made: dict[Any, Report] = {}
 
@@ -112,7 +118,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Report]:
         if key not in made:
             output = tmp_path_factory.mktemp("artifact") / "model.pt"
             # Untuned, so that the backend is the one at the head of the list, whatever this machine is fast at.
-            made[key] = export(ExportRequest(model=str(model), output=output, **({"tune": "off"} | options)))
+            request = ExportRequest(model=str(model), output=output, **({"tune": "off"} | options))
+            if "monkeypatch" in _current:
+                # The test may have changed the exporter: what it makes is for it alone.
+                return export(request)
+            made[key] = artifacts.export(request)
         return made[key]
 
     return make
@@ -257,14 +267,28 @@ def _skipping() -> Generator[None, Any, Any]:
         raise
 
 
+# The fixtures of the running test.
+_current: list[str] = []
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, Any, Any]:
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    _current[:] = getattr(item, "fixturenames", [])
     return (yield from _skipping())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, Any, Any]:
     return (yield from _skipping())
+
+
+# The files whose tests take longest, in order: begun last, one of them would keep one process busy at the end.
+LONGEST = ("test_cpp", "test_export_model", "test_trainer", "test_evaluation", "test_int8", "test_ray", "test_onednn")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, otherwise as they come."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -26,6 +26,8 @@ from runtime.environment import minor
 from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.ops import ipex_library
 
+pytestmark = pytest.mark.cpp
+
 if minor(torch.__version__) < ONEDNN_SINCE:
     pytest.skip("artifacts of a newer torch", allow_module_level=True)
 
@@ -73,7 +75,7 @@ def data(
         shutil.copy(source, folder / f"{backend}-{precision}.pt")
     # A process each: IPEX changes the kernels of the one that loads it.
     for artifact in folder.glob("*-*.pt"):
-        done = run_python(ANSWERS, artifact, OMP_NUM_THREADS="2")
+        done = run_python(ANSWERS, artifact)
         assert done.returncode == 0, done.stderr
     manifest = json.loads(
         subprocess.run([BIN / "run-model", "inspect", "--json", plain], capture_output=True, check=True).stdout
@@ -104,6 +106,8 @@ def build(folder: Path, source: Path, *definitions: str) -> Path:
     """Configure and build a CMake project; warnings of ours are errors."""
     # clean start: for CMake, which asks it for the folder of torch
     flags = [f"-DPython3_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_FLAGS=-Werror", *definitions]
+    if shutil.which("ccache"):
+        flags += ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"]
     for command in ([CMAKE, "-S", source, "-B", folder, *flags], [CMAKE, "--build", folder, "-j", "2"]):
         done = run(command)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -136,6 +140,7 @@ def test_ctest(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
         print("", *re.findall(r"1,000 rounds.*", output), sep="\n")
 
 
+@pytest.mark.slow
 def test_ctest_under_address_sanitizer(data: Path) -> None:
     definitions = [
         "-DEXPORTED_MODEL_SANITIZE=ON",

@@ -176,6 +176,7 @@ def test_an_interrupted_export_leaves_nothing(minilm: Path, tmp_path: Path, endi
     assert output.read_text() == "precious" and list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_the_old_file_or_the_new_one(tiny_folder: Folder) -> None:
     """A few of the moments that `make kill` tries; what is left is taken away by the next export."""
     done = run([*script(ROOT / "tests/kill_export.py"), tiny_folder(), "--times", "3", "--seed", "4"])

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import os
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import BIN, run, run_python
+from support import artifacts as cached
+from support.artifacts import Artifacts
 from support.processes import PROCESSES
 
+from exporter import ExportRequest, Report
 from exporter.processes import ABSENT, python
+from runtime.artifact import sha256
 
 FORKED = "import os; print('forkserver' in open(f'/proc/{os.getppid()}/cmdline').read())"
 
@@ -63,12 +70,12 @@ def test_signals_reach_a_fork_and_its_own_are_seen() -> None:
 def test_a_fork_ends_with_the_process_that_asked_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     code = "import sys, time; file = open(sys.argv[1], 'w'); file.write('x'); file.flush(); time.sleep(300)"
-    with subprocess.Popen(PROCESSES.command([*python(code), tmp_path / "pipe"])) as process:
-        with (tmp_path / "pipe").open() as pipe:
-            assert pipe.read(1) == "x"
-            process.kill()
-            # The end of the file: nobody holds it open any more.
-            assert pipe.read() == ""
+    command = PROCESSES.command([*python(code), tmp_path / "pipe"])
+    with subprocess.Popen(command) as process, (tmp_path / "pipe").open() as pipe:
+        assert pipe.read(1) == "x"
+        process.kill()
+        # The end of the file: nobody holds it open any more.
+        assert pipe.read() == ""
 
 
 def test_forks_compute_in_several_threads() -> None:
@@ -90,3 +97,81 @@ def test_marked_tests_have_fresh_processes() -> None:
     command = python("")
     assert PROCESSES.command(command) == command
     assert not is_forked(python(FORKED))
+
+
+# ---- Exports kept on disk ----
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """How many exports have run after one more request, to a cache of one source file; a stand-in makes them."""
+    made: list[Report] = []
+    known: dict[str, Report] = {}
+
+    def export(request: ExportRequest) -> Report:
+        Path(request.output).write_text(f"export {len(made)}")
+        report = dataclasses.replace(known["report"], output=str(request.output), sha256=sha256(request.output))
+        made.append(report)
+        return report
+
+    def count(report: Report, model: Path, **options: object) -> int:
+        known["report"] = report
+        output = tmp_path / "out.pt"
+        found = Artifacts(tmp_path / "cache", [tmp_path / "source.py"]).export(
+            ExportRequest(str(model), output, **options)  # type: ignore[arg-type]
+        )
+        assert found.output == str(output) and found.sha256 == sha256(output)
+        return len(made)
+
+    (tmp_path / "source.py").write_text("one = 1")
+    monkeypatch.setattr(cached, "export", export)
+    return count
+
+
+def test_an_export_is_kept_until_anything_in_it_changes(
+    counted: Callable[..., int],
+    tmp_path: Path,
+    tiny_folder: Callable[..., Path],
+    exported: Callable[..., Report],
+    copy_of: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = copy_of(tiny_folder())
+    report = exported(tiny_folder(), backend="plain")
+    samples = tmp_path / "samples.txt"
+    samples.write_text("a")
+    assert [counted(report, model) for _ in range(3)] == [1, 1, 1]
+    assert [counted(report, model, backend="plain") for _ in range(2)] == [2, 2]
+    options = {"precision": "int8", "calibration": samples}
+    assert [counted(report, model, **options) for _ in range(2)] == [3, 3]
+    samples.write_text("b")
+    assert counted(report, model, **options) == 4
+    (model / "config.json").write_text((model / "config.json").read_text() + " ")
+    assert [counted(report, model) for _ in range(2)] == [5, 5]
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert [counted(report, model) for _ in range(2)] == [6, 6]
+    (tmp_path / "source.py").write_text("one = 2")
+    assert [counted(report, model) for _ in range(2)] == [7, 7]
+
+
+def test_a_kept_file_that_is_damaged_is_made_again(
+    counted: Callable[..., int], tmp_path: Path, tiny_folder: Callable[..., Path], exported: Callable[..., Report]
+) -> None:
+    report = exported(tiny_folder(), backend="plain")
+    assert counted(report, tiny_folder()) == 1
+    (kept,) = (tmp_path / "cache").rglob("*.pt")
+    kept.write_text("damaged")
+    assert [counted(report, tiny_folder()) for _ in range(2)] == [2, 2]
+    kept.unlink()
+    assert [counted(report, tiny_folder()) for _ in range(2)] == [3, 3]
+
+
+def test_what_other_sources_made_is_removed(
+    counted: Callable[..., int], tmp_path: Path, tiny_folder: Callable[..., Path], exported: Callable[..., Report]
+) -> None:
+    report = exported(tiny_folder(), backend="plain")
+    counted(report, tiny_folder())
+    gc.collect()  # the cache of that call, which uses its folder while it lives
+    (tmp_path / "source.py").write_text("one = 2")
+    counted(report, tiny_folder())
+    assert len(list((tmp_path / "cache").iterdir())) == 1

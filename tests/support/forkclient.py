@@ -1,8 +1,8 @@
 """The command that stands for a process forked from `forkserver.py`: `python forkclient.py ADDRESS COMMAND …`.
 
 In: the command that a fresh process would be started with. Out: its output, and its exit status or signal. Whoever
-starts it sees no difference: streams, folder and environment are handed on, signals passed on. Where the server refuses,
-this process becomes the fresh one. Imports little: it has to start in hundredths of a second.
+starts it sees no difference: streams, folder and environment are handed on, signals passed on. Where the server
+refuses, this process becomes the fresh one. Imports little: it has to start in hundredths of a second.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from types import FrameType
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -33,7 +34,7 @@ def redirect_workers(address: str) -> None:
 
 def main(address: str, command: list[str]) -> int:
     """Ask for the fork, wait for its end; its exit code, negative for a signal."""
-    body = {"command": command, "environment": dict(os.environ), "folder": os.getcwd()}
+    body = {"command": command, "environment": dict(os.environ), "folder": str(Path.cwd())}
     text = json.dumps(body).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
@@ -45,7 +46,7 @@ def main(address: str, command: list[str]) -> int:
                 # clean start: the command is one of exporter.processes, or one of the project's two
                 os.execv(command[0], command)
 
-            def pass_on(number: int, frame: FrameType | None) -> None:
+            def pass_on(number: int, _frame: FrameType | None) -> None:
                 os.kill(process, number)
 
             for number in _PASSED_ON:

@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from exporter import processes, tune, verify
 from support.commands import parse
 from support.forkclient import forked
-
-from exporter import processes, tune, verify
 
 _TESTS = Path(__file__).resolve().parent.parent
 _SERVE = (
