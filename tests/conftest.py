@@ -16,6 +16,8 @@ import pytest
 
 # Before transformers is imported anywhere: no test asks a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Nothing is compiled: none of the processes that PyTorch's compiler, which IPEX imports, would start for it.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 import torch
 import transformers

@@ -61,9 +61,13 @@ def refusal(request: Request) -> str | None:
     return f"{loaded[0]} is imported" if loaded else None
 
 
+# What no library reads while it is loaded: the size of a terminal, pytest's own variables, and those
+# of PyTorch's compiler, one of which is set by an import of IPEX.
+_IGNORED = ("COLUMNS", "LINES", "PYTEST_", "TORCHINDUCTOR_")
+
+
 def _relevant(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what no library reads while it is loaded: the size of a terminal, and pytest's own."""
-    return {name: value for name, value in environment.items() if not name.startswith(("COLUMNS", "LINES", "PYTEST_"))}
+    return {name: value for name, value in environment.items() if not name.startswith(_IGNORED)}
 
 
 class Server:
