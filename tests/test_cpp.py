@@ -54,13 +54,18 @@ for path in map(Path, sys.argv[1:]):
 
 @pytest.fixture(scope="session")
 def data(
-    tmp_path_factory: pytest.TempPathFactory,
     tiny_folder: Callable[..., Path],
     minilm: Path,
     exported: Callable[..., Report],
 ) -> Path:
     """What tests/cpp reads: artifacts of every backend and precision, Python's answers, damaged files, a contract."""
-    folder = tmp_path_factory.mktemp("cpp")
+    # Always the same folder, and the header only written anew where it is another, or a program would be compiled anew.
+    folder = ROOT / "build/cpp-data"
+    folder.mkdir(parents=True, exist_ok=True)
+    header = folder / "contract.h"
+    for path in folder.iterdir():
+        if path != header:
+            path.unlink()
     model = tiny_folder("bert", "text-classification", num_labels=3)
     plain = exported(model, backend="plain").output
     samples = folder / "lines.txt"
@@ -98,7 +103,9 @@ def data(
     (folder / "text.pt").write_text("no artifact")
     (folder / "empty.pt").touch()
     onednn = exported(model, precision="bf16", backend="onednn")
-    (folder / "contract.h").write_text(cpp_header(onednn.manifest, onednn.sha256, "contract"))
+    text = cpp_header(onednn.manifest, onednn.sha256, "contract")
+    if not header.exists() or header.read_text() != text:
+        header.write_text(text)
     return folder
 
 
