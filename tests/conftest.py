@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,10 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def artifacts() -> Artifacts:
+def artifacts() -> Iterator[Artifacts]:
     """Exports of earlier runs and of the processes beside this one."""
-    return Artifacts(ROOT / "build/test-cache", [ROOT / "exporter", ROOT / "runtime"])
+    with closing(Artifacts(ROOT / "build/test-cache", [ROOT / "exporter", ROOT / "runtime"])) as kept:
+        yield kept
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -117,9 +117,9 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
     def count(report: Report, model: Path, **options: object) -> int:
         known["report"] = report
         output = tmp_path / "out.pt"
-        found = Artifacts(tmp_path / "cache", [tmp_path / "source.py"]).export(
-            ExportRequest(str(model), output, **options)  # type: ignore[arg-type]
-        )
+        request = ExportRequest(str(model), output, **options)  # type: ignore[arg-type]
+        with closing(Artifacts(tmp_path / "cache", [tmp_path / "source.py"])) as kept:
+            found = kept.export(request)
         assert found.output == str(output) and found.sha256 == sha256(output)
         return len(made)
 
@@ -171,7 +171,6 @@ def test_what_other_sources_made_is_removed(
 ) -> None:
     report = exported(tiny_folder(), backend="plain")
     counted(report, tiny_folder())
-    gc.collect()  # the cache of that call, which uses its folder while it lives
     (tmp_path / "source.py").write_text("one = 2")
     counted(report, tiny_folder())
     assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -50,12 +50,16 @@ class Artifacts:
     def __init__(self, folder: Path, sources: Iterable[Path]) -> None:
         self._folder = folder / digest(sources)[:16]
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Held until this process ends: while it is, nobody removes the folder.
+        # Held until `close`: while it is, nobody removes the folder.
         self._in_use = (self._folder / "in-use").open("w")
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
         for other in folder.iterdir():
             if other != self._folder and other.is_dir():
                 _remove_unless_used(other)
+
+    def close(self) -> None:
+        """From here on the folder may be removed."""
+        self._in_use.close()
 
     def export(self, request: ExportRequest) -> Report:
         """What `exporter.export` gives, which runs only where it has to."""

@@ -38,11 +38,14 @@ def main(address: str, command: list[str]) -> int:
     text = json.dumps(body).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
+        # Until it is known whom to pass them on to, signals wait.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
         socket.send_fds(connection, [len(text).to_bytes(8, "big")], [0, 1, 2])
         connection.sendall(text)
         with connection.makefile("r") as answers:
             process = json.loads(answers.readline()).get("process")
             if process is None:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
                 # clean start: the command is one of exporter.processes, or one of the project's two
                 os.execv(command[0], command)
 
@@ -51,6 +54,7 @@ def main(address: str, command: list[str]) -> int:
 
             for number in _PASSED_ON:
                 signal.signal(number, pass_on)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
             status: int = json.loads(answers.readline())["status"]
     return status
 
