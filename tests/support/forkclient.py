@@ -7,6 +7,7 @@ refuses, this process becomes the fresh one. Imports little: it has to start in 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -50,7 +51,8 @@ def main(address: str, command: list[str]) -> int:
                 os.execv(command[0], command)
 
             def pass_on(number: int, _frame: FrameType | None) -> None:
-                os.kill(process, number)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(process, number)
 
             for number in _PASSED_ON:
                 signal.signal(number, pass_on)
@@ -62,6 +64,7 @@ def main(address: str, command: list[str]) -> int:
 if __name__ == "__main__":
     code = main(sys.argv[1], sys.argv[2:])
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
