@@ -61,9 +61,9 @@ def refusal(request: Request) -> str | None:
     return f"{loaded[0]} is imported" if loaded else None
 
 
-# What no library reads while it is loaded: the size of a terminal, pytest's own variables, and those
-# of PyTorch's compiler, one of which is set by an import of IPEX.
-_IGNORED = ("COLUMNS", "LINES", "PYTEST_", "TORCHINDUCTOR_")
+# What makes no difference here: the size of a terminal, pytest's own variables, and those set by an import of IPEX
+# (for PyTorch's compiler), sentence-transformers (for a logger) and scikit-learn (for Intel's OpenMP; torch has GNU's).
+_IGNORED = ("COLUMNS", "LINES", "PYTEST_", "TORCHINDUCTOR_", "CODECARBON_", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 
 
 def _relevant(environment: Mapping[str, str]) -> dict[str, str]:
