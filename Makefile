@@ -1,6 +1,7 @@
 # make            what there is
 # make demo       the whole way on a real model; start here
 # make test       before every commit
+# make test-all   what CI runs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,11 +12,12 @@ TORCH_INDEX ?=
 PYTHON_FLOOR ?= $(shell for python in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/python $(PYTHON); do \
 	"$$python" -c '' 2>/dev/null && echo "$$python" && break; done)
 
-# Processes that the tests run in: most of them wait for programs that they started. A file's tests stay in one. OpenMP's
-# threads sleep while they wait: more of them than processors would otherwise keep each other from working.
+# Processes that the tests run in, a file's tests in one, the longest files first (tests/conftest.py). A test that takes
+# ten minutes hangs. OpenMP's threads sleep while they wait: more of them than processors would otherwise keep each other
+# from working.
 JOBS ?= 2
 BIN := $(VENV)/bin
-PARALLEL := -n $(JOBS) --dist loadfile
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder --timeout 600
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Installing the project writes into its folder: one environment at a time, where two are set up at once.
@@ -30,7 +32,7 @@ TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_an
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install environments demo test test-lines test-transformers-4 lint types unit fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text soak flood kill traps coverage coverage-sample format clean
+.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text soak flood kill traps coverage coverage-sample format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -76,7 +78,10 @@ demo: $(STAMP)  ## export a real model in bf16 (without AVX-512: fp32) with IPEX
 	@echo
 	$(BIN)/python examples/python/sentence_similarity.py $(DEMO)
 
-test: lint types unit  ## lint, types and all tests; what CI runs
+test: lint types unit  ## lint, types and the tests that a change must pass
+
+# The tests last, so that the closing line is theirs.
+test-all: lint types test-lines test-transformers-4 coverage-sample unit-all  ## what CI runs: also the slow tests, other lines of PyTorch, transformers 4, a sample of models
 
 lint: $(STAMP)  ## ruff: style, imports, docstrings, formatting
 	$(BIN)/ruff check .
@@ -85,8 +90,15 @@ lint: $(STAMP)  ## ruff: style, imports, docstrings, formatting
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(STAMP)  ## the tests alone; ARGS="-k name" runs some
+unit: $(STAMP)  ## the tests alone, without the slow ones; ARGS="-k name" runs some
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+
+unit-all: $(STAMP)  ## the tests alone, the slow ones too
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# What runs in the processes that tests start is not counted.
+coverage-of-tests: $(STAMP)  ## lines of exporter/ and runtime/ that no test runs in its own process
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL) --cov exporter --cov runtime --cov-report term-missing:skip-covered $(ARGS)
 
 fuzz: $(STAMP)  ## load damaged and hostile artifacts; ARGS="--cases 20000 --seed 2"
 	$(BIN)/python tests/fuzz_artifact.py $(ARGS)

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import pytest
 
 # Before transformers is imported anywhere: no test asks a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Nothing is compiled: none of the processes that PyTorch's compiler, which IPEX imports, would start for it.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 import torch
 import transformers
+from support.artifacts import Artifacts
+from support.processes import PROCESSES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -66,6 +71,17 @@ def tiny_model(model_type: str, task: str, **config: Any) -> Any:
     return _HEADS[task].from_config(made, attn_implementation="eager").eval()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _forks() -> None:
+    PROCESSES.redirect_workers()
+
+
+@pytest.fixture(autouse=True)
+def _fresh(request: pytest.FixtureRequest) -> Generator[None]:
+    with PROCESSES.fresh() if request.node.get_closest_marker("fresh") else nullcontext():
+        yield
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The folder of a real model with trained weights."""
@@ -89,7 +105,14 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Report]:
+def artifacts() -> Iterator[Artifacts]:
+    """Exports of earlier runs and of the processes beside this one."""
+    with closing(Artifacts(ROOT / "build/test-cache", [ROOT / "exporter", ROOT / "runtime"])) as kept:
+        yield kept
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> Callable[..., Report]:
     """Artifacts, made once for the same request. Tests must not change the files."""
     made: dict[Any, Report] = {}
 
@@ -98,7 +121,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Report]:
         if key not in made:
             output = tmp_path_factory.mktemp("artifact") / "model.pt"
             # Untuned, so that the backend is the one at the head of the list, whatever this machine is fast at.
-            made[key] = export(ExportRequest(model=str(model), output=output, **({"tune": "off"} | options)))
+            request = ExportRequest(model=str(model), output=output, **({"tune": "off"} | options))
+            if "monkeypatch" in _current:
+                # The test may have changed the exporter: what it makes is for it alone.
+                return export(request)
+            made[key] = artifacts.export(request)
         return made[key]
 
     return make
@@ -202,15 +229,15 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 
 def run_python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter, in which warnings are errors as in these tests."""
+    """A Python process of its own, in which warnings are errors as in these tests."""
     return run([*python(code, flags=("-W", "error")), *arguments], **environment)
 
 
 def run(command: list[Any], **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command, its output as text; it may fail."""
+    """A command, its output as text; it may fail. Python runs in a fork, but in tests that are marked `fresh`."""
     # clean start: what runs Python is made by exporter.processes, or is one of the project's two commands
     done = subprocess.run(
-        [str(part) for part in command],
+        PROCESSES.command(command),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -243,14 +270,28 @@ def _skipping() -> Generator[None, Any, Any]:
         raise
 
 
+# The fixtures of the running test.
+_current: list[str] = []
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, Any, Any]:
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    _current[:] = getattr(item, "fixturenames", [])
     return (yield from _skipping())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, Any, Any]:
     return (yield from _skipping())
+
+
+# The files whose tests take longest, in order: begun last, one of them would keep one process busy at the end.
+LONGEST = ("test_cpp", "test_export_model", "test_trainer", "test_evaluation", "test_int8", "test_ray", "test_onednn")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, otherwise as they come."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -154,6 +154,7 @@ def test_a_forged_artifact_is_refused_before_torch_reads_it(tiny_artifact: Path,
     assert (tmp_path / "written").exists()
 
 
+@pytest.mark.fresh
 def test_reading_the_code_needs_no_torch(tiny_artifact: Path) -> None:
     code = """
 import sys

@@ -33,6 +33,8 @@ from runtime.environment import minor
 from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.ops import ipex_library
 
+pytestmark = pytest.mark.cpp
+
 if minor(torch.__version__) < ONEDNN_SINCE:
     pytest.skip("artifacts of a newer torch", allow_module_level=True)
 
@@ -59,13 +61,18 @@ for path in map(Path, sys.argv[1:]):
 
 @pytest.fixture(scope="session")
 def data(
-    tmp_path_factory: pytest.TempPathFactory,
     tiny_folder: Callable[..., Path],
     minilm: Path,
     exported: Callable[..., Report],
 ) -> Path:
     """What tests/cpp reads: artifacts of every backend and precision, Python's answers, damaged files, a contract."""
-    folder = tmp_path_factory.mktemp("cpp")
+    # Always the same folder, and the header only written anew where it is another, or a program would be compiled anew.
+    folder = ROOT / "build/cpp-data"
+    folder.mkdir(parents=True, exist_ok=True)
+    header = folder / "contract.h"
+    for path in folder.iterdir():
+        if path != header:
+            path.unlink()
     model = tiny_folder("bert", "text-classification", num_labels=3)
     plain = exported(model, backend="plain").output
     samples = folder / "lines.txt"
@@ -80,7 +87,7 @@ def data(
         shutil.copy(source, folder / f"{backend}-{precision}.pt")
     # A process each: IPEX changes the kernels of the one that loads it.
     for artifact in folder.glob("*-*.pt"):
-        done = run_python(ANSWERS, artifact, OMP_NUM_THREADS="2")
+        done = run_python(ANSWERS, artifact)
         assert done.returncode == 0, done.stderr
     manifest = json.loads(
         subprocess.run([BIN / "run-model", "inspect", "--json", plain], capture_output=True, check=True).stdout
@@ -106,7 +113,9 @@ def data(
     body = "y = torch.special_bessel_j0(torch.zeros([torch.size(input_ids, 0), 3], dtype=6))\nreturn (y,)"
     (folder / "bessel.pt").write_bytes(forge(Path(plain).read_bytes(), body))
     onednn = exported(model, precision="bf16", backend="onednn")
-    (folder / "contract.h").write_text(cpp_header(onednn.manifest, onednn.sha256, "contract"))
+    text = cpp_header(onednn.manifest, onednn.sha256, "contract")
+    if not header.exists() or header.read_text() != text:
+        header.write_text(text)
     return folder
 
 
@@ -114,6 +123,8 @@ def build(folder: Path, source: Path, *definitions: str) -> Path:
     """Configure and build a CMake project; warnings of ours are errors."""
     # clean start: for CMake, which asks it for the folder of torch
     flags = [f"-DPython3_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_FLAGS=-Werror", *definitions]
+    if shutil.which("ccache"):
+        flags += ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"]
     for command in ([CMAKE, "-S", source, "-B", folder, *flags], [CMAKE, "--build", folder, "-j", "2"]):
         done = run(command)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -158,6 +169,7 @@ def sanitized(data: Path) -> Path:
     return build(ROOT / "build/cpp-asan", ROOT / "runtime/cpp", *definitions, f"-DEXPORTED_MODEL_TEST_DATA={data}")
 
 
+@pytest.mark.slow
 def test_ctest_under_address_sanitizer(sanitized: Path) -> None:
     assert "100% tests passed, 0 tests failed out of 13" in ctest(sanitized)
 
@@ -193,7 +205,7 @@ def attempts(program: Path, files: list[Path]) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("sanitizers", [False, True], ids=["plain", "sanitizers"])
+@pytest.mark.parametrize("sanitizers", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "sanitizers"])
 def test_hostile_files(sanitizers: bool, hostile: list[Path], request: pytest.FixtureRequest) -> None:
     """Each is refused by the error that Python has for it, or answers where it is sound after all; no signal."""
     folder = request.getfixturevalue("sanitized" if sanitizers else "built")

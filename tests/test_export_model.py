@@ -44,6 +44,7 @@ def error_of(result: Result) -> str:
     return line
 
 
+@pytest.mark.fresh
 def test_the_whole_way(tiny_folder: Folder, tmp_path: Path) -> None:
     """A line a stage and a summary; nothing of other packages; one file and nothing beside it."""
     output = tmp_path / "model.pt"
@@ -176,6 +177,7 @@ def test_an_interrupted_export_leaves_nothing(minilm: Path, tmp_path: Path, endi
     assert output.read_text() == "precious" and list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_the_old_file_or_the_new_one(tiny_folder: Folder) -> None:
     """A few of the moments that `make kill` tries; what is left is taken away by the next export."""
     done = run([*script(ROOT / "tests/kill_export.py"), tiny_folder(), "--times", "3", "--seed", "4"])
@@ -332,6 +334,7 @@ def test_help_names_the_short_names() -> None:
     assert "bert-base" in done.stdout and "roberta-base" in done.stdout
 
 
+@pytest.mark.fresh
 def test_help_needs_neither_torch_nor_transformers() -> None:
     block = "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers'])); "
     code = block + "from exporter.cli import main; main(['--help'])"

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_python
 
+pytestmark = pytest.mark.fresh
+
 # Package → the only rooms (files or folders) that may import it.
 ROOMS = {
     "click": ["exporter/cli.py"],

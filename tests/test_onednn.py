@@ -71,6 +71,7 @@ def test_prepare_changes_the_weights_and_no_answer(classifier: Any) -> None:
     torch.testing.assert_close(plain, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.fresh
 def test_a_stock_host_loads_it(classifier: Any) -> None:
     """Nothing but torch: no package of this project, no library of operators."""
     code = """

@@ -19,6 +19,8 @@ from exporter import tune, verify
 from exporter.processes import away, module, python, script
 from runtime import read_manifest
 
+pytestmark = pytest.mark.fresh
+
 # What a folder could call its files to have them run: the project's packages, its dependencies', the standard
 # library's modules, and what Python runs at its start.
 NAMES = ("runtime", "exporter", "matrix", "benchmarks", "torch", "safetensors", "numpy", "tokenizers", "transformers")

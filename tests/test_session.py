@@ -206,6 +206,7 @@ def test_text_needs_a_tokenizer(tiny_session: Session) -> None:
         tiny_session.text.encode(["a"])
 
 
+@pytest.mark.fresh
 def test_calls_do_not_fetch_their_memory_anew(minilm_ipex: Path) -> None:
     """Page faults a call, at a length whose tensors are larger than what glibc keeps by itself."""
     code = """

@@ -1,0 +1,1 @@
+"""What makes these tests fast: processes forked from warm ones, exports kept on disk."""
