@@ -6,12 +6,13 @@ export tried is known only here, not where a backend or the tracer fails.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 from exporter.backends import Candidate
 from exporter.plan import TracePlan
 from exporter.request import ExportRequest
-from runtime.errors import ExportError, TraceError
+from runtime.errors import ExportedModelError, ExportError, TraceError
 
 
 def with_remedy(
@@ -28,7 +29,10 @@ def with_remedy(
     left = list(_untried(error, request, tried, plan))
     advice = f"try {', or '.join(left)}" if left else "no option is left to try: report the model"
     remedy = "; ".join(part for part in (error.remedy, "nothing was written", advice) if part)
-    return type(error)(error.found, error.expected, remedy)
+    # A copy, which keeps what else its class holds.
+    advised = copy.copy(error)
+    ExportedModelError.__init__(advised, error.found, error.expected, remedy)
+    return advised
 
 
 def _untried(error: ExportError, request: ExportRequest, tried: Sequence[Candidate], plan: TracePlan) -> Iterator[str]:

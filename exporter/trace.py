@@ -86,8 +86,9 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
 def _trace(
     module: torch.nn.Module, example: ExampleInputs, form: str, context: AbstractContextManager[Any]
 ) -> tuple[ScriptModule, tuple[Finding, ...]]:
-    with torch.no_grad(), context, recorded() as caught:
-        traced = torchscript.trace(module, example.as_dict() if form == "dict" else example.as_tuple())
+    inputs = example.as_dict() if form == "dict" else example.as_tuple()
+    with torch.no_grad(), recorded() as caught:
+        traced = torchscript.trace(module, inputs, context)
     for item in caught:
         if not issubclass(item.category, TracerWarning):
             logger.debug("%s: %s", item.category.__name__, item.message)

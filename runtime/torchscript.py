@@ -74,7 +74,8 @@ def filtered(call: Callable[[], Any]) -> Any:
     """The call's answer. What C++ warns of in it goes through Python's filters.
 
     PyTorch arranges that for each of its functions on tensors, for the length of the call. Loading, tracing and custom
-    operators are none, and their warnings go straight to standard error. So the call is made from within one.
+    operators are none, and their warnings go straight to standard error. So the call is made from within one; a mode
+    of torch functions (`TorchFunctionMode`) that is active outside is off in it.
     """
     found: list[Any] = []
 
@@ -86,16 +87,26 @@ def filtered(call: Callable[[], Any]) -> Any:
     return found[0]
 
 
-def trace(module: torch.nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...]) -> ScriptModule:
-    """Trace with example inputs by name (from torch 2.0 on) or in order.
+def trace(
+    module: torch.nn.Module,
+    example: Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...],
+    context: AbstractContextManager[Any],
+) -> ScriptModule:
+    """Trace in a context, with example inputs by name (from torch 2.0 on) or in order.
 
     The trace is not compared here: that happens on the written file, in a new process, at several shapes.
     """
     inputs: dict[str, Any]
     inputs = {"example_inputs": example} if isinstance(example, tuple) else {"example_kwarg_inputs": dict(example)}
+
+    def traced() -> Any:
+        # Entered within `filtered`, whose own call a mode of torch functions would otherwise take for the model's.
+        with context:
+            return torch.jit.trace(module, check_trace=False, **inputs)
+
     with _deprecations_held_back():
-        traced: ScriptModule = filtered(lambda: torch.jit.trace(module, check_trace=False, **inputs))
-    return traced
+        found: ScriptModule = filtered(traced)
+    return found
 
 
 @contextmanager

@@ -105,14 +105,14 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def artifacts() -> Iterator[Artifacts]:
+def stored_exports() -> Iterator[Artifacts]:
     """Exports of earlier runs and of the processes beside this one."""
     with closing(Artifacts(ROOT / "build/test-cache", [ROOT / "exporter", ROOT / "runtime"])) as kept:
         yield kept
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> Callable[..., Report]:
+def exported(tmp_path_factory: pytest.TempPathFactory, stored_exports: Artifacts) -> Callable[..., Report]:
     """Artifacts, made once for the same request. Tests must not change the files."""
     made: dict[Any, Report] = {}
 
@@ -125,7 +125,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, artifacts: Artifacts) -> 
             if "monkeypatch" in _current:
                 # The test may have changed the exporter: what it makes is for it alone.
                 return export(request)
-            made[key] = artifacts.export(request)
+            made[key] = stored_exports.export(request)
         return made[key]
 
     return make

@@ -31,8 +31,8 @@ T = TypeVar("T")
 # A text, or two that belong together.
 Item = str | tuple[str, str]
 
-# Of one text: half a million characters are a book, and far more than any model reads.
-MAX_CHARACTERS = 2**19
+# Of one text: a million characters are a thick book, and far more than any model reads.
+MAX_CHARACTERS = 2**20
 # What a text, or all that are tokenised at once, may become: tokens take some 600 bytes for each byte of it.
 MAX_BYTES = 2**22
 # What one step of the normaliser may make of a text: that takes some 60 bytes for each.
