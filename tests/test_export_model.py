@@ -301,6 +301,7 @@ def test_no_such_model(invoke: Callable[..., Result], tmp_path: Path) -> None:
     assert "there is no folder ./nowhere" in error_of(invoke("./nowhere", "-o", tmp_path / "m.pt"))
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize("package", ["click", "transformers"])
 def test_a_package_of_the_extra_that_is_missing(package: str, tmp_path: Path) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from exporter.cli import main; main()"
