@@ -192,6 +192,7 @@ def closed(how: str, *command: Any) -> subprocess.CompletedProcess[str]:
     return run(["bash", "-c", f'exec "$0" "$@" {how}', *command])
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize("package", ["torch", "safetensors"])
 def test_a_package_that_is_missing(tiny_artifact: Path, package: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from runtime.cli import main; sys.exit(main(sys.argv[1:]))"

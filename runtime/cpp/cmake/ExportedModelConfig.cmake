@@ -22,6 +22,8 @@ function(_exported_model_python_folder package inner result)
     execute_process(
       COMMAND ${Python3_EXECUTABLE} -c
         "import importlib.util, pathlib; spec = importlib.util.find_spec('${package}'); print(pathlib.Path(spec.origin).parent if spec else '', end='')"
+      # Python looks into the current folder first; this one holds no Python.
+      WORKING_DIRECTORY "${CMAKE_CURRENT_LIST_DIR}"
       OUTPUT_VARIABLE found ERROR_QUIET)
   endif()
   if(found)
