@@ -185,6 +185,7 @@ def test_numbers_that_are_too_small_or_none(tiny_session: Session, options: dict
         Pool(tiny_session, **options)
 
 
+@pytest.mark.fresh
 def test_threads_of_a_call_are_those_of_the_session(tiny_artifact: Path) -> None:
     """A pool's threads take the count that the session was loaded with: none starts OpenMP threads of its own."""
     code = """
