@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import IO, Any
 
 import torch
@@ -90,7 +90,7 @@ def filtered(call: Callable[[], Any]) -> Any:
 def trace(
     module: torch.nn.Module,
     example: Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...],
-    context: AbstractContextManager[Any],
+    context: AbstractContextManager[Any] | None = None,
 ) -> ScriptModule:
     """Trace in a context, with example inputs by name (from torch 2.0 on) or in order.
 
@@ -101,7 +101,7 @@ def trace(
 
     def traced() -> Any:
         # Entered within `filtered`, whose own call a mode of torch functions would otherwise take for the model's.
-        with context:
+        with context or nullcontext():
             return torch.jit.trace(module, check_trace=False, **inputs)
 
     with _deprecations_held_back():
