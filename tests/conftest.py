@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import shutil
 import subprocess
@@ -306,6 +307,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             properties = dict(report.user_properties)
             if report.when == "call" and "trap" in properties:
                 terminalreporter.write_line(f"{properties['trap']:<72} {properties['how']:<12} {words}")
+
+
+@pytest.fixture(autouse=True)
+def _level_of_logging() -> Iterator[None]:
+    """The command, run in this process, sets how much is logged; the next test hears all that it expects."""
+    logger = logging.getLogger("exporter")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)
