@@ -7,6 +7,7 @@ their subject is how a process starts, or what it imports. A server starts with 
 from __future__ import annotations
 
 import atexit
+import importlib.metadata
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exporter import processes, tune, verify
+from runtime.environment import minor
 from support.commands import parse
 from support.forkclient import forked
 
@@ -58,7 +60,9 @@ class Processes:
     """Turns commands into those of forks, except while `fresh`."""
 
     def __init__(self) -> None:
-        self._fresh = False
+        # The OpenMP that torch 1.13 brings cannot end its threads before a fork (`runtime.forking`).
+        self._always_fresh = minor(importlib.metadata.version("torch")) < (2, 0)
+        self._fresh = self._always_fresh
         self._workers = _Server(("torch", "safetensors.torch", "runtime.gate", "runtime.timing", "runtime.cli"))
         self._exports = _Server(("exporter.cli", "exporter.pipeline", "transformers.modeling_utils"), self._workers)
 
@@ -83,7 +87,7 @@ class Processes:
         """While it lasts, every process is a fresh one."""
         self._fresh = True
         yield
-        self._fresh = False
+        self._fresh = self._always_fresh
 
 
 PROCESSES = Processes()
