@@ -39,7 +39,8 @@ def attempt(path: Path, cases: Any, expected: Any, forged: bool) -> str:
         for case, answers in zip(cases, expected, strict=True):
             found = list(session(**case.inputs).values())
             same = len(found) == len(answers) and all(
-                a.shape == b.shape and torch.allclose(a, b, atol=1e-5) for a, b in zip(found, answers, strict=True)
+                a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, atol=1e-5)
+                for a, b in zip(found, answers, strict=True)
             )
             if not same and not forged:
                 return "WRONG SUCCESS"
