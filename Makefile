@@ -168,10 +168,10 @@ traps: $(STAMP)  ## the known ways to be silently wrong, each refused or mended,
 	$(BIN)/python -m pytest -q -m trap
 
 coverage: $(STAMP)  ## every model type and task of transformers, as tiny models; writes docs/coverage.* (1 hour a precision); ARGS="--bf16"
-	$(BIN)/python -m matrix $(ARGS)
+	$(BIN)/python -m tests.model_matrix $(ARGS)
 
 coverage-sample: $(STAMP)  ## 40 pairs of them, the same ones every time (4 minutes)
-	$(BIN)/python -m matrix --sample 40
+	$(BIN)/python -m tests.model_matrix --sample 40
 
 format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -30,7 +30,7 @@ from benchmarks.harness.contenders import Job
 from benchmarks.harness.files import job_of, prepare
 from benchmarks.harness.process import Worker
 from benchmarks.harness.rows import CONTENDERS, ROWS, Precision, Settings
-from exporter import processes
+from exporter.verification import subprocesses
 
 THREADS = 2
 WORKER = places.ROOT / "build/cpp-worker/worker"
@@ -134,7 +134,7 @@ def _compare(artifact: str, request: str) -> None:
         "print(json.dumps(session(**inputs)['logits'].tolist()))"
     )
     done = subprocess.run(
-        [*processes.python(code), artifact, request],
+        [*subprocesses.python(code), artifact, request],
         capture_output=True,
         text=True,
         check=True,

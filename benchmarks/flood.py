@@ -22,7 +22,7 @@ import torch
 
 import runtime
 from benchmarks.harness import machine
-from runtime.pool import Pool
+from runtime.serving.pool import Pool
 from runtime.session import Session
 
 TIMES = 10

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.harness import machine, places, reports, tables
 from benchmarks.harness.charts import bars
-from exporter.processes import python
+from exporter.verification.subprocesses import python
 
 # Each way is a program of its own. It prints the seconds of its one interesting step, then its answer.
 _IDS = "ids = torch.arange(2000, 2016)[None]"

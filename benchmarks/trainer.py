@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.harness import machine, places, reports, tables
 from benchmarks.trainer_row import TASKS
-from exporter.processes import module
+from exporter.verification.subprocesses import module
 
 # How far a metric in jit mode may be from eager mode's, in points of 100.
 WITHIN = {"fp32": 0.1, "bf16": 0.5}

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.request import ExportRequest
+from exporter.config.request import ExportRequest
 
 if TYPE_CHECKING:
+    from exporter.packaging.report import Report
     from exporter.pipeline import export
-    from exporter.report import Report
 
 __all__ = ["ExportRequest", "Report", "export"]
 
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return export
     if name == "Report":
-        from exporter.report import Report
+        from exporter.packaging.report import Report
 
         return Report
     raise AttributeError(f"module 'exporter' has no attribute {name!r}")

@@ -15,9 +15,8 @@ from time import perf_counter
 from typing import Any, NoReturn
 
 import runtime
-from exporter.names import SHORT_NAMES
-from exporter.report import StageEvent
-from exporter.request import (
+from exporter.config.model_aliases import SHORT_NAMES
+from exporter.config.request import (
     BACKEND_CHOICES,
     FORM_CHOICES,
     MAX_SEED,
@@ -28,7 +27,8 @@ from exporter.request import (
     VERIFY_CHOICES,
     ExportRequest,
 )
-from runtime import command_line
+from exporter.packaging.report import StageEvent
+from runtime.commands import console
 from runtime.errors import RequestError
 from runtime.printing import printable
 
@@ -39,7 +39,7 @@ try:
     import click
 except ImportError as error:
     # Without it there is no command that could tell.
-    sys.exit(f"export-model: {command_line.one_line(error, *MISSING)}")
+    sys.exit(f"export-model: {console.one_line(error, *MISSING)}")
 
 _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
 
@@ -59,7 +59,7 @@ class _Command(click.Command):
         try:
             return super().main(*arguments, **options)
         except OSError as error:
-            command_line.silence_output()
+            console.silence_output()
             _fail(f"cannot write to standard output: {error.strerror or error}")
 
 
@@ -207,7 +207,7 @@ def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: An
 
     MODEL is a folder, a hub id, or a short name: {names}.
     """
-    if not command_line.prepare() and not quiet:
+    if not console.prepare() and not quiet:
         _fail("cannot write to standard output: it is closed")
     logging.basicConfig(format="%(message)s", level=logging.DEBUG if verbose else logging.WARNING)
     logging.getLogger("exporter").setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
@@ -238,7 +238,7 @@ def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: An
         observe.clear()
         if verbose:
             raise
-        _fail(command_line.one_line(error, *MISSING))
+        _fail(console.one_line(error, *MISSING))
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=1))
     elif not quiet:

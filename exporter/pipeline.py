@@ -11,27 +11,28 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from exporter import reference, rounding, verify
-from exporter.adapter import Adapter, adapt
-from exporter.attempt import Attempts
-from exporter.backends import candidates
-from exporter.calibration import Sample, fit_calibration
-from exporter.calibration_file import read_calibration
-from exporter.cpp_header import cpp_header
-from exporter.describe import describe_outputs
-from exporter.inputs import make_inputs
-from exporter.metric import read_labelled
-from exporter.operators import check_allowed
-from exporter.plan import TracePlan, make_plan
-from exporter.quiet import third_parties_quiet
-from exporter.report import Observer, Report, StageClock, StageEvent
-from exporter.request import ExportRequest
-from exporter.source import Source, load_source
-from exporter.workspace import Workspace, workspace
-from runtime import artifact, environment, signing
+from exporter.backends.candidates import candidates
+from exporter.calibration.dataset import read_calibration
+from exporter.calibration.sampling import Sample, fit_calibration
+from exporter.config.request import ExportRequest
+from exporter.evaluation.comparison import read_labelled
+from exporter.loading.loader import Source, load_source
+from exporter.loading.third_party_logs import third_parties_quiet
+from exporter.packaging.cpp_header import cpp_header
+from exporter.packaging.manifest_builder import describe_outputs
+from exporter.packaging.operator_check import check_allowed
+from exporter.packaging.report import Observer, Report, StageClock, StageEvent
+from exporter.packaging.staging import Workspace, workspace
+from exporter.selection.candidate_search import Attempts
+from exporter.shapes.example_inputs import make_inputs
+from exporter.shapes.trace_plan import TracePlan, make_plan
+from exporter.tracing.adapter import Adapter, adapt
+from exporter.verification import noise_floor, reference, verify
+from runtime.artifact import artifact_file, signing
 from runtime.errors import ModelFailedError
-from runtime.golden import Case, dump_cases, sampled
-from runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE
+from runtime.format.golden import Case, dump_cases, sampled
+from runtime.format.manifest import GOLDEN_FILE, TOKENIZER_FILE
+from runtime.host import requirements
 
 
 def _silent(event: StageEvent) -> None:
@@ -48,11 +49,11 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
     Raises:
         ExportError, RequirementError: nothing was written, and an older output is as it was.
     """
-    here, allow = environment.detect(), request.allow_operators
+    here, allow = requirements.detect(), request.allow_operators
     check_allowed(allow)
     ways = candidates(request.backend, here, request.tune, request.precision, request.padding)
     requires = ways[0].backend.requirements(request.precision, here)
-    environment.check_cpu(requires.cpu_flags, f"{request.precision} with the {ways[0].backend.name} backend", here)
+    requirements.check_cpu(requires.cpu_flags, f"{request.precision} with the {ways[0].backend.name} backend", here)
     if request.sign is not None:
         signing.check_private_key(request.sign)
     given = read_calibration(request.calibration) if request.calibration is not None else None
@@ -68,7 +69,7 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
             plan, points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
             say.append(f"eager fp32 at {', '.join(point.name for point in points)}")
-            plan, tolerance = rounding.bounds(adapter, plan, points, request)
+            plan, tolerance = noise_floor.bounds(adapter, plan, points, request)
         labelled, expected = None, dict[str, float]()
         if request.evaluate is not None:
             with clock.stage("evaluate") as say:
@@ -99,10 +100,10 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
                 metrics = labelled.compare(expected, found, request)
                 say.append(metrics.words)
         with clock.stage("publish") as say, place.writing():
-            sealed = artifact.seal(built.file, built.manifest, _parts(source, built.points), request.sign)
+            sealed = artifact_file.seal(built.file, built.manifest, _parts(source, built.points), request.sign)
             if request.verify != "off":
                 verify.confirm(built.file, allow)
-            digest, size = artifact.sha256(built.file), built.file.stat().st_size
+            digest, size = artifact_file.sha256(built.file), built.file.stat().st_size
             built.file.rename(place.draft)
             place.publish()
             if header is not None:

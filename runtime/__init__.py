@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runtime import forking
-from runtime.artifact import read_manifest
+from runtime.artifact.artifact_file import read_manifest
 from runtime.errors import (
     ArtifactError,
     CheckFailedError,
@@ -23,7 +22,8 @@ from runtime.errors import (
     InputError,
     RequirementError,
 )
-from runtime.manifest import Manifest
+from runtime.format.manifest import Manifest
+from runtime.host import forking
 
 if TYPE_CHECKING:
     from runtime.session import Session, load

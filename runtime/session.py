@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runtime import allocator, artifact, environment, forking, operators, ops, signature
-from runtime.archive import Archive
+from runtime import input_validation
+from runtime.artifact import artifact_file, operator_lists
+from runtime.artifact.zip_reader import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
-from runtime.manifest import TOKENIZER_FILE, Manifest, TensorSpec
+from runtime.format.manifest import TOKENIZER_FILE, Manifest, TensorSpec
+from runtime.host import allocator, forking, ipex_library, requirements
+from runtime.host.torchscript import FAILURES, ScriptModule, optimising
 from runtime.printing import shown
-from runtime.torchscript import FAILURES, ScriptModule, optimising
 
 if TYPE_CHECKING:
     from runtime.text import Text, TextEncoder
@@ -61,7 +63,7 @@ class Session:
             ForkError: the process was forked after loading, and torch uses several threads.
         """
         forking.check_session(self._process, torch.get_num_threads())
-        tensors = signature.arrange(self.manifest.inputs, inputs)
+        tensors = input_validation.arrange(self.manifest.inputs, inputs)
         if self.manifest.requires.ipex is not None and torch.get_num_threads() != self._threads:
             # IPEX packs weights for a thread count; its documentation warns of wrong results after a change.
             raise ThreadCountError(
@@ -123,19 +125,19 @@ class Session:
 
 
 def load(
-    path: artifact.Source | Archive,
+    path: artifact_file.Source | Archive,
     *,
     threads: int | None = None,
     warmup: bool = True,
     sha256: str | None = None,
-    verify_key: artifact.PathLike | None = None,
+    verify_key: artifact_file.PathLike | None = None,
     allow_operators: Collection[str] = (),
 ) -> Session:
     """Open an artifact.
 
     Args:
         path: the file that `export-model` wrote; or its content as bytes, or a file object opened for reading in
-            binary, of which a copy is checked and loaded (`runtime.opening`).
+            binary, of which a copy is checked and loaded (`runtime.artifact.opening`).
         threads: sets torch's thread count for the whole process first; None leaves it.
         warmup: make the warm-up calls, so that the first real call is as fast as the rest.
         sha256: the digest that the whole file must have, in hexadecimal, compared before anything is read from it.
@@ -151,9 +153,9 @@ def load(
         KeyFileError: the key cannot be read.
     """
     # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
-    with artifact.opened(path) as archive:
+    with artifact_file.opened(path) as archive:
         manifest = admit(archive, threads=threads, sha256=sha256, verify_key=verify_key)
-        with artifact.verifying_parts(archive, manifest):
+        with artifact_file.verifying_parts(archive, manifest):
             session = open_module(archive, manifest, allow_operators)
     if warmup:
         session.warm_up()
@@ -166,15 +168,15 @@ def admit(
     *,
     threads: int | None = None,
     sha256: str | None = None,
-    verify_key: artifact.PathLike | None = None,
+    verify_key: artifact_file.PathLike | None = None,
 ) -> Manifest:
     """All that `load` checks before the file's parts, and the thread count that it sets."""
     if sha256 is not None:
-        artifact.check_sha256(archive, sha256)
-    manifest = artifact.read_manifest(archive)
+        artifact_file.check_sha256(archive, sha256)
+    manifest = artifact_file.read_manifest(archive)
     if verify_key is not None:
-        artifact.check_signature(archive, verify_key)
-    environment.check(manifest, environment.detect())
+        artifact_file.check_signature(archive, verify_key)
+    requirements.check(manifest, requirements.detect())
     _set_threads(threads)
     return manifest
 
@@ -193,19 +195,19 @@ def _set_threads(threads: int | None) -> None:
 
 
 def open_module(
-    source: artifact.Source | Archive, manifest: Manifest, allow_operators: Collection[str] = ()
+    source: artifact_file.Source | Archive, manifest: Manifest, allow_operators: Collection[str] = ()
 ) -> Session:
     """A session on the file's code under a given manifest; `load` without its checks and its warm-up."""
-    allowed = operators.check_names(allow_operators)
+    allowed = operator_lists.check_names(allow_operators)
     allocator.keep_memory_between_calls()
     if manifest.requires.ipex is not None:
-        ops.register_ipex()
-    operators.check_known(allowed)
-    with artifact.opened(source) as archive:
-        module = artifact.load(archive, allowed)
-        tokenizer = artifact.read_part(archive, TOKENIZER_FILE)
+        ipex_library.register_ipex()
+    operator_lists.check_known(allowed)
+    with artifact_file.opened(source) as archive:
+        module = artifact_file.load(archive, allowed)
+        tokenizer = artifact_file.read_part(archive, TOKENIZER_FILE)
     if hasattr(module, "prepare"):
-        # Brings the weights into the processor's own order (runtime/manifest.py, THE FORMAT).
+        # Brings the weights into the processor's own order (runtime/format/manifest.py, THE FORMAT).
         try:
             module.prepare()
         except FAILURES as error:

@@ -37,10 +37,10 @@ from transformers import (
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.plain import INT8_FLAGS
-from exporter.processes import python
+from exporter.verification.subprocesses import python
 from runtime import Session, load
-from runtime.environment import detect
 from runtime.errors import CpuFeatureError
+from runtime.host.requirements import detect
 from runtime.text import Text
 
 ROOT = Path(__file__).parent.parent
@@ -236,7 +236,8 @@ def run_python(code: str, *arguments: object, **environment: str) -> subprocess.
 
 def run(command: list[Any], **environment: str) -> subprocess.CompletedProcess[str]:
     """A command, its output as text; it may fail. Python runs in a fork, but in tests that are marked `fresh`."""
-    # clean start: what runs Python is made by exporter.processes, or is one of the project's two commands
+    # clean start: what runs Python is made by exporter.verification.subprocesses, or is one of the project's two
+    # commands
     done = subprocess.run(
         PROCESSES.command(command),
         capture_output=True,

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from exporter.processes import away
+from exporter.verification.subprocesses import away
 
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("plain", "onednn")

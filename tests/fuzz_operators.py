@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import torch
 from operator_recipes import RECIPES
 
-from runtime.operators import lists
+from runtime.artifact.operator_lists import lists
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 2.0
@@ -460,7 +460,7 @@ def main() -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if options.ipex:
-        from runtime.ops import register_ipex
+        from runtime.host.ipex_library import register_ipex
 
         register_ipex()
     known = lists()

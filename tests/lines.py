@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter import processes
+from exporter.verification import subprocesses
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build" / "lines"
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def _line(name: str, python: str) -> Line:
-    asked = subprocess.run(processes.python(VERSIONS, executable=python), capture_output=True, text=True, check=True)
+    asked = subprocess.run(subprocesses.python(VERSIONS, executable=python), capture_output=True, text=True, check=True)
     return Line(name, python, json.loads(asked.stdout))
 
 
@@ -96,7 +96,7 @@ def _tested(line: Line) -> list[str]:
     line.folder.mkdir(parents=True, exist_ok=True)
     (line.folder / "rows.json").unlink(missing_ok=True)
     done = subprocess.run(
-        [*processes.module("pytest", executable=line.python), "-q", "-p", "no:cacheprovider", *TESTS],
+        [*subprocesses.module("pytest", executable=line.python), "-q", "-p", "no:cacheprovider", *TESTS],
         cwd=ROOT,
         # OpenMP's threads sleep while they wait, or lines would keep each other from working.
         env=os.environ | {"LINE_FOLDER": str(line.folder), "OMP_WAIT_POLICY": "PASSIVE"},
@@ -167,7 +167,7 @@ def _crossed(lines: list[Line]) -> tuple[list[str], list[str]]:
 CHECK = """
 import sys
 from runtime.errors import CheckFailedError, ExportedModelError
-from runtime.gate import check_golden
+from runtime.verification.worker import check_golden
 try:
     manifest, parities = check_golden(sys.argv[1])
     print("right" if all(parity.within(manifest.tolerance) for parity in parities) else "WRONG")
@@ -181,7 +181,7 @@ except ExportedModelError as error:
 def _outcome(reader: Line, path: Path) -> str:
     """All golden cases, in all orders, in a fresh process of the reader's line."""
     done = subprocess.run(
-        [*processes.python(CHECK, flags=("-W", "error"), executable=reader.python), str(path)],
+        [*subprocesses.python(CHECK, flags=("-W", "error"), executable=reader.python), str(path)],
         capture_output=True,
         text=True,
         check=False,

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from exporter import ExportRequest
-from exporter.adapter import Adapter, adapt
-from exporter.inputs import make_inputs
-from exporter.plan import TracePlan, make_plan
-from exporter.pooling import MODES, Pooling
-from exporter.source import Source, load_source
+from exporter.loading.loader import Source, load_source
+from exporter.loading.pooling import MODES, Pooling
+from exporter.shapes.example_inputs import make_inputs
+from exporter.shapes.trace_plan import TracePlan, make_plan
+from exporter.tracing.adapter import Adapter, adapt
 
 Folder = Callable[..., Path]
 

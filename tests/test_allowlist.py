@@ -21,10 +21,15 @@ from test_artifact import rewrite
 from transformers import BertForSequenceClassification
 
 from exporter import ExportRequest, export
-from exporter.graphs.zeros import zero_new_memory
-from runtime import artifact, load
-from runtime.allowlist import check_code
-from runtime.archive import Archive
+from exporter.tracing.graphs.zeroed_memory import zero_new_memory
+from runtime import load
+from runtime.artifact import artifact_file
+from runtime.artifact.operator_allowlist import check_code
+from runtime.artifact.operator_lists import lists
+from runtime.artifact.pickles import check_pickles
+from runtime.artifact.pickles.handles import check_handles
+from runtime.artifact.pickles.values import InvalidPickle, Object, Tensor
+from runtime.artifact.zip_reader import Archive
 from runtime.errors import (
     ForbiddenOperatorError,
     OperatorNameError,
@@ -32,10 +37,6 @@ from runtime.errors import (
     RequestError,
     UnsafeArchiveError,
 )
-from runtime.operators import lists
-from runtime.pickles import check_pickles
-from runtime.pickles.handles import check_handles
-from runtime.pickles.values import InvalidPickle, Object, Tensor
 
 FORWARD = "class A(Module):\n  def forward(self: __torch__.A, x: Tensor) -> Tensor:\n    {}\n    return x\n"
 
@@ -59,7 +60,7 @@ def test_exports_pass(
 ) -> None:
     folder = tiny_folder(model_type, "feature-extraction")
     report = exported(folder, backend=backend, precision="bf16" if backend == "ipex" else "fp32", verify="off")
-    with artifact.opened(report.output) as archive:
+    with artifact_file.opened(report.output) as archive:
         check_pickles(archive, check_code(archive))
 
 
@@ -159,10 +160,10 @@ def test_reading_the_code_needs_no_torch(tiny_artifact: Path) -> None:
     code = """
 import sys
 from runtime import artifact
-from runtime.allowlist import check_code
-from runtime.pickles import check_pickles
-from runtime.pickles.handles import check_handles
-from runtime.pickles.values import InvalidPickle, Object, Tensor
+from runtime.artifact.operator_allowlist import check_code
+from runtime.artifact.pickles import check_pickles
+from runtime.artifact.pickles.handles import check_handles
+from runtime.artifact.pickles.values import InvalidPickle, Object, Tensor
 with artifact.opened(sys.argv[1]) as archive:
     artifact.verify_parts(archive, artifact.read_manifest(archive))
     check_pickles(archive, check_code(archive))
@@ -195,7 +196,7 @@ def test_what_is_known_not_to_check_is_on_the_list_and_in_the_documents() -> Non
 
 
 def test_all_that_exports_contained_is_on_the_list() -> None:
-    """`python -m matrix.operators` wrote the file."""
+    """`python -m tests.model_matrix.operators` wrote the file."""
     known = lists()
     kinds = {"operator": known.operators, "keyword": known.keywords, "function": known.functions}
     kinds |= {"method": known.methods, "class": known.classes}

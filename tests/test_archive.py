@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime import archive
-from runtime.archive import Archive
+from runtime.artifact import zip_reader
+from runtime.artifact.zip_reader import Archive
 from runtime.errors import NotAnArtifactError, UnsafeArchiveError
 
 Files = list[tuple[str | zipfile.ZipInfo, bytes]]
@@ -162,7 +162,7 @@ def test_trailing_junk_and_cuts(behind: bytes) -> None:
 
 
 def test_too_many_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAX_RECORDS", 2)
+    monkeypatch.setattr(zip_reader, "MAX_RECORDS", 2)
     with pytest.raises(UnsafeArchiveError, match="3 records"):
         opened(made())
 

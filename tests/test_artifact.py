@@ -16,7 +16,8 @@ import pytest
 import torch
 from conftest import BIN, ROOT, run
 
-from runtime import artifact, load, read_manifest
+from runtime import load, read_manifest
+from runtime.artifact import artifact_file
 from runtime.errors import (
     ArtifactNotFoundError,
     DigestError,
@@ -162,7 +163,7 @@ def test_code_that_torchscript_cannot_read(tiny_artifact: Path, tmp_path: Path) 
 
 
 def test_a_part_of_absurd_size_is_refused_unread(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact, "MAX_PART_BYTES", 100)
+    monkeypatch.setattr(artifact_file, "MAX_PART_BYTES", 100)
     with pytest.raises(ManifestDamagedError, match="declares"):
         read_manifest(tiny_artifact)
 
@@ -171,7 +172,7 @@ def test_sha256(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
     # FIPS 180-2, appendix B.1.
-    assert artifact.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert artifact_file.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_the_manifest_lists_every_other_record(tiny_artifact: Path) -> None:
@@ -208,9 +209,9 @@ def test_parts_that_are_missing_or_added(tiny_artifact: Path, tmp_path: Path) ->
 def test_parts_in_another_order(tiny_artifact: Path) -> None:
     manifest = read_manifest(tiny_artifact)
     with pytest.raises(DigestError, match="another order"):
-        artifact.verify_parts(tiny_artifact, dataclasses.replace(manifest, parts=manifest.parts[::-1]))
+        artifact_file.verify_parts(tiny_artifact, dataclasses.replace(manifest, parts=manifest.parts[::-1]))
     with pytest.raises(DigestError, match="another order"):
-        artifact.verify_parts(tiny_artifact, dataclasses.replace(manifest, parts=manifest.parts * 2))
+        artifact_file.verify_parts(tiny_artifact, dataclasses.replace(manifest, parts=manifest.parts * 2))
 
 
 def test_numbers_that_were_exchanged(tiny_artifact: Path, tmp_path: Path) -> None:
@@ -232,7 +233,9 @@ def test_what_torch_says_of_a_forged_file_comes_second(
     with zipfile.ZipFile(tiny_artifact) as archive:
         size = archive.getinfo("archive/constants/0").file_size
     path = rewrite(tiny_artifact, tmp_path / "forged.pt", {"0": b"\x55" * size}, reseal=False)
-    monkeypatch.setattr("runtime.torchscript.load", lambda _: (_ for _ in ()).throw(RuntimeError("no such tensor")))
+    monkeypatch.setattr(
+        "runtime.host.torchscript.load", lambda _: (_ for _ in ()).throw(RuntimeError("no such tensor"))
+    )
     with pytest.raises(DigestError, match="constants/0 is not the part that was sealed"):
         load(path)
     with pytest.raises(NotAnArtifactError, match="no such tensor"):
@@ -240,7 +243,7 @@ def test_what_torch_says_of_a_forged_file_comes_second(
 
 
 def test_the_digest_of_the_whole_file(tiny_artifact: Path) -> None:
-    digest = artifact.sha256(tiny_artifact)
+    digest = artifact_file.sha256(tiny_artifact)
     load(tiny_artifact, sha256=digest.upper(), warmup=False)
     with pytest.raises(DigestError, match=f"has sha256 {digest}; expected 00"):
         load(tiny_artifact, sha256="00" * 32)
@@ -248,9 +251,9 @@ def test_the_digest_of_the_whole_file(tiny_artifact: Path) -> None:
 
 def test_inspect_verify(tiny_artifact: Path, tmp_path: Path) -> None:
     done = run([BIN / "run-model", "inspect", "--verify", tiny_artifact])
-    assert f"sha256    {artifact.sha256(tiny_artifact)}, all " in done.stdout and done.returncode == 0
+    assert f"sha256    {artifact_file.sha256(tiny_artifact)}, all " in done.stdout and done.returncode == 0
     done = run([BIN / "run-model", "inspect", "--verify", "--json", tiny_artifact])
-    assert json.loads(done.stdout)["sha256"] == artifact.sha256(tiny_artifact)
+    assert json.loads(done.stdout)["sha256"] == artifact_file.sha256(tiny_artifact)
     path = rewrite(tiny_artifact, tmp_path / "forged.pt", {"byteorder": b"big"}, reseal=False)
     done = run([BIN / "run-model", "inspect", "--verify", path])
     assert done.returncode == 1 and "byteorder is not the part that was sealed" in done.stderr
@@ -260,7 +263,7 @@ def test_inspect_verify(tiny_artifact: Path, tmp_path: Path) -> None:
 def test_a_file_that_is_written_to_while_it_is_read(tiny_artifact: Path, copy_of: Copy) -> None:
     path = copy_of(tiny_artifact)
     raised = pytest.raises(DigestError, match="written to while it was read")
-    with raised, artifact.opened(path), open(path, "ab") as file:
+    with raised, artifact_file.opened(path), open(path, "ab") as file:
         file.write(b"x")
 
 
@@ -297,5 +300,5 @@ def test_a_file_that_is_replaced_while_it_is_loaded(
 
 
 def test_without_proc_the_open_file_is_passed_on(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.opening.sys.platform", "elsewhere")
+    monkeypatch.setattr("runtime.artifact.opening.sys.platform", "elsewhere")
     assert load(tiny_artifact)(input_ids=torch.tensor([[5, 6]]))["logits"].shape == (1, 3)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from exporter.backends import choose_backend
-from exporter.backends.ipex import IpexBackend
-from runtime import environment, read_manifest
-from runtime.environment import Environment
+from exporter.backends.candidates import choose_backend
+from exporter.backends.ipex.backend import IpexBackend
+from runtime import read_manifest
 from runtime.errors import BackendError, IpexMissingError, IpexVersionError, TorchVersionError
-from runtime.manifest import Fusion
+from runtime.format.manifest import Fusion
+from runtime.host import requirements
+from runtime.host.requirements import Environment
 
 WITH_IPEX = Environment("2.8.0", "2.8.0", None)
 
@@ -100,7 +101,7 @@ def test_bf16_needs_its_instructions(
     from exporter import ExportRequest, export
     from runtime.errors import CpuFeatureError
 
-    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(requirements, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("flags : fpu avx2\n")
     for backend in ("plain", "ipex"):
         with pytest.raises(CpuFeatureError, match="lacks avx512bw"):

@@ -24,7 +24,7 @@ from benchmarks.loadgen.picture import picture
 from benchmarks.loadgen.queueing import Query, Queue, fitting, longest_first
 from benchmarks.loadgen.search import RateSearch
 from benchmarks.loadgen.systems import LAYOUTS, SYSTEMS, choose_systems, strategies
-from runtime.waiting import Request, Waiting
+from runtime.serving.request_queue import Request, Waiting
 
 
 def test_lengths_are_seeded_and_two_fifths_of_the_longest() -> None:

@@ -243,7 +243,7 @@ def test_each_package_of_the_benchmarks_has_one_importing_module() -> None:
                     assert not other or not name.startswith(f"benchmarks.{other}"), path
                     assert wing != "harness" or not name.startswith(("benchmarks.speed", "benchmarks.loadgen")), path
     modules = {"matplotlib": "benchmarks/harness/charts.py", "tabulate": "benchmarks/harness/tables.py"}
-    modules |= {"psutil": "benchmarks/harness/machine.py", "pebble": "matrix/processes.py"}
+    modules |= {"psutil": "benchmarks/harness/machine.py", "pebble": "tests/model_matrix/processes.py"}
     assert {name: found[name] for name in modules} == {name: {path} for name, path in modules.items()}
 
 

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 from exporter import ExportRequest
-from exporter.calibration import MOST, Calibration, fit_calibration
-from exporter.calibration_file import read_calibration
-from exporter.plan import TracePlan, make_plan
-from exporter.source import Source, load_source
-from exporter.source.tokenizer import TokenizerPart
+from exporter.calibration.dataset import read_calibration
+from exporter.calibration.sampling import MOST, Calibration, fit_calibration
+from exporter.loading.loader import Source, load_source
+from exporter.loading.tokenizer import TokenizerPart
+from exporter.shapes.trace_plan import TracePlan, make_plan
 from runtime.errors import CalibrationError
-from runtime.manifest import Axis, TensorSpec
+from runtime.format.manifest import Axis, TensorSpec
 
 TEXTS = [f"This is text number {number}, and it is like the others." for number in range(23)]
 WIDTH = 15  # tokens of each

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from runtime.check import Parity, run_cases
 from runtime.errors import ArtifactFailedError, CheckFailedError, ManifestDamagedError
-from runtime.gate import check_golden
-from runtime.golden import SAMPLE, Case, dump_cases, parse_cases, sampled
-from runtime.manifest import Tolerance
+from runtime.format.golden import SAMPLE, Case, dump_cases, parse_cases, sampled
+from runtime.format.manifest import Tolerance
+from runtime.verification.compare import Parity, run_cases
+from runtime.verification.worker import check_golden
 
 
 class Fake:

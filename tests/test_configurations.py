@@ -13,12 +13,12 @@ import torch
 import transformers
 
 from exporter import ExportRequest, export
-from exporter.backends import candidates
-from exporter.hints import with_remedy
-from exporter.source import load_source
-from exporter.source.bounds import check_sizes
-from runtime import environment
+from exporter.backends.candidates import candidates
+from exporter.loading.loader import load_source
+from exporter.loading.size_limits import check_sizes
+from exporter.selection.hints import with_remedy
 from runtime.errors import CheckpointError, TraceError, VerificationError
+from runtime.host import requirements
 
 Folder = Callable[..., Path]
 
@@ -80,9 +80,9 @@ def test_the_encoder_of_t5_alone(tmp_path: Path) -> None:
 
 
 def test_what_to_try_next_was_not_tried(tiny_folder: Folder, tmp_path: Path) -> None:
-    from exporter.plan import make_plan
+    from exporter.shapes.trace_plan import make_plan
 
-    here = environment.detect()
+    here = requirements.detect()
     for backend, precision, tune, error, expected in (
         ("plain", "fp32", "off", VerificationError, "try --tune full, which also tries PyTorch's own attention"),
         ("plain", "fp32", "full", VerificationError, "no option is left to try: report the model"),

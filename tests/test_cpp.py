@@ -25,13 +25,13 @@ from hostile.builder import forge
 from test_artifact import rewrite
 
 from exporter import ExportRequest, Report, export
-from exporter.backends import ONEDNN_SINCE
-from exporter.cpp_header import cpp_header, identifier
-from exporter.processes import module, script
-from runtime import manifest as format_
-from runtime.environment import minor
+from exporter.backends.candidates import ONEDNN_SINCE
+from exporter.packaging.cpp_header import cpp_header, identifier
+from exporter.verification.subprocesses import module, script
 from runtime.errors import OutputError, OutputExistsError, RequestError
-from runtime.ops import ipex_library
+from runtime.format import manifest as format_
+from runtime.host.ipex_library import ipex_library
+from runtime.host.requirements import minor
 
 pytestmark = pytest.mark.cpp
 
@@ -47,7 +47,7 @@ import sys
 from pathlib import Path
 import runtime
 from runtime import artifact
-from runtime.golden import Case, dump_cases, parse_cases
+from runtime.format.golden import Case, dump_cases, parse_cases
 
 for path in map(Path, sys.argv[1:]):
     session = runtime.load(path, threads=2)
@@ -302,7 +302,7 @@ def test_check(program: Path, data: Path) -> None:
 
 
 def test_wrong_answers_are_seen(program: Path, data: Path, tmp_path: Path) -> None:
-    from runtime.golden import Case, dump_cases
+    from runtime.format.golden import Case, dump_cases
 
     ids = torch.tensor([[1, 2, 3]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from exporter.envelope import narrow, narrow_axis
-from exporter.plan import TracePlan
-from exporter.shapes import Dimension, trials
-from exporter.tasks import TASKS
-from runtime.manifest import Axis, TensorSpec
+from exporter.config.tasks import TASKS
+from exporter.shapes.narrowing import narrow, narrow_axis
+from exporter.shapes.test_shapes import Dimension, trials
+from exporter.shapes.trace_plan import TracePlan
+from runtime.format.manifest import Axis, TensorSpec
 
 
 def plan_of(task: str, sizes: Mapping[str, tuple[int, int | None, int]]) -> TracePlan:

@@ -9,9 +9,10 @@ import pytest
 from conftest import run_python
 
 from exporter.backends.plain import BF16_FLAGS
-from runtime import environment, read_manifest
-from runtime.environment import Environment, check, ipex_problem
+from runtime import read_manifest
 from runtime.errors import CpuFeatureError, IpexMissingError, IpexVersionError, RequirementError, TorchVersionError
+from runtime.host import requirements
+from runtime.host.requirements import Environment, check, ipex_problem
 
 FULL = frozenset({"avx2", "avx512bw", "avx512vl", "avx512dq"})
 GOOD = Environment("2.8.0+cpu", "2.8.0", FULL)
@@ -91,17 +92,17 @@ def test_ipex_that_can() -> None:
 def test_the_versions_are_those_of_the_installation() -> None:
     import torch
 
-    found = environment.detect()
+    found = requirements.detect()
     assert found.torch == torch.__version__.split("+")[0] or found.torch == torch.__version__
     assert found.ipex == "2.8.0"
     assert found.cpu_flags is not None and "avx2" in found.cpu_flags
 
 
 def test_the_processor_is_read_from_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "cpuinfo")
-    assert environment.detect().cpu_flags is None
+    monkeypatch.setattr(requirements, "CPUINFO", tmp_path / "cpuinfo")
+    assert requirements.detect().cpu_flags is None
     (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2\n")
-    assert environment.detect().cpu_flags == {"fpu", "avx2"}
+    assert requirements.detect().cpu_flags == {"fpu", "avx2"}
 
 
 def test_nothing_is_loaded_before_the_check(minilm_ipex: Path, tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ import pytest
 import transformers
 from conftest import BIN, ROOT, run
 
-from exporter.processes import script as start
+from exporter.verification.subprocesses import script as start
 
 pytest.importorskip("torchmetrics")
 
 from exporter import ExportRequest, export
 from exporter.evaluation import evaluation_for
+from exporter.evaluation.comparison import Labelled
 from exporter.evaluation.files import read_conll, read_squad, read_table
-from exporter.metric import Labelled
 from runtime.errors import EvaluationError, MetricDropError, RequestError
 
 EXAMPLES = {

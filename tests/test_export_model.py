@@ -19,11 +19,11 @@ from conftest import BIN, ROOT, run
 
 import exporter.cli
 from exporter import ExportRequest, export
-from exporter.inputs import make_inputs
-from exporter.plan import make_plan
-from exporter.processes import python, script
-from exporter.report import StageEvent
-from exporter.source import load_source
+from exporter.loading.loader import load_source
+from exporter.packaging.report import StageEvent
+from exporter.shapes.example_inputs import make_inputs
+from exporter.shapes.trace_plan import make_plan
+from exporter.verification.subprocesses import python, script
 from runtime import load, read_manifest
 
 Folder = Callable[..., Path]
@@ -233,7 +233,7 @@ def test_a_disk_that_fills_up(tiny_folder: Folder, tmp_path: Path, limit: int) -
 def test_a_full_disk_is_called_so() -> None:
     import errno
 
-    from exporter.workspace import _named
+    from exporter.packaging.staging import _named
 
     line = str(_named(Path("/data/model.pt"), OSError(errno.ENOSPC, "No space left on device")))
     assert line.startswith("the disk of /data is full") and "-o" in line

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from conftest import run_python
 
-from runtime import forking
 from runtime.errors import ForkError
+from runtime.host import forking
 
 # A child prints a line for each thing that it tries; one that hangs is ended by the alarm, and prints no more.
 IN_CHILD = """
 import os, signal, sys
 import torch, runtime
-from runtime.pool import Pool
+from runtime.serving.pool import Pool
 
 ids = torch.full((4, 200), 7)
 

@@ -17,22 +17,23 @@ import torch
 from conftest import BIN, ROOT, run, run_python, skip_without_instructions
 
 from exporter import ExportRequest, Report, export
-from exporter.backends import candidates
-from exporter.backends.ipex import IpexBackend
-from exporter.backends.ipex_int8 import _as_linears
+from exporter.backends.candidates import candidates
+from exporter.backends.ipex.backend import IpexBackend
+from exporter.backends.ipex.int8 import _as_linears
 from exporter.backends.onednn.quantise import quantise_linears
-from exporter.calibration import fit_calibration
-from exporter.calibration_file import read_calibration
-from exporter.inputs import ExampleInputs
-from exporter.plan import make_plan
-from exporter.processes import script
-from exporter.quiet import third_parties_quiet
-from exporter.report import StageEvent
-from exporter.source import load_source
-from runtime import environment, load, read_manifest, torchscript
-from runtime.environment import Environment
+from exporter.calibration.dataset import read_calibration
+from exporter.calibration.sampling import fit_calibration
+from exporter.loading.loader import load_source
+from exporter.loading.third_party_logs import third_parties_quiet
+from exporter.packaging.report import StageEvent
+from exporter.shapes.example_inputs import ExampleInputs
+from exporter.shapes.trace_plan import make_plan
+from exporter.verification.subprocesses import script
+from runtime import load, read_manifest
 from runtime.errors import BackendError, CpuFeatureError, RequestError
-from runtime.manifest import from_json, to_json
+from runtime.format.manifest import from_json, to_json
+from runtime.host import requirements, torchscript
+from runtime.host.requirements import Environment
 
 EXPORT = BIN / "export-model"
 
@@ -362,7 +363,7 @@ def test_a_file_that_does_not_fit_is_one_line(tiny_folder: Callable[..., Path], 
 def test_int8_needs_its_instructions(
     monkeypatch: pytest.MonkeyPatch, tiny_folder: Callable[..., Path], samples: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(requirements, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("flags : fpu avx2 avx512bw avx512vl avx512dq\n")
     with pytest.raises(CpuFeatureError, match="lacks avx512_vnni"):
         export(

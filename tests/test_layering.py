@@ -14,16 +14,16 @@ pytestmark = pytest.mark.fresh
 # Package → the only rooms (files or folders) that may import it.
 ROOMS = {
     "click": ["exporter/cli.py"],
-    "transformers": ["exporter/source", "exporter/quiet.py", "exporter/trainer"],
-    "intel_extension_for_pytorch": ["exporter/backends/ipex.py", "exporter/backends/ipex_int8.py"],
+    "transformers": ["exporter/loading", "exporter/loading/third_party_logs.py", "exporter/trainer"],
+    "intel_extension_for_pytorch": ["exporter/backends/ipex/backend.py", "exporter/backends/ipex/int8.py"],
     "tokenizers": ["runtime/text/tokenizer.py"],
-    "tqdm": ["runtime/progress.py"],
-    "numpy": ["runtime/inputfile.py", "exporter/evaluation", "exporter/trainer/evaluate.py"],
+    "tqdm": ["runtime/commands/progress.py"],
+    "numpy": ["runtime/commands/tensor_file.py", "exporter/evaluation", "exporter/trainer/evaluate.py"],
     "sklearn": ["exporter/evaluation/metrics.py"],
     "seqeval": ["exporter/evaluation/metrics.py"],
     "torchmetrics": ["exporter/evaluation/metrics.py"],
-    "cryptography": ["runtime/signing.py"],
-    "safetensors": ["runtime/golden.py", "exporter/source/stored.py"],
+    "cryptography": ["runtime/artifact/signing.py"],
+    "safetensors": ["runtime/format/golden.py", "exporter/loading/weight_files.py"],
 }
 FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_for_pytorch"}
 STAGES = {
@@ -97,14 +97,14 @@ def test_only_the_pipeline_imports_the_functions_of_stages() -> None:
                 offenders += [(path.name, module, name) for name in names if not name[0].isupper()]
     # Pure functions from values to values: they are no stages of their own.
     assert offenders == [
-        ("calibration.py", "exporter.inputs", "make_inputs"),
-        ("plan.py", "exporter.derive", "derive"),
-        ("reference.py", "exporter.envelope", "narrow"),
-        ("reference.py", "exporter.envelope", "narrow_axis"),
-        ("reference.py", "exporter.envelope", "with_axis"),
-        ("reference.py", "exporter.inputs", "make_inputs"),
-        ("reference.py", "exporter.shapes", "probes"),
-        ("reference.py", "exporter.shapes", "trials"),
+        ("calibration.py", "exporter.shapes.example_inputs", "make_inputs"),
+        ("plan.py", "exporter.shapes.input_specs", "derive"),
+        ("reference.py", "exporter.shapes.narrowing", "narrow"),
+        ("reference.py", "exporter.shapes.narrowing", "narrow_axis"),
+        ("reference.py", "exporter.shapes.narrowing", "with_axis"),
+        ("reference.py", "exporter.shapes.example_inputs", "make_inputs"),
+        ("reference.py", "exporter.shapes.test_shapes", "probes"),
+        ("reference.py", "exporter.shapes.test_shapes", "trials"),
     ]
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from runtime import manifest, read_manifest
+from runtime import read_manifest
 from runtime.errors import ManifestDamagedError
+from runtime.format import manifest
 
 TEXT = {"max_length": 3, "pad_id": 0, "pad_token": "", "pad_type_id": 0, "padding_side": "left"}
 RULES: dict[str, Any] = dict.fromkeys(("unknown_id", "class_id", "mask_id", "mask_token")) | {

@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("transformers", minversion="5.0", reason="the matrix builds from its tables")
 pytest.importorskip("pebble", reason="in the environment of the IPEX line alone")
 
-from matrix import report  # noqa: E402 (behind the skip)
-from matrix.pairs import Pair  # noqa: E402
-from matrix.processes import run_steps  # noqa: E402
+from tests.model_matrix import report  # noqa: E402 (behind the skip)
+from tests.model_matrix.pairs import Pair  # noqa: E402
+from tests.model_matrix.processes import run_steps  # noqa: E402
 
 SVG = "{http://www.w3.org/2000/svg}"
 

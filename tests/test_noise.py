@@ -10,9 +10,9 @@ import transformers
 from conftest import run_python
 
 from exporter import ExportRequest, export
-from exporter.backends import ipex_problem
-from runtime import environment
-from runtime.torchscript import filtered
+from runtime.host import requirements
+from runtime.host.requirements import ipex_problem
+from runtime.host.torchscript import filtered
 
 SPEECH = {
     "hidden_size": 32,
@@ -29,7 +29,7 @@ SPEECH = {
 }
 
 
-@pytest.mark.skipif(ipex_problem(environment.detect()) is not None, reason="no IPEX")
+@pytest.mark.skipif(ipex_problem(requirements.detect()) is not None, reason="no IPEX")
 @pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
 def test_a_speech_model_through_ipex(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """At every one-dimensional convolution IPEX speaks of its own next release, seven times at a load."""

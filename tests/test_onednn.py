@@ -14,17 +14,20 @@ import torch
 from conftest import BIN, ROOT, run, run_python
 
 from exporter import ExportRequest, export
-from exporter.backends import ONEDNN_SINCE
-from exporter.backends.onednn import OnednnBackend, attend
+from exporter.backends.candidates import ONEDNN_SINCE
+from exporter.backends.onednn import attend
 from exporter.backends.onednn.attention import simplify_attention
+from exporter.backends.onednn.backend import OnednnBackend
 from exporter.backends.onednn.join import join_linears
 from exporter.backends.plain import BF16_FLAGS
-from exporter.graphs import shapes
-from exporter.inputs import ExampleInputs
-from exporter.processes import python
-from runtime import artifact, load, read_manifest, torchscript
-from runtime.environment import check_cpu, detect, minor
+from exporter.shapes.example_inputs import ExampleInputs
+from exporter.tracing.graphs.graph import shapes
+from exporter.verification.subprocesses import python
+from runtime import load, read_manifest
+from runtime.artifact import artifact_file
 from runtime.errors import BackendError
+from runtime.host import torchscript
+from runtime.host.requirements import check_cpu, detect, minor
 
 if minor(torch.__version__) < ONEDNN_SINCE:
     pytest.skip("operators of a newer torch", allow_module_level=True)
@@ -57,7 +60,7 @@ def test_what_is_fused_in_a_classifier(classifier: Any) -> None:
 
 def test_prepare_changes_the_weights_and_no_answer(classifier: Any) -> None:
     """A host that does not know of it gets the same answers; calling it twice is calling it once."""
-    session, module = load(classifier.output), artifact.load(classifier.output)
+    session, module = load(classifier.output), artifact_file.load(classifier.output)
     inputs = {"input_ids": torch.randint(5, 290, (3, 11)), "attention_mask": torch.ones(3, 11, dtype=torch.int64)}
     inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
     expected = session(**inputs)["logits"]
@@ -108,7 +111,7 @@ def test_one_copy_of_the_weights(classifier: Any, tiny_folder: Callable[..., Pat
     """In the file: joined weights stand there once, and not beside the separate ones."""
     folder = tiny_folder("bert", "text-classification", num_labels=3)
     weights = (folder / "model.safetensors").stat().st_size
-    module = artifact.load(classifier.output)
+    module = artifact_file.load(classifier.output)
     assert sum(weight.numel() for weight in module.weights) * 4 < weights
     records = read_manifest(classifier.output).parts
     assert sum(part.size for part in records if part.name.startswith(("data/", "constants/"))) < 1.05 * weights

@@ -11,12 +11,13 @@ import torch
 from conftest import BIN, run, tiny_model
 from test_onednn import frozen
 
-from exporter.backends.onednn import OnednnBackend, ragged
+from exporter.backends.onednn import ragged
+from exporter.backends.onednn.backend import OnednnBackend
 from exporter.backends.onednn.layout import TOKENS, layout_of
 from exporter.backends.onednn.padding import leave_out_padding
-from exporter.graphs import shapes
-from exporter.inputs import ExampleInputs
-from exporter.shapes import trials
+from exporter.shapes.example_inputs import ExampleInputs
+from exporter.shapes.test_shapes import trials
+from exporter.tracing.graphs.graph import shapes
 from runtime import Session, load
 
 SAID = "attentions, and all between them, on real tokens alone"
@@ -90,7 +91,7 @@ def test_every_way_is_verified_before_a_file_ships(tagger: Any) -> None:
 
 
 def _dimensions(report: Any) -> Any:
-    from exporter.shapes import Dimension
+    from exporter.shapes.test_shapes import Dimension
 
     axes = {axis.name: axis for spec in report.manifest.inputs for axis in spec.axes}
     return {"batch": Dimension(axes["batch"], 2), "sequence": Dimension(axes["sequence"], 128)}
@@ -110,7 +111,7 @@ def test_rows_that_are_not_padded_behind_go_through_as_they_are(tagger: Any) -> 
 @pytest.mark.parametrize("model_type", ["roberta", "bart", "modernbert", "qwen3"])
 def test_architectures(model_type: str, tmp_path: Path, exported: Callable[..., Any]) -> None:
     """Learned positions, encoder and decoder, rotary positions, local attention, shared keys: by structure alone."""
-    from matrix.tiny import tiny_model as any_tiny
+    from tests.model_matrix.tiny import tiny_model as any_tiny
 
     names = {"modernbert": "ModernBert", "roberta": "Roberta"}
     name = f"{names.get(model_type, model_type.title())}ForSequenceClassification"

@@ -8,18 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from exporter import ExportRequest, Report, export, patches
-from exporter.patches import canine, experts, functions, funnel, longformer, xvector
+from exporter import ExportRequest, Report, export
+from exporter.loading.loader import load_source
 from exporter.pipeline import plan_and_adapt
-from exporter.reference import reference_points
-from exporter.source import load_source
+from exporter.tracing import patches
+from exporter.tracing.patches import autograd_functions, canine, experts, funnel, longformer, xvector
+from exporter.verification.reference import reference_points
 from runtime.errors import ExportError, ModelFailedError, TraceError
 
-transformers = pytest.importorskip("transformers", minversion="5.0", reason="matrix.tiny builds from its tables")
+transformers = pytest.importorskip(
+    "transformers", minversion="5.0", reason="tests.model_matrix.tiny builds from its tables"
+)
 
-from matrix.one import export_pair, probe_pair  # noqa: E402 (behind the skip)
-from matrix.pairs import Pair, all_pairs, sample  # noqa: E402
-from matrix.tiny import tiny_model  # noqa: E402
+from tests.model_matrix.one import export_pair, probe_pair  # noqa: E402 (behind the skip)
+from tests.model_matrix.pairs import Pair, all_pairs, sample  # noqa: E402
+from tests.model_matrix.tiny import tiny_model  # noqa: E402
 
 PATCHED = {
     "canine text-classification": canine.WHAT,
@@ -28,9 +31,9 @@ PATCHED = {
     "longformer text-classification": longformer.WHAT,
     "openai_privacy_filter token-classification": experts.WHAT,
     "data2vec-audio audio-xvector": xvector.WHAT,
-    "yoso text-classification": functions.WHAT,
+    "yoso text-classification": autograd_functions.WHAT,
 }
-# Models whose graph IPEX fails on unless it is written down in another form (exporter/backends/ipex.py).
+# Models whose graph IPEX fails on unless it is written down in another form (exporter/backends/ipex/backend.py).
 REFORMED = {
     "swinv2 image-classification": "a scale for each head, in front of the scores",
     "wavlm audio-classification": "a weight for each of query, key and value",

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from exporter import ExportRequest
-from exporter.inputs import make_inputs
-from exporter.plan import TracePlan, make_plan
-from exporter.source import load_source
+from exporter.loading.loader import load_source
+from exporter.shapes.example_inputs import make_inputs
+from exporter.shapes.trace_plan import TracePlan, make_plan
 from runtime.errors import RequestError
 
 Folder = Callable[..., Path]

@@ -21,7 +21,7 @@ from runtime.errors import (
     PoolClosedError,
     PoolFullError,
 )
-from runtime.pool import Pool
+from runtime.serving.pool import Pool
 
 
 def request(length: int, rows: int = 1, first: int = 7) -> dict[str, torch.Tensor]:

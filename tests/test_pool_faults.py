@@ -17,10 +17,11 @@ import torch
 from conftest import run, run_python
 from test_pool import Slow, request
 
-from exporter.processes import module
-from runtime import Session, environment, load
+from exporter.verification.subprocesses import module
+from runtime import Session, load
 from runtime.errors import DeadlineError, PoolClosedError, PoolError, PoolFullError
-from runtime.pool import Pool
+from runtime.host import requirements
+from runtime.serving.pool import Pool
 
 
 class Raising(Slow):
@@ -164,7 +165,7 @@ def test_closing_from_a_callback_and_twice(tiny_session: Session) -> None:
 def test_a_program_that_ends_without_closing_answers_what_it_accepted(tiny_artifact: Path) -> None:
     code = """
 import sys, torch, runtime
-from runtime.pool import Pool
+from runtime.serving.pool import Pool
 pool = Pool(runtime.load(sys.argv[1]), workers=1, max_wait_ms=0)
 for _ in range(40):
     pool.submit({"input_ids": torch.full((1, 30), 7)}).add_done_callback(lambda f: print(len(f.result())))
@@ -190,7 +191,7 @@ def test_threads_of_a_call_are_those_of_the_session(tiny_artifact: Path) -> None
     """A pool's threads take the count that the session was loaded with: none starts OpenMP threads of its own."""
     code = """
 import os, sys, torch, runtime
-from runtime.pool import Pool
+from runtime.serving.pool import Pool
 session = runtime.load(sys.argv[1], threads=1)
 before = set(os.listdir("/proc/self/task"))
 with Pool(session, workers=3, max_wait_ms=0) as pool:
@@ -314,7 +315,7 @@ def test_processors_by_control_group(
     for name, text in ({"own": own} if own else {}).items() | files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(environment, "CGROUPS", tmp_path / "fs")
-    monkeypatch.setattr(environment, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(requirements, "CGROUPS", tmp_path / "fs")
+    monkeypatch.setattr(requirements, "OWN_CGROUPS", tmp_path / "own")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(99), raising=False)
-    assert environment.usable_processors() == count
+    assert requirements.usable_processors() == count

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from conftest import BIN, ROOT, run, run_python
 
-from exporter import tune, verify
-from exporter.processes import away, module, python, script
+from exporter.selection import autotune
+from exporter.verification import verify
+from exporter.verification.subprocesses import away, module, python, script
 from runtime import read_manifest
 
 pytestmark = pytest.mark.fresh
@@ -44,7 +45,7 @@ def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_traps_close(traps: Path) -> None:
     """On processes that are started as anybody would."""
-    for command in (["-c", "import json"], ["-m", "runtime.gate"]):
+    for command in (["-c", "import json"], ["-m", "runtime.verification.worker"]):
         # clean start: is what this test does without
         subprocess.run([sys.executable, *command], check=False, capture_output=True)
         (traps.parent / "ran").unlink()
@@ -56,12 +57,12 @@ def _verifying(_artifact: Path) -> bool:
 
 def _timing(artifact: Path) -> bool:
     copy = Path(shutil.copy(artifact, ".."))
-    with tune._Runner(tune.Draft("one", copy, read_manifest(copy)), 1) as runner:
-        return len(runner.ask(tune.Timed({"batch": 1, "sequence": 8}), 2)) == 2
+    with autotune._Runner(autotune.Draft("one", copy, read_manifest(copy)), 1) as runner:
+        return len(runner.ask(autotune.Timed({"batch": 1, "sequence": 8}), 2)) == 2
 
 
 def _gates_of_the_matrix(_artifact: Path) -> bool:
-    from matrix.zygote import Zygote, spawn
+    from tests.model_matrix.zygote import Zygote, spawn
 
     with Zygote() as gates:
         return "--draft" in spawn(gates.address, ["--help"]).stdout
@@ -179,7 +180,7 @@ def test_no_process_is_started_around_the_helper_without_a_reason() -> None:
             taken = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
             # So that what starts a process has the same name everywhere.
             assert not any(node.module in ("subprocess", "multiprocessing") for node in taken), path
-            places = ("exporter.processes", "benchmarks.harness.files")
+            places = ("exporter.verification.subprocesses", "benchmarks.harness.files")
             aliases = [alias for node in taken if node.module in places for alias in node.names]
             helpers = {f"processes.{name}" for name in HELPERS}
             helpers |= {alias.asname or alias.name for alias in aliases if alias.name in (*HELPERS, "command")}

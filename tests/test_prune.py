@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from exporter.graphs.prune import prune
-from exporter.inputs import ExampleInputs
-from runtime import torchscript
+from exporter.shapes.example_inputs import ExampleInputs
+from exporter.tracing.graphs.token_pruning import prune
+from runtime.host import torchscript
 
 
 class Layer(torch.nn.Module):

@@ -10,7 +10,7 @@ from conftest import BIN, ROOT, run
 import exporter
 import runtime
 from exporter.cli import main as export_model
-from exporter.request import ExportRequest
+from exporter.config.request import ExportRequest
 
 
 def test_public_names() -> None:

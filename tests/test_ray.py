@@ -23,9 +23,10 @@ import torch
 import yaml
 from conftest import ROOT, run
 
-from exporter.processes import script
-from runtime import answers, load
-from runtime.artifact import sha256
+from exporter.verification.subprocesses import script
+from runtime import load
+from runtime.artifact.artifact_file import sha256
+from runtime.commands import json_output
 from runtime.errors import InputFileError
 
 EXAMPLES = ROOT / "examples/ray"
@@ -201,7 +202,7 @@ def test_answers_of_the_service_are_those_of_a_loop(service: Service, artifacts:
     with ThreadPoolExecutor(8) as clients:
         found = list(clients.map(lambda number: service.post({"inputs": {"input_ids": ids(number)}}), range(40)))
     for number, (status, body) in enumerate(found):
-        (expected,) = answers.rows(session.manifest, session(input_ids=torch.tensor(ids(number))))
+        (expected,) = json_output.rows(session.manifest, session(input_ids=torch.tensor(ids(number))))
         (answer,) = body["answers"]
         assert status == 200 and answer["label"] == expected["label"]
         assert answer["scores"] == pytest.approx(expected["scores"], abs=1e-5)
@@ -244,7 +245,7 @@ def test_an_artifact_is_replaced_under_load(service: Service, artifacts: list[Pa
     old, new = artifacts
     known = [
         {
-            number: next(answers.rows(session.manifest, session(input_ids=torch.tensor(ids(number)))))
+            number: next(json_output.rows(session.manifest, session(input_ids=torch.tensor(ids(number)))))
             for number in range(23)
         }
         for session in map(load, (old, new))

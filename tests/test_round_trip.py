@@ -18,11 +18,11 @@ import transformers
 from conftest import BIN, run, run_python
 
 from exporter import ExportRequest, Report, export
-from exporter.backends import ONEDNN_SINCE
+from exporter.backends.candidates import ONEDNN_SINCE
 from runtime import load
-from runtime.check import run_cases
-from runtime.environment import detect, ipex_problem, minor
-from runtime.golden import Case, dump_cases
+from runtime.format.golden import Case, dump_cases
+from runtime.host.requirements import detect, ipex_problem, minor
+from runtime.verification.compare import run_cases
 
 TORCH = minor(torch.__version__)
 FORM = "dict" if TORCH >= (2, 0) else "tuple"
@@ -65,8 +65,8 @@ WORKER = """
 import pathlib, sys
 sys.modules.update(dict.fromkeys(["transformers", "click", "intel_extension_for_pytorch", "exporter"]))
 import runtime
-from runtime.check import run_cases
-from runtime.golden import parse_cases
+from runtime.verification.compare import run_cases
+from runtime.format.golden import parse_cases
 session = runtime.load(sys.argv[1])
 cases = parse_cases(pathlib.Path(sys.argv[2]).read_bytes(), sys.argv[2])
 backwards = [type(c)(c.name, dict(reversed(list(c.inputs.items()))), c.outputs) for c in cases]

@@ -19,10 +19,10 @@ from conftest import BIN, run
 from safetensors.torch import save_file
 from test_artifact import rewrite
 
-from exporter.processes import python
+from exporter.verification.subprocesses import python
 from runtime import Session, read_manifest
-from runtime.cli import main
-from runtime.golden import Case, dump_cases
+from runtime.commands.main import main
+from runtime.format.golden import Case, dump_cases
 
 RUN = BIN / "run-model"
 
@@ -195,14 +195,15 @@ def closed(how: str, *command: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.fresh
 @pytest.mark.parametrize("package", ["torch", "safetensors"])
 def test_a_package_that_is_missing(tiny_artifact: Path, package: str) -> None:
-    code = f"import sys; sys.modules[{package!r}] = None; from runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = f"import sys; sys.modules[{package!r}] = None\n"
+    code += "from runtime.commands.main import main; sys.exit(main(sys.argv[1:]))"
     line = error_of(run([*python(code), "check", tiny_artifact]))
     assert line == f"run-model: the package {package} is not installed; expected it, to run artifacts; install it"
 
 
 def test_what_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("runtime.artifact.read_manifest", lambda _: [][1])
-    monkeypatch.setattr("runtime.artifact.opened", contextlib.nullcontext)
+    monkeypatch.setattr("runtime.artifact.artifact_file.read_manifest", lambda _: [][1])
+    monkeypatch.setattr("runtime.artifact.artifact_file.opened", contextlib.nullcontext)
     assert main(["inspect", "x.pt"]) == 1
     assert capsys.readouterr().err.startswith("run-model: IndexError: list index out of range; expected an error with")
     with pytest.raises(IndexError):
@@ -272,7 +273,7 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
     ("activation", "scores"), [("softmax", [0.2689, 0.7311]), ("sigmoid", [0.5, 0.7311]), ("none", [0.0, 1.0])]
 )
 def test_scores_follow_the_problem_type(tiny_session: Session, activation: Any, scores: list[float]) -> None:
-    from runtime.answers import rows
+    from runtime.commands.json_output import rows
 
     manifest = dataclasses.replace(tiny_session.manifest, activation=activation, labels=("a", "b"))
     (row,) = rows(manifest, {"logits": torch.tensor([[0.0, 1.0]])})

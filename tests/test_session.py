@@ -25,7 +25,7 @@ from runtime.errors import (
     InputValueError,
     ThreadCountError,
 )
-from runtime.manifest import Axis
+from runtime.format.manifest import Axis
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])

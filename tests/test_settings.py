@@ -14,14 +14,15 @@ from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from exporter import ExportRequest, Report
-from exporter.adapter import adapt
-from exporter.inputs import make_inputs
-from exporter.plan import make_plan
-from exporter.source import Source, known, load_source
+from exporter.loading import known_settings
+from exporter.loading.loader import Source, load_source
+from exporter.shapes.example_inputs import make_inputs
+from exporter.shapes.trace_plan import make_plan
+from exporter.tracing.adapter import adapt
 from runtime import load
 from runtime.errors import CheckpointError, PickledWeightsError, RemoteCodeError, RequestError
 from runtime.text import TextEncoder
-from runtime.text.classes import SCORES
+from runtime.text.classification import SCORES
 
 TEXTS = [
     "Permission is hereby granted",
@@ -533,6 +534,6 @@ def test_a_decoder_classifies_in_a_batch_as_alone(base: Path, tmp_path: Path, si
 
 def test_the_page_of_settings_names_each_of_them() -> None:
     page = (ROOT / "docs" / "folders.md").read_text()
-    tables = [value for value in vars(known).values() if isinstance(value, dict)]
-    keys = {key for table in tables for key, row in table.items() if isinstance(row, known.Key)}
+    tables = [value for value in vars(known_settings).values() if isinstance(value, dict)]
+    keys = {key for table in tables for key, row in table.items() if isinstance(row, known_settings.Key)}
     assert len(keys) > 40 and sorted(key for key in keys if f"`{key}`" not in page) == []

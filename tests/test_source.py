@@ -13,9 +13,9 @@ import torch
 from conftest import tiny_model
 
 from exporter import ExportRequest
-from exporter.names import SHORT_NAMES
-from exporter.source import Source, load_source
-from exporter.source.weights import digest
+from exporter.config.model_aliases import SHORT_NAMES
+from exporter.loading.loader import Source, load_source
+from exporter.loading.weights import digest
 from runtime.errors import (
     CheckpointError,
     HubUnreachableError,
@@ -331,7 +331,7 @@ def test_random_weights_are_seeded_and_never_silent() -> None:
 def test_every_short_name_has_a_configuration_that_transformers_knows(name: str) -> None:
     from transformers import AutoConfig
 
-    from exporter.source.task import choose_task
+    from exporter.loading.task_selection import choose_task
 
     short = SHORT_NAMES[name]
     config = AutoConfig.for_model(short.model_type, **short.config)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from runtime import Session, artifact, load, read_manifest
+from runtime import Session, load, read_manifest
+from runtime.artifact import artifact_file
 from runtime.errors import (
     ArtifactNotFoundError,
     DigestError,
@@ -136,8 +137,8 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 def test_a_buffer_that_is_changed_after_its_check(tiny_artifact: Path, tiny_session: Session) -> None:
     """Whoever holds the buffer writes to it as soon as the manifest was read: what was checked is loaded."""
     buffer = bytearray(tiny_artifact.read_bytes())
-    with artifact.opened(buffer) as archive:
-        artifact.read_manifest(archive)
+    with artifact_file.opened(buffer) as archive:
+        artifact_file.read_manifest(archive)
         buffer[:] = bytes(len(buffer))
         session = load(archive)
     assert torch.equal(session(input_ids=IDS)["logits"], tiny_session(input_ids=IDS)["logits"])

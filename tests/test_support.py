@@ -18,8 +18,8 @@ from support.artifacts import Artifacts
 from support.processes import PROCESSES
 
 from exporter import ExportRequest, Report
-from exporter.processes import ABSENT, python
-from runtime.artifact import sha256
+from exporter.verification.subprocesses import ABSENT, python
+from runtime.artifact.artifact_file import sha256
 
 FORKED = "import os; print('forkserver' in open(f'/proc/{os.getppid()}/cmdline').read())"
 

@@ -13,10 +13,10 @@ from transformers import AutoTokenizer
 
 from runtime import Session, load
 from runtime.errors import ExtraMissingError, InputTextError, ManifestDamagedError
-from runtime.manifest import Axis, TextInfo, TextRules
+from runtime.format.manifest import Axis, TextInfo, TextRules
 from runtime.text import TextEncoder
-from runtime.text.classes import Vectors
-from runtime.text.rows import Rows
+from runtime.text.batched import Rows
+from runtime.text.classification import Vectors
 from runtime.text.tokenizer import Flaw
 
 TEXTS = ["A short one.", "Ein längerer Satz, mit Ümläuten und 日本語 and emoji 🙂.", "x", ""]

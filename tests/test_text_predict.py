@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from conftest import BIN, Side, run
 
-from runtime import predict, textfile
-from runtime.cli import main
+from runtime.commands import predict, text_file
+from runtime.commands.main import main
+from runtime.commands.text_file import json_question, json_text, read_lines
 from runtime.errors import InputFileError, InputTextError
-from runtime.textfile import json_question, json_text, read_lines
 
 RUN = BIN / "run-model"
 Capture = pytest.CaptureFixture[str]
@@ -61,7 +61,7 @@ def test_bad_lines_fail_alone_by_number(
 ) -> None:
     path = tmp_path / "texts.txt"
     path.write_bytes(
-        b"good\n\nbad \xff byte\n" + b"word " * 600 + b"\ngood\n" + b"x" * (textfile.MAX_LINE + 5) + b"\nlast"
+        b"good\n\nbad \xff byte\n" + b"word " * 600 + b"\ngood\n" + b"x" * (text_file.MAX_LINE + 5) + b"\nlast"
     )
     assert main(["predict", artifact_of(classifier), "--texts", str(path)]) == 1
     captured = capsys.readouterr()
@@ -70,7 +70,7 @@ def test_bad_lines_fail_alone_by_number(
     assert [row["line"] for row in rows if "error" in row] == [2, 3, 4, 6]
     for row, message in zip(
         [row for row in rows if "error" in row],
-        ["is empty", "no UTF-8: byte 0xff at place 5", "602 tokens", f"{textfile.MAX_LINE + 6} bytes"],
+        ["is empty", "no UTF-8: byte 0xff at place 5", "602 tokens", f"{text_file.MAX_LINE + 6} bytes"],
         strict=True,
     ):
         assert message in row["error"]
@@ -259,11 +259,11 @@ def test_large_lines_end_a_window(tmp_path: Path) -> None:
 
 def test_what_a_line_weighs_adds_up_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
-    path.write_bytes("ä\r\nb\n\n".encode() + b"x" * (2 * textfile.MAX_LINE + 10) + b"\nend")
+    path.write_bytes("ä\r\nb\n\n".encode() + b"x" * (2 * text_file.MAX_LINE + 10) + b"\nend")
     lines = list(read_lines(str(path)))
-    assert sum(line.size for line in lines) == textfile.size_of(str(path)) == path.stat().st_size
+    assert sum(line.size for line in lines) == text_file.size_of(str(path)) == path.stat().st_size
     assert [line.item for line in lines if isinstance(line.item, str)] == ["ä", "b", "", "end"]
-    assert textfile.size_of("-") is None
+    assert text_file.size_of("-") is None
 
 
 def test_a_file_that_fails_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

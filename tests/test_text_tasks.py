@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from exporter import Report
 from runtime import Session, load
 from runtime.errors import InputError, InputTaskError, InputTextError, InputValueError
-from runtime.manifest import from_json, to_json
+from runtime.format.manifest import from_json, to_json
 from runtime.text import Answer, Text, TextEncoder
 
 TEXTS = [

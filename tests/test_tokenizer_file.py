@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from runtime import Session, load
 from runtime.errors import InputTextError, ManifestDamagedError
-from runtime.pool import Pool
+from runtime.serving.pool import Pool
 from runtime.text.tokenizer import MAX_BYTES, MAX_CHARACTERS, Flaw, StoredTokenizer
 
 Json = dict[str, Any]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from exporter.inputs import ExampleInputs
-from exporter.trace import forms, trace
+from exporter.shapes.example_inputs import ExampleInputs
+from exporter.tracing.trace import forms, trace
 from runtime.errors import TraceError
 
 FORMS = forms("auto", torch.__version__)

@@ -17,12 +17,11 @@ from conftest import ROOT, run_python, tiny_model
 
 pytest.importorskip("accelerate")
 
-from exporter.backends import ipex_problem, onednn_problem
-from exporter.backends.ipex import IpexBackend
+from exporter.backends.candidates import onednn_problem
+from exporter.backends.ipex.backend import IpexBackend
 from exporter.trainer import ArtifactModel, JitEvaluation, JitTrainer, jit_model
 from exporter.trainer.jit import jit_failure
-from runtime import environment, load
-from runtime.environment import minor
+from runtime import load
 from runtime.errors import (
     BackendError,
     ExportedModelError,
@@ -31,8 +30,10 @@ from runtime.errors import (
     TraceError,
     VerificationError,
 )
+from runtime.host import requirements
+from runtime.host.requirements import ipex_problem, minor
 
-HERE = environment.detect()
+HERE = requirements.detect()
 NO_IPEX = ipex_problem(HERE) is not None
 # Their own deprecations, of which a user of this project sees nothing that he could act on.
 pytestmark = [
@@ -276,7 +277,7 @@ def test_no_advice_about_options_of_another_command(
     batch = collate(rows("text-classification")[:4])
     with torch.no_grad():
         jit_model(Custom(refuses), batch)
-        monkeypatch.setattr(environment, "detect", lambda: replace(HERE, cpu_flags=frozenset()))
+        monkeypatch.setattr(requirements, "detect", lambda: replace(HERE, cpu_flags=frozenset()))
         jit_model(Custom(), batch, bf16=True)
     said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("failed to use")]
     assert len(said) == 2 and not any(" --" in line for line in said)

@@ -11,26 +11,27 @@ from typing import Any
 import pytest
 import torch
 
-import exporter.adapter
+import exporter.tracing.adapter
 from exporter import ExportRequest, export
-from exporter.adapter import Adapter, adapt, with_signature
-from exporter.backends.ipex import IpexBackend
-from exporter.envelope import narrow
-from exporter.inputs import ExampleInputs, make_inputs
-from exporter.plan import TracePlan, make_plan
-from exporter.processes import python
-from exporter.quiet import third_parties_quiet
-from exporter.reference import Point, reference_points
-from exporter.source import load_source
-from exporter.tolerances import TOLERANCES
-from exporter.trace import trace
-from exporter.verify import Outcome, verify
-from runtime import Manifest, artifact, load
-from runtime.check import Parity, run_cases
-from runtime.environment import check_cpu, detect
+from exporter.backends.ipex.backend import IpexBackend
+from exporter.config.tolerances import TOLERANCES
+from exporter.loading.loader import load_source
+from exporter.loading.third_party_logs import third_parties_quiet
+from exporter.shapes.example_inputs import ExampleInputs, make_inputs
+from exporter.shapes.narrowing import narrow
+from exporter.shapes.trace_plan import TracePlan, make_plan
+from exporter.tracing.adapter import Adapter, adapt, with_signature
+from exporter.tracing.trace import trace
+from exporter.verification.reference import Point, reference_points
+from exporter.verification.subprocesses import python
+from exporter.verification.verify import Outcome, verify
+from runtime import Manifest, load
+from runtime.artifact import artifact_file
 from runtime.errors import CheckFailedError, InputValueError, VerificationError
-from runtime.golden import Case
-from runtime.manifest import ValueRange
+from runtime.format.golden import Case
+from runtime.format.manifest import ValueRange
+from runtime.host.requirements import check_cpu, detect
+from runtime.verification.compare import Parity, run_cases
 
 Folder = Callable[..., Path]
 
@@ -85,7 +86,7 @@ def gate_on(
         example = make_inputs(plan, plan.example)
         traced = trace(Wrong(adapter, fault).eval(), example, "tuple", nullcontext())
     draft = tmp_path / "model.pt"
-    artifact.save(traced.module, draft)
+    artifact_file.save(traced.module, draft)
     return plan, points, verify(draft, manifest, points)
 
 
@@ -189,7 +190,7 @@ def test_the_first_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.trap("2: the same without the adapter's copies, as the gate sees it", "refuses")
 def test_the_second_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Handed the caller's tensors, IPEX writes to them in bf16: the comparison must see it."""
-    monkeypatch.setattr(exporter.adapter, "own", lambda inputs: inputs)
+    monkeypatch.setattr(exporter.tracing.adapter, "own", lambda inputs: inputs)
     with pytest.raises(CheckFailedError, match="wrote to its caller's input 'r'"):
         accumulate("bf16")
 
@@ -205,7 +206,7 @@ def test_the_gate_lets_a_right_one_pass(tiny_folder: Folder, exported: Callable[
 @pytest.mark.trap("7: a process that dies at a later call", "refuses")
 def test_a_file_on_which_a_process_dies(tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash of the fresh process is a finding, not a crash of the exporter."""
-    from exporter import verify as module
+    from exporter.verification import verify as module
 
     monkeypatch.setattr(module, "worker", lambda _name: python("import os; os.kill(os.getpid(), 11)"))
     with pytest.raises(VerificationError, match="died of signal 11"):

@@ -17,9 +17,9 @@ import torch
 from conftest import BIN, run
 from torch.jit import TracerWarning
 
-from exporter.inputs import ExampleInputs
-from exporter.trace import trace
-from exporter.triage import _RULES, Finding, triage
+from exporter.shapes.example_inputs import ExampleInputs
+from exporter.tracing.trace import trace
+from exporter.tracing.tracer_warnings import _RULES, Finding, triage
 
 EXAMPLE = ExampleInputs({"a": torch.ones(2, 3)})
 # The line that compares the lengths of mask and keys: every model of transformers with such a mask passes it.

@@ -12,13 +12,13 @@ import torch
 from conftest import BIN, run
 
 from exporter import ExportRequest, export
-from exporter.backends import candidates
-from exporter.plan import TracePlan, make_plan
-from exporter.source import load_source
-from exporter.tune import Draft, Timed, fastest_first, time_drafts, tune_shapes
+from exporter.backends.candidates import candidates
+from exporter.loading.loader import load_source
+from exporter.selection.autotune import Draft, Timed, fastest_first, time_drafts, tune_shapes
+from exporter.shapes.trace_plan import TracePlan, make_plan
 from runtime import load, read_manifest
-from runtime.environment import Environment
 from runtime.errors import RequestError
+from runtime.host.requirements import Environment
 
 WITH_IPEX, AFTER_IPEX = Environment("2.8.0", "2.8.0", None), Environment("2.13.0", None, None)
 
@@ -113,12 +113,12 @@ def test_the_fastest_that_is_right_ships(
     tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong one may be as fast as it likes; the artifact has the times of all, and says which it is."""
-    from exporter import attempt
-    from exporter.backends.onednn import OnednnBackend
+    from exporter.backends.onednn.backend import OnednnBackend
+    from exporter.selection import candidate_search
 
     wrong = {"onednn with eager attention, padding dropped": [0.1]}
-    measure = attempt.time_drafts
-    monkeypatch.setattr(attempt, "time_drafts", lambda *arguments: dict(measure(*arguments)) | wrong)
+    measure = candidate_search.time_drafts
+    monkeypatch.setattr(candidate_search, "time_drafts", lambda *arguments: dict(measure(*arguments)) | wrong)
     monkeypatch.setattr(OnednnBackend, "optimise", lambda _self, module, _precision: _Doubled(module).eval())
     output = tmp_path / "m.pt"
     report = export(ExportRequest(str(tiny_folder()), output, tune_shapes=((2, 16),)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from runtime.waiting import Request, Waiting
+from runtime.serving.request_queue import Request, Waiting
 
 
 def of(

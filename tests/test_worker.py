@@ -21,7 +21,7 @@ import pytest
 import torch
 from conftest import ROOT, run
 
-from exporter.processes import script
+from exporter.verification.subprocesses import script
 from runtime import Session, load
 
 WORKER = ROOT / "examples/python/worker.py"

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import tables
-from exporter.processes import script
+from exporter.verification.subprocesses import script
 
 ROUNDS = 3
 SHAPES = ((1, 32), (1, 128), (8, 128))

@@ -14,10 +14,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.harness import tables
-from exporter import ExportRequest, calibration, export
-from exporter.backends import ipex, ipex_int8
-from exporter.tolerances import TOLERANCES
-from runtime.manifest import Tolerance
+from exporter import ExportRequest, export
+from exporter.backends.ipex import backend, int8
+from exporter.calibration import sampling
+from exporter.config.tolerances import TOLERANCES
+from runtime.format.manifest import Tolerance
 
 SETTINGS = {
     "as exported": {},
@@ -34,19 +35,19 @@ SETTINGS = {
 @contextmanager
 def settings(
     smooth: bool = True,
-    alpha: float = ipex_int8.ALPHA,
-    products: tuple[str, ...] = ipex_int8.PRODUCTS,
+    alpha: float = int8.ALPHA,
+    products: tuple[str, ...] = int8.PRODUCTS,
     bf16: bool | None = None,
     unseen: bool = True,
 ) -> Iterator[None]:
     wide = dict.fromkeys((key for key in TOLERANCES if key[0] == "int8"), Tolerance(1.0, 1.0))
     with (
         patch.dict(TOLERANCES, wide),
-        patch.object(ipex_int8, "ALPHA", alpha),
-        patch.object(ipex_int8, "PRODUCTS", products),
-        patch.object(ipex_int8, "_reuses", ipex_int8._reuses if smooth else lambda *_: True),
-        patch.object(ipex, "_native_bf16", ipex._native_bf16 if bf16 is None else lambda: bf16),
-        patch.object(calibration, "_unseen", calibration._unseen if unseen else lambda *_: []),
+        patch.object(int8, "ALPHA", alpha),
+        patch.object(int8, "PRODUCTS", products),
+        patch.object(int8, "_reuses", int8._reuses if smooth else lambda *_: True),
+        patch.object(backend, "_native_bf16", backend._native_bf16 if bf16 is None else lambda: bf16),
+        patch.object(sampling, "_unseen", sampling._unseen if unseen else lambda *_: []),
     ):
         yield
 

@@ -19,8 +19,8 @@ import torch
 
 import runtime
 from benchmarks.harness import machine
-from exporter.processes import module
-from runtime.pool import Pool
+from exporter.verification.subprocesses import module
+from runtime.serving.pool import Pool
 
 MOST = 1.25
 BUDGET = 8 * 128

@@ -4,7 +4,7 @@ In: answers and expected answers as arrays. Out: `Errors`. A wrong shape or a nu
 error. Needs numpy.
 
 `max_error` = max|y - r| / max|r| and `rms_error` = rms(y - r) / rms(r) over all cases of the row together, as in
-`runtime.check`; the cosines are of rows along the last axis.
+`runtime.verification.compare`; the cosines are of rows along the last axis.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks.harness import places
 from benchmarks.harness.contenders import Job
 from benchmarks.harness.rows import MODELS, Contender, Row, Settings
-from exporter.processes import module
-from exporter.request import BACKEND_CHOICES, PRECISION_CHOICES
+from exporter.config.request import BACKEND_CHOICES, PRECISION_CHOICES
+from exporter.verification.subprocesses import module
 
 
 class NotMadeError(Exception):

@@ -1,8 +1,8 @@
-"""Queries that wait, taken as batches of similar lengths: for the peers what `runtime.pool` does for artifacts.
+"""Queries that wait, taken as batches of similar lengths: for the peers what `runtime.serving.pool` does for artifacts.
 
-In: queries with their lengths, a budget of tokens. Out: batches, the same ones that `runtime.waiting` forms (a test
-compares them). That module imports torch, which the peers' environment does not have; here the standard library is
-enough.
+In: queries with their lengths, a budget of tokens. Out: batches, the same ones that `runtime.serving.request_queue`
+forms (a test compares them). That module imports torch, which the peers' environment does not have; here the standard
+library is enough.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class System:
 SYSTEMS = {
     system.name: system
     for system in (
-        System("onednn", "ours", "exported", "bf16", "runtime.pool.Pool, export-model --backend onednn"),
-        System("ipex", "ours", "exported", "bf16", "runtime.pool.Pool, export-model --backend ipex"),
+        System("onednn", "ours", "exported", "bf16", "runtime.serving.pool.Pool, export-model --backend onednn"),
+        System("ipex", "ours", "exported", "bf16", "runtime.serving.pool.Pool, export-model --backend ipex"),
         System(
             "openvino",
             "peer",

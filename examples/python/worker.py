@@ -28,9 +28,9 @@ import threading
 import time
 
 import runtime
+from runtime.commands.tensor_file import to_tensor
 from runtime.errors import ExportedModelError, InputFileError, PoolFullError
-from runtime.inputfile import to_tensor
-from runtime.pool import Pool
+from runtime.serving.pool import Pool
 
 MAX_LINE = 64 << 20  # a longer one is no request
 LINGER_S = 1.0  # for a client to see the end of its answers

@@ -19,7 +19,8 @@ import pyarrow
 import ray
 
 import runtime
-from runtime import answers, artifact
+from runtime.artifact import artifact_file
+from runtime.commands import json_output
 from runtime.errors import ExportedModelError, InputFileError
 
 METHODS = {
@@ -74,7 +75,7 @@ class Predictor:
         """The columns of one answer."""
         if isinstance(answer, ExportedModelError):
             return {"error": str(answer)}
-        return answers.fields(self.session.manifest, answer)
+        return json_output.fields(self.session.manifest, answer)
 
 
 def replaced(table, name, values):
@@ -107,7 +108,7 @@ def run(options):
     answered = rows.map_batches(
         Predictor,
         # Whatever becomes of the file meanwhile, all actors load this one.
-        fn_constructor_args=(str(path), artifact.sha256(path), options.column, tally),
+        fn_constructor_args=(str(path), artifact_file.sha256(path), options.column, tally),
         compute=ray.data.ActorPoolStrategy(size=options.workers),
         batch_size=options.batch_size,
         batch_format="pyarrow",

@@ -23,8 +23,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 import runtime
-from runtime import answers, artifact, golden
-from runtime.check import run_cases
+from runtime.artifact import artifact_file
+from runtime.commands import json_output
+from runtime.commands.tensor_file import to_tensor
 from runtime.errors import (
     CheckFailedError,
     DeadlineError,
@@ -34,9 +35,10 @@ from runtime.errors import (
     PoolClosedError,
     PoolFullError,
 )
-from runtime.inputfile import to_tensor
-from runtime.manifest import GOLDEN_FILE
-from runtime.pool import Pool
+from runtime.format import golden
+from runtime.format.manifest import GOLDEN_FILE
+from runtime.serving.pool import Pool
+from runtime.verification.compare import run_cases
 
 QUEUE = 256  # rows that wait in a replica
 STATUS = {InputError: 400, PoolFullError: 503, PoolClosedError: 503, DeadlineError: 504, ExportedModelError: 500}
@@ -97,7 +99,7 @@ class Model:
             return inputs_of(asked, session)
 
         outputs = await self.pool.answer(inputs, deadline_s=asked.get("deadline_s"))
-        return list(answers.rows(used[0].manifest, outputs))
+        return list(json_output.rows(used[0].manifest, outputs))
 
     def __del__(self):
         # Serve has waited for the requests that this replica had accepted.
@@ -107,9 +109,9 @@ class Model:
 
 def load(user_config):
     """A session, and the smallest of the cases that the artifact carries; None where it has none."""
-    with artifact.opened(user_config["artifact"]) as archive:
+    with artifact_file.opened(user_config["artifact"]) as archive:
         session = runtime.load(archive, threads=user_config.get("threads", 1), sha256=user_config.get("sha256"))
-        stored = artifact.read_part(archive, GOLDEN_FILE)
+        stored = artifact_file.read_part(archive, GOLDEN_FILE)
     cases = golden.parse_cases(stored, archive.origin) if stored else []
     smallest = min(cases, key=lambda case: sum(tensor.numel() for tensor in case.inputs.values()), default=None)
     check(session, smallest)
@@ -159,8 +161,8 @@ def build(arguments):
     """The application for `serve run serve_app:build artifact=PATH [replicas=N] [workers=N] [threads=N]`."""
     path = arguments["artifact"]
     # Here, before any replica is touched: what cannot be served is refused, and the digest is that of this file.
-    with artifact.opened(path) as archive:
-        digest = artifact.verified_sha256(archive, artifact.read_manifest(archive))
+    with artifact_file.opened(path) as archive:
+        digest = artifact_file.verified_sha256(archive, artifact_file.read_manifest(archive))
     numbers = {name: int(arguments[name]) for name in ("workers", "threads") if name in arguments}
     replicas = {"num_replicas": int(arguments["replicas"])} if "replicas" in arguments else {}
     return Model.options(user_config={"artifact": path, "sha256": digest, **numbers}, **replicas).bind()

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from exporter.inputs import ExampleInputs
-from runtime.environment import Environment
-from runtime.manifest import Backend, Fusion, Precision, Requirements
-from runtime.torchscript import ScriptModule
+from exporter.shapes.example_inputs import ExampleInputs
+from runtime.format.manifest import Backend, Fusion, Precision, Requirements
+from runtime.host.requirements import Environment
+from runtime.host.torchscript import ScriptModule
 
 # The least that oneDNN computes bf16 products with; without it PyTorch takes a slow reference loop.
 BF16_FLAGS = ("avx512bw", "avx512vl", "avx512dq")

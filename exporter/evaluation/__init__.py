@@ -31,7 +31,7 @@ def evaluation_for(task: str, tokenizer: Any, labels: Sequence[str], max_length:
     """The evaluation of a task.
 
     Args:
-        task: a task of `exporter.tasks`.
+        task: a task of `exporter.config.tasks`.
         tokenizer: a fast tokenizer of transformers.
         labels: the model's, in order.
         max_length: in tokens; None: the tokenizer's, at most 512.

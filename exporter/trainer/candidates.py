@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from exporter.backends import Candidate, candidates, choose_backend
-from runtime import environment
+from exporter.backends.candidates import Candidate, candidates, choose_backend
 from runtime.errors import CpuFeatureError, ExportedModelError
-from runtime.manifest import Precision
+from runtime.format.manifest import Precision
+from runtime.host import requirements
 
 
 def candidates_of(use_ipex: bool, precision: Precision) -> list[Candidate]:
@@ -20,7 +20,7 @@ def candidates_of(use_ipex: bool, precision: Precision) -> list[Candidate]:
     Raises:
         IpexMissingError, IpexVersionError: IPEX is asked for and cannot be used.
     """
-    here = environment.detect()
+    here = requirements.detect()
     if use_ipex:
         # Asked for by name, so never left out silently.
         choose_backend("ipex", here)

@@ -19,7 +19,7 @@ import torch
 
 from exporter.trainer.candidates import candidates_of
 from exporter.trainer.part import JitPart
-from runtime.manifest import Precision
+from runtime.format.manifest import Precision
 
 
 def jit_model(

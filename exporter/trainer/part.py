@@ -21,20 +21,20 @@ from typing import Any
 
 import torch
 
-from exporter import patches
-from exporter.backends import Candidate
-from exporter.failures import FAILURES
-from exporter.inputs import ExampleInputs
-from exporter.tolerances import TOLERANCES, WIDEST
-from exporter.trace import trace
+from exporter.backends.candidates import Candidate
+from exporter.config.tolerances import TOLERANCES, WIDEST
+from exporter.loading.model_errors import FAILURES
+from exporter.shapes.example_inputs import ExampleInputs
+from exporter.tracing import patches
+from exporter.tracing.trace import trace
 from exporter.trainer.answers import Form, form_of, put_together, taken_apart
 from exporter.trainer.candidates import in_jit_mode
 from exporter.trainer.traceable import Traceable
-from runtime import environment
-from runtime.check import Parity, compare
 from runtime.errors import CheckFailedError, ExportedModelError, TraceError, VerificationError
-from runtime.manifest import Precision
-from runtime.torchscript import ScriptModule, optimising
+from runtime.format.manifest import Precision
+from runtime.host import requirements
+from runtime.host.torchscript import ScriptModule, optimising
+from runtime.verification.compare import Parity, compare
 
 logger = logging.getLogger("exporter")
 
@@ -181,8 +181,8 @@ class JitPart(torch.nn.Module):
             return known.module(*tensors.values())
 
     def _make(self, way: Candidate, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> _Trace:
-        here, backend = environment.detect(), way.backend
-        environment.check_cpu(
+        here, backend = requirements.detect(), way.backend
+        requirements.check_cpu(
             backend.requirements(self.precision, here).cpu_flags, f"{self.precision} in jit mode", here
         )
         form = form_of(self._eager(tensors, others))

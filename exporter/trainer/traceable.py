@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from exporter.adapter import own, with_signature
+from exporter.tracing.adapter import own, with_signature
 
 
 class Traceable(torch.nn.Module):

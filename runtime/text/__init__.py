@@ -8,8 +8,8 @@ give for the same model. Refuses (InputTextError) texts that do not fit, (InputT
 `tokenizer` is the only module that imports `tokenizers`; `rows` runs the model; the others turn its scores into words.
 """
 
+from runtime.text.api import Text
 from runtime.text.encoder import TextEncoder
 from runtime.text.results import Answer, Candidate, Classification, Tag
-from runtime.text.tasks import Text
 
 __all__ = ["Answer", "Candidate", "Classification", "Tag", "Text", "TextEncoder"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runtime.errors import InputTextError
-from runtime.manifest import Axis, TextInfo, longest_text
+from runtime.format.manifest import Axis, TextInfo, longest_text
 from runtime.text.tokenizer import Cut, Flaw, StoredTokenizer
 
 if TYPE_CHECKING:

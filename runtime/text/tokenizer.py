@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from runtime.errors import ExtraMissingError, InputTextError, ManifestDamagedError
-from runtime.manifest import TOKENIZER_FILE
+from runtime.format.manifest import TOKENIZER_FILE
 from runtime.text.growth import total
 from runtime.text.tokenizer_file import read_tokenizer
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.errors import ManifestDamagedError
-from runtime.manifest import TOKENIZER_FILE
+from runtime.format.manifest import TOKENIZER_FILE
 from runtime.printing import shown
 from runtime.text.growth import Growth, Wrong, growth_of, size, total
 

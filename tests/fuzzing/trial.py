@@ -55,8 +55,9 @@ def work(pipe: Any, bases: list[bytes], folder: str, seed: int, indices: range) 
     """Send a row per index: what came of it, seconds, kilobytes above the start, kind."""
     import torch
 
-    from runtime import artifact, load
-    from runtime.golden import parse_cases
+    from runtime import load
+    from runtime.artifact import artifact_file
+    from runtime.format.golden import parse_cases
 
     torch.set_num_threads(1)
     path = Path(folder) / f"{multiprocessing.current_process().pid}.pt"
@@ -64,7 +65,7 @@ def work(pipe: Any, bases: list[bytes], folder: str, seed: int, indices: range) 
     for base in bases:
         path.write_bytes(base)
         session = load(path)
-        cases = parse_cases(artifact.read_part(path, "golden.safetensors") or b"", "golden")[:1]
+        cases = parse_cases(artifact_file.read_part(path, "golden.safetensors") or b"", "golden")[:1]
         known.append((base, cases, [list(session(**case.inputs).values()) for case in cases]))
     todo = list(indices)
     while todo:

@@ -23,8 +23,8 @@ from typing import IO
 import torch
 
 from exporter import ExportRequest, Report, export
-from runtime import artifact
-from runtime.environment import detect
+from runtime.artifact import artifact_file
+from runtime.host.requirements import detect
 
 _PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers", "tokenizers", "safetensors", "numpy")
 # Variables that libraries read to choose their kernels.
@@ -70,7 +70,7 @@ class Artifacts:
                 report: Report = pickle.loads(described.read_bytes())
                 shutil.copyfile(kept, request.output)
                 # A file that a test has changed, or that was cut, is no longer what was exported.
-                if artifact.sha256(request.output) == report.sha256:
+                if artifact_file.sha256(request.output) == report.sha256:
                     return dataclasses.replace(report, output=str(request.output))
                 Path(request.output).unlink()
             report = export(request)

@@ -18,7 +18,7 @@ SCRIPTS = ("export-model", "run-model")
 
 @dataclass(frozen=True)
 class Command:
-    """Either a `script` of the environment, or the `settings` of exporter/launch.py, which lies at `launcher`."""
+    """Either a `script` of the environment, or the `settings` of the `launcher` (exporter/verification/launcher.py)."""
 
     arguments: list[str]
     script: str = ""

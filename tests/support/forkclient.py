@@ -27,10 +27,11 @@ def forked(address: str, command: list[str]) -> list[str]:
 
 def redirect_workers(address: str) -> None:
     """From here on, exports of this process verify and time their files in forks."""
-    from exporter import tune, verify
-    from exporter.processes import worker
+    from exporter.selection import autotune
+    from exporter.verification import verify
+    from exporter.verification.subprocesses import worker
 
-    tune.worker = verify.worker = lambda name: forked(address, worker(name))  # type: ignore[attr-defined]
+    autotune.worker = verify.worker = lambda name: forked(address, worker(name))  # type: ignore[attr-defined]
 
 
 def main(address: str, command: list[str]) -> int:
@@ -47,7 +48,7 @@ def main(address: str, command: list[str]) -> int:
             process = json.loads(answers.readline()).get("process")
             if process is None:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
-                # clean start: the command is one of exporter.processes, or one of the project's two
+                # clean start: the command is one of exporter.verification.subprocesses, or one of the project's two
                 os.execv(command[0], command)
 
             def pass_on(number: int, _frame: FrameType | None) -> None:

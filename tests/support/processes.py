@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter import processes, tune, verify
-from runtime.environment import minor
+from exporter.selection import autotune
+from exporter.verification import subprocesses, verify
+from runtime.host.requirements import minor
 from support.commands import parse
 from support.forkclient import forked
 
@@ -45,7 +46,7 @@ class _Server:
     def _start(self, address: str) -> None:
         workers = self._workers.address if self._workers is not None else ""
         process = subprocess.Popen(
-            [*processes.python(_SERVE), address, workers, *self._modules],
+            [*subprocesses.python(_SERVE), address, workers, *self._modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the tests, which then end it
@@ -60,10 +61,18 @@ class Processes:
     """Turns commands into those of forks, except while `fresh`."""
 
     def __init__(self) -> None:
-        # The OpenMP that torch 1.13 brings cannot end its threads before a fork (`runtime.forking`).
+        # The OpenMP that torch 1.13 brings cannot end its threads before a fork (`runtime.host.forking`).
         self._always_fresh = minor(importlib.metadata.version("torch")) < (2, 0)
         self._fresh = self._always_fresh
-        self._workers = _Server(("torch", "safetensors.torch", "runtime.gate", "runtime.timing", "runtime.cli"))
+        self._workers = _Server(
+            (
+                "torch",
+                "safetensors.torch",
+                "runtime.verification.worker",
+                "runtime.verification.timing_worker",
+                "runtime.commands.main",
+            )
+        )
         self._exports = _Server(("exporter.cli", "exporter.pipeline", "transformers.modeling_utils"), self._workers)
 
     def command(self, command: Sequence[object]) -> list[str]:
@@ -75,12 +84,12 @@ class Processes:
         return forked((self._exports if parsed.exports else self._workers).address, parts)
 
     def worker(self, name: str) -> list[str]:
-        """In place of `exporter.processes.worker`."""
-        return self.command(processes.worker(name))
+        """In place of `exporter.verification.subprocesses.worker`."""
+        return self.command(subprocesses.worker(name))
 
     def redirect_workers(self) -> None:
         """From here on, exports of this very process verify and time their files in forks."""
-        tune.worker = verify.worker = self.worker  # type: ignore[attr-defined]
+        autotune.worker = verify.worker = self.worker  # type: ignore[attr-defined]
 
     @contextmanager
     def fresh(self) -> Iterator[None]:

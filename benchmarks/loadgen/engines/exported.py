@@ -15,8 +15,8 @@ import runtime
 from benchmarks.loadgen.engines import Job
 from benchmarks.loadgen.queueing import Done
 from benchmarks.loadgen.systems import Strategy
-from runtime.pool import Pool
-from runtime.waiting import Answer
+from runtime.serving.pool import Pool
+from runtime.serving.request_queue import Answer
 
 # Overload is what the search for the highest rate looks for, so nothing is refused.
 _CAPACITY = 2**20

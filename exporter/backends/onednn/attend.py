@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Optional
 
 import torch
 
-from exporter.graphs import Shapes, constant
-from exporter.graphs.methods import call
-from runtime.torchscript import ScriptModule, eliminate_dead_code
+from exporter.tracing.graphs.graph import Shapes, constant
+from exporter.tracing.graphs.graph_functions import call
+from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 
 # Scores: rows x heads x queries x keys.
 FEW = 32 * 1024

@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from exporter.graphs import constant
-from runtime.torchscript import eliminate_dead_code
+from exporter.tracing.graphs.graph import constant
+from runtime.host.torchscript import eliminate_dead_code
 
 # What stands between the query's linear and the product, and moves numbers without changing them.
 _MOVES = ("aten::view", "aten::reshape", "aten::transpose", "aten::permute", "aten::contiguous")

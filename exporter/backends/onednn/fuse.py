@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.backends.onednn import int8
-from exporter.graphs import Shapes, constant, insert, no_scalars
-from runtime.torchscript import eliminate_dead_code
+from exporter.tracing.graphs.graph import Shapes, constant, insert, no_scalars
+from runtime.host.torchscript import eliminate_dead_code
 
 # Activation → oneDNN's name, as `mkldnn::_linear_pointwise` takes it.
 ACTIVATIONS = {

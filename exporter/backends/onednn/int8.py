@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.graphs import constant, insert, no_scalars
+from exporter.tracing.graphs.graph import constant, insert, no_scalars
 
 if TYPE_CHECKING:
     from exporter.backends.onednn.fuse import Fused

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from exporter.graphs import constant, insert
-from runtime.torchscript import INTEGERS, TENSORS, eliminate_dead_code
+from exporter.tracing.graphs.graph import constant, insert
+from runtime.host.torchscript import INTEGERS, TENSORS, eliminate_dead_code
 
 # From [rows, tokens, heads, width] to [rows, heads, tokens, width].
 _TURNS = (("aten::transpose", [1, 2]), ("aten::transpose", [2, 1]), ("aten::permute", [[0, 2, 1, 3]]))

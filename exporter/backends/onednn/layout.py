@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from exporter.backends.onednn.int8 import DEQUANTISE, QUANTISE
-from exporter.graphs import Shapes, constant
+from exporter.tracing.graphs.graph import Shapes, constant
 
 
 class Layout(NamedTuple):

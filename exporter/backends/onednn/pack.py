@@ -15,8 +15,8 @@ from typing import Any
 
 from exporter.backends.onednn import int8
 from exporter.backends.onednn.fuse import LINEAR
-from exporter.graphs import constant, insert
-from runtime.torchscript import TENSORS, ScriptModule, define, eliminate_dead_code
+from exporter.tracing.graphs.graph import constant, insert
+from runtime.host.torchscript import TENSORS, ScriptModule, define, eliminate_dead_code
 
 _PREPARE = """
 def prepare(self) -> None:

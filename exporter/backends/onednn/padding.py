@@ -17,10 +17,10 @@ from exporter.backends.onednn import ragged
 from exporter.backends.onednn.attend import FEW, MANY_BYTES
 from exporter.backends.onednn.layout import VIEWS, Layout
 from exporter.backends.onednn.region import Region, Use, find_region, uses_outside
-from exporter.graphs import Shapes, constant, insert
-from exporter.graphs.methods import call
-from runtime import torchscript
-from runtime.torchscript import ScriptModule, eliminate_dead_code
+from exporter.tracing.graphs.graph import Shapes, constant, insert
+from exporter.tracing.graphs.graph_functions import call
+from runtime.host import torchscript
+from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 
 
 def leave_out_padding(module: ScriptModule, mask: Any, sizes: Shapes) -> int:

@@ -16,8 +16,8 @@ from typing import Any
 from exporter.backends.onednn.attend import Attention, attention
 from exporter.backends.onednn.int8 import QUANTISE, takes_codes
 from exporter.backends.onednn.layout import BINARY, TOKENS, Layout, layout_of
-from exporter.graphs import Shapes, constant
-from runtime import torchscript
+from exporter.tracing.graphs.graph import Shapes, constant
+from runtime.host import torchscript
 
 # Query and values as attention takes them, and keys.
 _HEADS, _KEYS = Layout(0, 2, 4), Layout(0, 3, 4)

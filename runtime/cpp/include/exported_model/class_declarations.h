@@ -1,5 +1,5 @@
 // The classes that an artifact's code declares: their attributes with types, and the names of their methods. The
-// rules of runtime/pickles/classes.py.
+// rules of runtime/artifact/pickles/classes.py.
 //
 // Read by libtorch's own parser, the one that its compiler uses. It is recursive: source_reader.h has bounded how
 // deep the code nests. Throws InvalidPickle for declarations that exports do not contain: TorchScript would fill such

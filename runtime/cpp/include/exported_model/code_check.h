@@ -1,5 +1,5 @@
 // What an artifact's code may name and its pickles may hold: read from the archive before libtorch does. The rules of
-// runtime/allowlist.py and runtime/pickles.
+// runtime/artifact/operator_allowlist.py and runtime/artifact/pickles.
 //
 // TorchScript has no Python in it, but its operators reach outside: `aten::save` writes files, `aten::from_file` maps
 // them, custom classes load libraries, and many operators and the unpickler trust what they are told.

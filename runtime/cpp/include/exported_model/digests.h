@@ -1,4 +1,4 @@
-// Digests of the whole file and of its parts, compared with those that are expected: the rules of runtime/digests.py.
+// Digests of the whole file and of its parts, compared with those that are expected: the rules of runtime/artifact/digests.py.
 #pragma once
 
 #include <algorithm>

@@ -2,7 +2,7 @@
 //
 // In: an artifact's path; a session. Out: errors by case and output. Refuses (ManifestDamagedError) a part that is not
 // safetensors or names tensors otherwise, (CheckFailedError) an answer of another shape, and inputs that were written to.
-// The same measures as runtime/check.py.
+// The same measures as runtime/verification/compare.py.
 #pragma once
 
 #include <torch/script.h>

@@ -1,5 +1,5 @@
 // Packed weights where code uses them: IPEX's operators get them as an address, in a tensor, and follow it. The rules
-// of runtime/pickles/handles.py: an address is that of a constant of the class that the operator expects, taken by
+// of runtime/artifact/pickles/handles.py: an address is that of a constant of the class that the operator expects, taken by
 // `(CONSTANTS.c5).get_data_handle()` as the argument itself, or in a line that gives it a name for nothing else.
 #pragma once
 

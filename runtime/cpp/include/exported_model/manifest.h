@@ -1,4 +1,4 @@
-// What an artifact says of itself: the part of runtime/manifest.py, THE FORMAT, that a program in C++ needs.
+// What an artifact says of itself: the part of runtime/format/manifest.py, THE FORMAT, that a program in C++ needs.
 #pragma once
 
 #include <cstdint>

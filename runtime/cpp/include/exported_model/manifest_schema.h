@@ -1,4 +1,4 @@
-// The types of manifest.json's fields: those of the dataclasses in runtime/manifest.py, as data.
+// The types of manifest.json's fields: those of the dataclasses in runtime/format/manifest.py, as data.
 //
 // A field's type is text: int, float, bool, str, choices (a|b), with a question mark where null may stand; or a list
 // of one type, or an object. A key with a question mark may be absent; the key * stands for all others. Fields that

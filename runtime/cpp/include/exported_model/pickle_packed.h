@@ -1,5 +1,5 @@
 // IPEX's packed weights in a pickle: what its packing assumes of weight, bias and the numbers beside them.
-// The rules of runtime/pickles/packed.py.
+// The rules of runtime/artifact/pickles/packed.py.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // A reader of pickles that runs nothing: it keeps a stack of values and checks each step. The rules of
-// runtime/pickles/interpreter.py.
+// runtime/artifact/pickles/interpreter.py.
 //
 // TorchScript writes pickles of one form: memo entries in order, containers filled at once and before anything refers
 // to them, nothing left on the stack. That form is demanded, for what is outside of it (cycles, lists that change

@@ -1,4 +1,4 @@
-// Tensors in a pickle against the records that hold their numbers: the rules of runtime/pickles/tensors.py.
+// Tensors in a pickle against the records that hold their numbers: the rules of runtime/artifact/pickles/tensors.py.
 //
 // Throws InvalidPickle for whatever would let PyTorch read beside the record, or take its bytes for numbers of another
 // kind.

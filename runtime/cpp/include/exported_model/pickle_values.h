@@ -1,5 +1,5 @@
 // What the reader of pickles puts on its stack, the types that code declares, and the rules for both, as data:
-// runtime/pickles/rules.py, values.py and types.py. Everything that is not here is refused.
+// runtime/artifact/pickles/rules.py, values.py and types.py. Everything that is not here is refused.
 //
 // TorchScript's unpickler trusts its input: it indexes without looking, fills in what it is told, and reads numbers
 // where the pickle says they are. So each rule stands for a check that it does not make.

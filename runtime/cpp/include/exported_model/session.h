@@ -52,7 +52,7 @@ struct Options {
 namespace detail {
 
 // Freed memory stays with the process, up to 256 MB of it, unless the environment says otherwise: by default glibc
-// gives blocks of some megabytes back at once, and each call gets them again page by page (runtime/allocator.py has
+// gives blocks of some megabytes back at once, and each call gets them again page by page (runtime/host/allocator.py has
 // figures).
 inline void keep_memory_between_calls() {
 #ifdef __GLIBC__

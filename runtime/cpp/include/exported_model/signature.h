@@ -1,7 +1,7 @@
 // Check the caller's tensors against the manifest and bring them into the artifact's order.
 //
 // In: the specifications and tensors by name. Out: tensors in the specifications' order, left-out ones filled. Refuses
-// (InputError), by name, whatever the model would answer wrongly or fail on. The same rules as runtime/signature.py.
+// (InputError), by name, whatever the model would answer wrongly or fail on. The same rules as runtime/input_validation.py.
 #pragma once
 
 #include <torch/script.h>

@@ -1,5 +1,5 @@
 // What the code in an artifact names: its operators, functions, methods, keywords and classes. The rules of
-// runtime/source.py, which has them in words; both languages read exactly the same part of Python's syntax, token by
+// runtime/artifact/code_reader.py, which has them in words; both languages read exactly the same part of Python's syntax, token by
 // token, and refuse everything else, so that no two readers can understand a file differently.
 //
 // It decides nothing: code_check.h compares the names with the lists in operators.def.

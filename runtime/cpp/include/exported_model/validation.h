@@ -1,4 +1,4 @@
-// Refuse a manifest whose fields each have the right type and make no sense together: the rules of runtime/validate.py.
+// Refuse a manifest whose fields each have the right type and make no sense together: the rules of runtime/format/validation.py.
 //
 // Whatever passes can be described, warmed up and checked against inputs without exhausting time or memory.
 #pragma once

@@ -1,4 +1,4 @@
-// The zip around an artifact, read with suspicion before anything else reads it: the rules of runtime/archive.py.
+// The zip around an artifact, read with suspicion before anything else reads it: the rules of runtime/artifact/zip_reader.py.
 //
 // Zip readers forgive different mistakes, so only one form passes, which all read alike: records one after the other
 // from the first byte to the directory, without a gap, in the directory's order; both descriptions of a record agree;

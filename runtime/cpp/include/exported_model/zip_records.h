@@ -1,4 +1,4 @@
-// What a zip says of its directory and of one record: the rules of runtime/ziprecord.py.
+// What a zip says of its directory and of one record: the rules of runtime/artifact/zip_records.py.
 //
 // Functions here find what is wrong and say it in a few words; zip.h, which knows the file, refuses.
 #pragma once

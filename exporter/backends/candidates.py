@@ -1,0 +1,126 @@
+"""Which backends are tried for an export, in which order, and why.
+
+In: the user's choice and what is installed. Out: `Candidate`s. A backend that cannot work here is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from exporter.backends.base import Backend, PaddingDropper
+from exporter.config.request import Padding, Tune
+from runtime.errors import RequestError, TorchVersionError
+from runtime.format.manifest import Precision
+from runtime.host.requirements import Environment, ipex_problem, minor
+
+# The oldest release that the onednn backend is tested with; its operators are PyTorch's internal ones.
+ONEDNN_SINCE = (2, 8)
+
+
+def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]:
+    """The backend and why.
+
+    Raises:
+        IpexMissingError, IpexVersionError: `ipex` was asked for and cannot be used.
+        TorchVersionError: `onednn` was asked for from a torch without its operators.
+    """
+    from exporter.backends.ipex.backend import IpexBackend
+    from exporter.backends.onednn.backend import OnednnBackend
+    from exporter.backends.plain import PlainBackend
+
+    makers: dict[str, Callable[[], Backend]] = {"ipex": IpexBackend, "onednn": OnednnBackend, "plain": PlainBackend}
+    problems = {"ipex": ipex_problem(environment), "onednn": onednn_problem(environment)}
+    if choice != "auto":
+        if (problem := problems.get(choice)) is not None:
+            raise problem
+        return makers[choice](), "as requested"
+    if problems["ipex"] is None:
+        return IpexBackend(), f"IPEX {environment.ipex} is installed"
+    name = "onednn" if problems["onednn"] is None else "plain"
+    return makers[name](), f"without IPEX: {problems['ipex'].found}"
+
+
+def onednn_problem(environment: Environment) -> TorchVersionError | None:
+    """Why PyTorch's own oneDNN operators cannot be used here; None if they can."""
+    if environment.torch is not None and minor(environment.torch) >= ONEDNN_SINCE:
+        return None
+    since = ".".join(map(str, ONEDNN_SINCE))
+    return TorchVersionError(
+        f"torch {environment.torch} is installed",
+        f"torch {since} or newer, with whose oneDNN operators this backend is tested",
+        "export with --backend plain",
+    )
+
+
+# How the model computes attention: written out, which is the form that fuses, or PyTorch's own operator.
+Attention = Literal["eager", "sdpa"]
+ATTENTION: dict[Attention, str] = {
+    "eager": "written out, the form that fuses",
+    "sdpa": "PyTorch's own operator",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to export, and why it is tried.
+
+    Those that are `timed` compete; the others wait until these have failed. Where the model has padding, `drop_padding`
+    leaves it out.
+    """
+
+    backend: Backend
+    attention: Attention
+    reason: str
+    timed: bool = False
+    drop_padding: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.backend.name} with {self.attention} attention" + (", padding dropped" * self.drop_padding)
+
+
+def candidates(
+    choice: str, environment: Environment, tune: Tune, precision: Precision, padding: Padding
+) -> list[Candidate]:
+    """The ways to try until one passes the gate, in the order that holds where nothing is timed.
+
+    An explicit backend has a single one, unless the tuning is full. Backends without the precision are not tried.
+
+    Raises:
+        IpexMissingError, IpexVersionError, TorchVersionError: the backend asked for cannot be used.
+        RequestError: the backend asked for, or all that can be used here, do not have the precision.
+    """
+    able = [
+        replace(way, drop_padding=padding == "drop" and isinstance(way.backend, PaddingDropper))
+        for way in _ways(choice, environment, tune)
+        if precision in way.backend.precisions
+    ]
+    if not able:
+        raise RequestError(
+            f"there is no {precision} with --backend {choice} here",
+            "the ipex or the onednn backend",
+            "give --backend ipex, beside torch 2.8, or --backend onednn, with torch 2.8 or newer",
+        )
+    return able
+
+
+def _ways(choice: str, environment: Environment, tune: Tune) -> list[Candidate]:
+    backend, reason = choose_backend(choice, environment)
+    timed = tune != "off" and (choice == "auto" or tune == "full")
+    ways = [Candidate(backend, "eager", reason, timed)]
+    if choice == "auto" or tune == "full":
+        ways.append(Candidate(backend, "sdpa", "the attention of PyTorch", tune == "full"))
+    if choice == "auto" and backend.name == "ipex" and onednn_problem(environment) is None:
+        onednn, _ = choose_backend("onednn", environment)
+        ways.append(Candidate(onednn, "eager", "without IPEX", timed))
+        if tune == "full":
+            ways.append(Candidate(onednn, "sdpa", "without IPEX, the attention of PyTorch", timed))
+    if choice == "auto" and backend.name != "plain":
+        plain, _ = choose_backend("plain", environment)
+        ways.append(Candidate(plain, "eager", "the trace as it is", timed))
+        if tune == "full":
+            ways.append(Candidate(plain, "sdpa", "the trace as it is, the attention of PyTorch", timed))
+    return ways

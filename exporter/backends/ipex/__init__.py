@@ -1,0 +1,1 @@
+"""The backend `ipex`: Intel Extension for PyTorch."""

@@ -1,0 +1,1 @@
+"""What a user may ask for, and what is known in advance: the request, tasks, tolerances, parameters of a forward."""

@@ -1,0 +1,87 @@
+"""What the parameters of a model's forward mean, as pure data.
+
+In: nothing. Out: `PARAMETERS`, by the names that transformers gives them; `TRIES`, the sizes that are tried along each
+axis. A parameter that is not listed keeps its default. To support one more, add a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from runtime.format.manifest import DType
+
+Group = Literal["text", "image", "audio"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a forward.
+
+    `group` is the kind of data it belongs to. `fill` is the constant that stands in for it when the caller leaves it
+    out. `required`: a model that takes it cannot answer sensibly without.
+    """
+
+    group: Group
+    axes: tuple[str, ...]
+    dtype: DType = "int64"
+    fill: int | None = None
+
+
+PARAMETERS: dict[str, Parameter] = {
+    "input_ids": Parameter("text", ("batch", "sequence")),
+    "attention_mask": Parameter("text", ("batch", "sequence"), fill=1),
+    "pooling_mask": Parameter("text", ("batch", "sequence"), fill=1),
+    "global_attention_mask": Parameter("text", ("batch", "sequence")),
+    "token_type_ids": Parameter("text", ("batch", "sequence"), fill=0),
+    "bbox": Parameter("text", ("batch", "sequence", "coordinates")),
+    "decoder_input_ids": Parameter("text", ("batch", "decoder_sequence")),
+    "inputs": Parameter("text", ("batch", "sequence", "features"), "float32"),
+    "visual_feats": Parameter("text", ("batch", "regions", "visual_features"), "float32"),
+    "visual_pos": Parameter("text", ("batch", "regions", "coordinates"), "float32"),
+    "pixel_values": Parameter("image", ("batch", "channels", "height", "width"), "float32"),
+    "pixel_values_videos": Parameter("image", ("batch", "images", "channels", "height", "width"), "float32"),
+    "task_inputs": Parameter("image", ("batch", "task_tokens")),
+    "pixel_mask": Parameter("image", ("batch", "height", "width"), fill=1),
+    "bool_masked_pos": Parameter("image", ("batch", "patches")),
+    "input_values": Parameter("audio", ("batch", "samples"), "float32"),
+    "input_features": Parameter("audio", ("batch", "frames", "features"), "float32"),
+}
+
+# Parameters whose rows may be shorter than the tensor, in the order in which one is looked for: the axis they pad.
+MASKS = {"attention_mask": ("sequence", "samples", "frames"), "pixel_mask": ("width",)}
+
+
+@dataclass(frozen=True)
+class Tries:
+    """Sizes along one axis: the traced example's, three others to try, and the largest where the model sets none.
+
+    With `relative`, all but the example are shares of the example's size, in percent. They are brought inside what the
+    model admits (exporter.shapes.test_shapes). `least` is the smallest size declared.
+    """
+
+    example: int
+    short: int
+    odd: int
+    middle: int
+    longest: int | None
+    least: int = 1
+    relative: bool = False
+
+
+# Lengths of text in tokens, of audio in samples at 16 kHz and in frames of 10 ms, of images in pixels.
+# Attention in eager fp32, the reference, takes memory with the square of the length: hence the longest ones.
+TRIES: dict[str, Tries] = {
+    "batch": Tries(2, 1, 3, 5, None),
+    "texts": Tries(3, 2, 1, 4, None),
+    "choices": Tries(2, 3, 2, 4, None),
+    "sequence": Tries(128, 8, 13, 37, 2048),
+    "decoder_sequence": Tries(16, 5, 7, 11, 256),
+    "regions": Tries(36, 5, 10, 20, 64),
+    "samples": Tries(16000, 4000, 13337, 24001, 80000, least=4000),
+    "frames": Tries(128, 64, 90, 201, 512, least=64),
+    # Images that are not square, of sizes that patches, windows and strides do not divide: what a trace keeps of the
+    # padding that these need shows nowhere else.
+    "height": Tries(224, 50, 83, 69, 143, least=50, relative=True),
+    "width": Tries(224, 69, 57, 143, 131, least=50, relative=True),
+}

@@ -1,0 +1,160 @@
+"""ExportRequest: what the user asked for, validated.
+
+In: plain values, the same names as the flags of `export-model`. Out: a frozen value. Refuses values that
+are not allowed and combinations that contradict each other. The allowed values stand here, once, for the
+flags and for the library.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from exporter.config.tasks import TASKS
+from runtime.artifact.operator_lists import check_names
+from runtime.errors import OperatorNameError, RequestError
+from runtime.format.manifest import Precision, Verification
+
+BackendChoice = Literal["auto", "ipex", "onednn", "plain"]
+ExampleForm = Literal["auto", "dict", "tuple"]
+Tune = Literal["off", "short", "full"]
+Padding = Literal["drop", "keep"]
+
+TASK_CHOICES: tuple[str, ...] = ("auto", *TASKS)
+BACKEND_CHOICES: tuple[str, ...] = get_args(BackendChoice)
+FORM_CHOICES: tuple[str, ...] = get_args(ExampleForm)
+PRECISION_CHOICES: tuple[str, ...] = get_args(Precision)
+VERIFY_CHOICES: tuple[str, ...] = get_args(Verification)
+TUNE_CHOICES: tuple[str, ...] = get_args(Tune)
+PADDING_CHOICES: tuple[str, ...] = get_args(Padding)
+
+# A size of 1 in the example lets a trace, or IPEX's fusion, keep broadcasting decisions that fail at
+# other sizes; see docs/decisions.md.
+MIN_EXAMPLE_SIZE = 2
+# torch.manual_seed takes a signed 64-bit integer.
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """One export.
+
+    Args:
+        model: a local folder, a hub id, or a short name of `exporter.config.model_aliases`.
+        output: the file to write.
+        task: a name of `exporter.config.tasks.TASKS`, or `auto`: what the configuration says.
+        precision: `fp32`, `bf16` or `int8`.
+        calibration: for int8, and for that alone: a file of samples (`exporter.calibration.sampling` says of which
+            forms).
+        backend: `ipex`, `onednn`, `plain`, or `auto`: the fastest of those that can be used here (see `tune`).
+        example_inputs: `dict`, `tuple`, or `auto`: dict from torch 2.0 on, else tuple.
+        verify: how much the written file is tried, `quick` or `full`; `off` ships it untried, and the file says so.
+        tune: time the candidates against each other and ship the fastest that is right: `short` compares the backends
+            where `backend` is `auto`; `full` takes longer, and compares the forms of attention too; `off` goes by the
+            list: IPEX first.
+        tune_shapes: the shapes to time, each the sizes in the order of the inputs' axes, batch first.
+        padding: `drop` does no work on padding where the backend can (onednn) and rows are padded behind; `keep` does.
+        batch_size, sequence_length: of the example that is traced, 2 or more; None chooses the length.
+        revision, cache_dir, local_files_only, trust_remote_code: as transformers has them.
+        random_weights: seeded random weights instead of trained ones; `seed` is theirs.
+        allow_pickle: accept pickled weights; unpickling runs whatever code the file holds.
+        allow_new_head: accept weights that the checkpoint lacks; they are random.
+        ignore_settings: keys of a sentence-transformers folder to leave out, as if it did not have them.
+        sign: a file with an Ed25519 private key in PEM; the artifact carries its owner's signature.
+        cpp_header: a file for the artifact's typed contract, for programs in C++ (`exporter.packaging.cpp_header`).
+        evaluate: a file of labelled examples: the metric of the model and of the artifact go into the report.
+        max_metric_drop: how many points of 100 the artifact's may be lower; more, and nothing is written.
+        allow_operators: names such as `aten::segment_reduce`: operators that the file may call though they are not on
+            the list (docs/operators.md). Whoever loads the file has to allow them too.
+        force: replace an existing output.
+
+    Raises:
+        RequestError: a value that is not allowed.
+    """
+
+    model: str
+    output: str | os.PathLike[str]
+    task: str = "auto"
+    precision: Precision = "fp32"
+    calibration: str | os.PathLike[str] | None = None
+    backend: BackendChoice = "auto"
+    example_inputs: ExampleForm = "auto"
+    verify: Verification = "quick"
+    tune: Tune = "short"
+    tune_shapes: tuple[tuple[int, ...], ...] = ()
+    padding: Padding = "drop"
+    batch_size: int = 2
+    sequence_length: int | None = None
+    revision: str | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+    random_weights: bool = False
+    seed: int = 0
+    allow_pickle: bool = False
+    allow_new_head: bool = False
+    ignore_settings: tuple[str, ...] = ()
+    sign: str | os.PathLike[str] | None = None
+    cpp_header: str | os.PathLike[str] | None = None
+    evaluate: str | os.PathLike[str] | None = None
+    max_metric_drop: float | None = None
+    allow_operators: tuple[str, ...] = ()
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name, text in (("model", self.model), ("output", self.output)):
+            if not isinstance(text, (str, os.PathLike)):
+                raise RequestError(f"{name} is {text!r}", "a string or a path")
+        if self.calibration is not None and not isinstance(self.calibration, (str, os.PathLike)):
+            raise RequestError(f"calibration is {self.calibration!r}", "a string or a path")
+        for name, value, choices in (
+            ("task", self.task, TASK_CHOICES),
+            ("precision", self.precision, PRECISION_CHOICES),
+            ("backend", self.backend, BACKEND_CHOICES),
+            ("example_inputs", self.example_inputs, FORM_CHOICES),
+            ("verify", self.verify, VERIFY_CHOICES),
+            ("tune", self.tune, TUNE_CHOICES),
+            ("padding", self.padding, PADDING_CHOICES),
+        ):
+            if value not in choices:
+                raise RequestError(f"{name} is {value!r}", f"one of {', '.join(choices)}")
+        if not isinstance(self.ignore_settings, tuple) or not all(isinstance(key, str) for key in self.ignore_settings):
+            raise RequestError(f"ignore_settings is {self.ignore_settings!r}", "a tuple of keys")
+        if self.tune == "off" and self.tune_shapes:
+            raise RequestError("tune_shapes are given and tune is off", "shapes where something is timed")
+        for name, size in (("batch_size", self.batch_size), ("sequence_length", self.sequence_length)):
+            if size is not None and (not isinstance(size, int) or size < MIN_EXAMPLE_SIZE):
+                raise RequestError(
+                    f"{name} is {size}", f"{MIN_EXAMPLE_SIZE} or more: a size of 1 is kept by the trace in wrong ways"
+                )
+        if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
+            raise RequestError(f"seed is {self.seed!r}", f"a whole number from 0 to {MAX_SEED}")
+        if not self.model:
+            raise RequestError("model is empty", "a folder, a hub id or a short name")
+        if not Path(self.output).name or Path(self.output).name == "..":
+            raise RequestError(f"output is {os.fspath(self.output)!r}", "the name of a file")
+        if self.max_metric_drop is not None and (self.evaluate is None or not self.max_metric_drop >= 0):
+            found = f"max_metric_drop is {self.max_metric_drop}"
+            raise RequestError(found + ("" if self.evaluate else " and evaluate is not given"), "points, with evaluate")
+        if self.evaluate is not None and self.verify == "off":
+            raise RequestError("evaluate is given and verify is off", "one of them")
+        if self.cpp_header is not None and os.path.realpath(self.cpp_header) == os.path.realpath(self.output):
+            raise RequestError(f"output and cpp_header are both {os.fspath(self.output)!r}", "two files")
+        try:
+            check_names(self.allow_operators)
+        except OperatorNameError as error:
+            raise RequestError(error.found, error.expected) from error
+        if self.precision == "int8" and self.calibration is None:
+            raise RequestError(
+                "precision is int8 and no calibration is given",
+                "samples of what the model will be asked, to fit its ranges to",
+                "give --calibration FILE: .txt with a text a line, .jsonl with inputs a line, or .safetensors",
+            )
+        if self.precision != "int8" and self.calibration is not None:
+            raise RequestError(f"calibration is given and precision is {self.precision}", "it with --int8 alone")
+        if self.random_weights and self.allow_pickle:
+            raise RequestError(
+                "random_weights and allow_pickle are both set", "one of them: random weights come from no file"
+            )

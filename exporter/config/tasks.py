@@ -1,0 +1,239 @@
+"""Tasks, as pure data: which class to load, what goes in and what comes out.
+
+In: nothing. Out: `TASKS`. To add a task, add a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from exporter.config.forward_parameters import Group
+
+
+@dataclass(frozen=True)
+class Output:
+    """A field of the model's output and the names of its axes; `batch` and `sequence` are dynamic.
+
+    An optional field is left out of the artifact where the model does not give it.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    optional: bool = False
+
+
+OutputKind = Literal["vectors", "scores"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    `auto_class` is the class of transformers that loads it; `mapping` is the name of the table in
+    `transformers.models.auto.modeling_auto` that lists each model type's class for it. `pooled` says
+    that a sentence-transformers head stands behind the model. `labels` says that the outputs are classes. `kind`
+    chooses the tolerance: `vectors` are used by direction and distance, `scores` by which is largest. `groups` are the
+    kinds of data that go in, where that is not plain from the model's main input. `choices` says that each row holds
+    several texts to choose from. `whole`: where a model lacks a required output, every tensor that
+    it answers with comes out instead, under its own name.
+    """
+
+    name: str
+    auto_class: str
+    mapping: str
+    outputs: tuple[Output, ...]
+    kind: OutputKind = "scores"
+    labels: bool = False
+    pooled: bool = False
+    groups: tuple[Group, ...] = ()
+    choices: bool = False
+    whole: bool = False
+
+
+_TASKS = (
+    # Before feature-extraction: the classes of image models stand in both tables.
+    Task(
+        "zero-shot-image-classification",
+        "AutoModelForZeroShotImageClassification",
+        "MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+        (
+            Output("logits_per_image", ("batch", "texts")),
+            Output("text_embeds", ("texts", "embedding")),
+            Output("image_embeds", ("batch", "embedding")),
+        ),
+        groups=("text", "image"),
+        whole=True,
+    ),
+    Task(
+        "image-feature-extraction",
+        "AutoModel",
+        "MODEL_FOR_IMAGE_MAPPING_NAMES",
+        (
+            Output("last_hidden_state", ("batch", "position", "hidden")),
+            Output("pooler_output", ("batch", "hidden"), optional=True),
+        ),
+        kind="vectors",
+        groups=("image",),
+        whole=True,
+    ),
+    Task(
+        "feature-extraction",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (
+            Output("last_hidden_state", ("batch", "sequence", "hidden")),
+            Output("pooler_output", ("batch", "hidden"), optional=True),
+        ),
+        kind="vectors",
+        whole=True,
+    ),
+    Task(
+        "sentence-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("sentence_embedding", ("batch", "embedding")),),
+        kind="vectors",
+        pooled=True,
+    ),
+    Task(
+        "fill-mask",
+        "AutoModelForMaskedLM",
+        "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+        (Output("logits", ("batch", "sequence", "vocabulary")),),
+    ),
+    Task(
+        "text-classification",
+        "AutoModelForSequenceClassification",
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label")),),
+        labels=True,
+    ),
+    Task(
+        "token-classification",
+        "AutoModelForTokenClassification",
+        "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "sequence", "label")),),
+        labels=True,
+    ),
+    Task(
+        "question-answering",
+        "AutoModelForQuestionAnswering",
+        "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+        (Output("start_logits", ("batch", "sequence")), Output("end_logits", ("batch", "sequence"))),
+        whole=True,
+    ),
+    Task(
+        "multiple-choice",
+        "AutoModelForMultipleChoice",
+        "MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",
+        (Output("logits", ("batch", "choices")),),
+        choices=True,
+    ),
+    Task(
+        "next-sentence-prediction",
+        "AutoModelForNextSentencePrediction",
+        "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label")),),
+    ),
+    # One forward pass: the scores of every next token at once, without a cache. Generating is another program's.
+    Task(
+        "text-generation-scoring",
+        "AutoModelForCausalLM",
+        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+        (Output("logits", ("batch", "sequence", "vocabulary")),),
+    ),
+    Task(
+        "text2text-scoring",
+        "AutoModelForSeq2SeqLM",
+        "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+        (Output("logits", ("batch", "decoder_sequence", "vocabulary")),),
+    ),
+    Task(
+        "image-classification",
+        "AutoModelForImageClassification",
+        "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label")),),
+        labels=True,
+        groups=("image",),
+    ),
+    Task(
+        "object-detection",
+        "AutoModelForObjectDetection",
+        "MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES",
+        (
+            Output("logits", ("batch", "query", "class")),
+            Output("pred_boxes", ("batch", "query", "coordinate")),
+        ),
+        groups=("image",),
+        whole=True,
+    ),
+    # Instances, or whatever the model was trained for: masks and what they show, one a query.
+    Task(
+        "image-segmentation",
+        "AutoModelForUniversalSegmentation",
+        "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES",
+        (
+            Output("class_queries_logits", ("batch", "query", "class")),
+            Output("masks_queries_logits", ("batch", "query", "row", "column")),
+        ),
+        groups=("image",),
+        whole=True,
+    ),
+    Task(
+        "semantic-segmentation",
+        "AutoModelForSemanticSegmentation",
+        "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label", "row", "column")),),
+        groups=("image",),
+    ),
+    Task(
+        "depth-estimation",
+        "AutoModelForDepthEstimation",
+        "MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES",
+        (Output("predicted_depth", ("batch", "row", "column")),),
+        groups=("image",),
+    ),
+    Task(
+        "masked-image-modeling",
+        "AutoModelForMaskedImageModeling",
+        "MODEL_FOR_MASKED_IMAGE_MODELING_MAPPING_NAMES",
+        (Output("reconstruction", ("batch", "channels", "row", "column")),),
+        groups=("image",),
+    ),
+    Task(
+        "audio-classification",
+        "AutoModelForAudioClassification",
+        "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label")),),
+        labels=True,
+        groups=("audio",),
+    ),
+    Task(
+        "automatic-speech-recognition",
+        "AutoModelForCTC",
+        "MODEL_FOR_CTC_MAPPING_NAMES",
+        (Output("logits", ("batch", "step", "vocabulary")),),
+        groups=("audio",),
+    ),
+    Task(
+        "audio-frame-classification",
+        "AutoModelForAudioFrameClassification",
+        "MODEL_FOR_AUDIO_FRAME_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "step", "label")),),
+        labels=True,
+        groups=("audio",),
+    ),
+    Task(
+        "audio-xvector",
+        "AutoModelForAudioXVector",
+        "MODEL_FOR_AUDIO_XVECTOR_MAPPING_NAMES",
+        (
+            Output("logits", ("batch", "label")),
+            Output("embeddings", ("batch", "embedding")),
+        ),
+        groups=("audio",),
+    ),
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in _TASKS}

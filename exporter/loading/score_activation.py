@@ -1,0 +1,82 @@
+"""A classifier's labels, and how its logits become scores.
+
+In: the configuration, and what a sentence-transformers folder says. Out: label names, an `Activation`. Refuses labels
+that leave a class without a name, and activations that a file cannot name.
+
+A cross encoder's own activation counts (`CrossEncoder.predict`); other classifiers' scores are those of transformers'
+pipelines.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runtime.errors import CheckpointError
+from runtime.format.manifest import Activation
+
+# The library's names of activations → the format's.
+ACTIVATIONS: dict[str, Activation] = {
+    "torch.nn.modules.linear.Identity": "none",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.Identity": "none",
+    "torch.nn.Sigmoid": "sigmoid",
+    "torch.nn.Tanh": "tanh",
+}
+# The key of config.json that sentence-transformers wrote before its release 4.
+_OLD_KEY = "sbert_ce_default_activation_function"
+
+
+def labels_of(config: Any) -> tuple[str, ...]:
+    """The names of the classes, in order.
+
+    Raises:
+        CheckpointError: they are not numbered from 0 on without a gap.
+    """
+    names = config.id2label or {}
+    if sorted(names) != list(range(len(names))):
+        raise CheckpointError(
+            f"config.json: id2label numbers its labels {', '.join(map(str, sorted(names)))}"[:200],
+            f"0 to {len(names) - 1}, without a gap",
+            "mend config.json",
+        )
+    return tuple(str(names[index]) for index in sorted(names))
+
+
+def activation_of(config: Any, count: int, said: str | None, cross_encoder: bool) -> tuple[Activation, str]:
+    """How logits become scores, and why.
+
+    Args:
+        config: the model's configuration.
+        count: how many labels there are.
+        said: the activation that config_sentence_transformers.json names.
+        cross_encoder: whether `modules.json` makes it a cross encoder.
+
+    Raises:
+        CheckpointError: an activation that a file cannot name.
+    """
+    own = getattr(config, "sentence_transformers", None)
+    old = getattr(config, _OLD_KEY, None)
+    place, name = "config_sentence_transformers.json", said
+    if name is None and isinstance(own, dict) and "activation_fn" in own:
+        place, name = "config.json, under sentence_transformers,", own["activation_fn"]
+    elif name is None:
+        place, name = f"{_OLD_KEY} of config.json", old
+    if name is not None:
+        known = ACTIVATIONS.get(name) if isinstance(name, str) else None
+        if known is None:
+            raise CheckpointError(
+                f"{place} names the activation {name!r}"[:200],
+                f"one of {', '.join(sorted({full.rpartition('.')[2] for full in ACTIVATIONS}))} of torch.nn",
+                "take the setting out, and apply the activation to the scores yourself",
+            )
+        return known, f"{place} names {name}"
+    if cross_encoder or isinstance(own, dict):
+        one = count == 1
+        return ("sigmoid", "a cross encoder with one label") if one else ("none", "a cross encoder with several labels")
+    # As transformers' pipelines choose: the problem type first, then the number of labels.
+    if config.problem_type == "regression":
+        return "none", "a regression"
+    if config.problem_type == "multi_label_classification" or count == 1:
+        return "sigmoid", "one label, or several at once"
+    return "softmax", "one label of several"

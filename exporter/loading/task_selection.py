@@ -1,0 +1,127 @@
+"""Choose the task: what the user said, or what the configuration and the folder say.
+
+In: the configuration, the location, the request. Out: a `Task` and the reason. Refuses a task that the
+model type has no class for, naming those it has.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from transformers.models.auto import modeling_auto
+
+from exporter.config.tasks import TASKS, Task
+from exporter.loading.sentence_modules import Modules
+from runtime.errors import CheckpointError, RemoteCodeError, TaskError
+
+
+def choose_task(config: Any, requested: str, modules: Modules | None, trusted: bool = False) -> tuple[Task, str]:
+    """The task and why.
+
+    Args:
+        config: the model's configuration.
+        requested: a task's name, or `auto`.
+        modules: what a sentence-transformers folder consists of, or None.
+        trusted: whether the model's own code may run.
+
+    Raises:
+        TaskError: nothing fits.
+        RemoteCodeError: the architecture is the model's own code, which may not run.
+        CheckpointError: a damaged configuration.
+    """
+    architectures = architectures_of(config)
+    own = set(_own_classes(config).values())
+    if own & set(architectures) and not trusted:
+        raise RemoteCodeError(
+            f"the architecture {', '.join(own & set(architectures))} is Python code that the model brings along",
+            "the option --trust-remote-code, which lets it run here with your rights",
+            "read that code first",
+        )
+    # Pooling needs the folder's modules: without them the task is not offered.
+    possible = [
+        task.name for task in TASKS.values() if classes(config, task) and (modules is not None or not task.pooled)
+    ]
+    if requested != "auto":
+        task = TASKS[requested]
+        if not classes(config, task):
+            raise TaskError(
+                f"model type {config.model_type!r} has no class for {requested}",
+                f"one of its tasks: {', '.join(possible) or 'none that this exporter knows'}",
+                "choose another --task",
+            )
+        if task.pooled and modules is None:
+            raise TaskError(
+                "the model has no modules.json, so how to pool its token vectors is not known",
+                "a sentence-transformers folder",
+                "choose --task feature-extraction and pool yourself",
+            )
+        return task, "as requested"
+    if modules is not None:
+        # Any other task would leave modules out.
+        return choose_task(config, modules.task, modules, trusted)[0], f"modules.json describes a {modules.model_type}"
+    for name in architectures:
+        for task in TASKS.values():
+            if not task.pooled and name in classes(config, task):
+                return task, f"config.json names the architecture {name}"
+    raise TaskError(
+        f"config.json names the architectures {', '.join(architectures) or '(none)'}, from which no task follows",
+        f"--task with one of {', '.join(possible) or 'no task that this exporter knows'}",
+        "choose one",
+    )
+
+
+def architectures_of(config: Any) -> list[str]:
+    """The class names in `config.json`.
+
+    Raises:
+        CheckpointError: if they are no list of names.
+    """
+    names = config.architectures or []
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(
+            f"config.json: architectures is {names!r}"[:200], "a list of class names", "mend config.json"
+        )
+    return list(names)
+
+
+def tasks_of_checkpoint(config: Any) -> list[str]:
+    """The tasks whose head the checkpoint was saved with, and those that need no head."""
+    architectures = architectures_of(config)
+    return [
+        task.name
+        for task in TASKS.values()
+        if not task.pooled
+        and (task.auto_class == "AutoModel" or any(name in classes(config, task) for name in architectures))
+        if classes(config, task)
+    ]
+
+
+def classes(config: Any, task: Task) -> tuple[str, ...]:
+    """The names of the classes for a task: the folder's own or its encoder alone, then transformers' table."""
+    own = _own_classes(config).get(task.auto_class) or encoder_alone(config, task)
+    entry = getattr(modeling_auto, task.mapping, {}).get(config.model_type, ())
+    known = (entry,) if isinstance(entry, str) else tuple(entry)
+    return known if own is None else (own, *known)
+
+
+def encoder_alone(config: Any, task: Task) -> str | None:
+    """The class that the folder names for the encoder of an encoder-decoder model (T5EncoderModel).
+
+    transformers' tables list none of these for a task: they have the whole model, whose decoder the folder lacks.
+    """
+    if task.name not in ("feature-extraction", "sentence-embedding"):
+        return None
+    for name in architectures_of(config):
+        kind = getattr(transformers, name, None) if name.endswith("EncoderModel") else None
+        if kind is not None and isinstance(config, getattr(kind, "config_class", None) or ()):
+            return name
+    return None
+
+
+def _own_classes(config: Any) -> dict[str, str]:
+    """Auto class → the name of the class in the model's own code."""
+    own = getattr(config, "auto_map", None) or {}
+    if not isinstance(own, dict):
+        raise CheckpointError(f"config.json: auto_map is {own!r}"[:200], "an object", "mend config.json")
+    return {name: str(path).rsplit(".", 1)[-1] for name, path in own.items()}

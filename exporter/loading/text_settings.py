@@ -1,0 +1,134 @@
+"""What a sentence-transformers folder says of its texts: their length, their case, the prompt before them.
+
+In: the folder's settings and modules. Out: `TextSettings`. Refuses what changes how texts become tokens and is not
+supported: chat templates, a tokenizer from elsewhere, arguments of the tokenizer or the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.loading import known_settings
+from exporter.loading.hub import Location, read_json
+from exporter.loading.sentence_modules import Modules
+from exporter.loading.settings import Settings
+from runtime.errors import CheckpointError
+
+# In the order in which the library looks for one that says something.
+FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# Prompts that the library knows in every SentenceTransformer; empty unless the folder says otherwise.
+_COMMON_PROMPTS = ("query", "document")
+# Model type → the task of its transformer, the output that it takes of the model, and its own name for that.
+_HEADS = {
+    "SentenceTransformer": ("feature-extraction", "last_hidden_state", "token_embeddings"),
+    "CrossEncoder": ("sequence-classification", "logits", "scores"),
+}
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What is done with a text before the tokenizer sees it, and where its tokens are cut.
+
+    `max_length` counts instead of the tokenizer's own limit; None where the folder sets none. `truncate_dim` is how
+    many numbers of a vector are kept; None: all. `activation` names what becomes of a cross encoder's scores.
+    """
+
+    max_length: int | None = None
+    lower_case: bool = False
+    prompt: str = ""
+    truncate_dim: int | None = None
+    activation: str | None = None
+
+
+def read_texts(settings: Settings, inside: Location, modules: Modules) -> TextSettings:
+    """The folder's settings for texts.
+
+    Args:
+        settings: of the whole folder.
+        inside: where the transformer's own files are.
+        modules: supported ones.
+
+    Raises:
+        CheckpointError: a setting that is not supported, or makes no sense.
+    """
+    model = settings.read("config_sentence_transformers.json", known_settings.MODEL) or {}
+    truncate = model.get("truncate_dim")
+    if truncate is not None and (type(truncate) is not int or truncate < 1):
+        raise CheckpointError(f"truncate_dim of {settings.location.id} is {truncate!r}"[:200], "a number from 1 on")
+    prompt = _default_prompt(settings, model, modules.model_type)
+    name, found = _transformer(settings, inside)
+    _check_head(settings, name, found, modules.model_type)
+    lengths = [
+        settings.check(f"{name}: {key}", found.get(key) or {}, known_settings.TOKENIZER_ARGUMENTS).get(
+            "model_max_length"
+        )
+        for key in ("tokenizer_args", "processor_kwargs")
+    ]
+    for key in ("model_args", "model_kwargs", "config_args", "config_kwargs"):
+        settings.check(f"{name}: {key}", found.get(key) or {}, known_settings.MODEL_ARGUMENTS)
+    lower_case = found.get("do_lower_case", False)
+    if not isinstance(lower_case, bool):
+        raise settings.refusal(name, "do_lower_case", lower_case, "it is neither true nor false")
+    return TextSettings(
+        # An argument of the tokenizer counts before the setting.
+        max_length=next((length for length in (*lengths, found.get("max_seq_length")) if length is not None), None),
+        lower_case=lower_case,
+        prompt=prompt,
+        truncate_dim=truncate,
+        activation=model.get("activation_fn"),
+    )
+
+
+def _transformer(settings: Settings, inside: Location) -> tuple[str, dict[str, Any]]:
+    """The first settings file that says something, as the library looks for it, and what of it is taken over."""
+    for name in FILES:
+        content = read_json(inside, name)
+        if content is not None and content != {}:
+            return name, settings.check(name, content, known_settings.TRANSFORMER)
+    return FILES[0], {}
+
+
+def _default_prompt(settings: Settings, model: dict[str, Any], model_type: str) -> str:
+    """What is put before every text; mostly nothing."""
+    prompts, name = model.get("prompts", {}), model.get("default_prompt_name")
+    place = f"config_sentence_transformers.json of {settings.location.id}"
+    if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
+        raise CheckpointError(f"{place}: prompts is {prompts!r}"[:200], "texts by name", "mend the file")
+    if name is None:
+        return ""
+    if model_type == "CrossEncoder":
+        raise settings.refusal(
+            "config_sentence_transformers.json", "default_prompt_name", name, "pairs of texts get no prompt here"
+        )
+    given: dict[str, str] = dict.fromkeys(_COMMON_PROMPTS, "") | {key: text or "" for key, text in prompts.items()}
+    prompt = given.get(name) if isinstance(name, str) else None
+    # The manifest holds no control characters.
+    if prompt is None or not (prompt == "" or prompt.isprintable()):
+        raise CheckpointError(
+            f"{place}: the default prompt {name!r} is {prompt!r}"[:200],
+            "one of its prompts, of printable characters",
+            "give --ignore-setting default_prompt_name, and put the prompt before your texts yourself",
+        )
+    return prompt
+
+
+def _check_head(settings: Settings, name: str, found: dict[str, Any], model_type: str) -> None:
+    """That the transformer is read in the usual way: its texts as they are, its vectors or scores as they come."""
+    task, output, own = _HEADS[model_type]
+    said = found.get("transformer_task", "feature-extraction")
+    if said != task:
+        raise settings.refusal(name, "transformer_task", said, f"a {model_type} is one of {task}")
+    config = found.get("modality_config")
+    if config is None:
+        return
+    text = config.get("text") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or "message" in config or not isinstance(text, dict):
+        raise settings.refusal(name, "modality_config", config, "texts go through a chat template, or are not taken")
+    if text.get("method") != "forward" or text.get("method_output_name") not in (output, [output]):
+        raise settings.refusal(name, "modality_config", config, f"texts are to be answered by {output} of forward")
+    if found.get("module_output_name", own) != own:
+        raise settings.refusal(name, "module_output_name", found["module_output_name"], f"expected {own}")

@@ -1,0 +1,242 @@
+"""What cannot be derived and holds for single architectures: pure data, each entry with its reason.
+
+In: a Source and a name. Out: what the table says of it, or None. Refuses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporter.config.forward_parameters import Group
+from exporter.loading.loader import Source
+from runtime.format.manifest import ValueRange
+
+# Images of models that say nothing of their size: what the field trains image models on.
+DEFAULT_IMAGE = 224
+
+
+@dataclass(frozen=True)
+class Override:
+    """What one model type needs beyond the rules.
+
+    `layouts` gives a parameter's axes, `sizes` the fixed size of an axis or None, `longest` its largest size or None,
+    `least` its smallest, `multiples` its step, `image` the side of the images, `values` the integers that a parameter
+    holds, `floats` the parameters that hold numbers instead, `groups` the kinds of data that go in whatever the task,
+    `answers` the names under which the model gives the task's outputs, `unwanted` the parameters left at their default,
+    with the reason as it is shown, `refused` why no trace can be right. Functions take the configuration; those of
+    `sizes` the Source.
+    """
+
+    layouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sizes: Mapping[str, Callable[[Any], int | None]] = field(default_factory=dict)
+    longest: Mapping[str, Callable[[Any], int | None]] = field(default_factory=dict)
+    least: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)
+    multiples: Mapping[str, Callable[[Any], int]] = field(default_factory=dict)
+    image: Callable[[Any], int] | None = None
+    values: Mapping[str, Callable[[Any], tuple[int, int]]] = field(default_factory=dict)
+    floats: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
+    unwanted: Mapping[str, str] = field(default_factory=dict)
+    refused: str | None = None
+
+
+def _windowed_side(config: Any) -> int:
+    return int(config.patch_size * 2 ** (len(config.depths) - 1) * config.window_size)
+
+
+OVERRIDES: dict[str, Override] = {
+    # Its classifier's scores stand in the field of features.
+    "pp_lcnet": Override(answers={"logits": "last_hidden_state"}),
+    # Characters instead of tokens: any code point is an id, hashed into the model's buckets.
+    "canine": Override(values={"input_ids": lambda _config: (0, 0x10FFFF)}),
+    # A spectrogram of fixed length, called input_values.
+    "audio-spectrogram-transformer": Override(
+        layouts={"input_values": ("batch", "frames", "features")},
+        sizes={
+            "frames": lambda source: source.config.max_length,
+            "features": lambda source: source.config.num_mel_bins,
+        },
+        unwanted={"attention_mask": "a spectrogram has no padded rows"},
+    ),
+    # The encoder's positions are as many as half of the frames, and it takes no other number.
+    "whisper": Override(
+        layouts={"input_features": ("batch", "features", "frames")},
+        sizes={
+            "features": lambda source: source.config.num_mel_bins,
+            "frames": lambda source: 2 * source.config.max_source_positions,
+        },
+    ),
+    "wav2vec2-bert": Override(sizes={"features": lambda source: source.config.feature_projection_input_dim}),
+    # Colours of pixels, in the order of reading: an image as a text.
+    "imagegpt": Override(groups=("text",)),
+    # Longer sequences switch its attention to sparse blocks, and it stays where a call has left it.
+    "big_bird": Override(
+        longest={
+            "sequence": lambda config: (
+                (5 + 2 * config.num_random_blocks) * config.block_size
+                if config.attention_type == "block_sparse"
+                else None
+            )
+        }
+    ),
+    # Cuts longer texts short, by a decision that a trace keeps.
+    **dict.fromkeys(
+        ("grounding-dino", "mm-grounding-dino"), Override(longest={"sequence": lambda config: config.max_text_len})
+    ),
+    # Bare, it takes vectors and not ids. Its masked language model answers at every position of its table, so that its
+    # tokenizer pads to that many.
+    "perceiver": Override(
+        sizes={
+            "features": lambda source: source.config.d_model,
+            "sequence": lambda source: (
+                source.config.max_position_embeddings if source.task.name == "fill-mask" else None
+            ),
+        },
+    ),
+    # Clips of so many images, under the name of one.
+    **dict.fromkeys(
+        ("timesformer", "videomae", "vivit"),
+        Override(layouts={"pixel_values": ("batch", "images", "channels", "height", "width")}),
+    ),
+    # An image smaller than its windows at the last stage makes the windows smaller, for all images to come.
+    **dict.fromkeys(("swin", "donut-swin"), Override(least={"height": _windowed_side, "width": _windowed_side})),
+    # The image is cut into patches at three scales, the smallest as large as one patch.
+    "depth_pro": Override(image=lambda config: int(config.patch_size / min(config.scaled_images_ratios))),
+    # Two frames and their changes a step.
+    "granite_speech5_ctc": Override(sizes={"features": lambda source: 4 * source.config.encoder_config.num_mel_bins}),
+    **dict.fromkeys(
+        ("siglip2", "siglip2_vision_model"),
+        Override(refused="it resizes its table of positions for each image of the batch, in a loop of Python"),
+    ),
+    # Features of regions of an image, found by another model.
+    "lxmert": Override(sizes={"visual_features": lambda source: source.config.visual_feat_dim}),
+    # The task's name as tokens of its own vocabulary.
+    "oneformer": Override(
+        sizes={"task_tokens": lambda source: source.config.task_seq_len},
+        values={"task_inputs": lambda config: (0, config.text_encoder_vocab_size - 1)},
+    ),
+    # Its boxes are relative to the page, from 0 to 1.
+    "bros": Override(floats=("bbox",)),
+    # Seven kinds of token types a token, each with its own number of values: the smallest has two.
+    "tapas": Override(
+        layouts={"token_type_ids": ("batch", "sequence", "type_kinds")},
+        sizes={"type_kinds": lambda source: len(source.config.type_vocab_sizes)},
+        values={"token_type_ids": lambda config: (0, min(config.type_vocab_sizes) - 1)},
+    ),
+}
+
+
+def _override(source: Source) -> Override:
+    return OVERRIDES.get(source.info.type, Override())
+
+
+def layout(source: Source, name: str) -> tuple[str, ...] | None:
+    """The axes of a parameter, where they are not the usual ones."""
+    return _override(source).layouts.get(name)
+
+
+def unwanted(source: Source, name: str) -> str | None:
+    """Why a parameter is left out."""
+    return _override(source).unwanted.get(name)
+
+
+def values(source: Source, name: str) -> ValueRange | None:
+    """The integers that a parameter may hold."""
+    found = _override(source).values.get(name)
+    return ValueRange(*found(source.config)) if found is not None else None
+
+
+def is_float(source: Source, name: str) -> bool:
+    """Whether a parameter that usually holds integers holds numbers here."""
+    return name in _override(source).floats
+
+
+def multiple(source: Source, name: str) -> int:
+    """The step of an axis."""
+    found = _override(source).multiples.get(name)
+    return found(source.config) if found is not None else 1
+
+
+def fixed_size(source: Source, name: str) -> int | None:
+    """The only size of an axis, or None where it varies."""
+    found = _override(source).sizes.get(name)
+    if found is not None:
+        return found(source)
+    vision = getattr(source.config, "vision_config", source.config)
+    fixed = {
+        "channels": int(getattr(vision, "num_channels", 3) or 3),
+        "coordinates": 4,
+        "features": _features(source),
+        "images": int(getattr(vision, "num_frames", 0) or getattr(source.config, "frames_per_clip", 0) or 16),
+    }
+    if name == "patches":
+        side = getattr(vision, "patch_size", 16)
+        height, width = image_size(source)
+        return (height // int(side)) * (width // int(side))
+    return fixed.get(name)
+
+
+def longest(source: Source, name: str) -> int | None:
+    """The largest size of an axis, or None where nothing special limits it."""
+    found = _override(source).longest.get(name)
+    return found(source.config) if found is not None else None
+
+
+def least(source: Source, name: str) -> int:
+    """The smallest size of an axis that the architecture demands."""
+    found = _override(source).least.get(name)
+    return found(source.config) if found is not None else 1
+
+
+def _features(source: Source) -> int:
+    """Numbers a frame of sound: as the feature extractor says, else the configuration of the model or its encoder."""
+    said = source.preprocessor.get("feature_size")
+    if isinstance(said, int) and said > 1:
+        return said
+    for holder in (source.config, *(getattr(source.config, name, None) for name in ("encoder_config", "audio_config"))):
+        for name in ("num_mel_bins", "input_dim", "input_feat_per_channel"):
+            size = getattr(holder, name, None)
+            if isinstance(size, int):
+                return size
+    return 80
+
+
+def answers(source: Source) -> Mapping[str, str]:
+    """Outputs that the model gives under another name: the task's name → the model's."""
+    return _override(source).answers
+
+
+def refused(source: Source) -> str | None:
+    """Why the model type cannot be exported at all, or None."""
+    return _override(source).refused
+
+
+def groups(source: Source) -> tuple[Group, ...]:
+    """The kinds of data that go in, where the task's are not right."""
+    return _override(source).groups
+
+
+def image_size(source: Source) -> tuple[int, int]:
+    """Height and width: the configuration's, else those that the image processor makes, else the usual ones."""
+    config = source.config
+    side = _override(source).image
+    if side is not None:
+        return side(config), side(config)
+    for holder in (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None)):
+        size = getattr(holder, "image_size", None)
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, (list, tuple)) and len(size) == 2:
+            return int(size[0]), int(size[1])
+    for key in ("crop_size", "size"):
+        size = source.preprocessor.get(key)
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, dict) and {"height", "width"} <= set(size):
+            return int(size["height"]), int(size["width"])
+        if isinstance(size, dict) and "shortest_edge" in size:
+            return int(size["shortest_edge"]), int(size["shortest_edge"])
+    return DEFAULT_IMAGE, DEFAULT_IMAGE

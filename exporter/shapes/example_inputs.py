@@ -1,0 +1,118 @@
+"""ExampleInputs: real tensors for a plan, as a dict or as a tuple.
+
+In: a TracePlan, sizes, row lengths, a seed. Out: `ExampleInputs`, the same for the same arguments. Refuses rows
+that are longer than the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from exporter.shapes.trace_plan import TracePlan
+from runtime.format.manifest import TensorSpec, ValueRange
+
+
+@dataclass(frozen=True)
+class ExampleInputs:
+    """Tensors by name, in the plan's order, with the axes that the plan's inputs name."""
+
+    tensors: Mapping[str, torch.Tensor]
+
+    def as_dict(self) -> dict[str, torch.Tensor]:
+        """For keyword tracing (torch 2.0 and later)."""
+        return dict(self.tensors)
+
+    def as_tuple(self) -> tuple[torch.Tensor, ...]:
+        """For positional tracing."""
+        return tuple(self.tensors.values())
+
+
+def make_inputs(
+    plan: TracePlan, shape: Mapping[str, int], lengths: Sequence[int] | None = None, seed: int = 0
+) -> ExampleInputs:
+    """Seeded random inputs.
+
+    Args:
+        plan: what goes in.
+        shape: the size of every axis, by name.
+        lengths: the rows' real lengths along the padded axis, the rest of each row being padding.
+        seed: of the generator.
+
+    Raises:
+        ValueError: a length that is not within 1 to the tensor's, or not one a row.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batch, whole = shape["batch"], shape.get(plan.padded_axis or "", 1)
+    lengths = list(lengths) if lengths is not None else [whole] * batch
+    if len(lengths) != batch or not all(1 <= length <= whole for length in lengths):
+        raise ValueError(f"lengths {lengths} do not fit a batch of {batch} with {plan.padded_axis} {whole}")
+    real = torch.zeros((batch, whole), dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        if plan.padding_side == "right" or plan.padded_axis != "sequence":
+            real[row, :length] = True
+        else:
+            real[row, whole - length :] = True
+    return ExampleInputs({spec.name: _tensor(plan, spec, shape, real, generator) for spec in plan.inputs})
+
+
+def _tensor(
+    plan: TracePlan, spec: TensorSpec, shape: Mapping[str, int], real: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    sizes = [shape[axis.name] for axis in spec.axes]
+    names = [axis.name for axis in spec.axes]
+    mask = torch.ones(sizes, dtype=torch.bool)
+    if plan.padded_axis in names and "batch" in names:
+        place = names.index(plan.padded_axis)
+        mask &= real.reshape([size if i in (0, place) else 1 for i, size in enumerate(sizes)])
+    if spec.name == "pooling_mask":
+        # Of each row a prompt, a third of its tokens, is left out.
+        places = mask.long().cumsum(dim=-1)
+        behind: torch.Tensor = places > places[..., -1:] // 3
+        return (mask & behind).long()
+    if spec.name.endswith("mask") and spec.fill is not None:
+        return mask.long()
+    if spec.dtype == "float32":
+        draw = torch.rand if spec.name == "bbox" else torch.randn
+        drawn = draw(sizes, generator=generator) * mask
+        return drawn + _parts(sizes, generator) if names[-2:] == ["height", "width"] else drawn
+    assert spec.values is not None  # every integer input of a plan is bounded
+    padding = plan.pad_id if spec.name.endswith("input_ids") else 0
+    drawn = torch.where(mask, _draw(plan, spec, spec.values, sizes, generator), padding)
+    if spec.marker is not None:
+        # At each row's last real position, as tokenizers place it.
+        last = (mask * torch.arange(1, sizes[-1] + 1)).argmax(dim=-1, keepdim=True)
+        drawn = drawn.scatter(-1, last, spec.marker)
+    return drawn
+
+
+def _parts(sizes: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """Flat squares of 32 pixels: an image of noise alone looks the same everywhere, and detectors rank places."""
+    height, width = sizes[-2:]
+    coarse = torch.randn([*sizes[:-2], height // 32 + 1, width // 32 + 1], generator=generator) * 2
+    return coarse.repeat_interleave(32, -2).repeat_interleave(32, -1)[..., :height, :width]
+
+
+def _draw(
+    plan: TracePlan, spec: TensorSpec, values: ValueRange, sizes: Sequence[int], generator: torch.Generator
+) -> torch.Tensor:
+    if spec.name == "token_type_ids" and len(sizes) == 2:
+        # Segments, as tokenizers make them: zeros, then the higher types in order.
+        share = torch.linspace(0, values.maximum + 0.999, sizes[-1]).long()
+        return share.expand(*sizes).clone()
+    drawn = torch.randint(values.minimum, values.maximum + 1, list(sizes), generator=generator)
+    if spec.name == "bbox":
+        # Left and top, then right and bottom, none before the other.
+        first, second = drawn[..., :2], drawn[..., 2:]
+        return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
+    if not spec.name.endswith("input_ids"):
+        return drawn
+    allowed = torch.ones(values.maximum + 1, dtype=torch.bool)
+    allowed[: values.minimum] = False
+    allowed[[i for i in plan.avoided_ids if 0 <= i <= values.maximum]] = False
+    if not allowed.any():
+        return drawn
+    choice = allowed.nonzero().squeeze(1)
+    return torch.where(allowed[drawn], drawn, choice[drawn % len(choice)])

@@ -1,0 +1,216 @@
+"""Derive what a model takes: which parameters of its forward, with which axes, sizes and values.
+
+In: a Source, sizes that were asked for. Out: `Derived`. Refuses a model none of whose inputs is known. The rules here
+hold for all architectures; what holds for one stands in `exporter.shapes.architecture_overrides`, with its reason.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.config.forward_parameters import MASKS, PARAMETERS, TRIES, Group, Parameter
+from exporter.loading.loader import Source
+from exporter.shapes import architecture_overrides
+from exporter.shapes.test_shapes import Dimension
+from runtime.errors import TaskError
+from runtime.format.manifest import Axis, TensorSpec, ValueRange
+
+
+@dataclass(frozen=True)
+class Derived:
+    """The inputs in the order of the forward's parameters, their axes by name, and along which rows are padded."""
+
+    inputs: tuple[TensorSpec, ...]
+    dimensions: Mapping[str, Dimension]
+    padded_axis: str | None
+    dropped: Mapping[str, str]
+
+
+def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> Derived:
+    """What goes in.
+
+    Args:
+        source: the model.
+        examples: sizes of the example that the user asked for, by axis name.
+        every: all inputs that are known, whatever kind of data they hold; else those of the task or the main input.
+
+    Raises:
+        TaskError: the model takes nothing that is known, or is known to defeat a trace.
+    """
+    reason = architecture_overrides.refused(source)
+    if reason is not None:
+        raise TaskError(f"model type {source.info.type!r}: {reason}", "a model that a trace can follow")
+    parameters = inspect.signature(source.model.forward).parameters
+    names = [*parameters]
+    if source.sentence_head is not None and not source.sentence_head.pooling.include_prompt:
+        # Not the model's: the pooling behind it is told which tokens are a prompt's.
+        names.append("pooling_mask")
+    known = {name: PARAMETERS[name] for name in names if name in PARAMETERS}
+    groups = {parameter.group for parameter in known.values()} if every else _groups(source, known)
+    dropped: dict[str, str] = {}
+    specs: list[TensorSpec] = []
+    dimensions: dict[str, Dimension] = {}
+    for name, parameter in known.items():
+        if name not in ("attention_mask", "decoder_input_ids") and parameter.group not in groups:
+            continue
+        reason = architecture_overrides.unwanted(source, name) or _unwanted(source, name, groups, every)
+        if reason is not None:
+            dropped[name] = reason
+            continue
+        axes = _axes(source, name, parameter, groups)
+        for axis in axes:
+            example = examples.get(axis.name) or _example(source, axis)
+            dimensions.setdefault(axis.name, Dimension(axis, Dimension(axis, example).within(example)))
+        specs.append(_spec(source, name, parameter, axes))
+    if not any(spec.fill is None for spec in specs):
+        raise TaskError(
+            f"{type(source.model).__name__} takes {', '.join(parameters)}",
+            f"one of {', '.join(name for name, parameter in PARAMETERS.items() if parameter.fill is None)}",
+            "this kind of model is not supported",
+        )
+    names = [spec.name for spec in specs]
+    padded = next((axis for mask, axes in MASKS.items() if mask in names for axis in axes if axis in dimensions), None)
+    return Derived(tuple(specs), dimensions, padded, dropped)
+
+
+def _groups(source: Source, known: Mapping[str, Parameter]) -> set[Group]:
+    """The kinds of data: those of the task, else that of the model's main input."""
+    if architecture_overrides.groups(source):
+        return set(architecture_overrides.groups(source))
+    if source.task.groups:
+        return set(source.task.groups)
+    main = getattr(source.model, "main_input_name", "input_ids")
+    mains = [main] if isinstance(main, str) else list(main)
+    found: set[Group] = {PARAMETERS[name].group for name in mains if name in PARAMETERS}
+    return found or {parameter.group for parameter in known.values() if parameter.fill is None}
+
+
+def _unwanted(source: Source, name: str, groups: set[Group], every: bool) -> str | None:
+    """Why a parameter that the forward takes is left at its default, or None."""
+    if name == "inputs" and getattr(source.model, "main_input_name", "") != "inputs":
+        return "another name for inputs of all kinds"
+    if name == "inputs" and source.task.name != "feature-extraction":
+        return "input_ids or pixel_values say what kind it is"
+    if name == "global_attention_mask" and not (source.info.type == "longformer" and _global_by_separators(source)):
+        return "the model chooses the tokens of global attention"
+    if name == "token_type_ids" and (types := type_count(source.model, source.config)) < 2:
+        return f"the model has {types} token types, so it can only hold zeros"
+    if name == "bool_masked_pos" and source.task.name != "masked-image-modeling":
+        return "nothing is masked outside masked-image-modeling"
+    if name == "decoder_input_ids" and source.task.name != "text2text-scoring" and not every:
+        return "the model makes it from its other inputs"
+    if name == "attention_mask" and groups == {"image"}:
+        return "images have no padded rows"
+    if name == "attention_mask" and groups == {"audio"} and not _takes_audio_mask(source):
+        return "the feature extractor gives none: the model was trained on zero-padded audio"
+    return None
+
+
+def _global_by_separators(source: Source) -> bool:
+    """Where Longformer would look for exactly three separators in every row, it takes the choice as an input."""
+    return source.task.name in ("question-answering", "multiple-choice")
+
+
+def _takes_audio_mask(source: Source) -> bool:
+    """As the folder's feature extractor says; without one, as transformers' documentation of Wav2Vec2 explains."""
+    said = source.preprocessor.get("return_attention_mask")
+    if isinstance(said, bool):
+        return said
+    return getattr(source.config, "feat_extract_norm", "layer") != "group"
+
+
+def _axes(source: Source, name: str, parameter: Parameter, groups: set[Group]) -> tuple[Axis, ...]:
+    layout = architecture_overrides.layout(source, name) or parameter.axes
+    if name == "attention_mask" and "text" not in groups:
+        # As long as the audio it belongs to.
+        main = next((key for key in ("input_values", "input_features") if _takes(source, key)), "input_values")
+        whole = architecture_overrides.layout(source, main) or PARAMETERS[main].axes
+        layout = ("batch", *(axis for axis in whole if axis in ("samples", "frames")))
+    if parameter.group == "text" and source.task.choices:
+        layout = ("batch", "choices", *layout[1:])
+    if parameter.group == "text" and groups >= {"text", "image"} and source.compares:
+        # Every text is compared with every image: they are counted apart.
+        layout = ("texts", *layout[1:])
+    return tuple(_axis(source, axis) for axis in layout)
+
+
+def _takes(source: Source, name: str) -> bool:
+    return name in inspect.signature(source.model.forward).parameters
+
+
+def _axis(source: Source, name: str) -> Axis:
+    """What the model admits along one axis."""
+    fixed = architecture_overrides.fixed_size(source, name)
+    if fixed is not None:
+        return Axis(name, fixed, fixed)
+    tries = TRIES[name]
+    multiple = architecture_overrides.multiple(source, name)
+    if tries.relative:
+        example = _example(source, Axis(name, 1, None))
+        low = max(architecture_overrides.least(source, name), example * tries.least // 100)
+        high = max(low, example * 150 // 100)
+        return Axis(name, -(-low // multiple) * multiple, max(low, high // multiple * multiple), multiple)
+    longest = tries.longest
+    if name == "sequence" and source.longest_sequence is not None:
+        longest = min(source.longest_sequence, tries.longest or source.longest_sequence)
+    limit = architecture_overrides.longest(source, name)
+    if limit is not None:
+        longest = min(limit, longest or limit)
+    if longest is not None:
+        longest = longest // multiple * multiple
+    return Axis(name, max(tries.least, multiple), longest, multiple)
+
+
+def _example(source: Source, axis: Axis) -> int:
+    if axis.minimum == axis.maximum:
+        return axis.minimum
+    if axis.name in ("height", "width"):
+        return architecture_overrides.image_size(source)[axis.name == "width"]
+    return TRIES[axis.name].example
+
+
+def _spec(source: Source, name: str, parameter: Parameter, axes: tuple[Axis, ...]) -> TensorSpec:
+    if parameter.dtype == "float32" or architecture_overrides.is_float(source, name):
+        return TensorSpec(name, "float32", axes)
+    values = architecture_overrides.values(source, name) or _values(source, name)
+    if values.maximum < values.minimum:
+        raise TaskError(
+            f"{name} could hold no value: the model's table for it has {values.maximum + 1} entries", "at least one"
+        )
+    marker = source.config.eos_token_id if name == "input_ids" and needs_end_token(source) else None
+    return TensorSpec(name, "int64", axes, values, parameter.fill, marker)
+
+
+def _values(source: Source, name: str) -> ValueRange:
+    if name in ("input_ids", "decoder_input_ids"):
+        return ValueRange(0, source.vocabulary - 1)
+    if name == "token_type_ids":
+        return ValueRange(0, type_count(source.model, source.config) - 1)
+    if name == "bbox":
+        return ValueRange(0, int(getattr(source.config, "max_2d_position_embeddings", 1024)) - 1)
+    return ValueRange(0, 1)
+
+
+def needs_end_token(source: Source) -> bool:
+    """Encoder-decoder models classify by the state at their end token, and demand equally many of it in every row."""
+    config = source.config
+    return bool(
+        source.task.name == "text-classification"
+        and getattr(config, "is_encoder_decoder", False)
+        and isinstance(getattr(config, "eos_token_id", None), int)
+    )
+
+
+def type_count(model: Any, config: Any) -> int:
+    """Rows of the token type table: the table itself where it has its usual name, else the configuration.
+
+    Of several tables (TAPAS) the largest counts.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("token_type_embeddings") and hasattr(module, "num_embeddings"):
+            return int(module.num_embeddings)
+    several = getattr(config, "type_vocab_sizes", None)
+    return max(several) if several else int(getattr(config, "type_vocab_size", 0) or 0)

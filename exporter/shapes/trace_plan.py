@@ -1,0 +1,113 @@
+"""TracePlan: what goes in, in which order, at which sizes, resolved and explained.
+
+In: a Source and an ExportRequest. Out: a frozen `TracePlan`. Refuses a model none of whose inputs it knows,
+and example sizes that the model does not admit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exporter.config.request import MIN_EXAMPLE_SIZE, ExportRequest
+from exporter.config.tasks import Task
+from exporter.loading.loader import Source
+from exporter.shapes.input_specs import derive
+from exporter.shapes.test_shapes import Dimension
+from runtime.errors import RequestError, TaskError
+from runtime.format.manifest import TensorSpec
+
+
+@dataclass(frozen=True)
+class TracePlan:
+    """Everything that the stages behind need to make inputs and to describe the artifact.
+
+    `inputs` are in the order of the model's forward parameters; `dimensions` are their axes by name, `batch` first.
+    Along `padded_axis` a mask allows shorter rows; None where nothing does. `pad_id` fills padded positions,
+    `avoided_ids` are special tokens that examples leave out, `padding_side` is where padding goes. `choices` says, in
+    words, what was decided and why.
+    """
+
+    task: Task
+    inputs: tuple[TensorSpec, ...]
+    dimensions: Mapping[str, Dimension]
+    padded_axis: str | None
+    pad_id: int
+    avoided_ids: frozenset[int]
+    padding_side: str
+    choices: tuple[str, ...]
+
+    @property
+    def example(self) -> dict[str, int]:
+        """The traced example's size along every axis."""
+        return {name: dimension.example for name, dimension in self.dimensions.items()}
+
+    @property
+    def example_words(self) -> str:
+        """The traced example's sizes along the axes that vary, for instance `2x128`."""
+        return "x".join(
+            str(dimension.example)
+            for name, dimension in self.dimensions.items()
+            if name == "batch" or not dimension.fixed
+        )
+
+
+def make_plan(source: Source, request: ExportRequest, every: bool = False) -> TracePlan:
+    """Resolve the plan; with `every`, of all inputs that are known, where the main ones are not enough.
+
+    Raises:
+        RequestError: `sequence_length` is longer than the model admits, or the model takes no sequences.
+        TaskError: no input of the model is known.
+    """
+    asked = {"batch": request.batch_size}
+    if request.sequence_length is not None:
+        asked["sequence"] = request.sequence_length
+    derived = derive(source, asked, every)
+    sequence = derived.dimensions.get("sequence")
+    if request.sequence_length is not None:
+        _check_length(request.sequence_length, sequence)
+    if sequence is not None and sequence.axis.maximum is not None and sequence.axis.maximum < MIN_EXAMPLE_SIZE:
+        raise TaskError(f"the model admits sequences of {sequence.axis.maximum}", f"at least {MIN_EXAMPLE_SIZE}")
+    choices = [f"task {source.task.name}: {source.task_reason}"]
+    kept = ", ".join(spec.name for spec in derived.inputs)
+    choices.append(f"inputs {kept}: those known of its forward, whose other parameters keep their defaults")
+    choices += [f"input {name} dropped: {reason}" for name, reason in derived.dropped.items()]
+    choices += [_range(source, dimension) for name, dimension in derived.dimensions.items() if name != "batch"]
+    text = source.tokenizer.info
+    pad_id = text.pad_id if text else (getattr(source.config, "pad_token_id", None) or 0)
+    marker = next((spec.marker for spec in derived.inputs if spec.marker is not None), None)
+    return TracePlan(
+        task=source.task,
+        inputs=derived.inputs,
+        # First, so that shapes are told batch first.
+        dimensions={"batch": derived.dimensions["batch"]} | dict(derived.dimensions),
+        padded_axis=derived.padded_axis,
+        pad_id=pad_id,
+        avoided_ids=frozenset((pad_id, *source.tokenizer.special_ids, *([] if marker is None else [marker]))),
+        padding_side=text.padding_side if text else "right",
+        choices=tuple(choices),
+    )
+
+
+def _check_length(asked: int, sequence: Dimension | None) -> None:
+    if sequence is None:
+        raise RequestError(f"sequence_length is {asked}", "no length: the model takes no sequences of tokens")
+    most = sequence.axis.maximum
+    if most is not None and asked > most:
+        raise RequestError(f"sequence_length is {asked}", f"at most {most}, the longest this model and exporter admit")
+    if asked % sequence.axis.multiple:
+        raise RequestError(f"sequence_length is {asked}", f"a multiple of {sequence.axis.multiple}")
+
+
+def _range(source: Source, dimension: Dimension) -> str:
+    """What is declared along one axis, and why no more."""
+    axis = dimension.axis
+    if dimension.fixed:
+        return f"{axis.name} {axis.minimum}: the only size that the model admits"
+    if axis.name != "sequence":
+        most = "" if axis.maximum is None else f" to {axis.maximum}"
+        return f"{axis.name} from {axis.minimum}{most}: others are not verified"
+    if source.longest_sequence is not None and source.longest_sequence == axis.maximum:
+        return f"sequences up to {axis.maximum}: the longest that the model admits"
+    limit = source.longest_sequence or "no limit"
+    return f"sequences up to {axis.maximum} of the model's {limit}: longer ones are not verified"

@@ -1,0 +1,155 @@
+"""Give a model a fixed signature and a tuple of tensors out.
+
+In: a Source and a TracePlan. Out: a module whose `forward` takes the plan's inputs, in order and by name, and
+returns float32 tensors in the order of the task's outputs. Where a task takes whatever the model has, nested answers
+are flattened, and each tensor is named by its way: `vision_model_output_pooler_output`, `hidden_states_1`. Refuses a
+model that does not give a required output.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from exporter.loading.loader import Source
+from exporter.loading.model_errors import failing_by_name
+from exporter.loading.pooling import SentenceHead
+from exporter.shapes import architecture_overrides
+from exporter.shapes.example_inputs import ExampleInputs
+from exporter.shapes.trace_plan import TracePlan
+from runtime.errors import TaskError
+
+# The way to a tensor in a nested answer: names of fields and numbers of entries.
+Path = tuple[str | int, ...]
+
+
+class Adapter(torch.nn.Module):
+    """Calls the model by keyword, takes named fields of its answer, and brings them to float32.
+
+    Instances come from `adapt`, which gives each its own `forward` signature.
+    """
+
+    def __init__(self, model: torch.nn.Module, inputs: tuple[str, ...], outputs: Mapping[str, Path]) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = inputs
+        self.paths = dict(outputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what comes out, in order."""
+        return tuple(self.paths)
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The named outputs for tensors given in order, by name, or both."""
+        answer = self.model(**own(dict(zip(self.inputs, args, strict=False)) | kwargs))
+        return tuple(_at(answer, path).float() for path in self.paths.values())
+
+
+class SentenceAdapter(Adapter):
+    """Pools the token vectors as a sentence-transformers folder says, in float32."""
+
+    head: SentenceHead
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """One vector a row: shape [batch, hidden size x number of modes]."""
+        inputs = own(dict(zip(self.inputs, args, strict=False)) | kwargs)
+        pooled = inputs.pop("pooling_mask", None)
+        vectors = self.model(**inputs)["last_hidden_state"].float()
+        mask = inputs["attention_mask"]
+        return (self.head(vectors, mask, mask if pooled is None else mask * pooled),)
+
+
+def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
+    """Wrap the source's model; the wrapper is in evaluation mode, as IPEX looks at the outermost module.
+
+    Raises:
+        TaskError: if the model gives no such output, or pooling has no mask to work with.
+    """
+    names = tuple(spec.name for spec in plan.inputs)
+    base: type[Adapter] = Adapter
+    if source.sentence_head is not None:
+        if "attention_mask" not in names:
+            raise TaskError(
+                f"{type(source.model).__name__} takes no attention_mask", "one, to pool over real tokens only"
+            )
+        base = SentenceAdapter
+    kind = type(base.__name__, (base,), {"forward": with_signature(base.forward, names)})
+    adapter: Adapter = kind(source.model, names, {output.name: (output.name,) for output in plan.task.outputs})
+    if isinstance(adapter, SentenceAdapter):
+        assert source.sentence_head is not None
+        adapter.head = source.sentence_head
+    else:
+        adapter.paths = _given_outputs(adapter.model, plan, example, architecture_overrides.answers(source))
+    return adapter.eval()
+
+
+def own(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of the floating-point inputs; the rest as they are.
+
+    IPEX accumulates `linear(x) + r` into `r`: where `r` is an input, that is the caller's tensor. Integers
+    are never accumulated into.
+    """
+    copies = {name: tensor.clone() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    # The format has no booleans; models index with this one.
+    return copies | {name: copies[name].bool() for name in copies if name == "bool_masked_pos"}
+
+
+def with_signature(forward: Any, names: tuple[str, ...]) -> Any:
+    """A copy of `forward` that names its parameters: torch.jit.trace reads them from the signature."""
+
+    def named(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return forward(self, *args, **kwargs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    # Type checkers do not know this attribute of functions (PEP 362).
+    named.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ("self", *names)])  # type: ignore[attr-defined]
+    return named
+
+
+def _given_outputs(
+    model: torch.nn.Module, plan: TracePlan, example: ExampleInputs, aliases: Mapping[str, str]
+) -> dict[str, Path]:
+    """Where the task's outputs stand in the model's answer, found by asking it once."""
+    with failing_by_name(plan.example_words), torch.no_grad():
+        answer = model(**own(example.as_dict()))
+    found = {"_".join(map(str, path)): path for path in _paths(answer)}
+    found |= {
+        name: found[alias]
+        for name, alias in aliases.items()
+        if alias in found and any(output.name == name for output in plan.task.outputs)
+    }
+    given = {output.name: found[output.name] for output in plan.task.outputs if output.name in found}
+    missing = [output.name for output in plan.task.outputs if output.name not in found and not output.optional]
+    if not missing:
+        return given
+    if plan.task.whole and found:
+        return found
+    raise TaskError(
+        f"{type(model).__name__} gives {', '.join(found) or 'no tensor of floating-point numbers'}",
+        f"{missing[0]} for {plan.task.name}",
+        "choose another --task",
+    )
+
+
+def _paths(answer: Any, so_far: Path = ()) -> Iterator[Path]:
+    """The ways to all floating-point tensors of a nested answer; caches and the like are no part of it."""
+    if isinstance(answer, torch.Tensor):
+        if answer.is_floating_point() and so_far:
+            yield so_far
+    elif isinstance(answer, (tuple, list)):
+        for index, part in enumerate(answer):
+            yield from _paths(part, (*so_far, index))
+    elif isinstance(answer, Mapping):
+        for name, part in answer.items():
+            yield from _paths(part, (*so_far, name))
+
+
+def _at(answer: Any, path: Path) -> torch.Tensor:
+    for step in path:
+        answer = answer[step]
+    tensor: torch.Tensor = answer
+    return tensor

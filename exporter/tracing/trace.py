@@ -1,0 +1,104 @@
+"""Trace a module, with example inputs as a dict or as a tuple: the one switch on PyTorch's version.
+
+In: an adapter, ExampleInputs, the form asked for, the context to trace in. Out: a frozen ScriptModule and the form
+used. Refuses (TraceError) a module that no allowed form can trace.
+
+`example_kwarg_inputs` came with torch 2.0. A dict names its inputs, so their order cannot be mistaken; a
+tuple goes by the order of the forward parameters.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from exporter.loading.model_errors import FAILURES
+from exporter.shapes.example_inputs import ExampleInputs
+from exporter.tracing.graphs.zeroed_memory import zero_new_memory
+from exporter.tracing.tracer_warnings import Finding, recorded, triage
+from runtime.errors import TraceError
+from runtime.host import torchscript
+from runtime.host.requirements import minor
+from runtime.host.torchscript import DICT_SINCE, ScriptModule, TracerWarning
+
+logger = logging.getLogger("exporter")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The frozen module, the form that worked, what the tracer remarked, and what was repaired before."""
+
+    module: ScriptModule
+    form: str
+    findings: tuple[Finding, ...]
+    repairs: tuple[str, ...] = ()
+
+
+def forms(choice: str, torch_version: str) -> tuple[str, ...]:
+    """The forms to try, in order. An explicit choice stands alone: it never falls back.
+
+    Raises:
+        TraceError: dict inputs were asked for from a torch that does not take them.
+    """
+    takes_dict = minor(torch_version) >= DICT_SINCE
+    if choice == "dict" and not takes_dict:
+        since = ".".join(map(str, DICT_SINCE))
+        raise TraceError(
+            f"torch {torch_version} takes no dict of example inputs",
+            f"torch {since} or newer",
+            "use --example-inputs tuple, or auto",
+        )
+    if choice != "auto":
+        return (choice,)
+    return ("dict", "tuple") if takes_dict else ("tuple",)
+
+
+def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context: AbstractContextManager[Any]) -> Traced:
+    """Trace and freeze.
+
+    Raises:
+        TraceError: naming the forms tried and the reasons.
+    """
+    tried = []
+    for form in forms(choice, torch.__version__):
+        try:
+            frozen, findings = _trace(module, example, form, context)
+        except FAILURES as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            tried.append(f"{form} example inputs ({reason})")
+            logger.warning("tracing with %s example inputs failed: %s", form, reason)
+            continue
+        for finding in findings:
+            if finding.verdict == "baked in":
+                # No more than INFO: the gate decides whether it matters.
+                logger.info("tracer: %s", finding)
+        return Traced(frozen, form, findings)
+    raise TraceError(
+        f"stage trace: could not trace with {', nor with '.join(tried)}",
+        "a model whose forward pass torch.jit.trace can follow",
+    )
+
+
+def _trace(
+    module: torch.nn.Module, example: ExampleInputs, form: str, context: AbstractContextManager[Any]
+) -> tuple[ScriptModule, tuple[Finding, ...]]:
+    inputs = example.as_dict() if form == "dict" else example.as_tuple()
+    with torch.no_grad(), recorded() as caught:
+        traced = torchscript.trace(module, inputs, context)
+    for item in caught:
+        if not issubclass(item.category, TracerWarning):
+            logger.debug("%s: %s", item.category.__name__, item.message)
+    arguments = [argument.name for argument in traced._c._get_method("forward").schema.arguments[1:]]
+    if arguments != list(example.tensors):
+        # A dict is traced in the order of the forward parameters; the manifest promises the plan's.
+        raise ValueError(f"the traced inputs are {arguments}, not {list(example.tensors)}")
+    frozen = torchscript.freeze(traced)
+    if zeroed := zero_new_memory(frozen):
+        logger.info("%d tensors of new memory are zeroed", zeroed)
+    if calls := torchscript.python_calls(frozen):
+        raise ValueError(f"the model calls {', '.join(sorted(set(calls)))}, Python code that no file can hold")
+    return frozen, triage(item for item in caught if issubclass(item.category, TracerWarning))

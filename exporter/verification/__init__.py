@@ -1,0 +1,1 @@
+"""Compare a file with the original model, in fresh processes that load it as its users do."""

@@ -1,0 +1,127 @@
+"""Digests: of every part, against the manifest, and of the whole file.
+
+In: an open `Archive` or a path. Out: digests; or nothing, where they are the expected ones. Refuses (DigestError) any
+part that differs, is missing, or is not listed. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from runtime.artifact.opening import PathLike, Source, open_file, opened
+from runtime.artifact.zip_reader import Archive
+from runtime.errors import DigestError
+from runtime.format.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, PartDigest
+from runtime.printing import shown
+
+# The manifest holds the digests of all others, and the signature is the manifest's.
+MANIFEST_RECORD = f"extra/{MANIFEST_FILE}"
+SIGNATURE_RECORD = f"extra/{SIGNATURE_FILE}"
+# Hashing leaves the interpreter to others; more threads than this wait for memory.
+_THREADS = 4
+# Tensors' numbers, which TorchScript puts into records of their own; `PartDigest.name` says how records are named.
+_NUMBERS = re.compile(r"(?:data|constants)/[^/]+")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_COPY_AGAIN = "copy the file again, or export the model again"
+
+
+def verify_parts(source: Source | Archive, manifest: Manifest) -> None:
+    """Compare every record but the manifest with the digests in it.
+
+    Raises:
+        DigestError: the first part that differs, is missing, or is not listed.
+        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `opened`.
+    """
+    with opened(source) as archive, verifying_parts(archive, manifest):
+        pass
+
+
+@contextmanager
+def verifying_parts(archive: Archive, manifest: Manifest) -> Iterator[None]:
+    """The same, around the reading of the file: numbers are hashed meanwhile, all else before.
+
+    Of a large file hashing takes as long as reading it. Code, pickles and sizes are those that were sealed when the
+    body begins; other numbers in a tensor than were sealed harm nobody until they are used, which is after it.
+
+    Raises:
+        DigestError: as for `verify_parts`; before whatever the body raises.
+        NotAnArtifactError, UnsafeArchiveError: a record cannot be read.
+    """
+    listed = [part.name for part in manifest.parts]
+    found = [name for name in archive.records if name not in (MANIFEST_RECORD, SIGNATURE_RECORD)]
+    for wrong, text in (
+        ([name for name in listed if name not in archive.records], "lacks"),
+        ([name for name in found if name not in set(listed)], "holds, beside its sealed parts,"),
+    ):
+        if wrong:
+            raise DigestError(f"{archive.origin} {text} {wrong[0]}", "the parts its manifest lists", _COPY_AGAIN)
+    if listed != found:
+        raise DigestError(f"{archive.origin}: the parts are in another order", "the manifest's", _COPY_AGAIN)
+    # Sizes first: a record of another size is never read.
+    _refuse_others(archive, (part.name for part in manifest.parts if archive.records[part.name].size != part.size))
+    numbers = [part for part in manifest.parts if _NUMBERS.fullmatch(part.name)]
+    rest = [part for part in manifest.parts if not _NUMBERS.fullmatch(part.name)]
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        hashing = pool.map(functools.partial(part_digest, archive), [part.name for part in numbers])
+        _refuse_others(archive, (part.name for part in rest if part_digest(archive, part.name) != part))
+        try:
+            yield
+        finally:
+            _refuse_others(archive, (part.name for part, found in zip(numbers, hashing, strict=True) if found != part))
+
+
+def _refuse_others(archive: Archive, wrong: Iterator[str]) -> None:
+    for name in wrong:
+        raise DigestError(f"{archive.origin}: {name} is not the part that was sealed", "", _COPY_AGAIN)
+
+
+def verified_sha256(archive: Archive, manifest: Manifest) -> str:
+    """The SHA-256 of the whole file, once all of its parts are those that were sealed.
+
+    Raises:
+        DigestError: as for `verify_parts`.
+    """
+    verify_parts(archive, manifest)
+    return _file_sha256(archive.file)
+
+
+def check_sha256(archive: Archive, expected: str) -> None:
+    """Compare the digest of the whole file.
+
+    Raises:
+        DigestError: it is another one, or what is expected is no digest.
+    """
+    if not isinstance(expected, str) or not _SHA256.fullmatch(expected.strip()):
+        raise DigestError(f"sha256 is {shown(expected)}", "64 hexadecimal digits", "give the digest of the whole file")
+    found = _file_sha256(archive.file)
+    if found != expected.strip().lower():
+        raise DigestError(f"{archive.origin} has sha256 {found}", expected, "get the file that this digest belongs to")
+
+
+def part_digest(archive: Archive, name: str) -> PartDigest:
+    """The digest of one record, read a megabyte at a time; its checksum, which says less, is not computed."""
+    digest = hashlib.sha256()
+    for block in archive.blocks(name, checksum=False):
+        digest.update(block)
+    return PartDigest(name, archive.records[name].size, digest.hexdigest())
+
+
+def sha256(path: PathLike) -> str:
+    """The hexadecimal SHA-256 of the whole file."""
+    with open_file(path) as file:
+        return _file_sha256(file)
+
+
+def _file_sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()

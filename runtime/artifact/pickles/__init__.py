@@ -1,0 +1,100 @@
+"""What an artifact's pickles hold, against its records and its code: checked before torch reads them.
+
+In: an open `Archive` and its parsed code. Out: nothing. Refuses tensors that reach beyond their records, objects with
+other attributes than the code declares, and every form of pickle that exports do not have (`rules`).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+
+from runtime.artifact.pickles.classes import Class, declared_classes
+from runtime.artifact.pickles.handles import check_handles
+from runtime.artifact.pickles.interpreter import Interpreter
+from runtime.artifact.pickles.rules import BYTE_ORDER, HANDLES, PACKED, VERSION, VERSION_RECORDS
+from runtime.artifact.pickles.tensors import Records
+from runtime.artifact.pickles.types import kind_of
+from runtime.artifact.pickles.values import InvalidPickle, Object, Tuple, Value
+from runtime.artifact.zip_reader import MAX_CODE_BYTES, Archive
+from runtime.errors import OperatorNotAllowedError
+
+# Bytes of a record that holds one word.
+_SHORT = 32
+_WHAT_EXPORTS_CONTAIN = "what exports of transformers contain"
+
+
+def check_pickles(archive: Archive, sources: Mapping[str, ast.Module]) -> None:
+    """Read `constants.pkl` and `data.pkl` as TorchScript's unpickler will.
+
+    Args:
+        archive: whose records these are.
+        sources: the records under `code/`, parsed, by name.
+
+    Raises:
+        UnsafeArchiveError: a pickle says of a record or of a class what is not so, or has another form than exports.
+        OperatorNotAllowedError: a pickle names a function or a class of no export.
+        NotAnArtifactError: a record cannot be read.
+    """
+    where = "its version"
+    try:
+        _check_version(archive)
+        where = "its code"
+        classes = declared_classes(sources)
+        where = "constants.pkl"
+        constants = _check_constants(archive)
+        if any(kind_of(constant) in PACKED for constant in constants) or _uses_handles(archive, sources):
+            where = "its code"
+            check_handles(sources, constants)
+        where = "data.pkl"
+        _check_model(archive, classes)
+    except InvalidPickle as problem:
+        if not problem.named:
+            archive.refuse(f"{where} has {problem}", _WHAT_EXPORTS_CONTAIN)
+        raise OperatorNotAllowedError(
+            f"{archive.origin}: {where} has {problem}",
+            _WHAT_EXPORTS_CONTAIN,
+            "do not run this file unless you know who wrote it; export the model again",
+        ) from None
+
+
+def _check_version(archive: Archive) -> None:
+    """One record with a version that gives lists their types (3 and above), and numbers in this processor's order."""
+    named = [name for name in VERSION_RECORDS if name in archive.records]
+    texts = [archive.read(name, _SHORT) for name in named]
+    if len(texts) != 1 or not VERSION.fullmatch(texts[0]):
+        raise InvalidPickle(f"{texts[:2]} in records of that name")
+    if "byteorder" in archive.records and archive.read("byteorder", _SHORT) != BYTE_ORDER:
+        raise InvalidPickle("numbers in another order of bytes")
+
+
+def _uses_handles(archive: Archive, sources: Mapping[str, ast.Module]) -> bool:
+    """Whether the code's text has a name that `check_handles` looks for: few files have, and trees are slow."""
+    texts = (archive.read(name, MAX_CODE_BYTES) for name in sources)
+    return any(name in text for text in texts for name in (b"get_data_handle", *map(str.encode, HANDLES)))
+
+
+def _check_constants(archive: Archive) -> tuple[Value, ...]:
+    """A tuple of tensors, packed weights and texts; code reaches them as `CONSTANTS.c0` and so on."""
+    found = _interpreted(archive, "constants", {})
+    items = found.items if isinstance(found, Tuple) else (found,)
+    if not isinstance(found, Tuple) or any(kind_of(item) not in ("Tensor", "str", *PACKED) for item in items):
+        raise InvalidPickle("a constant that is no tensor")
+    return items
+
+
+def _check_model(archive: Archive, classes: Mapping[str, Class]) -> None:
+    """An object whose class has a method `forward`."""
+    found = _interpreted(archive, "data", classes)
+    declared = classes.get(found.name) if isinstance(found, Object) else None
+    if declared is None or "forward" not in declared.methods:
+        raise InvalidPickle("no object with a method forward")
+
+
+def _interpreted(archive: Archive, folder: str, classes: Mapping[str, Class]) -> object:
+    if f"{folder}.pkl" not in archive.records:
+        raise InvalidPickle("no bytes: it is not there")
+    records = Records(archive, folder)
+    found = Interpreter(archive.read(f"{folder}.pkl", MAX_CODE_BYTES), records, classes).run()
+    records.check_contents()
+    return found

@@ -1,0 +1,1 @@
+"""The command `run-model`, and what both commands share around their work."""

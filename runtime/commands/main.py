@@ -1,0 +1,245 @@
+"""`run-model`: look at an artifact, check it on this machine, run it.
+
+In: a command line. Out: text or JSON on standard output; errors as one line on standard error, exit code 1
+(2 for a wrong command line). Uses argparse: a worker needs no click.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from runtime import __version__
+from runtime.artifact import artifact_file
+from runtime.commands import console
+from runtime.format.manifest import Axis, Manifest, TensorSpec, longest_text
+from runtime.printing import printable
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    if not console.prepare():
+        return _failed("cannot write to standard output: it is closed")
+    verbose = False
+    try:
+        try:
+            options = _parser().parse_args(argv)
+            verbose = options.verbose
+            return int(options.run(options))
+        finally:
+            # Also after --help and --version.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has closed the pipe; Python would complain again at exit.
+        console.silence_output()
+        return 0
+    except OSError as error:
+        console.silence_output()
+        return _failed(f"cannot write to standard output: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+    # The whole of it: what nobody foresaw is told in one line too.
+    except Exception as error:  # noqa: BLE001
+        if verbose:
+            raise
+        return _failed(console.one_line(error, "to run artifacts", "install it"))
+
+
+def _failed(line: str, code: int = 1) -> int:
+    print(f"run-model: {printable(line)}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run-model", description="Inspect, check and run a model that export-model wrote."
+    )
+    parser.add_argument("--version", action="version", version=f"run-model {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("file", metavar="FILE", help="the artifact")
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.add_argument("--verify-key", metavar="PEM", help="refuse a file that this public key's owner did not sign")
+        sub.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(run=run)
+        return sub
+
+    def loading(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--threads", type=_positive, metavar="N", help="torch threads (default: torch's own choice)")
+        sub.add_argument(
+            "--allow-operator",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="let the file call this operator too, as namespace::name; only for files you trust; repeatable",
+        )
+
+    inspect = command("inspect", _inspect, "Print what the artifact says of itself; loads no torch.")
+    inspect.add_argument("--verify", action="store_true", help="compare all parts with their digests; print sha256")
+    check = command("check", _check, "Run the stored golden cases on this machine; exit code 1 if an answer is off.")
+    loading(check)
+    predict = command("predict", _predict, "Run the model on text or tensors and print one JSON object a row.")
+    loading(predict)
+    source = predict.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", action="append", metavar="TEXT", help="a text; may be given several times")
+    source.add_argument("--texts", metavar="FILE", help="a file with a text a line, or - for standard input")
+    source.add_argument(
+        "--jsonl", metavar="FILE", help="a file with a JSON object a line: text, or question and context; or -"
+    )
+    source.add_argument("--inputs", metavar="FILE", help="tensors by name: .json, .safetensors or .npz")
+    predict.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model admits")
+    predict.add_argument("--stride", type=_whole, metavar="N", help="tokens shared by the windows of a long text")
+    predict.add_argument("--top-k", type=_positive, metavar="N", help="how many labels, or candidates for a mask")
+    predict.add_argument(
+        "--aggregation",
+        metavar="NAME",
+        help="which tokens become one tag: none, simple (default), first, average or max",
+    )
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    with artifact_file.opened(options.file) as archive:
+        manifest = artifact_file.read_manifest(archive)
+        if options.verify_key is not None:
+            artifact_file.check_signature(archive, options.verify_key)
+        digest = artifact_file.verified_sha256(archive, manifest) if options.verify or options.verify_key else None
+    if options.json:
+        print(json.dumps(dataclasses.asdict(manifest) | ({"sha256": digest} if digest else {}), indent=1))
+    else:
+        lines = [f"sha256    {digest}, all {len(manifest.parts)} parts as sealed"] if digest else []
+        print("\n".join(map(printable, _describe(options.file, manifest) + lines)))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from runtime.verification.worker import check_golden
+
+    manifest, parities = check_golden(options.file, options.threads, options.verify_key, options.allow_operator)
+    tolerance = manifest.tolerance
+    passed = all(parity.within(tolerance) for parity in parities)
+    if options.json:
+        rows = [dataclasses.asdict(parity) | {"within": parity.within(tolerance)} for parity in parities]
+        print(json.dumps({"passed": passed, "tolerance": dataclasses.asdict(tolerance), "cases": rows}, indent=1))
+        return 0 if passed else 1
+    recorded = {(point.case, point.output): point for point in manifest.verified}
+    columns = f"{'max error':>9} {'recorded':>9} {'rms error':>10} {'recorded':>9} {'calls':>6}"
+    print(f"{'case':<16} {'output':<18} {columns}")
+    for parity in parities:
+        then = recorded.get((parity.case, parity.output))
+        known = (f"{then.max_error:.2e}", f"{then.rms_error:.2e}") if then else ("", "")
+        line = (
+            f"{parity.case:<16} {parity.output:<18} {parity.max_error:>9.2e} {known[0]:>9} {parity.rms_error:>10.2e} "
+            f"{known[1]:>9} {parity.calls:>6}{'' if parity.within(tolerance) else '  OFF'}"
+        )
+        print(printable(line))
+    print(f"tolerance: max error {tolerance.max_error:g}, rms error {tolerance.rms_error:g}, relative to eager fp32")
+    print("passed" if passed else "FAILED: the answers on this machine differ from the model's")
+    return 0 if passed else 1
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from runtime.commands.predict import predict
+
+    return predict(options)
+
+
+def _describe(path: str, manifest: Manifest) -> list[str]:
+    model, requires = manifest.model, manifest.requires
+    weights = "seeded random weights" if model.random_weights else f"weights sha256 {model.weights_sha256[:16]}…"
+    torch_rule = "exactly this minor release" if requires.torch_rule == "same-minor" else "or newer"
+    needs = [f"torch {requires.torch} ({torch_rule})"]
+    needs += [f"intel-extension-for-pytorch {requires.ipex}"] if requires.ipex else []
+    needs += [f"processor with {', '.join(requires.cpu_flags)}"] if requires.cpu_flags else []
+    lines = [
+        f"{path}: {manifest.task}, {manifest.precision}, {manifest.backend} backend, format {manifest.format_version}",
+        f"model     {model.id}, {model.architecture}, {model.parameters / 1e6:.1f} M parameters, {weights}",
+        f"needs     {'; '.join(needs)}",
+    ]
+    lines += _table("inputs", [_describe_tensor(spec) for spec in manifest.inputs])
+    lines += _table("outputs", [_describe_tensor(spec) for spec in manifest.outputs])
+    if manifest.labels:
+        shown = ", ".join(manifest.labels[:8]) + (f", … ({len(manifest.labels)})" if len(manifest.labels) > 8 else "")
+        lines.append(f"labels    {shown}")
+    lines += [f"ignored   {setting}" for setting in manifest.model.ignored_settings]
+    if manifest.text:
+        lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
+    fusions = [f"{fusion.count:>3} x {fusion.kind} ({fusion.operator})" for fusion in manifest.fusions]
+    lines += _table("fusions", fusions or ["none"])
+    if manifest.padded_output == "repeated":
+        lines.append("padding   no work on it; at padded places an output repeats its row's last real token")
+    lines += _table("timed", _timings(manifest))
+    points = [
+        f"{_shape(point.shape)}{' padded' if point.padded else '':<7} {point.output}: max {point.max_error:.2e}, "
+        f"rms {point.rms_error:.2e}, absolute {point.max_abs_error:.2e}"
+        + (f", winner changed in {point.winners_changed} of {point.rows}" if point.winners_changed is not None else "")
+        for point in manifest.verified
+    ]
+    lines += _table("verified", points or ["NOT verified: exported with --verify off"])
+    lines += _table("accuracy", [accuracy.words for accuracy in manifest.accuracy])
+    tolerance = manifest.tolerance
+    lines.append(
+        f"tolerance max {tolerance.max_error:g}, rms {tolerance.rms_error:g}, relative to eager fp32 of the original"
+    )
+    warmups = ", ".join(_shape(shape) for shape in manifest.execution.warmup_shapes)
+    calls = manifest.execution.warmup_calls
+    lines.append(f"warm-up   {calls} call{'' if calls == 1 else 's'} at {warmups}")
+    return lines
+
+
+def _timings(manifest: Manifest) -> list[str]:
+    """A row a candidate: what the exporter measured when it chose."""
+    candidates = dict.fromkeys((timing.candidate, timing.chosen) for timing in manifest.timings)
+    return [
+        f"{candidate}: "
+        + ", ".join(
+            f"{timing.milliseconds:.2f} ms at {_shape(timing.shape)}{' padded' * timing.padded}"
+            for timing in manifest.timings
+            if timing.candidate == candidate
+        )
+        + (f", {manifest.timings[0].threads} threads (this file)" if chosen else "")
+        for candidate, chosen in candidates
+    ]
+
+
+def _describe_tensor(spec: TensorSpec) -> str:
+    text = f"{spec.name}: {spec.dtype} [{', '.join(map(_describe_axis, spec.axes))}]"
+    if spec.values:
+        text += f", values {spec.values.minimum} to {spec.values.maximum}"
+    text += f", the id {spec.marker} in every row, equally often" if spec.marker is not None else ""
+    return text + (f", {spec.fill} if left out" if spec.fill is not None else "")
+
+
+def _describe_axis(axis: Axis) -> str:
+    if axis.maximum == axis.minimum:
+        return f"{axis.name}={axis.minimum}"
+    step = f" in steps of {axis.multiple}" if axis.multiple > 1 else ""
+    return f"{axis.name} {axis.minimum}..{axis.maximum or ''}{step}"
+
+
+def _shape(shape: dict[str, int]) -> str:
+    return "x".join(str(size) for size in shape.values())
+
+
+def _table(title: str, rows: Sequence[str]) -> list[str]:
+    return [f"{title if i == 0 else '':<9} {row}" for i, row in enumerate(rows)]
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _whole(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

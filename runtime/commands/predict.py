@@ -1,0 +1,157 @@
+"""`run-model predict`: texts or tensors in, one JSON object a row out, in the order of the input.
+
+In: the command's options. Out: lines on standard output; the exit code. Refuses options that the artifact's task has
+no use for, before it loads anything. A row that fails has its error in its line, and the others are answered; at the
+end InputTextError says how many failed.
+
+Texts are read, answered and printed by the window: the rows of one are batched with others of their length, and no more
+than one is in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from runtime.artifact import artifact_file
+from runtime.commands.progress import progress
+from runtime.commands.text_file import Line, json_question, json_text, read_lines, size_of
+from runtime.errors import ExportedModelError, InputNameError, InputTaskError, InputTextError
+from runtime.format.manifest import Manifest
+
+# A window ends with whichever comes first.
+WINDOW_LINES = 256
+WINDOW_BYTES = 2**20
+
+# Option, which is an argument of the task's method → the tasks whose method has it.
+_OPTIONS = {
+    "top_k": ("text-classification", "fill-mask"),
+    "aggregation": ("token-classification",),
+    "stride": ("token-classification", "question-answering"),
+}
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Run the command."""
+    manifest = artifact_file.read_manifest(options.file)
+    if options.inputs is not None:
+        return _tensors(options, manifest)
+    if manifest.text is None:
+        given = next(name for name in ("text", "texts", "jsonl") if getattr(options, name) is not None)
+        raise InputNameError(f"{options.file} holds no tokenizer", f"one, to take --{given}", "give --inputs")
+    arguments = _arguments(options, manifest.task)
+    # The first window before the model: a file that is not there is told at once.
+    rest = _windows(_lines(options, manifest.task))
+    windows = itertools.chain([next(rest)], rest)
+    answers = _method(options, manifest.task, arguments)
+    if options.text is not None:
+        return _stream(windows, answers, manifest, True, lambda _: None)
+    with progress(size_of(options.texts or options.jsonl)) as done:
+        return _stream(windows, answers, manifest, False, done)
+
+
+def _tensors(options: argparse.Namespace, manifest: Manifest) -> int:
+    from runtime.commands.json_output import rows
+    from runtime.commands.tensor_file import read_inputs
+    from runtime.session import load
+
+    _arguments(options, None)
+    session = load(options.file, **_loading(options))
+    for row in rows(manifest, session(**read_inputs(options.inputs, manifest.inputs))):
+        print(json.dumps(row))
+    return 0
+
+
+def _loading(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `runtime.load`."""
+    names = {"threads": options.threads, "verify_key": options.verify_key}
+    return names | {"allow_operators": options.allow_operator}
+
+
+def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
+    """The options that were given, for the method of a task; None: for tensors."""
+    given = f"an artifact for {task}" if task is not None else "--inputs"
+    found = {}
+    for option, tasks in _OPTIONS.items():
+        if (value := getattr(options, option)) is not None:
+            if task not in tasks:
+                flag = f"--{option.replace('_', '-')}"
+                raise InputTaskError(f"{flag} with {given}", f"text for {' or '.join(tasks)}", f"leave {flag} out")
+            found[option] = value
+    if options.truncate:
+        if task is None or task == "question-answering":
+            raise InputTaskError(f"--truncate with {given}", "text that can be cut", "leave --truncate out")
+        found["truncate"] = True
+    return found
+
+
+def _lines(options: argparse.Namespace, task: str) -> Iterable[Line]:
+    questions = task == "question-answering"
+    if options.jsonl is not None:
+        return read_lines(options.jsonl, json_question if questions else json_text)
+    if questions:
+        raise InputTaskError(
+            "plain text for an artifact for question-answering", "questions and contexts", "give --jsonl"
+        )
+    if options.texts is not None:
+        return read_lines(options.texts)
+    return [Line(number, text, 0) for number, text in enumerate(options.text, 1)]
+
+
+def _windows(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    window: list[Line] = []
+    size = 0
+    for line in lines:
+        window.append(line)
+        size += line.size
+        if len(window) == WINDOW_LINES or size >= WINDOW_BYTES:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+def _method(options: argparse.Namespace, task: str, arguments: dict[str, Any]) -> Callable[[Sequence[Any]], list[Any]]:
+    from runtime.session import load
+    from runtime.text.task_methods import METHODS
+
+    text = load(options.file, **_loading(options)).text
+    name = {"answer": "answers"}.get(METHODS.get(task, "numbers"), METHODS.get(task, "numbers"))
+    return functools.partial(getattr(text, name), errors="return", **arguments)
+
+
+def _stream(
+    windows: Iterable[list[Line]],
+    answers: Callable[[Sequence[Any]], list[Any]],
+    manifest: Manifest,
+    echo: bool,
+    done: Callable[[int], object],
+) -> int:
+    from runtime.commands.json_output import fields
+
+    count, failed, first = 0, 0, ""
+    for window in windows:
+        good = [line.item for line in window if not isinstance(line.item, InputTextError)]
+        found = iter(answers(good) if good else [])
+        for line in window:
+            count += 1
+            answer = line.item if isinstance(line.item, InputTextError) else next(found)
+            row: dict[str, Any] = {"text": line.item} if echo else {}
+            row |= {"id": line.id} if line.id is not None else {}
+            if isinstance(answer, ExportedModelError):
+                failed += 1
+                first = first or f"{'text' if echo else 'line'} {line.number}: {answer}"
+                row |= {"error": str(answer)} if echo else {"line": line.number, "error": str(answer)}
+            else:
+                row |= fields(manifest, answer)
+            print(json.dumps(row))
+        sys.stdout.flush()
+        done(sum(line.size for line in window))
+    if failed:
+        raise InputTextError(f"{failed} of {count} {'texts' if echo else 'lines'} failed; {first}")
+    return 0

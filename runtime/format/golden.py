@@ -1,0 +1,102 @@
+"""Cases: inputs together with the outputs that the original model gave for them.
+
+In: `Case` values, or the bytes of a safetensors file. Out: the other one. Refuses names other than those that
+`runtime.format.manifest` specifies. The only room of this package that imports safetensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from runtime.errors import InputFileError, ManifestDamagedError
+from runtime.format.manifest import GOLDEN_FILE
+
+# Numbers stored of one output: enough to see any fault of a kernel, and 256 KB.
+SAMPLE = 2**16
+
+_SIDE = re.compile(r"input|output|every-([1-9][0-9]{0,8})", re.ASCII)
+_REMEDY = "export the model again, or copy the file again if it was damaged on the way"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: `inputs` and the `outputs` expected for them, each by name; `name` holds no slash.
+
+    An output in `strides` is a sample: of the flattened output every so manieth number.
+    """
+
+    name: str
+    inputs: Mapping[str, torch.Tensor]
+    outputs: Mapping[str, torch.Tensor]
+    strides: Mapping[str, int] = field(default_factory=dict)
+
+
+def sampled(case: Case, limit: int = SAMPLE) -> Case:
+    """The case with outputs of more than `limit` numbers thinned out evenly; by default as an artifact stores it."""
+    thinner = {name: -(-tensor.numel() // limit) for name, tensor in case.outputs.items() if tensor.numel() > limit}
+    outputs = {
+        name: tensor.flatten()[:: thinner[name]].clone() if name in thinner else tensor
+        for name, tensor in case.outputs.items()
+    }
+    # A sample of a sample: its stride is the product.
+    strides = dict(case.strides) | {name: step * case.strides.get(name, 1) for name, step in thinner.items()}
+    return Case(case.name, case.inputs, outputs, strides)
+
+
+def dump_cases(cases: Sequence[Case]) -> bytes:
+    """The safetensors form of `cases`."""
+    tensors = {}
+    for case in cases:
+        for name, tensor in case.inputs.items():
+            tensors[f"{case.name}/input/{name}"] = tensor.contiguous()
+        for name, tensor in case.outputs.items():
+            side = f"every-{case.strides[name]}" if name in case.strides else "output"
+            tensors[f"{case.name}/{side}/{name}"] = tensor.contiguous()
+    return save_safetensors(tensors)
+
+
+def parse_cases(data: bytes, origin: str) -> list[Case]:
+    """The cases of a safetensors file, in the order of their names; `origin` names the file in errors.
+
+    Raises:
+        ManifestDamagedError: if the bytes are not safetensors or hold another name.
+    """
+    cases: dict[str, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, int]]] = {}
+    try:
+        tensors = load_safetensors(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ManifestDamagedError(f"damaged {GOLDEN_FILE} of {origin}: {error}", "", _REMEDY) from error
+    for key in sorted(tensors):
+        parts = key.split("/")
+        side = _SIDE.fullmatch(parts[1]) if len(parts) == 3 else None
+        if side is None:
+            raise ManifestDamagedError(
+                f"damaged {GOLDEN_FILE} of {origin}: a tensor named {key!r}",
+                "<case>/input|output|every-N/<name>",
+                _REMEDY,
+            )
+        inputs, outputs, strides = cases.setdefault(parts[0], ({}, {}, {}))
+        (inputs if parts[1] == "input" else outputs)[parts[2]] = tensors[key]
+        if side[1]:
+            strides[parts[2]] = int(side[1])
+    return [Case(name, *case) for name, case in cases.items()]
+
+
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        InputFileError: if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return dict(load_safetensors(file.read()))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputFileError(f"cannot read {path}: {error}", "a safetensors file") from error

@@ -1,0 +1,101 @@
+"""Refuse a manifest whose fields each have the right type and make no sense together.
+
+In: a decoded `Manifest`. Out: nothing, or ManifestDamagedError naming the field. Whatever passes can be described,
+warmed up and checked against inputs without an exception of another kind.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from runtime.errors import ManifestDamagedError
+
+if TYPE_CHECKING:
+    from runtime.format.manifest import Manifest, TensorSpec
+
+# Bounds far above anything real; beyond them a warm-up would exhaust time or memory.
+MAX_WARMUP_TOKENS = 2**16
+MAX_WARMUP_ELEMENTS = 2**22  # where pixels or samples go in, on each of which less is computed
+MAX_WARMUP_CALLS = 100
+_RELEASE = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?([a-z0-9.+-]{0,40})", re.ASCII)
+
+
+def validate(manifest: Manifest, origin: str, format_version: int) -> None:
+    """Check the whole manifest; `origin` names the file in errors.
+
+    Raises:
+        ManifestDamagedError: at the first field that makes no sense.
+    """
+    for place, expected in _problems(manifest, format_version):
+        raise ManifestDamagedError(
+            f"damaged manifest.json of {origin}: {place} makes no sense",
+            expected,
+            "export the model again, or copy the file again if it was damaged on the way",
+        )
+
+
+def _problems(manifest: Manifest, format_version: int) -> Iterator[tuple[str, str]]:
+    if not 1 <= manifest.format_version <= format_version:
+        yield f"format_version {manifest.format_version}", f"1 to {format_version}"
+    for name, release in (("requires.torch", manifest.requires.torch), ("requires.ipex", manifest.requires.ipex)):
+        if release is not None and not _RELEASE.fullmatch(release):
+            yield name, "a release number such as 2.8.0"
+    for side, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
+        names = [spec.name for spec in specs]
+        if not names or len(set(names)) != len(names):
+            yield side, "at least one, each name once"
+        for spec in specs:
+            yield from _tensor_problems(spec)
+    if all(spec.fill is not None for spec in manifest.inputs):
+        yield "inputs", "one that cannot be left out"
+    limits = {axis.name: axis for spec in manifest.inputs for axis in spec.axes}
+    for shape in manifest.execution.warmup_shapes:
+        for name, size in shape.items():
+            axis = limits.get(name)
+            if axis is None or size < axis.minimum or (axis.maximum is not None and size > axis.maximum):
+                yield f"execution.warmup_shapes: {name} {size}", "axes of the inputs within their range"
+        numbers = any(spec.dtype == "float32" for spec in manifest.inputs)
+        most = MAX_WARMUP_ELEMENTS if numbers else MAX_WARMUP_TOKENS
+        for spec in manifest.inputs:
+            elements = math.prod(shape.get(axis.name, axis.minimum) for axis in spec.axes)
+            if elements > most:
+                yield f"execution.warmup_shapes: {elements} elements of {spec.name}", f"at most {most}"
+    if not 0 <= manifest.execution.warmup_calls <= MAX_WARMUP_CALLS:
+        yield "execution.warmup_calls", f"0 to {MAX_WARMUP_CALLS}"
+    for name, bound in (("max_error", manifest.tolerance.max_error), ("rms_error", manifest.tolerance.rms_error)):
+        if not 0 <= bound <= 1:
+            yield f"tolerance.{name} {bound}", "0 to 1"
+    text = manifest.text
+    if text is not None and not (
+        0 < text.max_length < 2**24 and 0 <= text.pad_id < 2**31 and 0 <= text.pad_type_id < 2**31
+    ):
+        yield "text", "lengths and ids that are not negative"
+    rules = text.rules if text is not None else None
+    if rules is not None and not all(
+        number is None or 0 <= number < 2**31 for number in (rules.unknown_id, rules.class_id, rules.mask_id)
+    ):
+        yield "text.rules", "ids that are not negative"
+    if manifest.labels:
+        last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
+        if last != {len(manifest.labels)}:
+            yield "labels", f"as many as the outputs' last axis, {last}"
+
+
+def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:
+    if not spec.axes:
+        yield f"{spec.name}.axes", "at least one axis"
+    for axis in spec.axes:
+        if axis.minimum < 1 or (axis.maximum is not None and axis.maximum < axis.minimum):
+            yield f"{spec.name}.{axis.name} {axis.minimum}..{axis.maximum}", "a range from 1 on"
+        if axis.multiple < 1 or (axis.maximum or axis.multiple) // axis.multiple * axis.multiple < axis.minimum:
+            yield f"{spec.name}.{axis.name}: multiples of {axis.multiple}", "a step that leaves sizes within the range"
+    values = spec.values
+    if values is not None and (values.minimum > values.maximum or spec.dtype != "int64"):
+        yield f"{spec.name}.values", "a range of integers, for an int64 input"
+    if values is not None and spec.fill is not None and not values.minimum <= spec.fill <= values.maximum:
+        yield f"{spec.name}.fill", "one of its values"
+    if spec.marker is not None and (values is None or not values.minimum <= spec.marker <= values.maximum):
+        yield f"{spec.name}.marker", "one of its values"

@@ -1,0 +1,1 @@
+"""Many requests over one session: a queue, batches, worker threads, metrics."""

@@ -1,0 +1,86 @@
+"""What a pool has done so far, for people and for monitoring.
+
+In: counts and times, from any thread. Out: a frozen value. Refuses nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runtime.serving.request_queue import Request
+
+# Of the latest requests, for percentiles.
+_KEPT = 10_000
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a pool has done so far; times in milliseconds, percentiles of the latest 10,000 requests.
+
+    `requests` are those that were accepted: `answered`, `failed` (the future has an error; `late` of these passed
+    their deadline), `cancelled`, and those that still wait (`queued`) or are being computed. `refused` were not
+    accepted because the queue was full. `tokens` are those asked for, `computed_tokens` with padding.
+    """
+
+    requests: int = 0
+    answered: int = 0
+    failed: int = 0
+    late: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    batches: int = 0
+    tokens: int = 0
+    computed_tokens: int = 0
+    queued: int = 0
+    queue_ms_median: float = 0.0
+    latency_ms_median: float = 0.0
+    latency_ms_p99: float = 0.0
+
+    @property
+    def fill(self) -> float:
+        """How full the batches were: the share of the computed tokens that was asked for; 1 before the first."""
+        return self.tokens / self.computed_tokens if self.computed_tokens else 1.0
+
+
+class Counters:
+    """Counts by the names of `Statistics`, and the times of the latest requests."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._times: deque[tuple[float, float]] = deque(maxlen=_KEPT)
+
+    def add(self, *names: str) -> None:
+        """One more of each."""
+        with self._lock:
+            self._counts.update(names)
+
+    def answered(self, batch: Sequence[Request], begun: float, done: float) -> None:
+        """One batch, computed from `begun` to `done`, seconds of `time.monotonic`."""
+        rows, longest = sum(request.rows for request in batch), max(request.length for request in batch)
+        tokens = sum(request.rows * request.length for request in batch)
+        with self._lock:
+            self._counts.update(answered=len(batch), batches=1, tokens=tokens, computed_tokens=rows * longest)
+            self._times.extend((1000 * (begun - one.arrived), 1000 * (done - one.arrived)) for one in batch)
+
+    def statistics(self, queued: int) -> Statistics:
+        """The figures so far."""
+        with self._lock:
+            counts, times = dict(self._counts), list(self._times)
+        # Outside: sorting takes milliseconds.
+        waits, latencies = (sorted(column) for column in zip(*times, strict=True)) if times else ([], [])
+        return Statistics(
+            **counts,
+            queued=queued,
+            queue_ms_median=percentile(waits, 0.5),
+            latency_ms_median=percentile(latencies, 0.5),
+            latency_ms_p99=percentile(latencies, 0.99),
+        )
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Of numbers in ascending order; 0 of none."""
+    return round(ordered[int(share * (len(ordered) - 1))], 3) if ordered else 0.0

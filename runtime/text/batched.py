@@ -1,0 +1,215 @@
+"""Texts in, answers out, for any task: batches of similar lengths, and rows that fail alone.
+
+In: a task, its texts. Out: a list with one answer a text, in order. Refuses (InputTextError) an empty list and what is
+no list; texts that do not fit, as the task says.
+
+A text that is refused, or on which the model fails, does not take the others along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+
+from runtime.errors import ArtifactFailedError, ExportedModelError, InputError, InputTextError
+from runtime.format.manifest import Manifest
+from runtime.text.encoder import TextEncoder
+from runtime.text.prompts import POOLING_MASK, pooling_mask
+from runtime.text.tokenizer import Flaw
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+# Of a batch, padding included: beyond it a CPU gains nothing, and the scores of a vocabulary fill the memory.
+MAX_TOKENS = 1024
+
+Errors = Literal["raise", "return"]
+# The model's outputs for one row, without batch axis and padding.
+Outputs = dict[str, torch.Tensor]
+Failure = InputError | ArtifactFailedError
+
+
+def positive(name: str, number: int) -> int:
+    """A number of things, if it is one.
+
+    Raises:
+        InputTextError: it is not.
+    """
+    if not isinstance(number, int) or number < 1:
+        raise InputTextError(f"{name} is {number!r}", "a whole number from 1")
+    return number
+
+
+class Task(Protocol):
+    """What an answer is made of: tokens, one or more windows of them a text, a piece a window, the pieces joined."""
+
+    def read(self, items: Sequence[Any]) -> list[list[Encoding] | Flaw]:
+        """Each item's windows, or why it cannot be taken."""
+
+    def piece(self, item: Any, encoding: Encoding, outputs: Outputs) -> Any:
+        """What one window says."""
+
+    def join(self, item: Any, pieces: Sequence[Any]) -> Any:
+        """The answer."""
+
+
+class Whole:
+    """Items that are one window each: the part of a task that most have in common.
+
+    Args:
+        encoder: the artifact's.
+        truncate: cut what is too long.
+        pairs: whether an item may be a tuple of two texts.
+    """
+
+    def __init__(self, encoder: TextEncoder, truncate: bool, pairs: bool = False) -> None:
+        self.encoder = encoder
+        self._truncate = truncate
+        self._pairs = pairs
+
+    def read(self, items: Sequence[Any]) -> list[list[Encoding] | Flaw]:
+        """Each item's tokens, or why it cannot be taken."""
+        found = self.encoder.tokens(items, truncate=self._truncate)
+        return [self._window(item, one) for item, one in zip(items, found, strict=True)]
+
+    def flaw(self, encoding: Encoding) -> Flaw | None:
+        """Why these tokens cannot be taken."""
+        return None
+
+    def _window(self, item: Any, found: Encoding | Flaw) -> list[Encoding] | Flaw:
+        if isinstance(found, Flaw):
+            return found
+        if isinstance(item, tuple) and not self._pairs:
+            return Flaw(f"is {item!r}"[:100], "a string")
+        parts = item if isinstance(item, tuple) else (item,)
+        if not all(part.strip() for part in parts) or len(found) <= self.encoder.added[len(parts) - 1]:
+            return Flaw("is empty", "at least one word")
+        return self.flaw(found) or [found]
+
+    def join(self, item: Any, pieces: Sequence[Any]) -> Any:
+        """The only piece."""
+        return pieces[0]
+
+
+class Rows:
+    """Runs one artifact on rows.
+
+    Args:
+        run: the session, or what stands for it.
+        manifest: its manifest.
+        encoder: makes its inputs.
+    """
+
+    def __init__(self, run: Callable[..., Outputs], manifest: Manifest, encoder: TextEncoder) -> None:
+        self._run = run
+        self._encoder = encoder
+        # Axis of tokens of each output, counted without the batch; None where it has none.
+        self._axes = {
+            spec.name: next((i - 1 for i, axis in enumerate(spec.axes) if axis.name == "sequence"), None)
+            for spec in manifest.outputs
+        }
+        limits = [axis.maximum for spec in manifest.inputs for axis in spec.axes if axis.name == "batch"]
+        self._most = min((limit for limit in limits if limit is not None), default=None)
+
+    def answers(
+        self, task: Task, items: Sequence[Any], errors: Errors, name: str = "text", prompt: int = 0
+    ) -> list[Any]:
+        """One answer an item; with `errors="return"`, its error in the place of an answer.
+
+        Args:
+            task: reads the items and makes the answers.
+            items: at least one.
+            errors: raise the first, which names its item, or return each in its place.
+            name: of an item, in errors.
+            prompt: how many tokens at each item's beginning are a prompt's, where the model pools without them.
+
+        Raises:
+            InputTextError: no items, or one that does not fit.
+            InputError: a token that the model does not know.
+            ArtifactFailedError: the model failed.
+        """
+        if not isinstance(items, (list, tuple)) or not items:
+            raise InputTextError(f"{name}s is {items!r}"[:200], f"a list of at least one {name}")
+        if errors not in ("raise", "return"):
+            raise InputTextError(f"errors is {errors!r}", "raise or return")
+        found: list[Any] = [None] * len(items)
+        rows: list[tuple[int, Encoding]] = []
+        for index, windows in enumerate(task.read(items)):
+            if isinstance(windows, Flaw):
+                if errors == "raise":
+                    raise windows.error(f"{name} {index + 1}")
+                found[index] = windows.error(f"the {name}")
+            else:
+                rows += [(index, window) for window in windows]
+        pieces: dict[int, Any] = {}
+        for number, outputs in self._outputs([encoding for _, encoding in rows], prompt):
+            index, encoding = rows[number]
+            made = _piece(task, items[index], encoding, outputs)
+            if not isinstance(made, ExportedModelError):
+                pieces[number] = made
+                continue
+            if errors == "raise":
+                raise type(made)(f"{name} {index + 1}: {made.found}", made.expected, made.remedy)
+            found[index] = made
+        own: list[list[Any]] = [[] for _ in items]
+        for number in sorted(pieces):
+            own[rows[number][0]].append(pieces[number])
+        return [
+            task.join(item, parts) if failed is None else failed
+            for item, parts, failed in zip(items, own, found, strict=True)
+        ]
+
+    def _outputs(self, encodings: Sequence[Encoding], prompt: int) -> Iterator[tuple[int, Outputs | Failure]]:
+        """Each encoding's number and what became of it, as soon as its batch has run."""
+        for batch in self._batches([len(encoding) for encoding in encodings]):
+            yield from self._ran(batch, encodings, prompt)
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+            full = (len(batch) + 1) * lengths[index] > MAX_TOKENS or len(batch) == self._most
+            if batch and (full or not (self._encoder.pads or lengths[index] == lengths[batch[0]])):
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _ran(
+        self, batch: Sequence[int], encodings: Sequence[Encoding], prompt: int
+    ) -> Iterator[tuple[int, Outputs | Failure]]:
+        tensors = self._encoder.tensors([encodings[index] for index in batch])
+        if prompt:
+            tensors[POOLING_MASK] = pooling_mask(tensors["attention_mask"], prompt)
+        try:
+            outputs = self._run(**tensors)
+        except (InputError, ArtifactFailedError) as error:
+            if len(batch) == 1:
+                yield batch[0], error
+            else:
+                # Whichever it was fails alone.
+                for index in batch:
+                    yield from self._ran([index], encodings, prompt)
+            return
+        width = tensors["input_ids"].shape[1]
+        for row, index in enumerate(batch):
+            own = {name: self._own(name, tensor[row], encodings[index], width) for name, tensor in outputs.items()}
+            yield index, own
+
+    def _own(self, name: str, row: torch.Tensor, encoding: Encoding, width: int) -> torch.Tensor:
+        axis = self._axes[name]
+        if axis is None or len(encoding) == width:
+            return row
+        return row.narrow(axis, self._encoder.first_place(encoding, width), len(encoding))
+
+
+def _piece(task: Task, item: Any, encoding: Encoding, outputs: Outputs | Failure) -> Any:
+    """What a window says, or why it says nothing: the model failed, or the tokenizer on the model's answer."""
+    if isinstance(outputs, ExportedModelError):
+        return outputs
+    try:
+        return task.piece(item, encoding, outputs)
+    except InputTextError as error:
+        return error

@@ -1,0 +1,56 @@
+"""Scores of a vocabulary in, the likeliest tokens for each mask out.
+
+In: texts that hold the mask token, the scores of their tokens. Out: for each mask its candidates, the likeliest first.
+Refuses a text without a mask.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.text.batched import Outputs, Whole, positive
+from runtime.text.encoder import TextEncoder
+from runtime.text.results import Candidate
+from runtime.text.tokenizer import Flaw
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+TOP_K = 5
+
+
+class Masks(Whole):
+    """How scores become candidates.
+
+    Args:
+        encoder: the artifact's.
+        mask: the mask's id and string.
+        top_k: candidates a mask, or as many as the vocabulary has.
+        truncate: cut texts that are too long.
+    """
+
+    def __init__(self, encoder: TextEncoder, mask: tuple[int, str], top_k: int, truncate: bool) -> None:
+        super().__init__(encoder, truncate)
+        self._id, self._name = mask
+        self._top_k = positive("top_k", top_k)
+
+    def flaw(self, encoding: Encoding) -> Flaw | None:
+        """Whether there is nothing to fill in."""
+        return None if self._id in encoding.ids else Flaw(f"holds no {self._name}", "one or more, to fill in")
+
+    def piece(self, item: str, encoding: Encoding, outputs: Outputs) -> list[list[Candidate]]:
+        """For each mask its candidates."""
+        ids = list(encoding.ids)
+        places = [place for place, number in enumerate(ids) if number == self._id]
+        scores = outputs["logits"][places].softmax(-1)
+        best = scores.topk(min(self._top_k, scores.shape[-1]))
+        return [
+            [self._candidate(ids, place, number, score, len(places) > 1) for score, number in zip(*row, strict=True)]
+            for place, *row in zip(places, best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+    def _candidate(self, ids: list[int], place: int, number: int, score: float, several: bool) -> Candidate:
+        filled = [one for one in (*ids[:place], number, *ids[place + 1 :]) if one != self.encoder.info.pad_id]
+        # Special tokens are left out, but not where other masks are still open.
+        text = self.encoder.decode(filled, special=several)
+        return Candidate(self.encoder.decode([number], special=True), number, score, text)

@@ -1,0 +1,1 @@
+"""Compare a session's outputs with stored ones; the processes in which the exporter does so."""

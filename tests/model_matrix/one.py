@@ -1,0 +1,166 @@
+"""One pair: build a tiny random model, export it, and ask the artifact once more at shapes that the gate did not try.
+
+In: a Pair, a precision, a folder. Out: a `Row`. Whatever happens becomes the row's result and reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import random
+import re
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import runtime
+from exporter import ExportRequest, export
+from exporter.loading.loader import load_source
+from exporter.pipeline import plan_and_adapt
+from exporter.shapes.example_inputs import make_inputs
+from exporter.shapes.test_shapes import Dimension
+from exporter.shapes.trace_plan import TracePlan
+from exporter.verification import verify
+from runtime.errors import ExportedModelError
+from runtime.format.golden import Case
+from runtime.format.manifest import Axis, Precision, Tolerance, ValueRange
+from runtime.verification.compare import run_cases
+from tests.model_matrix import zygote
+from tests.model_matrix.pairs import Pair, all_pairs
+from tests.model_matrix.tiny import tiny_model
+
+Result = Literal["right", "narrowed", "plain", "beyond", "refused", "wrong", "no model", "out of time", "died"]
+# Results of which an artifact is right at every shape that it declares, with IPEX.
+SOUND = ("right", "narrowed")
+PROBES = 3
+# Probes of longer inputs would only cost time: the gate has tried the longest.
+_LONGEST_PROBE = 400
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one pair.
+
+    `right`: at every shape that the plan declared, with IPEX. `narrowed`: right at every shape that the artifact
+    declares, with IPEX, which are fewer. `plain`: right without IPEX only. `refused`: no artifact, with the reason.
+    `wrong`: an artifact was written, and another shape than the gate's showed a wrong answer. `beyond`: the same, but
+    by less than twice the tolerance, which is rounding. `no model`: there is no tiny model to try.
+    Errors are the largest of all shapes and outputs, relative to eager fp32.
+    """
+
+    model_type: str
+    task: str
+    architecture: str
+    kind: str
+    result: Result
+    reason: str = ""
+    max_error: float | None = None
+    seconds: float | None = None
+
+
+def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:
+    """Build and export; the artifact stands at `folder/model.pt` where one was written."""
+    row = Row(pair.model_type, pair.task, pair.architecture, pair.kind, "no model")
+    try:
+        tiny_model(pair.model_type, pair.architecture).save_pretrained(folder)
+    except Exception as error:  # noqa: BLE001 (constructors of hundreds of architectures, with guessed sizes)
+        return dataclasses.replace(row, reason=_line(error))
+    start = time.perf_counter()
+    try:
+        report = export(_request(pair, precision, folder))
+    except ExportedModelError as error:
+        return dataclasses.replace(row, result="refused", reason=_line(error), seconds=time.perf_counter() - start)
+    except Exception as error:  # noqa: BLE001 (a defect of the exporter: the table has to show it)
+        return dataclasses.replace(row, result="died", reason=_line(error), seconds=time.perf_counter() - start)
+    given_up = [choice for choice in report.choices if choice.startswith(("given up", "the model itself fails"))]
+    plain = report.manifest.backend != "ipex"
+    narrowed = any(choice.startswith("given up") for choice in given_up)
+    failed = [choice for choice in report.choices if " failed: " in choice] if plain else []
+    return dataclasses.replace(
+        row,
+        result="plain" if plain else "narrowed" if narrowed else "right",
+        reason="; ".join([*failed, *given_up])[:400],
+        max_error=max(point.max_error for point in report.manifest.verified),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def probe_pair(pair: Pair, precision: Precision, folder: Path) -> tuple[Result, str]:
+    """Compare the artifact with the original model at a few random shapes inside what it declares; and the reason."""
+    request = _request(pair, precision, folder)
+    source = load_source(request)
+    plan, adapter = plan_and_adapt(source, request)
+    manifest = runtime.read_manifest(folder / "model.pt")
+    # As the artifact declares them, which may be fewer sizes than the plan did.
+    axes = {axis.name: axis for spec in manifest.inputs for axis in spec.axes}
+    whole = any(spec.values == ValueRange(1, 1) for spec in manifest.inputs if spec.name.endswith("mask"))
+    chance = random.Random(pair.name)  # noqa: S311 (no secret)
+    cases = []
+    for number in range(PROBES):
+        shape = {name: _size(chance, axes[name], plan.dimensions[name]) for name in plan.dimensions}
+        lengths = None if whole else _lengths(chance, plan, shape)
+        inputs = make_inputs(plan, shape, lengths, seed=1000 + number)
+        try:
+            with torch.no_grad():
+                answers = adapter(**inputs.as_dict())
+        except (RuntimeError, ValueError, IndexError):
+            continue  # the model itself cannot answer here
+        named = {key: value.clone() for key, value in zip(adapter.outputs, answers, strict=True)}
+        cases.append(Case("x".join(map(str, shape.values())), inputs.as_dict(), named))
+    session = runtime.load(folder / "model.pt", warmup=False)
+    try:
+        bad = [parity for parity in run_cases(session, cases) if not parity.within(manifest.tolerance)]
+    except ExportedModelError as error:
+        return "wrong", _line(error)
+    bounds = manifest.tolerance
+    twice = Tolerance(2 * bounds.max_error, 2 * bounds.rms_error)
+    errors = (f"{p.case} {p.output}: max error {p.max_error:.1e}, rms {p.rms_error:.1e}" for p in bad)
+    result: Result = "right" if not bad else "beyond" if all(parity.within(twice) for parity in bad) else "wrong"
+    return result, "; ".join(errors)
+
+
+def quiet(gates: str) -> None:
+    """One thread, no warnings, and gates forked from the zygote at that address: many pairs run beside each other."""
+    verify._spawn = functools.partial(zygote.spawn, gates)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+
+
+def _request(pair: Pair, precision: Precision, folder: Path) -> ExportRequest:
+    """With no task where the checkpoint itself tells it, which is how most users export."""
+    told = sum(other.architecture == pair.architecture for other in all_pairs() if other.model_type == pair.model_type)
+    return ExportRequest(
+        str(folder),
+        folder / "model.pt",
+        task="auto" if told == 1 else pair.task,
+        precision=precision,
+        tune="off",
+        force=True,
+    )
+
+
+def _size(chance: random.Random, axis: Axis, dimension: Dimension) -> int:
+    declared = Dimension(axis, dimension.example)
+    most = axis.maximum if axis.maximum is not None and axis.name != "batch" else 6
+    most = min(most, max(_LONGEST_PROBE, axis.minimum)) if axis.name in ("sequence", "decoder_sequence") else most
+    return declared.within(chance.randint(axis.minimum, max(axis.minimum, most)))
+
+
+def _lengths(chance: random.Random, plan: TracePlan, shape: dict[str, int]) -> list[int] | None:
+    if plan.padded_axis is None:
+        return None
+    size, least = shape[plan.padded_axis], plan.dimensions[plan.padded_axis].axis.minimum
+    low = 1 if plan.dimensions[plan.padded_axis].fixed else min(least, size)
+    return [size, *(chance.randint(low, size) for _ in range(shape["batch"] - 1))]
+
+
+_FOLDERS = re.compile(r"/[\w./+-]*/(?:site-packages|coverage\.\w+)/")
+
+
+def _line(error: Any) -> str:
+    """One line for the table, without the folders of the machine that wrote it."""
+    return _FOLDERS.sub("", " ".join(f"{type(error).__name__}: {error}".split()))[:400]

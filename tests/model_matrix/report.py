@@ -1,0 +1,157 @@
+"""The tables and the picture: what `make coverage` found, for people and for programs.
+
+In: rows by precision. Out: docs/coverage.md and .svg, and the raw rows in coverage.json, which is no part of the
+repository. Pairs without a row are told as not run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import charts, machine, reports, tables
+from tests.model_matrix.one import PROBES, SOUND
+from tests.model_matrix.pairs import Pair
+
+Row = Mapping[str, Any]
+# In the order of the picture, with their colours: from right to not tried.
+RESULTS = {
+    "right": "#2e7d32",
+    "narrowed": "#9ccc65",
+    "plain": "#4fc3f7",
+    "beyond": "#fff176",
+    "refused": "#ffb74d",
+    "died": "#e57373",
+    "out of time": "#ba68c8",
+    "wrong": "#b71c1c",
+    "no model": "#bdbdbd",
+}
+_PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers")
+
+_HEAD = """# What can be exported
+
+Every pair of model type and task that transformers knows, tried: a tiny random model of the model type's own default
+configuration, saved as a folder, exported with IPEX, compared with the original in eager fp32 by the gate, loaded
+without transformers, and then asked at {probes} more shapes that the gate had not tried. Written by `make coverage` on
+{date}, one thread a pair, with {versions}.
+It also leaves every row, with its error, in coverage.json beside this page.
+
+![Results by task](coverage.svg)
+
+- **right**: at every shape that is declared, with IPEX.
+- **narrowed**: right with IPEX at every shape that the artifact declares; these are fewer than the model admits, and
+  the session refuses the others by name. Most of these are image models that keep the size they are traced at, which
+  is the one size that their image processors make.
+- **plain**: right, but without IPEX.
+- **refused**: no file is written; the reason is below. **died** and **out of time** are refusals without a name.
+- **beyond**: a file is written, and at one of the shapes asked for afterwards its error exceeds the tolerance, by less
+  than as much again: rounding of bf16, not a wrong answer.
+- **wrong**: a file was written that gives a wrong answer somewhere. There must be none.
+- **no model**: no tiny model could be built to try it with.
+
+*Encoders* are the model types that a table of an encoder's task lists and no table of generators does, or that have a
+masked language model. *Others* are known to AutoModel alone: parts of larger models, codecs, time series.
+"""
+
+
+def gather(rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Any]:
+    """The raw result: rows by precision and name of the pair, with the date and the versions."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "versions": machine.versions(_PACKAGES),
+        "rows": {name: list(found.values()) for name, found in rows.items()},
+    }
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The raw result of an earlier run; ends the program with a message if there is none."""
+    return reports.load_raw(folder, "coverage")
+
+
+def write(folder: Path, pairs: Sequence[Pair], result: Mapping[str, Any]) -> list[str]:
+    """Write all three files.
+
+    Args:
+        folder: where to.
+        pairs: all of them.
+        result: as `gather` or `load` gives it.
+
+    Returns:
+        The totals, a table for each precision, line by line.
+    """
+    rows = {
+        precision: {f"{row['model_type']} {row['task']}": row for row in found}
+        for precision, found in result["rows"].items()
+    }
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    text = [_HEAD.format(probes=PROBES, date=result["date"], versions=versions)]
+    totals = [line for precision in rows for line in _totals(precision, pairs, rows[precision])]
+    text += ["## Totals", "", *totals]
+    for precision in rows:
+        text += [f"## Encoders by task, {precision}", "", *_by_task(pairs, rows[precision]), ""]
+    for precision in rows:
+        text += [f"## Pairs that are not right, {precision}", "", *_reasons(pairs, rows[precision])]
+    reports.save_raw(folder, "coverage", result)
+    reports.save_page(folder, "coverage", "\n".join(text), _picture(pairs, rows["fp32"]) if "fp32" in rows else None)
+    return totals
+
+
+def _totals(precision: str, pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
+    body = []
+    for kind, name in (("encoder", "encoders"), ("generator", "generators"), ("other", "others"), (None, "all")):
+        mine = [pair for pair in pairs if kind in (pair.kind, None)]
+        found = [rows[pair.name] for pair in mine if pair.name in rows]
+        counts = Counter(row["result"] for row in found)
+        sound = sum(counts[name] for name in SOUND)
+        seconds = [row["seconds"] for row in found if row["seconds"] is not None and row["result"] in SOUND]
+        share = f"{100 * sound / len(found):.1f} %" if found else tables.DASH
+        cells = [str(counts[result]) for result in RESULTS]
+        middle = tables.number(statistics.median(seconds) if seconds else None, 1)
+        body.append([name, str(len(mine)), str(len(found)), *cells, share, middle])
+    head = ["", "pairs", "run", *RESULTS, "right or narrowed", "median seconds"]
+    return [f"**{precision}**", "", *tables.table(head, body), ""]
+
+
+def _by_task(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
+    body = []
+    for task, found in _tasks(pairs, rows).items():
+        counts = Counter(row["result"] for row in found)
+        errors = [row["max_error"] for row in found if row["max_error"] is not None]
+        largest = f"{max(errors):.1e}" if errors else tables.DASH
+        body.append([task, str(len(found)), *(str(counts[name] or "") for name in RESULTS), largest])
+    return tables.table(["task", "pairs", *RESULTS, "largest error"], body)
+
+
+def _tasks(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for pair in pairs:
+        if pair.kind == "encoder" and pair.name in rows:
+            found.setdefault(pair.task, []).append(rows[pair.name])
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def _reasons(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
+    lines = []
+    for kind in ("encoder", "generator", "other"):
+        found = [rows[pair.name] for pair in pairs if pair.kind == kind and pair.name in rows]
+        items = [
+            f"- **{row['result']}**: {row['model_type']}, {row['task']}: {row['reason']}"
+            for row in found
+            if row["result"] != "right"
+        ]
+        if items and kind == "encoder":
+            lines += [f"### {kind}s", "", *items, ""]
+        elif items:
+            lines += [f"<details><summary>{kind}s: {len(items)}</summary>", "", *items, "", "</details>", ""]
+    return lines
+
+
+def _picture(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> charts.Figure:
+    """A bar per task, its parts as long as its results are many."""
+    counts = {task: Counter(str(row["result"]) for row in found) for task, found in _tasks(pairs, rows).items()}
+    labels = {task: f"{sum(found[name] for name in SOUND)} of {found.total()}" for task, found in counts.items()}
+    return charts.stacked("Encoders in fp32 with IPEX: pairs of model type and task", counts, RESULTS, labels)
