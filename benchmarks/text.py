@@ -56,7 +56,7 @@ class Timed:
 def measured(session: Session, texts: list[str], calls: int) -> dict[str, Any]:
     """Milliseconds of a call and of the text around it."""
     timed = Timed(session)
-    text = Text(timed, session._encoder)  # type: ignore[arg-type]
+    text = Text(timed, session.manifest, session._encoder)
     rows = []
     for number in range(calls + 20):
         timed.seconds = 0.0

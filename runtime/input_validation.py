@@ -102,11 +102,12 @@ def _sizes(specs: Sequence[TensorSpec], tensors: Mapping[str, torch.Tensor]) -> 
                     f"input {spec.name!r} holds {wrong}",
                     f"integers from {spec.values.minimum} to {spec.values.maximum}",
                 )
-        if spec.marker is not None:
-            counts = (tensor == spec.marker).sum(dim=-1).flatten()
+        if spec.required_token_id is not None:
+            required = spec.required_token_id
+            counts = (tensor == required).sum(dim=-1).flatten()
             if int(counts.min()) < 1 or int(counts.min()) != int(counts.max()):
                 raise InputValueError(
-                    f"input {spec.name!r} holds the id {spec.marker} {counts.tolist()[:8]} times in its rows",
+                    f"input {spec.name!r} holds the id {required} {counts.tolist()[:8]} times in its rows",
                     "it in every row, equally often",
                 )
     return {name: size for name, (size, _) in sizes.items()}

@@ -73,7 +73,7 @@ class Session:
             )
         # Not inference mode: its tensors refuse to be changed in place, or to enter autograd, later on.
         try:
-            with torch.no_grad(), optimising(self.manifest.execution.optimise):
+            with torch.no_grad(), optimising(self.manifest.execution.optimized_execution):
                 outputs = self._module(*tensors)
             named = dict(zip(self._names, outputs, strict=True))
             if not all(isinstance(output, torch.Tensor) for output in named.values()):
@@ -108,7 +108,7 @@ class Session:
         from runtime.text import Text
 
         # Made anew: kept, it and the session would hold each other, and the weights, until a garbage collection.
-        return Text(self, self._encoder)
+        return Text(self, self.manifest, self._encoder)
 
     @functools.cached_property
     def _encoder(self) -> TextEncoder:
@@ -239,8 +239,8 @@ def _placeholder(spec: TensorSpec, shape: dict[str, int]) -> torch.Tensor:
     # The middle of the vocabulary: special tokens stand at its ends.
     middle = (spec.values.minimum + spec.values.maximum) // 2 if spec.values else 0
     tensor = torch.full(size, middle)
-    if spec.marker is not None:
-        if middle == spec.marker:
+    if spec.required_token_id is not None:
+        if middle == spec.required_token_id:
             tensor += 1
-        tensor[..., -1] = spec.marker
+        tensor[..., -1] = spec.required_token_id
     return tensor

@@ -53,7 +53,7 @@ def rewrite(source: Path, target: Path, parts: dict[str, bytes | None], reseal: 
 def test_plain_torchscript_loads_it_with_its_extra_files(tiny_artifact: Path) -> None:
     extra = {"format_version": "", "manifest.json": ""}
     module = torch.jit.load(str(tiny_artifact), _extra_files=extra)
-    assert extra["format_version"] == b"1"
+    assert extra["format_version"] == b"2"
     assert json.loads(extra["manifest.json"])["task"] == "text-classification"
     ids = torch.tensor([[5, 6, 7]])
     by_name = module(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.zeros_like(ids))
@@ -125,9 +125,15 @@ def test_a_draft_is_refused(tiny_artifact: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_with_both_numbers(tiny_artifact: Path, tmp_path: Path) -> None:
-    newer = rewrite(tiny_artifact, tmp_path / "newer.pt", {"format_version": b"2", "manifest.json": b"of the future"})
-    with pytest.raises(FormatVersionError, match="format version 2; expected at most 1"):
+    newer = rewrite(tiny_artifact, tmp_path / "newer.pt", {"format_version": b"3", "manifest.json": b"of the future"})
+    with pytest.raises(FormatVersionError, match="format version 3; expected at most 2"):
         load(newer)
+
+
+def test_an_older_format_is_refused_with_both_numbers(tiny_artifact: Path, tmp_path: Path) -> None:
+    older = rewrite(tiny_artifact, tmp_path / "older.pt", {"format_version": b"1", "manifest.json": b"of the past"})
+    with pytest.raises(FormatVersionError, match="version 1; expected at least 2, .*export the model again"):
+        load(older)
 
 
 @pytest.mark.parametrize("version", [b"", b"one", b"-1", b"1.0", b"9" * 5000, "１".encode()])

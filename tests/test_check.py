@@ -41,7 +41,7 @@ def test_a_changed_winner_is_counted() -> None:
     case = Case("c", {"x": torch.ones(1)}, {"y": torch.tensor([[1.0, 2.0], [5.0, 3.0], [0.0, 1.0]])})
     session: Any = Fake(torch.tensor([[1.0, 2.0], [5.0, 3.0], [1.1, 1.0]]), case.outputs["y"])
     (result,) = run_cases(session, [case], rounds=2)
-    assert (result.rows, result.winners_changed) == (3, 1)
+    assert (result.rows, result.argmax_mismatches) == (3, 1)
 
 
 def test_errors_are_relative_to_the_whole_output() -> None:

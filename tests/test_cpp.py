@@ -94,7 +94,8 @@ def data(
     )
     needs = manifest["requires"]
     for name, parts in {
-        "newer": {"format_version": b"2"},
+        "newer": {"format_version": b"3"},
+        "older": {"format_version": b"1"},
         "no-number": {"format_version": b"one"},
         "bare": {"manifest.json": None},
         "no-json": {"manifest.json": b"{"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from conftest import ROOT, run_python
 
 pytestmark = pytest.mark.fresh
 
-# Package → the only rooms (files or folders) that may import it.
-ROOMS = {
+# Package → the only places (modules or folders) that import it.
+PLACES = {
     "click": ["exporter/cli.py"],
-    "transformers": ["exporter/loading", "exporter/loading/third_party_logs.py", "exporter/trainer"],
-    "intel_extension_for_pytorch": ["exporter/backends/ipex/backend.py", "exporter/backends/ipex/int8.py"],
+    "transformers": ["exporter/loading", "exporter/trainer"],
+    "intel_extension_for_pytorch": ["exporter/backends/ipex"],
     "tokenizers": ["runtime/text/tokenizer.py"],
     "tqdm": ["runtime/commands/progress.py"],
     "numpy": ["runtime/commands/tensor_file.py", "exporter/evaluation", "exporter/trainer/evaluate.py"],
@@ -26,9 +27,16 @@ ROOMS = {
     "safetensors": ["runtime/format/golden.py", "exporter/loading/weight_files.py"],
 }
 FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_for_pytorch"}
-STAGES = {
-    *("adapter", "backends", "calibration", "derive", "describe", "envelope", "inputs", "metric", "plan", "shapes"),
-    *("reference", "rounding", "source", "trace", "tune", "verify", "workspace"),
+# The wings, and the modules beside them, from the ground up: each imports from those before it alone.
+ORDER = {
+    "runtime": (
+        *("printing", "errors", "format", "host", "artifact", "input_validation", "text", "session"),
+        *("serving", "verification", "commands"),
+    ),
+    "exporter": (
+        *("config", "loading", "shapes", "tracing", "backends", "calibration", "verification", "evaluation"),
+        *("packaging", "selection", "pipeline", "cli", "trainer"),
+    ),
 }
 
 
@@ -52,12 +60,30 @@ def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("package", sorted(ROOMS))
-def test_each_package_has_one_importing_room(package: str) -> None:
+def wing(module: str) -> str:
+    """`runtime.text.api` → `text`; a package's own `__init__` is the package itself."""
+    return [*module.split("."), ""][1]
+
+
+def own_imports(package: str) -> Iterator[tuple[str, str]]:
+    """Pairs of modules of the package: one that imports, and what it imports, for the type checker too."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in sources(package)
+    }
+    for path in sources(package):
+        importer = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for module, names, _ in imports(path):
+            for found in {f"{module}.{name}" for name in names} | {module}:
+                if found in modules and found != importer and not importer.startswith(f"{found}."):
+                    yield importer, found
+
+
+@pytest.mark.parametrize("package", sorted(PLACES))
+def test_each_package_is_imported_in_one_place(package: str) -> None:
     offenders = []
     for path in sources("runtime") + sources("exporter"):
         place = path.relative_to(ROOT).as_posix()
-        allowed = any(place == room or place.startswith(room + "/") for room in ROOMS[package])
+        allowed = any(place == room or place.startswith(room + "/") for room in PLACES[package])
         used = any(module.split(".")[0] == package and not typing for module, _, typing in imports(path))
         if used and not allowed:
             offenders.append(place)
@@ -74,41 +100,39 @@ def test_runtime_never_looks_back() -> None:
     assert offenders == []
 
 
-def test_manifest_and_what_it_needs_do_not_import_torch() -> None:
-    for name in ("manifest", "measured", "decode", "errors", "environment"):
-        modules = [module.split(".")[0] for module, _, typing in imports(ROOT / f"runtime/{name}.py") if not typing]
-        assert "torch" not in modules, name
+@pytest.mark.parametrize("package", sorted(ORDER))
+def test_every_module_lies_in_a_wing(package: str) -> None:
+    assert {wing(importer) for importer, _ in own_imports(package)} - {""} <= set(ORDER[package])
 
 
-def test_only_the_pipeline_imports_the_functions_of_stages() -> None:
-    """Between stages only types travel: their names begin with a capital letter."""
-    offenders = []
-    for path in sources("exporter"):
-        # The straight line, and the part of it that is walked once a candidate.
-        if path.name in ("pipeline.py", "attempt.py"):
-            continue
-        # jit mode's own line, in one process and without a file.
-        if path.parent.name == "trainer":
-            continue
-        own = path.relative_to(ROOT / "exporter").parts[0].removesuffix(".py")
-        for module, names, _ in imports(path):
-            parts = module.split(".")
-            if parts[0] == "exporter" and len(parts) > 1 and parts[1] in STAGES and parts[1] != own:
-                offenders += [(path.name, module, name) for name in names if not name[0].isupper()]
-    # Pure functions from values to values: they are no stages of their own.
-    assert offenders == [
-        ("calibration.py", "exporter.shapes.example_inputs", "make_inputs"),
-        ("plan.py", "exporter.shapes.input_specs", "derive"),
-        ("reference.py", "exporter.shapes.narrowing", "narrow"),
-        ("reference.py", "exporter.shapes.narrowing", "narrow_axis"),
-        ("reference.py", "exporter.shapes.narrowing", "with_axis"),
-        ("reference.py", "exporter.shapes.example_inputs", "make_inputs"),
-        ("reference.py", "exporter.shapes.test_shapes", "probes"),
-        ("reference.py", "exporter.shapes.test_shapes", "trials"),
+@pytest.mark.parametrize("package", sorted(ORDER))
+def test_wings_import_downwards(package: str) -> None:
+    rank = {name: place for place, name in enumerate(ORDER[package])}
+    offenders = [
+        (importer, found)
+        for importer, found in own_imports(package)
+        # The package's `__init__` gathers the public names, from everywhere.
+        if wing(importer) and wing(found) and rank[wing(found)] > rank[wing(importer)]
     ]
+    assert offenders == []
 
 
-def test_one_room_knows_torchscript() -> None:
+@pytest.mark.parametrize("package", sorted(ORDER))
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    graph: dict[str, set[str]] = {}
+    for importer, found in own_imports(package):
+        graph.setdefault(importer, set()).add(found)
+    graph.pop(package, None)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_format_needs_no_torch() -> None:
+    for path in [*sources("runtime/format"), ROOT / "runtime/errors.py", ROOT / "runtime/host/requirements.py"]:
+        if path.name != "golden.py":  # tensors
+            assert "torch" not in [module.split(".")[0] for module, _, typing in imports(path) if not typing], path
+
+
+def test_one_module_knows_torchscript() -> None:
     """What newer releases of torch deprecate is kept in one file."""
     for path in sources("runtime") + sources("exporter"):
         if path.name != "torchscript.py":
@@ -118,9 +142,9 @@ def test_one_room_knows_torchscript() -> None:
             assert not any(name.startswith(("torch.jit", "torch._C")) for name in used | modules), path
 
 
-def test_only_artifact_reads_and_writes_torchscript_files() -> None:
+def test_only_one_module_reads_and_writes_torchscript_files() -> None:
     for path in sources("runtime") + sources("exporter"):
-        if path.name not in ("artifact.py", "torchscript.py"):
+        if path.name not in ("artifact_file.py", "torchscript.py"):
             tree = ast.parse(path.read_text())
             calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
             assert not calls & {"torchscript.load", "torchscript.save"}, path

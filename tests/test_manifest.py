@@ -90,7 +90,8 @@ def test_a_wrong_value_is_refused_by_its_place(tiny_artifact: Path, path: list[A
 @pytest.mark.parametrize(
     ("path", "nonsense"),
     [
-        (["format_version"], 2),
+        (["format_version"], 3),
+        (["format_version"], 1),
         (["format_version"], -1),
         (["requires", "torch"], "abc"),
         (["requires", "torch"], "9" * 4000),

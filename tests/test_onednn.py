@@ -93,10 +93,10 @@ def test_attention_beside_the_library_of_ipex() -> None:
     """It rewrites every TorchScript graph of the process, and drops an addition whose answer nothing reads."""
     code = """
 import torch
-from exporter.backends.onednn.attend import written_out
+from exporter.backends.onednn.attend import explicit_attention
 from runtime import ops, torchscript
 ops.register_ipex()
-form = torch.jit.script(written_out)
+form = torch.jit.script(explicit_attention)
 query, values, keys = torch.randn(2, 3, 5, 16), torch.randn(2, 3, 5, 16), torch.randn(2, 3, 16, 5)
 mask = torch.randn(2, 1, 1, 5) * 3
 with torch.no_grad():

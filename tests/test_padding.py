@@ -38,7 +38,7 @@ def expected(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def packs(lengths: Sequence[int], size: int) -> bool:
     mask = batch(lengths, size)["attention_mask"]
-    return bool(ragged.plan(mask, ragged.FULL, ragged.LEAST, ragged.STEP)[2])
+    return bool(ragged.plan_padding(mask, ragged.FULL, ragged.LEAST, ragged.STEP)[2])
 
 
 LENGTHS = {

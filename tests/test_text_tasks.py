@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from exporter import Report
 from runtime import Session, load
 from runtime.errors import InputError, InputTaskError, InputTextError, InputValueError
-from runtime.format.manifest import from_json, to_json
+from runtime.format.codec import from_json, to_json
 from runtime.text import Answer, Text, TextEncoder
 
 TEXTS = [
@@ -279,9 +279,8 @@ def test_a_row_that_the_model_refuses_fails_alone(side: Callable[..., Side], min
     manifest = both.session.manifest
     assert manifest.text is not None
     info = dataclasses.replace(manifest.text, pad_id=0)
-    text = Text(
-        both.session, TextEncoder((minilm / "tokenizer.json").read_bytes(), info, ["input_ids", "attention_mask"])
-    )
+    encoder = TextEncoder((minilm / "tokenizer.json").read_bytes(), info, ["input_ids", "attention_mask"])
+    text = Text(both.session, manifest, encoder)
     # Unknown and special tokens have ids of about 100, words are beyond the model's 400.
     found = text.classify(["🙂", "word", "🙂 🙂"], errors="return")
     assert [isinstance(one, InputValueError) for one in found] == [False, True, False]

@@ -199,7 +199,7 @@ def test_the_gate_lets_a_right_one_pass(tiny_folder: Folder, exported: Callable[
     report = exported(tiny_folder("bert", "text-classification", num_labels=3), backend="plain")
     assert {point.calls for point in report.manifest.verified} == {8}
     # A head with classes: whether the winner changed is recorded too.
-    assert {point.winners_changed for point in report.manifest.verified} == {0}
+    assert {point.argmax_mismatches for point in report.manifest.verified} == {0}
     assert all(point.rows == point.shape["batch"] for point in report.manifest.verified)
 
 

@@ -14,9 +14,9 @@ import time
 import torch
 
 from benchmarks.harness import tables
-from exporter.backends.onednn.attend import by_row, one_call, written_out
+from exporter.backends.onednn.attend import attend_by_row, explicit_attention, sdpa
 
-FORMS = {"one call": one_call, "all rows at once": written_out, "row by row": by_row}
+FORMS = {"one call": sdpa, "all rows at once": explicit_attention, "row by row": attend_by_row}
 SIZES = ((1, 32), (8, 32), (1, 64), (1, 128), (8, 128), (32, 128), (1, 384), (4, 384), (1, 512))
 HEADS, WIDTH, ROUNDS = 12, 64, 30
 

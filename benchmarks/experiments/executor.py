@@ -35,7 +35,7 @@ def measure(path: str, setting: str) -> list[float]:
     torch._C._jit_set_profiling_mode(profiling)
     start = time.perf_counter()
     session = runtime.load(path, threads=2, warmup=False)
-    execution = dataclasses.replace(session.manifest.execution, optimise=optimise, warmup_calls=calls)
+    execution = dataclasses.replace(session.manifest.execution, optimized_execution=optimise, warmup_calls=calls)
     session.manifest = dataclasses.replace(session.manifest, execution=execution)
     session.warm_up()
     found = [time.perf_counter() - start]

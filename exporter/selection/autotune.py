@@ -25,7 +25,8 @@ from exporter.config.request import Tune
 from exporter.shapes.trace_plan import TracePlan
 from exporter.verification.subprocesses import allowing, worker
 from runtime.errors import RequestError
-from runtime.format.manifest import Manifest, Timing, to_json
+from runtime.format.codec import to_json
+from runtime.format.manifest import Manifest, Timing
 
 # A second draft has to be this much faster than one before it in the list: less is noise.
 MARGIN = 0.02

@@ -81,10 +81,10 @@ def _tensor(
     assert spec.values is not None  # every integer input of a plan is bounded
     padding = plan.pad_id if spec.name.endswith("input_ids") else 0
     drawn = torch.where(mask, _draw(plan, spec, spec.values, sizes, generator), padding)
-    if spec.marker is not None:
+    if spec.required_token_id is not None:
         # At each row's last real position, as tokenizers place it.
         last = (mask * torch.arange(1, sizes[-1] + 1)).argmax(dim=-1, keepdim=True)
-        drawn = drawn.scatter(-1, last, spec.marker)
+        drawn = drawn.scatter(-1, last, spec.required_token_id)
     return drawn
 
 

@@ -180,8 +180,8 @@ def _spec(source: Source, name: str, parameter: Parameter, axes: tuple[Axis, ...
         raise TaskError(
             f"{name} could hold no value: the model's table for it has {values.maximum + 1} entries", "at least one"
         )
-    marker = source.config.eos_token_id if name == "input_ids" and needs_end_token(source) else None
-    return TensorSpec(name, "int64", axes, values, parameter.fill, marker)
+    required_token_id = source.config.eos_token_id if name == "input_ids" and needs_end_token(source) else None
+    return TensorSpec(name, "int64", axes, values, parameter.fill, required_token_id)
 
 
 def _values(source: Source, name: str) -> ValueRange:

@@ -75,7 +75,9 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
     choices += [_range(source, dimension) for name, dimension in derived.dimensions.items() if name != "batch"]
     text = source.tokenizer.info
     pad_id = text.pad_id if text else (getattr(source.config, "pad_token_id", None) or 0)
-    marker = next((spec.marker for spec in derived.inputs if spec.marker is not None), None)
+    required_token_id = next(
+        (spec.required_token_id for spec in derived.inputs if spec.required_token_id is not None), None
+    )
     return TracePlan(
         task=source.task,
         inputs=derived.inputs,
@@ -83,7 +85,9 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
         dimensions={"batch": derived.dimensions["batch"]} | dict(derived.dimensions),
         padded_axis=derived.padded_axis,
         pad_id=pad_id,
-        avoided_ids=frozenset((pad_id, *source.tokenizer.special_ids, *([] if marker is None else [marker]))),
+        avoided_ids=frozenset(
+            (pad_id, *source.tokenizer.special_ids, *([] if required_token_id is None else [required_token_id]))
+        ),
         padding_side=text.padding_side if text else "right",
         choices=tuple(choices),
     )

@@ -23,8 +23,9 @@ import torch
 from exporter.verification.reference import Point
 from exporter.verification.subprocesses import allowing, worker
 from runtime.errors import VerificationError
+from runtime.format.codec import to_json
 from runtime.format.golden import Case, dump_cases, parse_cases
-from runtime.format.manifest import Accuracy, Manifest, Tolerance, VerifiedPoint, to_json
+from runtime.format.manifest import Accuracy, Manifest, Tolerance, VerifiedCase
 from runtime.verification.compare import Parity, worse
 
 
@@ -36,7 +37,7 @@ class Outcome:
     tolerance with what was wrong; `operators` those of the executed graph; `orders` what was tried.
     """
 
-    points: tuple[VerifiedPoint, ...]
+    points: tuple[VerifiedCase, ...]
     failed: dict[str, str]
     operators: dict[str, int]
     orders: tuple[str, ...]
@@ -49,9 +50,9 @@ class Outcome:
         shapes = len({(tuple(point.shape.items()), point.padded) for point in self.points})
         text = f"{shapes} shapes, {calls} calls each or more: {', '.join(self.orders)}; "
         text += f"largest max error {worst:.1e}, rms {rms:.1e}, relative to eager fp32"
-        changed = [point for point in self.points if point.winners_changed is not None]
+        changed = [point for point in self.points if point.argmax_mismatches is not None]
         if changed:
-            winners = sum(point.winners_changed or 0 for point in changed)
+            winners = sum(point.argmax_mismatches or 0 for point in changed)
             text += f"; winner changed in {winners} of {sum(point.rows for point in changed)} rows"
         return text
 
@@ -153,7 +154,7 @@ def _judge(
             mine = [parity for parity in parities if (parity.case, parity.output) == (point.case.name, output)]
             worst = functools.reduce(worse, mine)
             verified.append(
-                VerifiedPoint(
+                VerifiedCase(
                     case=point.case.name,
                     shape=point.shape,
                     padded=point.padded,
@@ -163,7 +164,7 @@ def _judge(
                     max_error=worst.max_error,
                     rms_error=worst.rms_error,
                     rows=worst.rows,
-                    winners_changed=worst.winners_changed if output.endswith("logits") else None,
+                    argmax_mismatches=worst.argmax_mismatches if output.endswith("logits") else None,
                 )
             )
             if not worst.within(tolerance):

@@ -43,14 +43,14 @@ from runtime.errors import (
     ManifestMissingError,
     NotAnArtifactError,
 )
+from runtime.format.codec import from_json, to_json
 from runtime.format.manifest import (
     FORMAT_VERSION,
     FORMAT_VERSION_FILE,
     MANIFEST_FILE,
+    OLDEST_FORMAT_VERSION,
     SIGNATURE_FILE,
     Manifest,
-    from_json,
-    to_json,
 )
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def read_manifest(source: Source | Archive) -> Manifest:
     Raises:
         ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `opened`.
         ManifestMissingError: a zip archive that this exporter did not finish.
-        FormatVersionError: a newer format.
+        FormatVersionError: a format that is newer, or older, than those read here.
         ManifestDamagedError: the manifest cannot be understood.
     """
     with opened(source) as archive:
@@ -231,4 +231,10 @@ def _check_format_version(origin: str, text: bytes) -> None:
             f"{origin} has format version {int(text)}",
             f"at most {FORMAT_VERSION}, which this runtime reads",
             "a newer exporter wrote it: update this package, or export again with the version installed here",
+        )
+    if int(text) < OLDEST_FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{origin} has format version {int(text)}",
+            f"at least {OLDEST_FORMAT_VERSION}, the oldest that this runtime reads",
+            "an older exporter wrote it: export the model again",
         )

@@ -178,7 +178,11 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     points = [
         f"{_shape(point.shape)}{' padded' if point.padded else '':<7} {point.output}: max {point.max_error:.2e}, "
         f"rms {point.rms_error:.2e}, absolute {point.max_abs_error:.2e}"
-        + (f", winner changed in {point.winners_changed} of {point.rows}" if point.winners_changed is not None else "")
+        + (
+            f", winner changed in {point.argmax_mismatches} of {point.rows}"
+            if point.argmax_mismatches is not None
+            else ""
+        )
         for point in manifest.verified
     ]
     lines += _table("verified", points or ["NOT verified: exported with --verify off"])
@@ -212,7 +216,9 @@ def _describe_tensor(spec: TensorSpec) -> str:
     text = f"{spec.name}: {spec.dtype} [{', '.join(map(_describe_axis, spec.axes))}]"
     if spec.values:
         text += f", values {spec.values.minimum} to {spec.values.maximum}"
-    text += f", the id {spec.marker} in every row, equally often" if spec.marker is not None else ""
+    text += (
+        f", the id {spec.required_token_id} in every row, equally often" if spec.required_token_id is not None else ""
+    )
     return text + (f", {spec.fill} if left out" if spec.fill is not None else "")
 
 

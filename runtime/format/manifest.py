@@ -1,7 +1,7 @@
 """THE FORMAT: what an artifact carries beside its code, and the only place that specifies it.
 
-In: the text of `manifest.json`. Out: `Manifest`, and back. Refuses text that is not JSON or does not fit
-the dataclasses below. Needs neither torch nor any other package.
+The dataclasses below are the fields of `manifest.json`; `runtime.format.codec` reads and writes them. Needs neither
+torch nor any other package.
 
 An artifact is a TorchScript archive (a zip, its records stored at `<archive>/…`) that plain
 `torch.jit.load` and `torch::jit::load` read. Its `forward` takes the tensors of `Manifest.inputs` in that
@@ -11,7 +11,7 @@ brings the weights into the processor's own order. The answers are the same with
 carries extra files at `<archive>/extra/<name>`:
 
 - `format_version` MUST hold `FORMAT_VERSION` as decimal text, so that a C++ program refuses a newer file
-  without reading JSON. A reader MUST refuse a number above its own.
+  without reading JSON. A reader MUST refuse a number above its own, and one below the oldest that it reads.
 - `manifest.json` MUST hold `Manifest` as UTF-8 JSON. A reader MUST ignore fields it does not know: a
   later writer of the same version may add some; whatever changes the meaning of an old field raises the
   version.
@@ -30,19 +30,16 @@ carries extra files at `<archive>/extra/<name>`:
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.errors import ManifestDamagedError
-from runtime.format.json_decoder import DecodeError, decode
 from runtime.format.measured import Accuracy as Accuracy
 from runtime.format.measured import Timing as Timing
-from runtime.format.measured import VerifiedPoint as VerifiedPoint
-from runtime.format.validation import validate
+from runtime.format.measured import VerifiedCase as VerifiedCase
 
-FORMAT_VERSION = 1
+# The version that is written, and the oldest that is read. Version 1 was never released.
+FORMAT_VERSION = 2
+OLDEST_FORMAT_VERSION = 2
 
 # Names of the extra files (see the module's docstring).
 FORMAT_VERSION_FILE = "format_version"
@@ -88,8 +85,8 @@ class TensorSpec:
     """One input or output.
 
     `values` bounds integer inputs (token ids). `fill` is the constant that stands in for the whole tensor
-    when the caller leaves the input out; None means that the input is required. `marker` is an id that every row must
-    hold, each equally often: models of the BART kind read their answer where their end token stands.
+    when the caller leaves the input out; None means that the input is required. `required_token_id` is an id that every
+    row must hold, each equally often: models of the BART kind read their answer where their end token stands.
     """
 
     name: str
@@ -97,7 +94,7 @@ class TensorSpec:
     axes: tuple[Axis, ...]
     values: ValueRange | None = None
     fill: int | None = None
-    marker: int | None = None
+    required_token_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -154,13 +151,13 @@ class Tolerance:
 class Execution:
     """How to run it: shapes to call `warmup_calls` times each after loading, before real traffic.
 
-    Where `optimise` is false, a reader SHOULD call with TorchScript's optimisation switched off: the graph gains
-    nothing by it, and the first calls wait for it. The answers are the same.
+    Where `optimized_execution` is false, a reader SHOULD call with TorchScript's optimisation switched off: the graph
+    gains nothing by it, and the first calls wait for it. The answers are the same.
     """
 
     warmup_shapes: tuple[dict[str, int], ...]
     warmup_calls: int
-    optimise: bool = True
+    optimized_execution: bool = True
 
 
 @dataclass(frozen=True)
@@ -219,7 +216,7 @@ class Manifest:
     fusions: tuple[Fusion, ...]
     tolerance: Tolerance
     verification: Verification
-    verified: tuple[VerifiedPoint, ...]
+    verified: tuple[VerifiedCase, ...]
     execution: Execution
     text: TextInfo | None
     parts: tuple[PartDigest, ...]
@@ -242,25 +239,3 @@ def longest_text(text: TextInfo, sequence: Axis | None) -> int:
     if sequence is None or sequence.maximum is None:
         return text.max_length
     return min(text.max_length, sequence.maximum // sequence.multiple * sequence.multiple)
-
-
-def to_json(manifest: Manifest) -> str:
-    """The text of `manifest.json`, the same for the same manifest."""
-    return json.dumps(dataclasses.asdict(manifest), indent=1, allow_nan=False) + "\n"
-
-
-def from_json(text: str | bytes, origin: str) -> Manifest:
-    """Parse the text of `manifest.json`; `origin` names the file in errors.
-
-    Raises:
-        ManifestDamagedError: if it is not UTF-8 JSON, does not fit `Manifest`, or makes no sense.
-    """
-    remedy = "export the model again, or copy the file again if it was damaged on the way"
-    try:
-        # Decoded here: of bytes Python's reader would take UTF-16 and UTF-32 too, which no other reader does.
-        manifest = decode(Manifest, json.loads(text if isinstance(text, str) else text.decode("utf-8")))
-    # RecursionError: thousands of nested brackets; json.loads has no depth limit of its own.
-    except (DecodeError, ValueError, RecursionError) as error:
-        raise ManifestDamagedError(f"damaged {MANIFEST_FILE} of {origin}: {error}", "", remedy) from error
-    validate(manifest, origin, FORMAT_VERSION)
-    return manifest

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class VerifiedPoint:
+class VerifiedCase:
     """The largest error of any call at one shape, measured on the written file in a fresh process.
 
     `case` is its name among the golden cases. `shape` maps axis names to sizes; `padded` says whether rows of
     several lengths were tried. `max_abs_error` is in the output's own units; the other two are relative (see
-    `runtime.verification.compare`). For outputs that are scores of classes, `winners_changed` says in how many of
+    `runtime.verification.compare`). For outputs that are scores of classes, `argmax_mismatches` says in how many of
     `rows` the class with the largest score was another one than the model's in any call; else it is None.
     """
 
@@ -27,7 +27,7 @@ class VerifiedPoint:
     max_error: float
     rms_error: float
     rows: int
-    winners_changed: int | None
+    argmax_mismatches: int | None
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Accuracy:
 
     A row is what stands along the output's last axis: an embedding, the scores of one text or token; padding is left
     out. Cosines are those of rows, `max_error` is the largest of any sample (see `runtime.verification.compare`). For
-    outputs that are scores of classes, `winners_kept` says in how many of `rows` the largest score stayed where it was;
-    else it is None.
+    outputs that are scores of classes, `argmax_matches` says in how many of `rows` the largest score stayed where it
+    was; else it is None.
     """
 
     output: str
@@ -46,14 +46,14 @@ class Accuracy:
     mean_cosine: float
     least_cosine: float
     max_error: float
-    winners_kept: int | None
+    argmax_matches: int | None
 
     @property
     def words(self) -> str:
         """For people."""
         text = f"{self.output}: cosine {self.mean_cosine:.4f} in the mean, {self.least_cosine:.4f} at least; "
-        if self.winners_kept is not None:
-            text += f"winner kept in {self.winners_kept} of {self.rows} rows; "
+        if self.argmax_matches is not None:
+            text += f"winner kept in {self.argmax_matches} of {self.rows} rows; "
         return text + f"largest error {self.max_error:.1e}; {self.samples} held-out samples"
 
 

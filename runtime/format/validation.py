@@ -9,12 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from runtime.errors import ManifestDamagedError
-
-if TYPE_CHECKING:
-    from runtime.format.manifest import Manifest, TensorSpec
+from runtime.format.manifest import FORMAT_VERSION, OLDEST_FORMAT_VERSION, Manifest, TensorSpec
 
 # Bounds far above anything real; beyond them a warm-up would exhaust time or memory.
 MAX_WARMUP_TOKENS = 2**16
@@ -23,13 +20,13 @@ MAX_WARMUP_CALLS = 100
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?([a-z0-9.+-]{0,40})", re.ASCII)
 
 
-def validate(manifest: Manifest, origin: str, format_version: int) -> None:
+def validate(manifest: Manifest, origin: str) -> None:
     """Check the whole manifest; `origin` names the file in errors.
 
     Raises:
         ManifestDamagedError: at the first field that makes no sense.
     """
-    for place, expected in _problems(manifest, format_version):
+    for place, expected in _problems(manifest):
         raise ManifestDamagedError(
             f"damaged manifest.json of {origin}: {place} makes no sense",
             expected,
@@ -37,9 +34,9 @@ def validate(manifest: Manifest, origin: str, format_version: int) -> None:
         )
 
 
-def _problems(manifest: Manifest, format_version: int) -> Iterator[tuple[str, str]]:
-    if not 1 <= manifest.format_version <= format_version:
-        yield f"format_version {manifest.format_version}", f"1 to {format_version}"
+def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    if not OLDEST_FORMAT_VERSION <= manifest.format_version <= FORMAT_VERSION:
+        yield f"format_version {manifest.format_version}", f"{OLDEST_FORMAT_VERSION} to {FORMAT_VERSION}"
     for name, release in (("requires.torch", manifest.requires.torch), ("requires.ipex", manifest.requires.ipex)):
         if release is not None and not _RELEASE.fullmatch(release):
             yield name, "a release number such as 2.8.0"
@@ -97,5 +94,7 @@ def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:
         yield f"{spec.name}.values", "a range of integers, for an int64 input"
     if values is not None and spec.fill is not None and not values.minimum <= spec.fill <= values.maximum:
         yield f"{spec.name}.fill", "one of its values"
-    if spec.marker is not None and (values is None or not values.minimum <= spec.marker <= values.maximum):
-        yield f"{spec.name}.marker", "one of its values"
+    if spec.required_token_id is not None and (
+        values is None or not values.minimum <= spec.required_token_id <= values.maximum
+    ):
+        yield f"{spec.name}.required_token_id", "one of its values"

@@ -9,12 +9,12 @@ the others are answered; with `errors="raise"` the first error is raised and nam
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 
 from runtime.errors import InputTaskError
+from runtime.format.manifest import Manifest
 from runtime.text import fill_mask, question_answering
 from runtime.text.batched import Errors, Outputs, Rows
 from runtime.text.classification import Classes, Numbers, Vectors
@@ -26,23 +26,21 @@ from runtime.text.results import Answer, Candidate, Classification, Tag
 from runtime.text.task_methods import expect, labels, rules
 from runtime.text.token_classification import Aggregation, Tags
 
-if TYPE_CHECKING:
-    from runtime.session import Session
-
 
 class Text:
     """What a session does with text. Safe to use from several threads.
 
     Args:
-        session: runs the model.
+        run: runs the model: tensors by name in, tensors by name out.
+        manifest: what the artifact says of itself.
         encoder: its tokenizer.
     """
 
-    def __init__(self, session: Session, encoder: TextEncoder) -> None:
-        self._manifest = session.manifest
+    def __init__(self, run: Callable[..., dict[str, torch.Tensor]], manifest: Manifest, encoder: TextEncoder) -> None:
+        self._manifest = manifest
         self._encoder = encoder
-        self._inputs = [spec.name for spec in session.manifest.inputs]
-        self._rows = Rows(session, session.manifest, encoder)
+        self._inputs = [spec.name for spec in manifest.inputs]
+        self._rows = Rows(run, manifest, encoder)
 
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> dict[str, torch.Tensor]:
         """Inputs for the session, of int64, shape [number of texts, tokens of the longest text].

@@ -61,5 +61,5 @@ def _accuracy(name: str, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> 
         mean_cosine=float(cosines.mean()),
         least_cosine=float(cosines.min()),
         max_error=max(errors),
-        winners_kept=kept if name.endswith("logits") else None,
+        argmax_matches=kept if name.endswith("logits") else None,
     )

@@ -36,7 +36,7 @@ ROUNDS = 3
 class Parity:
     """The worst error of `calls` calls of one case, for one output. See the module's docstring.
 
-    Of the output's `rows` along its last axis, `winners_changed` have their largest number elsewhere than expected.
+    Of the output's `rows` along its last axis, `argmax_mismatches` have their largest number elsewhere than expected.
     A sample has no rows.
     """
 
@@ -47,7 +47,7 @@ class Parity:
     max_error: float
     rms_error: float
     rows: int = 0
-    winners_changed: int = 0
+    argmax_mismatches: int = 0
 
     def within(self, tolerance: Tolerance) -> bool:
         """Whether both relative errors are inside the tolerance."""
@@ -191,5 +191,5 @@ def worse(a: Parity, b: Parity) -> Parity:
         max(a.max_error, b.max_error),
         max(a.rms_error, b.rms_error),
         a.rows,
-        max(a.winners_changed, b.winners_changed),
+        max(a.argmax_mismatches, b.argmax_mismatches),
     )

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from runtime.errors import ExportedModelError
-from runtime.format.manifest import from_json
+from runtime.format.codec import from_json
 from runtime.session import Session, open_module, placeholders
 
 

@@ -30,8 +30,9 @@ import torch
 from runtime.artifact import artifact_file
 from runtime.artifact.zip_reader import Archive
 from runtime.errors import ExportedModelError, ManifestDamagedError
+from runtime.format.codec import from_json
 from runtime.format.golden import Case, dump_cases, parse_cases
-from runtime.format.manifest import GOLDEN_FILE, Manifest, from_json
+from runtime.format.manifest import GOLDEN_FILE, Manifest
 from runtime.session import Session, admit, load, open_module
 from runtime.verification.accuracy import measure
 from runtime.verification.compare import Parity, executed_operators, run_cases, worse

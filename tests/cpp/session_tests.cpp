@@ -71,7 +71,8 @@ void bad_files() {
   expect_throw<em::NotAnArtifactError>([] { em::Session(file("cut.pt")); }, "is not a zip archive, or was cut short");
   expect_throw<em::NotAnArtifactError>([] { em::Session(file("text.pt")); }, "is not a zip archive, or was cut short");
   expect_throw<em::NotAnArtifactError>([] { em::Session(file("empty.pt")); }, "is not a zip archive, or was cut short");
-  expect_throw<em::FormatVersionError>([] { em::Session(file("newer.pt")); }, "has format version 2; expected at most 1");
+  expect_throw<em::FormatVersionError>([] { em::Session(file("newer.pt")); }, "has format version 3; expected at most 2");
+  expect_throw<em::FormatVersionError>([] { em::Session(file("older.pt")); }, "version 1; expected at least 2");
   expect_throw<em::ManifestMissingError>([] { em::Session(file("bare.pt")); }, "holds no manifest.json");
   expect_throw<em::ManifestDamagedError>([] { em::Session(file("no-json.pt")); }, "damaged manifest.json");
   expect_throw<em::ManifestDamagedError>([] { em::Session(file("no-task.pt")); }, "task");

@@ -62,7 +62,7 @@ _add("deep", "a hundred thousand brackets", _text(lambda text: b"[" * 100_000 + 
 _add("number_long", "a number of five thousand digits", _text(lambda _: b'{"format_version": ' + b"9" * 5000 + b"}"))
 _add("list", "a list", _text(lambda text: b"[" + text + b"]"))
 _add("parts_none", "a manifest that lists no parts", _parts_none, error="DigestError")
-_add("newer", "a newer format", _field(format_version=2), error="")
+_add("newer", "a newer format", _field(format_version=3), error="")
 _add("field_missing", "a manifest without inputs", _without("inputs"))
 _add("inputs_none", "no inputs", _field(inputs=[]))
 _add("task_number", "a number for the task", _field(task=1))
@@ -70,16 +70,22 @@ _add("precision_unknown", "a precision that there is not", _field(precision="int
 _add(
     "shapes_negative",
     "a warm-up at a negative size",
-    _field(execution={"warmup_shapes": [{"batch": -1}], "warmup_calls": 1, "optimise": True}),
+    _field(execution={"warmup_shapes": [{"batch": -1}], "warmup_calls": 1, "optimized_execution": True}),
 )
 _add(
     "warmup_many",
     "a warm-up without end",
-    _field(execution={"warmup_shapes": [{"batch": 1}], "warmup_calls": 10**9, "optimise": True}),
+    _field(execution={"warmup_shapes": [{"batch": 1}], "warmup_calls": 10**9, "optimized_execution": True}),
 )
 _add(
     "warmup_large",
     "a warm-up of terabytes",
-    _field(execution={"warmup_shapes": [{"batch": 10**9, "sequence": 10**6}], "warmup_calls": 1, "optimise": True}),
+    _field(
+        execution={
+            "warmup_shapes": [{"batch": 10**9, "sequence": 10**6}],
+            "warmup_calls": 1,
+            "optimized_execution": True,
+        }
+    ),
 )
 _add("output_type", "an output of whole numbers", _output(dtype="int2"))

@@ -137,13 +137,13 @@ def attend(
     rows = query.size(0)
     scores = rows * query.size(1) * query.size(2) * keys.size(3)
     if (scores <= few or query.dtype == torch.float32) and (mask is None or mask.dtype == query.dtype):
-        return one_call(query, keys, values, mask, scale)
+        return sdpa(query, keys, values, mask, scale)
     if rows == 1 or scores * query.element_size() <= many_bytes:
-        return written_out(query, keys, values, mask, scale)
-    return by_row(query, keys, values, mask, scale)
+        return explicit_attention(query, keys, values, mask, scale)
+    return attend_by_row(query, keys, values, mask, scale)
 
 
-def one_call(
+def sdpa(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -156,7 +156,7 @@ def one_call(
     )
 
 
-def written_out(
+def explicit_attention(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -173,7 +173,7 @@ def written_out(
     return torch.matmul(torch.softmax(scores, -1), values)
 
 
-def by_row(
+def attend_by_row(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -190,6 +190,6 @@ def by_row(
         hides = mask
         if mask is not None and mask.size(0) != 1:
             hides = mask[row : row + 1]
-        one = written_out(query[row : row + 1], keys[row : row + 1], values[row : row + 1], hides, scale)
+        one = explicit_attention(query[row : row + 1], keys[row : row + 1], values[row : row + 1], hides, scale)
         answer[row : row + 1].copy_(one)
     return answer

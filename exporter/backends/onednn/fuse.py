@@ -8,10 +8,10 @@ quantised (exporter/backends/onednn/int8.py).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 from exporter.backends.onednn import int8
+from exporter.backends.onednn.fused_linear import Fused
 from exporter.tracing.graphs.graph import Shapes, constant, insert, no_scalars
 from runtime.host.torchscript import eliminate_dead_code
 
@@ -24,25 +24,6 @@ ACTIVATIONS = {
     "aten::sigmoid": "sigmoid",
 }
 LINEAR = "mkldnn::_linear_pointwise"
-
-
-@dataclass(frozen=True)
-class Fused:
-    """One linear with what it does besides: the node whose answer it gives, and what is added or applied."""
-
-    linear: Any
-    last: Any
-    added: Any = None
-    activation: str = "none"
-    # Whether gelu is exact or by tanh.
-    algorithm: str | None = None
-
-    @property
-    def kind(self) -> str:
-        """For people."""
-        if self.added is not None:
-            return "linear+add"
-        return "linear" if self.last is self.linear else f"linear+{self.last.kind().removeprefix('aten::')}"
 
 
 def fuse_linears(graph: Any, sizes: Shapes) -> Counter[str]:

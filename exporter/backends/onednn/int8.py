@@ -9,14 +9,12 @@ other answers are fp32, those among them that another one's smoothing reads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from exporter.backends.onednn.fused_linear import Fused
 from exporter.tracing.graphs.graph import constant, insert, no_scalars
-
-if TYPE_CHECKING:
-    from exporter.backends.onednn.fuse import Fused
 
 LINEAR = "onednn::qlinear_pointwise"
 QUANTISE, DEQUANTISE = "aten::quantize_per_tensor", "aten::dequantize"

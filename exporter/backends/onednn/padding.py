@@ -65,7 +65,7 @@ def _rewrite(module: ScriptModule, mask: Any, region: Region, uses: list[Use]) -
         if key not in entered:
             graph.setInsertPoint(node)
             axes = map(graph.insertConstant, key[1][:2])
-            entered[key] = call(module, node, ragged.enter, [value, kept, mask, *axes])
+            entered[key] = call(module, node, ragged.gather_tokens, [value, kept, mask, *axes])
         node.replaceInput(position, entered[key])
     for node, before, after in views:
         _resize(graph, node, before, after)
@@ -76,7 +76,7 @@ def _rewrite(module: ScriptModule, mask: Any, region: Region, uses: list[Use]) -
             graph.setInsertPoint(node)
             settings = map(graph.insertConstant, (scale, FEW, MANY_BYTES, ragged.SHORT))
             given = [query, keys, values, hides, *settings, kept, back, lengths, mask]
-            answer = call(module, node, ragged.attend_each, given)
+            answer = call(module, node, ragged.attend_ragged, given)
             placed.append((node.output(), answer))
     _leave(module, mask, back, uses)
     for old, new in placed:
@@ -85,13 +85,13 @@ def _rewrite(module: ScriptModule, mask: Any, region: Region, uses: list[Use]) -
 
 
 def _plan(module: ScriptModule, mask: Any) -> tuple[Any, Any, Any]:
-    """What `ragged.plan` gives for the mask, at the head of the graph."""
+    """What `ragged.plan_padding` gives for the mask, at the head of the graph."""
     graph: Any = module.graph
     first = next(iter(graph.nodes()))
     graph.setInsertPoint(first)
     numbers = map(graph.insertConstant, (ragged.FULL, ragged.LEAST, ragged.STEP))
     kinds = torchscript.tuple_of(torchscript.TENSOR, torchscript.TENSOR, torchscript.INTEGERS)
-    found = call(module, first, ragged.plan, [mask, *numbers], kinds)
+    found = call(module, first, ragged.plan_padding, [mask, *numbers], kinds)
     parts = graph.create("prim::TupleUnpack", [found], 3)
     parts.insertAfter(found.node())
     kept, back, lengths = parts.outputs()
@@ -128,12 +128,12 @@ def _leave(module: ScriptModule, mask: Any, back: Any, uses: list[Use]) -> None:
                 reader.replaceInput(1, graph.insertConstant(layout[:2].index(axis)))
         elif reader.kind() == "aten::select" and layout[:2] == (0, 1) and _index(reader) is not None:
             place = graph.insertConstant(_index(reader))
-            one = call(module, reader, ragged.pick, [use.value, back, mask, place])
+            one = call(module, reader, ragged.gather_position, [use.value, back, mask, place])
             reader.output().replaceAllUsesWith(one)
         else:
             if use.name not in left:
                 axes = [graph.insertConstant(layout.rows), graph.insertConstant(layout.tokens)]
-                left[use.name] = call(module, reader, ragged.leave, [use.value, back, mask, *axes])
+                left[use.name] = call(module, reader, ragged.scatter_tokens, [use.value, back, mask, *axes])
             reader.replaceInput(use.position, left[use.name])
 
 

@@ -13,7 +13,7 @@ from typing import List, Optional, Tuple  # noqa: UP035 - TorchScript knows thes
 
 import torch
 
-from exporter.backends.onednn.attend import attend, one_call, written_out
+from exporter.backends.onednn.attend import attend, explicit_attention, sdpa
 
 # Where these come from: benchmarks/padding.py, docs/decisions.md. The shapes that every export is verified at take each
 # way (exporter.shapes.test_shapes.trials): whoever changes these looks there.
@@ -27,7 +27,9 @@ SHORT = 64
 STEP = 32
 
 
-def plan(mask: torch.Tensor, full: float, least: int, step: int) -> Tuple[torch.Tensor, torch.Tensor, List[int]]:  # noqa: UP006
+def plan_padding(
+    mask: torch.Tensor, full: float, least: int, step: int
+) -> Tuple[torch.Tensor, torch.Tensor, List[int]]:  # noqa: UP006
     """What to leave out of a batch.
 
     Args:
@@ -65,7 +67,7 @@ def plan(mask: torch.Tensor, full: float, least: int, step: int) -> Tuple[torch.
     return kept, back, lengths
 
 
-def enter(tensor: torch.Tensor, kept: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
+def gather_tokens(tensor: torch.Tensor, kept: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
     """The kept tokens of a tensor whose rows and tokens are at these axes; rows may be broadcast."""
     if kept.numel() == 0:
         return tensor
@@ -77,7 +79,9 @@ def enter(tensor: torch.Tensor, kept: torch.Tensor, mask: torch.Tensor, rows: in
     return front.flatten(0, 1).index_select(0, kept).unsqueeze(0).movedim([0, 1], [rows, tokens])
 
 
-def leave(tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
+def scatter_tokens(
+    tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int
+) -> torch.Tensor:
     """All places again, those of padding with their row's last token."""
     if back.numel() == 0:
         return tensor
@@ -86,14 +90,14 @@ def leave(tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, rows: in
     return whole.movedim([0, 1], [rows, tokens])
 
 
-def pick(tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, index: int) -> torch.Tensor:
-    """One place of each row, as `leave(tensor, …)[:, index]`; rows and tokens are the first axes."""
+def gather_position(tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, index: int) -> torch.Tensor:
+    """One place of each row, as `scatter_tokens(tensor, …)[:, index]`; rows and tokens are the first axes."""
     if back.numel() == 0:
         return tensor.select(1, index)
     return tensor.flatten(0, 1).index_select(0, back.view([mask.size(0), mask.size(1)]).select(1, index))
 
 
-def attend_each(
+def attend_ragged(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -119,24 +123,24 @@ def attend_each(
         many_bytes: as for `attend`.
         short: up to this many places, rows get their padding back for the time of the products: a call for each row
             would cost more.
-        kept: as `plan` gave it.
-        back: as `plan` gave it.
-        lengths: as `plan` gave it.
+        kept: as `plan_padding` gave it.
+        back: as `plan_padding` gave it.
+        lengths: as `plan_padding` gave it.
         real: the batch's attention mask.
     """
     if len(lengths) == 0:
         return attend(query, keys, values, mask, scale, few, many_bytes)
     if real.size(1) <= short:
         whole = attend(
-            leave(query, back, real, 0, 2),
-            leave(keys, back, real, 0, 3),
-            leave(values, back, real, 0, 2),
+            scatter_tokens(query, back, real, 0, 2),
+            scatter_tokens(keys, back, real, 0, 3),
+            scatter_tokens(values, back, real, 0, 2),
             mask,
             scale,
             few,
             many_bytes,
         )
-        return enter(whole, kept, real, 0, 2)
+        return gather_tokens(whole, kept, real, 0, 2)
     # Tokens that fill up the last step have no row: zeros, which every layer turns into something finite.
     answer = torch.zeros(
         [1, query.size(2), query.size(1), values.size(3)], dtype=values.dtype, device=values.device
@@ -156,9 +160,9 @@ def attend_each(
             q, k, v = query[:, :, start:end], keys[:, :, :, start:end], values[:, :, start:end]
             small = query.size(1) * length * length <= few or query.dtype == torch.float32
             if small and (mask is None or mask.dtype == query.dtype):
-                one = one_call(q, k, v, hides, scale)
+                one = sdpa(q, k, v, hides, scale)
             else:
-                one = written_out(q, k, v, hides, scale)
+                one = explicit_attention(q, k, v, hides, scale)
             answer[:, :, start:end].copy_(one)
             start = end
     return answer

@@ -1,7 +1,6 @@
 """Functions that a graph calls: they stand in the file once, as methods of its module, however often they are called.
 
 In: a frozen module, a function of plain TorchScript, values of the module's graph. Out: the value that a call gives.
-Refuses nothing.
 
 Written into the graph at each place instead, the few lines of an attention make most of the code of a large model, and
 TorchScript reads code slowly.
@@ -17,6 +16,9 @@ from typing import Any
 
 from runtime.host.torchscript import TENSOR, ScriptModule, define
 
+# Reserved for the exporter's own functions: their names stand in files, and operators.def lists them.
+PREFIX = "em_"
+
 
 def call(
     module: ScriptModule, before: Any, function: Callable[..., Any], arguments: Sequence[Any], kind: Any = TENSOR
@@ -30,9 +32,10 @@ def call(
         arguments: values of the graph, one for each parameter.
         kind: the type of what it returns.
     """
-    _give(module, function.__name__, function)
+    name = PREFIX + function.__name__
+    _give(module, name, function)
     node = module.graph.create("prim::CallMethod", [next(iter(module.graph.inputs())), *arguments], 1)
-    node.s_("name", function.__name__)
+    node.s_("name", name)
     node.output().setType(kind)
     node.insertBefore(before)
     return node.output()
@@ -50,8 +53,8 @@ def _give(module: ScriptModule, name: str, function: Callable[..., Any]) -> None
         assert isinstance(node.func, ast.Name)
         inner = function.__globals__.get(node.func.id)
         if inspect.isfunction(inner):
-            _give(module, node.func.id, inner)
-            node.func = ast.Attribute(ast.Name("self", ast.Load()), node.func.id, ast.Load())
+            _give(module, PREFIX + node.func.id, inner)
+            node.func = ast.Attribute(ast.Name("self", ast.Load()), PREFIX + node.func.id, ast.Load())
     # Its words are for readers of this package.
     tree.body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
     define(module, ast.unparse(ast.fix_missing_locations(tree)) + "\n")

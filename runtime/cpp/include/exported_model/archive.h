@@ -61,6 +61,10 @@ class Archive {
       throw FormatVersionError(path() + " has format version " + version,
                                "at most " + std::to_string(kFormatVersion) + ", which this library reads",
                                "a newer exporter wrote it: update this library, or export again");
+    if (std::stoi(version) < kOldestFormatVersion)
+      throw FormatVersionError(path() + " has format version " + version,
+                               "at least " + std::to_string(kOldestFormatVersion) + ", the oldest that this library reads",
+                               "an older exporter wrote it: export the model again");
     return parse_manifest(read("manifest.json"), path());
   }
 

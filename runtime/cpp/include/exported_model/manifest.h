@@ -12,7 +12,8 @@
 namespace exported_model {
 
 // The newest format that this library reads.
-constexpr int kFormatVersion = 1;
+constexpr int kFormatVersion = 2;
+constexpr int kOldestFormatVersion = 2;  // version 1 was never released
 
 // One axis of a tensor; axes of the same name have the same size in one call.
 struct Axis {
@@ -34,7 +35,7 @@ struct TensorSpec {
   std::vector<Axis> axes;
   std::optional<ValueRange> values;    // the integers that it may hold
   std::optional<std::int64_t> fill;    // what stands in for the whole tensor when it is left out
-  std::optional<std::int64_t> marker;  // an id that every row holds, each equally often
+  std::optional<std::int64_t> required_token_id;  // an id that every row holds, each equally often
 };
 
 struct Requirements {
@@ -52,7 +53,7 @@ struct Tolerance {
 struct Execution {
   std::vector<std::map<std::string, std::int64_t>> warmup_shapes;
   int warmup_calls = 0;
-  bool optimise = true;  // whether TorchScript's optimisation of the first calls is of use
+  bool optimized_execution = true;  // whether TorchScript's optimisation of the first calls is of use
 };
 
 // One record of the archive, without the top folder.

@@ -43,7 +43,7 @@ inline TensorSpec parse_spec(const nlohmann::json& json) {
   if (values != json.end() && !values->is_null())
     spec.values = ValueRange{values->at("minimum").get<std::int64_t>(), values->at("maximum").get<std::int64_t>()};
   spec.fill = optional_field<std::int64_t>(json, "fill");
-  spec.marker = optional_field<std::int64_t>(json, "marker");
+  spec.required_token_id = optional_field<std::int64_t>(json, "required_token_id");
   return spec;
 }
 
@@ -90,7 +90,7 @@ inline Manifest parse_manifest_json(const std::string& text) {
   json.at("tolerance").at("rms_error").get_to(manifest.tolerance.rms_error);
   json.at("execution").at("warmup_shapes").get_to(manifest.execution.warmup_shapes);
   json.at("execution").at("warmup_calls").get_to(manifest.execution.warmup_calls);
-  manifest.execution.optimise = json.at("execution").value("optimise", true);
+  manifest.execution.optimized_execution = json.at("execution").value("optimized_execution", true);
   for (const auto& part : json.at("parts")) {
     manifest.parts.push_back({part.at("name").get<std::string>(), part.at("size").get<std::int64_t>(),
                               part.at("sha256").get<std::string>()});

@@ -27,8 +27,8 @@ constexpr const char* kManifestSchema = R"({
  "verification": "full|quick|off",
  "verified": [{"case": "str", "shape": {"*": "int"}, "padded": "bool", "output": "str", "calls": "int",
                "max_abs_error": "float", "max_error": "float", "rms_error": "float", "rows": "int",
-               "winners_changed": "int?"}],
- "execution": {"warmup_shapes": [{"*": "int"}], "warmup_calls": "int", "optimise?": "bool"},
+               "argmax_mismatches": "int?"}],
+ "execution": {"warmup_shapes": [{"*": "int"}], "warmup_calls": "int", "optimized_execution?": "bool"},
  "text": [null, {"max_length": "int", "pad_id": "int", "pad_token": "str", "pad_type_id": "int",
                  "padding_side": "left|right",
                  "rules?": [null, {"unknown_id": "int?", "class_id": "int?", "mask_id": "int?", "mask_token": "str?",
@@ -38,14 +38,14 @@ constexpr const char* kManifestSchema = R"({
  "timings?": [{"candidate": "str", "chosen": "bool", "shape": {"*": "int"}, "threads": "int", "milliseconds": "float",
                "padded?": "bool"}],
  "accuracy?": [{"output": "str", "samples": "int", "rows": "int", "mean_cosine": "float", "least_cosine": "float",
-                "max_error": "float", "winners_kept": "int?"}],
+                "max_error": "float", "argmax_matches": "int?"}],
  "padded_output?": "computed|repeated"
 })";
 
 constexpr const char* kTensorSchema = R"({
  "name": "str", "dtype": "int64|float32",
  "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}],
- "values?": [null, {"minimum": "int", "maximum": "int"}], "fill?": "int?", "marker?": "int?"
+ "values?": [null, {"minimum": "int", "maximum": "int"}], "fill?": "int?", "required_token_id?": "int?"
 })";
 
 [[noreturn]] inline void mismatch(const std::string& place, const nlohmann::json& value, const std::string& expected) {

@@ -79,9 +79,9 @@ inline at::Tensor placeholder(const TensorSpec& spec, const std::map<std::string
     const auto high = static_cast<std::uint64_t>(spec.values->maximum);
     middle = spec.values->minimum + static_cast<std::int64_t>((high - low) / 2);
   }
-  if (spec.marker && middle == *spec.marker) ++middle;
+  if (spec.required_token_id && middle == *spec.required_token_id) ++middle;
   auto tensor = at::full(shape, middle, at::kLong);
-  if (spec.marker) tensor.select(-1, -1).fill_(*spec.marker);
+  if (spec.required_token_id) tensor.select(-1, -1).fill_(*spec.required_token_id);
   return tensor;
 }
 
@@ -175,7 +175,7 @@ class Session {
     try {
       // Not inference mode: its tensors refuse to be changed in place, or to enter autograd, later on.
       at::NoGradGuard no_grad;
-      const torch::jit::GraphOptimizerEnabledGuard optimising(manifest_->execution.optimise);
+      const torch::jit::GraphOptimizerEnabledGuard optimising(manifest_->execution.optimized_execution);
       const auto answers = (*forward_)(std::move(arranged)).toTuple();
       if (answers->elements().size() != manifest_->outputs.size())
         throw std::runtime_error(std::to_string(answers->elements().size()) + " outputs");

@@ -88,11 +88,11 @@ inline void check_values(const TensorSpec& spec, const at::Tensor& tensor) {
           holds + std::to_string(least < spec.values->minimum ? least : most),
           "integers from " + std::to_string(spec.values->minimum) + " to " + std::to_string(spec.values->maximum));
   }
-  if (spec.marker) {
-    const auto counts = tensor.eq(*spec.marker).sum(-1).flatten();
+  if (spec.required_token_id) {
+    const auto counts = tensor.eq(*spec.required_token_id).sum(-1).flatten();
     const auto least = counts.min().item<std::int64_t>();
     if (least < 1 || least != counts.max().item<std::int64_t>())
-      throw InputValueError(holds + "the id " + std::to_string(*spec.marker) + " not equally often in its rows",
+      throw InputValueError(holds + "the id " + std::to_string(*spec.required_token_id) + " not equally often in its rows",
                             "it in every row, equally often");
   }
 }

@@ -54,7 +54,7 @@ inline void validate_tensor(const TensorSpec& spec) {
     require(spec.values->minimum <= spec.values->maximum && spec.dtype == "int64", spec.name + ".values",
             "a range of integers, for an int64 input");
   if (spec.values && spec.fill) require(admits(*spec.fill), spec.name + ".fill", "one of its values");
-  if (spec.marker) require(spec.values && admits(*spec.marker), spec.name + ".marker", "one of its values");
+  if (spec.required_token_id) require(spec.values && admits(*spec.required_token_id), spec.name + ".required_token_id", "one of its values");
 }
 
 inline void validate_warmup(const Manifest& manifest) {
@@ -105,8 +105,8 @@ inline void validate_text(const nlohmann::json& text) {
 // Throws std::invalid_argument at the first field that makes no sense.
 inline void validate(const Manifest& manifest) {
   const auto version = manifest.json.at("format_version").get<std::int64_t>();
-  require(version >= 1 && version <= kFormatVersion, "format_version",
-          "1 to " + std::to_string(kFormatVersion));
+  require(version >= kOldestFormatVersion && version <= kFormatVersion, "format_version",
+          std::to_string(kOldestFormatVersion) + " to " + std::to_string(kFormatVersion));
   require(is_release(manifest.requires_.torch), "requires.torch", "a release number such as 2.8.0");
   require(is_release(manifest.requires_.ipex.value_or("2.8.0")), "requires.ipex", "a release number such as 2.8.0");
   for (const auto* specs : {&manifest.inputs, &manifest.outputs}) {
