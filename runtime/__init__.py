@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runtime import moved
 from runtime.artifact.artifact_file import read_manifest
 from runtime.errors import (
     ArtifactError,
@@ -26,9 +27,11 @@ from runtime.format.manifest import Manifest
 from runtime.host import forking
 
 if TYPE_CHECKING:
+    from runtime.serving.pool import Pool
     from runtime.session import Session, load
 
 forking.watch()
+moved.watch()
 
 __version__ = "0.1.0"
 
@@ -39,6 +42,7 @@ __all__ = [
     "ExportedModelError",
     "InputError",
     "Manifest",
+    "Pool",
     "RequirementError",
     "Session",
     "load",
@@ -53,4 +57,8 @@ def __getattr__(name: str) -> Any:
         from runtime import session
 
         return getattr(session, name)
+    if name == "Pool":
+        from runtime.serving.pool import Pool
+
+        return Pool
     raise AttributeError(f"module 'runtime' has no attribute {name!r}")

@@ -1,7 +1,4 @@
-"""`python -m runtime --cmake-dir`: where this package keeps what programs in C++ build with.
-
-In: a command line. Out: a path. Refuses other arguments (exit code 2). Loads no torch.
-"""
+"""`python -m runtime --cmake-dir | --ipex-library`: where the files lie that programs in C++ build with and load."""
 
 from __future__ import annotations
 
@@ -9,17 +6,28 @@ import argparse
 import sys
 from pathlib import Path
 
+from runtime.errors import IpexMissingError
+
 
 def main() -> int:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(
-        prog="python -m runtime", description="Say where the C++ library lies. To run a model: run-model."
+        prog="python -m runtime", description="Say where files for programs in C++ lie. To run a model: run-model."
     )
-    parser.add_argument(
-        "--cmake-dir", action="store_true", required=True, help="the folder of ExportedModelConfig.cmake"
-    )
-    parser.parse_args()
-    print(Path(__file__).parent / "cpp/cmake")
+    choice = parser.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--cmake-dir", action="store_true", help="the folder of ExportedModelConfig.cmake")
+    choice.add_argument("--ipex-library", action="store_true", help="the library with IPEX's operators")
+    if parser.parse_args().cmake_dir:
+        print(Path(__file__).parent / "cpp/cmake")
+        return 0
+    # Imports torch, which `--cmake-dir` does without.
+    from runtime.host.ipex_library import ipex_library
+
+    try:
+        print(ipex_library())
+    except IpexMissingError as error:
+        print(f"python -m runtime: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -30,8 +30,8 @@ FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_fo
 # The wings, and the modules beside them, from the ground up: each imports from those before it alone.
 ORDER = {
     "runtime": (
-        *("printing", "errors", "format", "host", "artifact", "input_validation", "text", "session"),
-        *("serving", "verification", "commands"),
+        *("moved", "printing", "errors", "format", "host", "artifact", "input_validation", "text", "session"),
+        *("serving", "pool", "verification", "commands", "__main__"),
     ),
     "exporter": (
         *("config", "loading", "shapes", "tracing", "backends", "calibration", "verification", "evaluation"),
@@ -65,13 +65,16 @@ def wing(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
+def dotted(path: Path) -> str:
+    """The module's name, such as `runtime.text.api`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def own_imports(package: str) -> Iterator[tuple[str, str]]:
     """Pairs of modules of the package: one that imports, and what it imports, for the type checker too."""
-    modules = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in sources(package)
-    }
+    modules = {dotted(path) for path in sources(package)}
     for path in sources(package):
-        importer = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        importer = dotted(path)
         for module, names, _ in imports(path):
             for found in {f"{module}.{name}" for name in names} | {module}:
                 if found in modules and found != importer and not importer.startswith(f"{found}."):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import pytest
@@ -11,6 +12,7 @@ import exporter
 import runtime
 from exporter.cli import main as export_model
 from exporter.config.request import ExportRequest
+from runtime import moved
 
 
 def test_public_names() -> None:
@@ -22,6 +24,7 @@ def test_public_names() -> None:
         "ExportedModelError",
         "InputError",
         "Manifest",
+        "Pool",
         "RequirementError",
         "Session",
         "load",
@@ -36,6 +39,17 @@ def test_public_names() -> None:
 def test_unknown_names_raise(package: object) -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         package.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("old", ["runtime.manifest", "exporter.request"])
+def test_an_old_import_path_is_told_the_new_one(old: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=rf"{old} is now \w+\.\w+\.\w+; expected imports from `runtime`"):
+        importlib.import_module(old)
+
+
+def test_every_new_import_path_exists() -> None:
+    for name in moved.MOVED.values():
+        importlib.import_module(name)
 
 
 def test_flags_are_the_fields_of_the_request() -> None:

@@ -95,8 +95,3 @@ def _notice_held_back() -> Iterator[None]:
             text = caught.read()
             if text and _EXPECTED_NOTICE.encode() not in text:
                 os.write(2, text)
-
-
-if __name__ == "__main__":
-    # For shells and Makefiles: the path that a C++ program has to load.
-    print(ipex_library())

@@ -93,7 +93,7 @@ inline void load_ipex(const std::string& given, const std::string& version) {
   if (path.empty())
     throw IpexMissingError(std::string("there is no ") + kIpexLibrary + " beside libtorch",
                            "that of intel-extension-for-pytorch " + version + ", whose operators the artifact uses",
-                           "give its path, or set EXPORTED_MODEL_IPEX_LIBRARY; python -m runtime.host.ipex_library prints it");
+                           "give its path, or set EXPORTED_MODEL_IPEX_LIBRARY; python -m runtime --ipex-library prints it");
   // Global, because IPEX's own plug-in libraries resolve symbols against it.
   if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
     throw IpexMissingError(std::string("cannot load IPEX: ") + dlerror(),
