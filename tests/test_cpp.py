@@ -107,6 +107,8 @@ def data(
         "golden": {"golden.safetensors": b"\xff" * 20},
     }.items():
         rewrite(Path(plain), folder / f"{name}.pt", parts)
+    for path in (ROOT / "tests/data").glob("*.pt"):
+        shutil.copy(path, folder)
     (folder / "cut.pt").write_bytes(Path(plain).read_bytes()[:100_000])
     (folder / "text.pt").write_text("no artifact")
     (folder / "empty.pt").touch()
