@@ -33,7 +33,7 @@ class Session:
     """A loaded artifact. Safe to call from several threads: a call changes nothing in it.
 
     Args:
-        module: what `artifact.load` returned, its operators registered.
+        module: what `artifact_file.load` returned, its operators registered.
         manifest: what the file says of itself.
         tokenizer: the content of `tokenizer.json`, where the artifact has one.
     """

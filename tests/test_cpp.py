@@ -46,12 +46,12 @@ ANSWERS = """
 import sys
 from pathlib import Path
 import runtime
-from runtime import artifact
+from runtime.artifact import artifact_file
 from runtime.format.golden import Case, dump_cases, parse_cases
 
 for path in map(Path, sys.argv[1:]):
     session = runtime.load(path, threads=2)
-    cases = sorted(parse_cases(artifact.read_part(path, "golden.safetensors"), path.name), key=lambda case: case.name)
+    cases = sorted(parse_cases(artifact_file.read_part(path, "golden.safetensors"), path.name), key=lambda case: case.name)
     for _ in range(3):
         answers = [session(**case.inputs) for case in cases]
     found = [Case(case.name, case.inputs, answer) for case, answer in zip(cases, answers, strict=True)]
