@@ -51,7 +51,8 @@ from runtime.format.golden import Case, dump_cases, parse_cases
 
 for path in map(Path, sys.argv[1:]):
     session = runtime.load(path, threads=2)
-    cases = sorted(parse_cases(artifact_file.read_part(path, "golden.safetensors"), path.name), key=lambda case: case.name)
+    golden = artifact_file.read_part(path, "golden.safetensors")
+    cases = sorted(parse_cases(golden, path.name), key=lambda case: case.name)
     for _ in range(3):
         answers = [session(**case.inputs) for case in cases]
     found = [Case(case.name, case.inputs, answer) for case, answer in zip(cases, answers, strict=True)]
