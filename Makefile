@@ -28,7 +28,7 @@ PRECISION ?= $(shell grep -qs avx512dq /proc/cpuinfo && echo bf16 || echo fp32)
 DEMO := build/minilm-$(PRECISION).pt
 SOURCES := $(shell find exporter runtime -name '*.py')
 
-TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_and_inputs round_trip source text text_tasks trace trainer traps unknown_model))
+TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_and_inputs round_trip source text text_tasks mask_broadcasting trace trainer traps unknown_model))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -31,7 +31,7 @@ from runtime.errors import (
     VerificationError,
 )
 from runtime.host import requirements
-from runtime.host.requirements import ipex_problem, minor
+from runtime.host.requirements import ipex_problem
 
 HERE = requirements.detect()
 NO_IPEX = ipex_problem(HERE) is not None
@@ -237,13 +237,7 @@ def _no_linear(kind: str) -> tuple[Any, dict[str, torch.Tensor]]:
     return transformers.MobileNetV2ForImageClassification(mobile), batch
 
 
-MASKS_BY_VMAP = pytest.mark.skipif(
-    minor(transformers.__version__) in ((4, minor_release) for minor_release in range(53, 58)),
-    reason="this transformers makes causal masks through vmap, which torch.jit.trace does not follow",
-)
-
-
-@pytest.mark.parametrize("kind", ["resnet", "mobilenet", pytest.param("gpt2", marks=MASKS_BY_VMAP)])
+@pytest.mark.parametrize("kind", ["resnet", "mobilenet", "gpt2"])
 def test_a_model_without_linears_is_traced(kind: str) -> None:
     """oneDNN's linears have nothing to do in it: the next candidate, the plain trace, serves it."""
     torch.manual_seed(3)
