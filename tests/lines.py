@@ -169,8 +169,8 @@ import sys
 from runtime.errors import CheckFailedError, ExportedModelError
 from runtime.verification.worker import check_golden
 try:
-    manifest, parities = check_golden(sys.argv[1])
-    print("right" if all(parity.within(manifest.tolerance) for parity in parities) else "WRONG")
+    manifest, comparisons = check_golden(sys.argv[1])
+    print("right" if all(comparison.within(manifest.tolerance) for comparison in comparisons) else "WRONG")
 except CheckFailedError:
     print("WRONG")
 except ExportedModelError as error:

@@ -203,7 +203,7 @@ def test_a_package_that_is_missing(tiny_artifact: Path, package: str) -> None:
 
 def test_what_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("runtime.artifact.artifact_file.read_manifest", lambda _: [][1])
-    monkeypatch.setattr("runtime.artifact.artifact_file.opened", contextlib.nullcontext)
+    monkeypatch.setattr("runtime.artifact.artifact_file.open_archive", contextlib.nullcontext)
     assert main(["inspect", "x.pt"]) == 1
     assert capsys.readouterr().err.startswith("run-model: IndexError: list index out of range; expected an error with")
     with pytest.raises(IndexError):

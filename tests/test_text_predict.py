@@ -155,8 +155,8 @@ def test_answers_of_the_other_tasks(
         ("fill-mask", ["--inputs", "x.json", "--top-k", "3"], "--top-k with --inputs"),
         ("fill-mask", ["--texts", "missing.txt"], "cannot read missing.txt: No such file or directory"),
         ("fill-mask", ["--texts", "/"], "cannot read /: Is a directory"),
-        ("fill-mask", ["--texts", os.devnull], "is empty; expected a text a line"),
-        ("fill-mask", ["--jsonl", os.devnull], "is empty; expected a JSON object a line"),
+        ("fill-mask", ["--texts", os.devnull], "is empty; expected one text per line"),
+        ("fill-mask", ["--jsonl", os.devnull], "is empty; expected one JSON object per line"),
     ],
 )
 def test_refused_before_anything_is_loaded(

@@ -109,7 +109,7 @@ class Model:
 
 def load(user_config):
     """A session, and the smallest of the cases that the artifact carries; None where it has none."""
-    with artifact_file.opened(user_config["artifact"]) as archive:
+    with artifact_file.open_archive(user_config["artifact"]) as archive:
         session = runtime.load(archive, threads=user_config.get("threads", 1), sha256=user_config.get("sha256"))
         stored = artifact_file.read_part(archive, GOLDEN_FILE)
     cases = golden.parse_cases(stored, archive.origin) if stored else []
@@ -122,10 +122,10 @@ def check(session, case):
     if case is None:
         session.warm_up()
         return
-    for parity in run_cases(session, [case], rounds=1):
-        if not parity.within(session.manifest.tolerance):
+    for comparison in run_cases(session, [case], rounds=1):
+        if not comparison.within(session.manifest.tolerance):
             raise CheckFailedError(
-                f"output {parity.output!r} of case {parity.case} has max error {parity.max_error:.1e}",
+                f"output {comparison.output!r} of case {comparison.case} has max error {comparison.max_error:.1e}",
                 f"at most {session.manifest.tolerance.max_error:g}",
             )
 
@@ -161,7 +161,7 @@ def build(arguments):
     """The application for `serve run serve_app:build artifact=PATH [replicas=N] [workers=N] [threads=N]`."""
     path = arguments["artifact"]
     # Here, before any replica is touched: what cannot be served is refused, and the digest is that of this file.
-    with artifact_file.opened(path) as archive:
+    with artifact_file.open_archive(path) as archive:
         digest = artifact_file.verified_sha256(archive, artifact_file.read_manifest(archive))
     numbers = {name: int(arguments[name]) for name in ("workers", "threads") if name in arguments}
     replicas = {"num_replicas": int(arguments["replicas"])} if "replicas" in arguments else {}

@@ -1,8 +1,4 @@
-"""Digests: of every part, against the manifest, and of the whole file.
-
-In: an open `Archive` or a path. Out: digests; or nothing, where they are the expected ones. Refuses (DigestError) any
-part that differs, is missing, or is not listed. Needs no torch.
-"""
+"""SHA-256 digests of each part, compared with the manifest, and of the whole file. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from runtime.artifact.opening import PathLike, Source, open_file, opened
+from runtime.artifact.opening import PathLike, Source, open_archive, open_file
 from runtime.artifact.zip_reader import Archive
 from runtime.errors import DigestError
 from runtime.format.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, PartDigest
@@ -37,9 +33,9 @@ def verify_parts(source: Source | Archive, manifest: Manifest) -> None:
 
     Raises:
         DigestError: the first part that differs, is missing, or is not listed.
-        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `opened`.
+        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `open_archive`.
     """
-    with opened(source) as archive, verifying_parts(archive, manifest):
+    with open_archive(source) as archive, verifying_parts(archive, manifest):
         pass
 
 

@@ -1,10 +1,7 @@
-"""Open an artifact once, for everything that is read from it: a file by its path, bytes, or a file object.
+"""Open an artifact once, for everything that is read from it: by a path, from bytes, or from a file object.
 
-In: a `Source`, or an `Archive` that is open already. Out: an `Archive`. Refuses what cannot be opened or is no sound
-zip (`runtime.artifact.zip_reader`), and a file that was written to meanwhile.
-
-Bytes and file objects are for models that live encrypted or in a store. What is checked is what is loaded: `bytes`
-cannot change, and of everything else that is no path a copy is made first, so that nobody writes between the two.
+Bytes and file objects are for models that are kept encrypted or in a store. What was checked is what is loaded: `bytes`
+cannot change, everything else that is not a path is copied first, and a file that changes while it is open is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ _LONGEST_PATH = 4096
 
 
 @contextmanager
-def opened(source: Source | Archive) -> Iterator[Archive]:
+def open_archive(source: Source | Archive) -> Iterator[Archive]:
     """The file, opened once and its structure checked; an archive that is open already is passed through.
 
     Args:

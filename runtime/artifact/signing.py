@@ -1,8 +1,7 @@
-"""Sign an artifact and check who signed it, with Ed25519.
+"""Sign an artifact and check its signature, with Ed25519.
 
-In: the bytes of `manifest.json`, a key file in PEM. Out: a signature of 64 bytes; or nothing, or a named error. Refuses
-keys of another kind and signatures that do not fit. The manifest holds the digest of every other part, so its
-signature covers the whole file. The only room that imports cryptography (extra `sign`).
+The signature is made of the bytes of `manifest.json`. The manifest holds the digest of every other part, so it covers
+the whole file. The only module that imports cryptography (extra `sign`).
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""The zip around an artifact, read with suspicion before anything else reads it.
+"""Read the zip of an artifact strictly, before any other reader sees it.
 
-In: an open file. Out: `Archive`: the records by name, each of a size that was checked before a byte of it is read.
-Refuses (NotAnArtifactError) what is no zip or was cut short, and (UnsafeArchiveError) every zip that two readers could
-understand differently, or that promises more than it holds.
+NotAnArtifactError is raised if the file is no zip or was cut short; UnsafeArchiveError if two readers could understand
+the zip differently, or if it promises more than it holds. The size of each record is checked before it is read.
 
-Python's reader and PyTorch's each forgive other mistakes. So only one form passes, which both read alike: records one
-after the other from the first byte to the directory, without a gap, in the directory's order; both descriptions of a
-record agree; nothing before, between or behind. PyTorch's writer and `runtime.artifact.artifact_file` write exactly
-that.
+Python's and PyTorch's readers tolerate different mistakes, so only a form that both read alike is accepted: records
+follow each other from the first byte to the directory, without gaps and in the directory's order; both descriptions of
+a record agree; there is nothing before, between or behind them. PyTorch's writer and `runtime.artifact.artifact_file`
+write exactly this form.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""What a zip says of its directory and of one record.
+"""Parse what a zip says about its directory and its records.
 
-In: bytes of a zip's end and directory. Out: where the directory is, `Entry`, and what is wrong with them. Refuses
-nothing by itself: `runtime.artifact.zip_reader`, which knows the file, does.
+Nothing is raised here: problems are returned as text, for `runtime.artifact.zip_reader`, which knows the file's name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Write the records of an archive as PyTorch's own writer lays them out.
-
-In: an open zip file, a name, the content. Out: one more record. Refuses nothing: a full disk is an OSError.
-"""
+"""Write the records of an archive with the layout of PyTorch's own writer."""
 
 from __future__ import annotations
 

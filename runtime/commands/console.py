@@ -1,7 +1,7 @@
-"""What both commands need around their work: standard streams that may be closed, packages that may be missing.
+"""What both commands need to run cleanly: standard streams that may be closed, and packages that may be missing.
 
-A program that is started with a stream closed (`>&-`) gives its number to the next file that it opens: whatever then
-prints, prints into that file. And Python has no object for that stream.
+If a program is started with a stream closed (`>&-`), the next file that it opens gets the stream's number, and whatever
+is printed goes into that file. Python also has no object for that stream.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Make readable answers of output tensors, a row a text, and of what `session.text` answers.
-
-In: the manifest; a session's outputs, or one text's answer. Out: one JSON-ready dict a row. Classes become labels with
-scores; numbers are given as they are.
-"""
+"""Turn output tensors, or results of `session.text`, into JSON-ready dicts, one per row or text."""
 
 from __future__ import annotations
 

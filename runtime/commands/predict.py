@@ -1,11 +1,9 @@
-"""`run-model predict`: texts or tensors in, one JSON object a row out, in the order of the input.
+"""`run-model predict`: read texts or tensors, print one JSON object per row, in the order of the input.
 
-In: the command's options. Out: lines on standard output; the exit code. Refuses options that the artifact's task has
-no use for, before it loads anything. A row that fails has its error in its line, and the others are answered; at the
-end InputTextError says how many failed.
+Options that the artifact's task does not have are refused before anything is loaded. If a row fails, its line holds the
+error and the other rows are computed; at the end InputTextError says how many failed.
 
-Texts are read, answered and printed by the window: the rows of one are batched with others of their length, and no more
-than one is in memory.
+Texts are processed in windows of lines: the rows of a window are batched by length, and only one window is in memory.
 """
 
 from __future__ import annotations

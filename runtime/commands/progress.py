@@ -1,7 +1,6 @@
-"""A progress bar for people: on standard error, where that is a terminal and the answers go elsewhere.
+"""A progress bar on standard error, shown only if that is a terminal and the results go elsewhere.
 
-In: how much there is to do. Out: a function to call with what was done. Refuses nothing: without a terminal there is no
-bar. The only room that imports tqdm, which comes along with the package tokenizers.
+The only module that imports tqdm, which is installed with the package tokenizers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Read input tensors from a file: JSON, safetensors or NumPy's npz.
 
-In: a path and the artifact's input specifications. Out: tensors by name. Refuses other endings, unreadable
-files, ragged lists. The only room of the runtime that imports numpy, and only for npz.
+The only module of the runtime that imports numpy, and only for npz.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Lines of a file in, texts out, one at a time: no more of the file is in memory than a line and a buffer.
+"""Read texts from a file or standard input, one line at a time: plain text or JSON lines.
 
-In: a path, or `-` for standard input; plain text, or JSON lines. Out: `Line`s in order, each with its item, or with the
-error that this line alone has. Refuses (InputFileError) a file that cannot be read, or that holds no line.
+At most a line and a buffer are in memory. A line that cannot be used has an error of its own; InputFileError is raised
+only if the file cannot be read or holds no line.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read_lines(path: str, parse: Parser | None = None) -> Iterator[Line]:
     """
     empty = True
     try:
-        with _opened(path) as file:
+        with _open_input(path) as file:
             for number, (line, size) in enumerate(_raw_lines(file), 1):
                 text = _decoded(line, size, first=number == 1)
                 if parse is not None and isinstance(text, str) and not text.strip():
@@ -58,7 +58,7 @@ def read_lines(path: str, parse: Parser | None = None) -> Iterator[Line]:
     except OSError as error:
         raise InputFileError(f"cannot read {path}: {error.strerror or error}", "a file of texts") from error
     if empty:
-        raise InputFileError(f"{path} is empty", "a text a line" if parse is None else "a JSON object a line")
+        raise InputFileError(f"{path} is empty", "one text per line" if parse is None else "one JSON object per line")
 
 
 def size_of(path: str) -> int | None:
@@ -89,7 +89,7 @@ def json_question(line: str) -> tuple[Item, Name]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def _open_input(path: str) -> Iterator[BinaryIO]:
     if path == "-":
         if sys.stdin is None:
             raise InputFileError("cannot read -: standard input is closed", "texts on standard input")

@@ -1,10 +1,8 @@
-"""`session.text`: one method a task.
+"""`session.text`: one method per task. Each returns a list with one result per text, in order.
 
-In: texts, or pairs of texts. Out: a list, one answer a text, in order. Refuses (InputTaskError) answers of another
-task, (InputTextError) what is no text, is empty, or is too long and was neither to be cut nor divided.
-
-With `errors="return"` a text that is refused, or on which the model fails, has its error in its place of the list, and
-the others are answered; with `errors="raise"` the first error is raised and names its text.
+InputTaskError is raised if the artifact is for another task, InputTextError if a text is not a string, is empty or is
+too long. With `errors="raise"` the first error is raised and names its text. With `errors="return"` the error of a text
+that is refused, or on which the model fails, takes the place of its result, and the other texts are processed.
 """
 
 from __future__ import annotations
@@ -16,15 +14,15 @@ import torch
 from runtime.errors import InputTaskError
 from runtime.format.manifest import Manifest
 from runtime.text import fill_mask, question_answering
-from runtime.text.batched import Errors, Outputs, Rows
-from runtime.text.classification import Classes, Numbers, Vectors
+from runtime.text.batched import Errors, Outputs, TaskRunner
+from runtime.text.classification import ClassificationTask, EmbeddingTask, OutputsTask
 from runtime.text.encoder import TextEncoder
-from runtime.text.fill_mask import Masks
+from runtime.text.fill_mask import FillMaskTask
 from runtime.text.prompts import POOLING_MASK, prompt_length
-from runtime.text.question_answering import Spans
+from runtime.text.question_answering import QuestionAnsweringTask
 from runtime.text.results import Answer, Candidate, Classification, Tag
 from runtime.text.task_methods import expect, labels, rules
-from runtime.text.token_classification import Aggregation, Tags
+from runtime.text.token_classification import Aggregation, TokenClassificationTask
 
 
 class Text:
@@ -40,7 +38,7 @@ class Text:
         self._manifest = manifest
         self._encoder = encoder
         self._inputs = [spec.name for spec in manifest.inputs]
-        self._rows = Rows(run, manifest, encoder)
+        self._runner = TaskRunner(run, manifest, encoder)
 
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> dict[str, torch.Tensor]:
         """Inputs for the session, of int64, shape [number of texts, tokens of the longest text].
@@ -67,7 +65,7 @@ class Text:
         Raises:
             InputTextError: a text that does not fit.
         """
-        return self._rows.answers(Numbers(self._encoder, truncate, pairs=True), texts, errors)
+        return self._runner.run(OutputsTask(self._encoder, truncate, pairs=True), texts, errors)
 
     def embed(
         self, texts: Sequence[str], *, prompt: str | None = None, truncate: bool = False, errors: Errors = "raise"
@@ -92,8 +90,8 @@ class Text:
             # An empty text behind a prompt is still one that is refused.
             texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
         left_out = prompt_length(self._encoder, prompt) if POOLING_MASK in self._inputs else 0
-        task = Vectors(self._encoder, self._manifest.outputs[0].name, truncate)
-        return self._rows.answers(task, texts, errors, prompt=left_out)
+        task = EmbeddingTask(self._encoder, self._manifest.outputs[0].name, truncate)
+        return self._runner.run(task, texts, errors, prompt=left_out)
 
     def classify(
         self,
@@ -116,8 +114,8 @@ class Text:
             InputTextError: a text that does not fit.
         """
         expect(self._manifest, "classify")
-        task = Classes(self._encoder, labels(self._manifest), self._manifest.activation, top_k, truncate)
-        return self._rows.answers(task, texts, errors)
+        task = ClassificationTask(self._encoder, labels(self._manifest), self._manifest.activation, top_k, truncate)
+        return self._runner.run(task, texts, errors)
 
     def tag(
         self,
@@ -145,8 +143,10 @@ class Text:
             InputTextError: a text or an option that does not fit.
         """
         said = rules(self._manifest, "tag")
-        task = Tags(self._encoder, labels(self._manifest), aggregation, ignore, said.unknown_id, stride, truncate)
-        return self._rows.answers(task, texts, errors)
+        task = TokenClassificationTask(
+            self._encoder, labels(self._manifest), aggregation, ignore, said.unknown_id, stride, truncate
+        )
+        return self._runner.run(task, texts, errors)
 
     def answer(
         self,
@@ -187,8 +187,8 @@ class Text:
             InputTextError: a text or an option that does not fit.
         """
         said = rules(self._manifest, "answer")
-        task = Spans(self._encoder, said.class_id, window, stride, longest, impossible)
-        return self._rows.answers(task, pairs, errors, "pair")
+        task = QuestionAnsweringTask(self._encoder, said.class_id, window, stride, longest, impossible)
+        return self._runner.run(task, pairs, errors, "pair")
 
     def fill(
         self, texts: Sequence[str], *, top_k: int = fill_mask.TOP_K, truncate: bool = False, errors: Errors = "raise"
@@ -208,5 +208,5 @@ class Text:
         said = rules(self._manifest, "fill")
         if said.mask_id is None or said.mask_token is None:
             raise InputTaskError("the artifact's tokenizer has no mask token", "one, to fill it in")
-        task = Masks(self._encoder, (said.mask_id, said.mask_token), top_k, truncate)
-        return self._rows.answers(task, texts, errors)
+        task = FillMaskTask(self._encoder, (said.mask_id, said.mask_token), top_k, truncate)
+        return self._runner.run(task, texts, errors)

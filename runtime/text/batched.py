@@ -1,9 +1,6 @@
-"""Texts in, answers out, for any task: batches of similar lengths, and rows that fail alone.
+"""Run the model on texts for any task, in batches of similar lengths.
 
-In: a task, its texts. Out: a list with one answer a text, in order. Refuses (InputTextError) an empty list and what is
-no list; texts that do not fit, as the task says.
-
-A text that is refused, or on which the model fails, does not take the others along.
+A text that is refused, or on which the model fails, does not affect the others.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from runtime.errors import ArtifactFailedError, ExportedModelError, InputError, 
 from runtime.format.manifest import Manifest
 from runtime.text.encoder import TextEncoder
 from runtime.text.prompts import POOLING_MASK, pooling_mask
-from runtime.text.tokenizer import Flaw
+from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -45,17 +42,17 @@ def positive(name: str, number: int) -> int:
 class Task(Protocol):
     """What an answer is made of: tokens, one or more windows of them a text, a piece a window, the pieces joined."""
 
-    def read(self, items: Sequence[Any]) -> list[list[Encoding] | Flaw]:
+    def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
         """Each item's windows, or why it cannot be taken."""
 
-    def piece(self, item: Any, encoding: Encoding, outputs: Outputs) -> Any:
+    def window_result(self, item: Any, encoding: Encoding, outputs: Outputs) -> Any:
         """What one window says."""
 
-    def join(self, item: Any, pieces: Sequence[Any]) -> Any:
+    def combine(self, item: Any, pieces: Sequence[Any]) -> Any:
         """The answer."""
 
 
-class Whole:
+class OneWindowTask:
     """Items that are one window each: the part of a task that most have in common.
 
     Args:
@@ -69,31 +66,31 @@ class Whole:
         self._truncate = truncate
         self._pairs = pairs
 
-    def read(self, items: Sequence[Any]) -> list[list[Encoding] | Flaw]:
+    def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
         """Each item's tokens, or why it cannot be taken."""
         found = self.encoder.tokens(items, truncate=self._truncate)
         return [self._window(item, one) for item, one in zip(items, found, strict=True)]
 
-    def flaw(self, encoding: Encoding) -> Flaw | None:
+    def problem(self, encoding: Encoding) -> InvalidText | None:
         """Why these tokens cannot be taken."""
         return None
 
-    def _window(self, item: Any, found: Encoding | Flaw) -> list[Encoding] | Flaw:
-        if isinstance(found, Flaw):
+    def _window(self, item: Any, found: Encoding | InvalidText) -> list[Encoding] | InvalidText:
+        if isinstance(found, InvalidText):
             return found
         if isinstance(item, tuple) and not self._pairs:
-            return Flaw(f"is {item!r}"[:100], "a string")
+            return InvalidText(f"is {item!r}"[:100], "a string")
         parts = item if isinstance(item, tuple) else (item,)
         if not all(part.strip() for part in parts) or len(found) <= self.encoder.added[len(parts) - 1]:
-            return Flaw("is empty", "at least one word")
-        return self.flaw(found) or [found]
+            return InvalidText("is empty", "at least one word")
+        return self.problem(found) or [found]
 
-    def join(self, item: Any, pieces: Sequence[Any]) -> Any:
+    def combine(self, item: Any, pieces: Sequence[Any]) -> Any:
         """The only piece."""
         return pieces[0]
 
 
-class Rows:
+class TaskRunner:
     """Runs one artifact on rows.
 
     Args:
@@ -113,9 +110,7 @@ class Rows:
         limits = [axis.maximum for spec in manifest.inputs for axis in spec.axes if axis.name == "batch"]
         self._most = min((limit for limit in limits if limit is not None), default=None)
 
-    def answers(
-        self, task: Task, items: Sequence[Any], errors: Errors, name: str = "text", prompt: int = 0
-    ) -> list[Any]:
+    def run(self, task: Task, items: Sequence[Any], errors: Errors, name: str = "text", prompt: int = 0) -> list[Any]:
         """One answer an item; with `errors="return"`, its error in the place of an answer.
 
         Args:
@@ -136,8 +131,8 @@ class Rows:
             raise InputTextError(f"errors is {errors!r}", "raise or return")
         found: list[Any] = [None] * len(items)
         rows: list[tuple[int, Encoding]] = []
-        for index, windows in enumerate(task.read(items)):
-            if isinstance(windows, Flaw):
+        for index, windows in enumerate(task.windows(items)):
+            if isinstance(windows, InvalidText):
                 if errors == "raise":
                     raise windows.error(f"{name} {index + 1}")
                 found[index] = windows.error(f"the {name}")
@@ -157,7 +152,7 @@ class Rows:
         for number in sorted(pieces):
             own[rows[number][0]].append(pieces[number])
         return [
-            task.join(item, parts) if failed is None else failed
+            task.combine(item, parts) if failed is None else failed
             for item, parts, failed in zip(items, own, found, strict=True)
         ]
 
@@ -202,7 +197,7 @@ class Rows:
         axis = self._axes[name]
         if axis is None or len(encoding) == width:
             return row
-        return row.narrow(axis, self._encoder.first_place(encoding, width), len(encoding))
+        return row.narrow(axis, self._encoder.row_start(encoding, width), len(encoding))
 
 
 def _piece(task: Task, item: Any, encoding: Encoding, outputs: Outputs | Failure) -> Any:
@@ -210,6 +205,6 @@ def _piece(task: Task, item: Any, encoding: Encoding, outputs: Outputs | Failure
     if isinstance(outputs, ExportedModelError):
         return outputs
     try:
-        return task.piece(item, encoding, outputs)
+        return task.window_result(item, encoding, outputs)
     except InputTextError as error:
         return error

@@ -1,8 +1,4 @@
-"""Scores of labels in, labels by name out; vectors in, vectors out.
-
-In: texts, or pairs of texts, with their scores. Out: `Classification`s; tensors. Refuses (InputTextError) a number of
-labels that is none.
-"""
+"""Text classification, and the tasks that return the model's outputs or embeddings unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from runtime.format.manifest import Activation
-from runtime.text.batched import Outputs, Whole, positive
+from runtime.text.batched import OneWindowTask, Outputs, positive
 from runtime.text.encoder import TextEncoder
 from runtime.text.results import Classification
 
@@ -27,7 +23,7 @@ SCORES: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class Classes(Whole):
+class ClassificationTask(OneWindowTask):
     """How scores become labels.
 
     Args:
@@ -46,22 +42,22 @@ class Classes(Whole):
         self._score = SCORES[activation]
         self._top_k = None if top_k is None else positive("top_k", top_k)
 
-    def piece(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Classification:
+    def window_result(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Classification:
         """The best label and the others."""
         scores = zip(self._score(outputs["logits"]).tolist(), self._labels, strict=True)
         ranked = sorted(scores, key=lambda pair: pair[0], reverse=True)
         return Classification(ranked[0][1], ranked[0][0], {label: score for score, label in ranked[: self._top_k]})
 
 
-class Numbers(Whole):
+class OutputsTask(OneWindowTask):
     """All outputs as they are."""
 
-    def piece(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Outputs:
+    def window_result(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Outputs:
         """They."""
         return outputs
 
 
-class Vectors(Whole):
+class EmbeddingTask(OneWindowTask):
     """One output as it is.
 
     Args:
@@ -74,6 +70,6 @@ class Vectors(Whole):
         super().__init__(encoder, truncate)
         self._name = name
 
-    def piece(self, item: str, encoding: Encoding, outputs: Outputs) -> torch.Tensor:
+    def window_result(self, item: str, encoding: Encoding, outputs: Outputs) -> torch.Tensor:
         """The vector, or a vector a token."""
         return outputs[self._name]

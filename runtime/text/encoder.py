@@ -1,8 +1,6 @@
-"""Text in, input tensors out, with the tokenizer that the artifact carries.
+"""Turn texts into input tensors with the artifact's tokenizer.
 
-In: the content of `tokenizer.json`, the manifest's text section, texts or pairs of texts. Out: their tokens, whole, cut
-or as overlapping windows; tensors by input name, padded to the longest. Refuses empty lists, and texts longer than the
-model admits, unless cutting was asked for.
+A text that is longer than the model admits is refused, truncated, or divided into overlapping windows.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import torch
 
 from runtime.errors import InputTextError
 from runtime.format.manifest import Axis, TextInfo, longest_text
-from runtime.text.tokenizer import Cut, Flaw, StoredTokenizer
+from runtime.text.tokenizer import InvalidText, StoredTokenizer, Truncation
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -67,28 +65,30 @@ class TextEncoder:
             raise InputTextError(f"texts is {texts!r}"[:200], "a list of at least one string")
         encodings = []
         for number, found in enumerate(self.tokens(texts, truncate=truncate), 1):
-            if isinstance(found, Flaw):
+            if isinstance(found, InvalidText):
                 raise found.error(f"text {number}")
             encodings.append(found)
         if not any(map(len, encodings)):
             raise InputTextError("the texts have no tokens", "at least one token")
         return self.tensors(encodings)
 
-    def tokens(self, items: Sequence[Any], *, truncate: bool = False) -> list[Encoding | Flaw]:
+    def tokens(self, items: Sequence[Any], *, truncate: bool = False) -> list[Encoding | InvalidText]:
         """Each item's tokens, or why there are none: it is no text, or too long."""
-        flaws = [_flaw(item) for item in items]
-        good = [item for item, flaw in zip(items, flaws, strict=True) if flaw is None]
-        cut = Cut(self.limit, self._side) if truncate else None
-        made = iter(self._tokenizer.encode(good, cut, self._fitting))
-        return [next(made) if flaw is None else flaw for flaw in flaws]
+        problems = [_text_problem(item) for item in items]
+        good = [item for item, problem in zip(items, problems, strict=True) if problem is None]
+        truncation = Truncation(self.limit, self._side) if truncate else None
+        made = iter(self._tokenizer.encode(good, truncation, self._check_length))
+        return [next(made) if problem is None else problem for problem in problems]
 
-    def _fitting(self, encoding: Encoding) -> Encoding | Flaw:
+    def _check_length(self, encoding: Encoding) -> Encoding | InvalidText:
         if len(encoding) <= self.limit:
             return encoding
         remedy = "shorten it, or ask for truncation (truncate=True, --truncate)"
-        return Flaw(f"has {len(encoding)} tokens", f"at most {self.limit}", remedy)
+        return InvalidText(f"has {len(encoding)} tokens", f"at most {self.limit}", remedy)
 
-    def windows(self, item: Any, *, length: int, stride: int, parts: tuple[str, str] | None) -> list[Encoding] | Flaw:
+    def windows(
+        self, item: Any, *, length: int, stride: int, parts: tuple[str, str] | None
+    ) -> list[Encoding] | InvalidText:
         """An item's tokens, in overlapping windows where they are too many.
 
         Args:
@@ -97,10 +97,10 @@ class TextEncoder:
             stride: the tokens that neighbours share.
             parts: for a pair, `only_first` or `only_second`, which is divided, and the name of the other one.
         """
-        if (flaw := _flaw(item)) is not None:
-            return flaw
+        if (problem := _text_problem(item)) is not None:
+            return problem
         (encoding,) = self._tokenizer.encode([item])
-        if isinstance(encoding, Flaw):
+        if isinstance(encoding, InvalidText):
             return encoding
         if len(encoding) <= length:
             return [encoding]
@@ -109,10 +109,12 @@ class TextEncoder:
             room = length - self.added[1] - kept
             # Each window has to bring something new.
             if room <= stride:
-                return Flaw(f"has a {parts[1]} of {kept} tokens", f"at most {kept + room - stride - 1}", "shorten it")
-        cut = Cut(length, self._side, stride, parts[0] if parts else "longest_first")
-        (encoding,) = self._tokenizer.encode([item], cut)
-        return encoding if isinstance(encoding, Flaw) else [encoding, *encoding.overflowing]
+                return InvalidText(
+                    f"has a {parts[1]} of {kept} tokens", f"at most {kept + room - stride - 1}", "shorten it"
+                )
+        truncation = Truncation(length, self._side, stride, parts[0] if parts else "longest_first")
+        (encoding,) = self._tokenizer.encode([item], truncation)
+        return encoding if isinstance(encoding, InvalidText) else [encoding, *encoding.overflowing]
 
     def tensors(self, encodings: Sequence[Encoding]) -> dict[str, torch.Tensor]:
         """Inputs by name, a row an encoding, padded to the longest, or to what the model admits above that."""
@@ -137,7 +139,7 @@ class TextEncoder:
                 )
         return made
 
-    def first_place(self, encoding: Encoding, width: int) -> int:
+    def row_start(self, encoding: Encoding, width: int) -> int:
         """Where an encoding's row begins in a batch of a width."""
         return 0 if self.info.padding_side == "right" else width - len(encoding)
 
@@ -149,18 +151,18 @@ class TextEncoder:
                 text = text.replace(spaced, "'" if spaced == " ' " else spaced[1:])
         return text
 
-    def joined(self, tokens: Sequence[str]) -> str:
+    def join_tokens(self, tokens: Sequence[str]) -> str:
         """The text of tokens given as strings."""
-        return self._tokenizer.joined(tokens)
+        return self._tokenizer.join_tokens(tokens)
 
 
-def _flaw(item: Any) -> Flaw | None:
+def _text_problem(item: Any) -> InvalidText | None:
     for text in item if isinstance(item, tuple) and len(item) == 2 else (item,):
         if not isinstance(text, str):
-            return Flaw(f"is {text!r}"[:100], "a string")
+            return InvalidText(f"is {text!r}"[:100], "a string")
         try:
             # Surrogates stand for bytes that were no UTF-8 (PEP 383).
             text.encode()
         except UnicodeEncodeError:
-            return Flaw("holds bytes that are no UTF-8", "text")
+            return InvalidText("holds bytes that are no UTF-8", "text")
     return None

@@ -1,17 +1,13 @@
-"""Scores of a vocabulary in, the likeliest tokens for each mask out.
-
-In: texts that hold the mask token, the scores of their tokens. Out: for each mask its candidates, the likeliest first.
-Refuses a text without a mask.
-"""
+"""Fill-mask: the most probable tokens for each mask of a text."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.text.batched import Outputs, Whole, positive
+from runtime.text.batched import OneWindowTask, Outputs, positive
 from runtime.text.encoder import TextEncoder
 from runtime.text.results import Candidate
-from runtime.text.tokenizer import Flaw
+from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -19,7 +15,7 @@ if TYPE_CHECKING:
 TOP_K = 5
 
 
-class Masks(Whole):
+class FillMaskTask(OneWindowTask):
     """How scores become candidates.
 
     Args:
@@ -34,11 +30,11 @@ class Masks(Whole):
         self._id, self._name = mask
         self._top_k = positive("top_k", top_k)
 
-    def flaw(self, encoding: Encoding) -> Flaw | None:
+    def problem(self, encoding: Encoding) -> InvalidText | None:
         """Whether there is nothing to fill in."""
-        return None if self._id in encoding.ids else Flaw(f"holds no {self._name}", "one or more, to fill in")
+        return None if self._id in encoding.ids else InvalidText(f"holds no {self._name}", "one or more, to fill in")
 
-    def piece(self, item: str, encoding: Encoding, outputs: Outputs) -> list[list[Candidate]]:
+    def window_result(self, item: str, encoding: Encoding, outputs: Outputs) -> list[list[Candidate]]:
         """For each mask its candidates."""
         ids = list(encoding.ids)
         places = [place for place, number in enumerate(ids) if number == self._id]

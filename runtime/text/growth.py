@@ -1,6 +1,6 @@
-"""How far a tokenizer's steps let a text grow, at most, from what its `tokenizer.json` says of each.
+"""An upper bound on how much a tokenizer's normalisation and splitting can enlarge a text, from its `tokenizer.json`.
 
-In: a component. Out: `Growth`. The bound holds before a text is tokenised: memory that was taken cannot be refused.
+The bound is known before a text is tokenised, so that a text that would exhaust the memory can be refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Growth:
     factor: int = 1
     extra: int = 0
 
-    def most(self, count: int) -> int:
+    def bound(self, count: int) -> int:
         """Of a text of `count` bytes."""
         return count * self.factor + self.extra
 
@@ -32,7 +32,7 @@ class Growth:
         return Growth(self.factor * step.factor, self.extra * step.factor + step.extra)
 
 
-class Wrong(ValueError):
+class InvalidTokenizer(ValueError):
     """A tokenizer that cannot be taken; the message says what is wrong with it."""
 
 
@@ -40,21 +40,21 @@ def growth_of(component: Mapping[str, Any]) -> Growth:
     """Of one component; of a sequence each has its own.
 
     Raises:
-        Wrong: a field that the bound follows from is missing or no string.
+        InvalidTokenizer: a field that the bound follows from is missing or no string.
     """
     kind = component["type"]
     if kind == "Replace":
-        new = size(component.get("content"), "content")
+        new = utf8_size(component.get("content"), "content")
         # A regular expression may match nothing at all, and then does so between any two characters.
-        old = size(component["pattern"].get("String", ""), "pattern")
+        old = utf8_size(component["pattern"].get("String", ""), "pattern")
         return Growth(max(1, -(-new // old))) if old else Growth(1 + new, new)
     if kind == "Prepend":
-        return Growth(1, size(component.get("prepend"), "prepend"))
+        return Growth(1, utf8_size(component.get("prepend"), "prepend"))
     if kind == "Precompiled":
         return Growth(_longest_mapping(component.get("precompiled_charsmap")))
     if kind == "Metaspace":
         # Before each piece, which has a byte at least; and in the place of spaces.
-        mark = size(component.get("replacement"), "replacement")
+        mark = utf8_size(component.get("replacement"), "replacement")
         return Growth(1 + mark, mark)
     if kind == "ByteLevel" and "add_prefix_space" in component:
         # Bytes become characters of up to two; a space, which does, comes before each piece.
@@ -65,7 +65,7 @@ def growth_of(component: Mapping[str, Any]) -> Growth:
     return Growth(_UNICODE.get(kind, 1))
 
 
-def total(steps: Iterable[Growth]) -> Growth:
+def compose(steps: Iterable[Growth]) -> Growth:
     """Of several steps, one after the other."""
     found = Growth()
     for step in steps:
@@ -76,18 +76,18 @@ def total(steps: Iterable[Growth]) -> Growth:
 def _longest_mapping(charsmap: Any) -> int:
     """Bytes of the longest string that SentencePiece's compiled table puts in the place of a character."""
     if not isinstance(charsmap, str):
-        raise Wrong("normalizer Precompiled has no table")
+        raise InvalidTokenizer("normalizer Precompiled has no table")
     table = base64.b64decode(charsmap, validate=True)
     strings = table[4 + int.from_bytes(table[:4], "little") :]
     return max(1, *map(len, strings.split(b"\0")))
 
 
-def size(text: Any, name: str) -> int:
+def utf8_size(text: Any, name: str) -> int:
     """Bytes of a string; `name` is what it is called where it is none.
 
     Raises:
-        Wrong: it is no string.
+        InvalidTokenizer: it is no string.
     """
     if not isinstance(text, str):
-        raise Wrong(f"{name} is {shown(text)}, no string")
+        raise InvalidTokenizer(f"{name} is {shown(text)}, no string")
     return len(text.encode("utf-8", "surrogatepass"))

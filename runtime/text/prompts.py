@@ -1,15 +1,11 @@
-"""Prompts whose tokens a model leaves out where it pools the tokens of a text to one vector.
-
-In: a prompt; the mask of a batch. Out: how many tokens of each row are the prompt's; the mask of the others. Refuses
-(InputTextError) a prompt that cannot be tokenised.
-"""
+"""Prompts whose tokens are left out when the model pools a text's tokens to one vector."""
 
 from __future__ import annotations
 
 import torch
 
 from runtime.text.encoder import TextEncoder
-from runtime.text.tokenizer import Flaw
+from runtime.text.tokenizer import InvalidText
 
 # The input of models that do so.
 POOLING_MASK = "pooling_mask"
@@ -28,7 +24,7 @@ def prompt_length(encoder: TextEncoder, prompt: str) -> int:
     if not prompt:
         return 0
     (found,) = encoder.tokens([prompt], truncate=True)
-    if isinstance(found, Flaw):
+    if isinstance(found, InvalidText):
         raise found.error("the prompt")
     ids = found.ids
     return len(ids) - int(bool(ids) and ids[-1] in encoder.special)

@@ -1,10 +1,8 @@
-"""Scores of starts and ends in, the answer as a span of the context out, as transformers 4's pipeline defined it.
+"""Extractive question answering: find the answer as a span of the context, as transformers 4's pipeline does.
 
-In: windows of question and context with their scores. Out: an `Answer`. Refuses (InputTextError) options that leave
-no room; a question or a context that is empty, a question that leaves no room.
-
-Starts and ends compete among the tokens of the context and the token that stands for the whole (CLS), each window by
-itself. The likeliest spans grow to whole words, and the scores of spans of the same words are added up.
+The context is divided into overlapping windows. Within a window the start and end probabilities are taken over the
+tokens of the context and the CLS token, which stands for "no answer". The most probable spans are extended to whole
+words, and the scores of spans with the same text are added.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from runtime.errors import InputTextError
 from runtime.text.batched import Outputs, positive
 from runtime.text.encoder import TextEncoder
 from runtime.text.results import Answer
-from runtime.text.tokenizer import Flaw
+from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -40,7 +38,7 @@ class Window:
     none: float
 
 
-class Spans:
+class QuestionAnsweringTask:
     """How scores become an answer.
 
     Args:
@@ -78,25 +76,25 @@ class Spans:
         # Where texts are padded on the left, the context comes first: the question stays next to what is written last.
         self._part = 1 if encoder.info.padding_side == "right" else 0
 
-    def read(self, items: Sequence[Any]) -> list[list[Encoding] | Flaw]:
+    def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
         """The windows of each pair of question and context, or why it cannot be taken."""
         return [self._windows(item) for item in items]
 
-    def _windows(self, item: Any) -> list[Encoding] | Flaw:
+    def _windows(self, item: Any) -> list[Encoding] | InvalidText:
         if not isinstance(item, tuple) or len(item) != 2:
-            return Flaw(f"is {item!r}"[:100], "a tuple of question and context")
+            return InvalidText(f"is {item!r}"[:100], "a tuple of question and context")
         divided = ("only_first", "only_second")[self._part]
         ordered = item if self._part else item[::-1]
         found = self._encoder.windows(ordered, length=self._length, stride=self._stride, parts=(divided, "question"))
-        if isinstance(found, Flaw):
+        if isinstance(found, InvalidText):
             return found
         seen = set(found[0].sequence_ids)
         for part, name, text in ((1 - self._part, "question", item[0]), (self._part, "context", item[1])):
             if not text.strip() or part not in seen:
-                return Flaw(f"has an empty {name}", "text")
+                return InvalidText(f"has an empty {name}", "text")
         return found
 
-    def piece(self, item: tuple[str, str], encoding: Encoding, outputs: Outputs) -> Window:
+    def window_result(self, item: tuple[str, str], encoding: Encoding, outputs: Outputs) -> Window:
         """The likeliest spans of one window."""
         context = torch.tensor([one == self._part for one in encoding.sequence_ids])
         rivals = context
@@ -118,7 +116,7 @@ class Spans:
         ]
         return Window(spans, none)
 
-    def join(self, item: tuple[str, str], pieces: Sequence[Window]) -> Answer:
+    def combine(self, item: tuple[str, str], pieces: Sequence[Window]) -> Answer:
         """The answer that all windows together say."""
         found: dict[str, Answer] = {}
         for window in pieces:

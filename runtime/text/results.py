@@ -1,7 +1,4 @@
-"""What the answers are: plain values, one a text.
-
-In and out: nothing but names. Characters are counted as Python counts them (code points).
-"""
+"""The result types of `session.text`. Character positions count code points, as Python does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which answers an artifact can give: by its task, its labels, and what it says of its tokenizer.
-
-In: a manifest, the name of a method. Out: what the method needs. Refuses (InputTaskError) what the artifact cannot.
-"""
+"""Which method of `session.text` an artifact supports, and the parts of its manifest that the method needs."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""The package `tokenizers`, as far as a stored tokenizer can be trusted: not at all.
+"""Run a stored tokenizer, which is not trusted. The only module that imports the package tokenizers.
 
-In: the content of `tokenizer.json`; texts. Out: their tokens, or why there are none. What a text may become is bounded
-before it is tokenised, and what the package raises, a panic of its Rust code included, is an error of the text that it
-was raised for. The only importer of `tokenizers`.
+The size that a text can reach is bounded before it is tokenised. Whatever the package raises, including a panic of its
+Rust code, becomes an error of the text that caused it.
 
-What cannot be done here: Rust code is not interrupted. A regular expression that backtracks is stopped by its engine,
-which gives up after ten million steps for one place of the text (a panic, and so an error of that text); one that stays
-just below that at every place of a long text keeps its thread busy for as long as that takes. Where that matters, take
-only signed artifacts, or tokenise in a process of your own that you can end. And a panic writes to standard error.
+Limits: Rust code cannot be interrupted. The regular expression engine gives up a match that backtracks after ten
+million steps at one position of the text (a panic, and so an error of that text). An expression that stays just below
+this limit at every position of a long text keeps its thread busy for as long as that takes. If this matters, accept
+only signed artifacts, or tokenise in a separate process that can be ended. A panic also writes to standard error.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from runtime.errors import ExtraMissingError, InputTextError, ManifestDamagedError
 from runtime.format.manifest import TOKENIZER_FILE
-from runtime.text.growth import total
+from runtime.text.growth import compose
 from runtime.text.tokenizer_file import read_tokenizer
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ MAX_STEP_BYTES = 2**24
 
 
 @dataclass(frozen=True)
-class Flaw:
+class InvalidText:
     """Why a text cannot be taken. `what` follows the text's name: "text 2 has 302 tokens"."""
 
     what: str
@@ -53,7 +52,7 @@ class Flaw:
 
 
 @dataclass(frozen=True)
-class Cut:
+class Truncation:
     """How texts that are too long are cut: to `length` tokens, of which neighbouring windows share `stride`."""
 
     length: int
@@ -75,41 +74,44 @@ class StoredTokenizer:
 
     def __init__(self, content: bytes) -> None:
         self._file = read_tokenizer(content)
-        self._growth = total([growth for _, growth in self._file.normalizers])
-        self._whole = _loaded(self._file.text)
+        self._growth = compose([growth for _, growth in self._file.normalizers])
+        self._tokenizer = _load(self._file.text)
         self._lock = threading.Lock()
         # Tokens that are added to a text, and to a pair.
-        self.added = self._whole.num_special_tokens_to_add(False), self._whole.num_special_tokens_to_add(True)
+        self.added = self._tokenizer.num_special_tokens_to_add(False), self._tokenizer.num_special_tokens_to_add(True)
         # Ids of tokens with a meaning of their own.
-        self.special = {number for number, token in self._whole.get_added_tokens_decoder().items() if token.special}
+        self.special = {number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         # Whether tokens say that they continue a word; if not, only spaces part words.
-        self.marks_words = bool(getattr(self._whole.model, "continuing_subword_prefix", None))
+        self.marks_words = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
 
     def encode(
-        self, items: Sequence[Item], cut: Cut | None = None, keep: Callable[[Encoding], Encoding | Flaw] | None = None
-    ) -> list[Encoding | Flaw]:
+        self,
+        items: Sequence[Item],
+        truncation: Truncation | None = None,
+        keep: Callable[[Encoding], Encoding | InvalidText] | None = None,
+    ) -> list[Encoding | InvalidText]:
         """Each item's tokens, or why there are none.
 
         Args:
             items: texts and pairs, of strings that UTF-8 can hold.
-            cut: how those that are too long are cut; None: not at all.
+            truncation: how items that are too long are cut; None: not at all.
             keep: what becomes of an item's tokens; those that it drops are not kept until all items are tokenised.
         """
-        found: list[Encoding | Flaw] = []
+        found: list[Encoding | InvalidText] = []
         group: list[Item] = []
         room = MAX_BYTES
 
         def finish() -> None:
-            made = self._batch(group, cut)
-            found.extend(one if isinstance(one, Flaw) or keep is None else keep(one) for one in made)
+            made = self._batch(group, truncation)
+            found.extend(one if isinstance(one, InvalidText) or keep is None else keep(one) for one in made)
             group.clear()
 
         for item in items:
-            size = self._becomes(item)
-            if isinstance(size, Flaw) or size > room:
+            size = self._size_bound(item)
+            if isinstance(size, InvalidText) or size > room:
                 finish()
                 room = MAX_BYTES
-            if isinstance(size, Flaw):
+            if isinstance(size, InvalidText):
                 found.append(size)
             else:
                 group.append(item)
@@ -123,72 +125,74 @@ class StoredTokenizer:
         Raises:
             InputTextError: the tokenizer fails on them.
         """
-        return str(_called(lambda: self._whole.decode(list(ids), skip_special_tokens=not special)))
+        return str(_call(lambda: self._tokenizer.decode(list(ids), skip_special_tokens=not special)))
 
-    def joined(self, tokens: Sequence[str]) -> str:
+    def join_tokens(self, tokens: Sequence[str]) -> str:
         """The text of tokens given as strings; raises as `decode`."""
-        decoder = self._whole.decoder
-        return " ".join(tokens) if decoder is None else str(_called(lambda: decoder.decode(list(tokens))))
+        decoder = self._tokenizer.decoder
+        return " ".join(tokens) if decoder is None else str(_call(lambda: decoder.decode(list(tokens))))
 
     @functools.cached_property
-    def _cutting(self) -> Tokenizer:
+    def _truncating(self) -> Tokenizer:
         # One of its own: changing truncation between calls would not be safe with threads.
-        return _loaded(self._file.text)
+        return _load(self._file.text)
 
     @functools.cached_property
     def _steps(self) -> list[Any]:
         """The normaliser's steps, each by itself."""
         empty = {"type": "WordLevel", "vocab": {"": 0}, "unk_token": ""}
         return [
-            _loaded(json.dumps({"version": "1.0", "added_tokens": [], "normalizer": step, "model": empty})).normalizer
+            _load(json.dumps({"version": "1.0", "added_tokens": [], "normalizer": step, "model": empty})).normalizer
             for step, _ in self._file.normalizers
         ]
 
-    def _becomes(self, item: Item) -> int | Flaw:
+    def _size_bound(self, item: Item) -> int | InvalidText:
         """The bytes that an item becomes at most, or why it cannot be taken."""
         texts = item if isinstance(item, tuple) else (item,)
         longest = max(map(len, texts))
         if longest > MAX_CHARACTERS:
-            return Flaw(f"has {longest} characters", f"at most {MAX_CHARACTERS}", "divide it")
-        size = sum(self._file.splitting.most(self._growth.most(len(text.encode()))) for text in texts)
+            return InvalidText(f"has {longest} characters", f"at most {MAX_CHARACTERS}", "divide it")
+        size = sum(self._file.splitting.bound(self._growth.bound(len(text.encode()))) for text in texts)
         # Only where the bound that holds for every text is not enough, this very text is tried, step by step.
         if size > MAX_BYTES:
             try:
-                size = sum(self._file.splitting.most(self._normalized(text)) for text in texts)
+                size = sum(self._file.splitting.bound(self._normalized(text)) for text in texts)
             except InputTextError as error:
-                return Flaw(f"cannot be tokenised: {error.found}"[:200], "a text that the tokenizer takes")
+                return InvalidText(f"cannot be tokenised: {error.found}"[:200], "a text that the tokenizer takes")
         if size > MAX_BYTES:
-            return Flaw(f"may become {size} bytes when it is tokenised", f"at most {MAX_BYTES}", "divide it")
+            return InvalidText(f"may become {size} bytes when it is tokenised", f"at most {MAX_BYTES}", "divide it")
         return size
 
     def _normalized(self, text: str) -> int:
         """The bytes that the normaliser makes of a text; of more than a step may make, the bound on these."""
         for step, (_, growth) in zip(self._steps, self._file.normalizers, strict=True):
-            most = growth.most(len(text.encode()))
+            most = growth.bound(len(text.encode()))
             if most > MAX_STEP_BYTES:
                 return most
-            text = _called(functools.partial(step.normalize_str, text))
+            text = _call(functools.partial(step.normalize_str, text))
         return len(text.encode())
 
-    def _batch(self, items: list[Item], cut: Cut | None) -> list[Encoding | Flaw]:
+    def _batch(self, items: list[Item], truncation: Truncation | None) -> list[Encoding | InvalidText]:
         if not items:
             return []
         try:
-            return _called(lambda: self._encoded(list(items), cut))
+            return _call(lambda: self._encode(list(items), truncation))
         except InputTextError as error:
             if len(items) == 1:
-                return [Flaw(f"cannot be tokenised: {error.found}"[:200], "a text that the tokenizer takes")]
-        return [found for item in items for found in self._batch([item], cut)]
+                return [InvalidText(f"cannot be tokenised: {error.found}"[:200], "a text that the tokenizer takes")]
+        return [found for item in items for found in self._batch([item], truncation)]
 
-    def _encoded(self, items: list[Item], cut: Cut | None) -> list[Encoding | Flaw]:
-        if cut is None:
-            return list(self._whole.encode_batch(items))
+    def _encode(self, items: list[Item], truncation: Truncation | None) -> list[Encoding | InvalidText]:
+        if truncation is None:
+            return list(self._tokenizer.encode_batch(items))
         with self._lock:
-            self._cutting.enable_truncation(cut.length, stride=cut.stride, strategy=cut.strategy, direction=cut.side)
-            return list(self._cutting.encode_batch(items))
+            self._truncating.enable_truncation(
+                truncation.length, stride=truncation.stride, strategy=truncation.strategy, direction=truncation.side
+            )
+            return list(self._truncating.encode_batch(items))
 
 
-def _loaded(text: str) -> Tokenizer:
+def _load(text: str) -> Tokenizer:
     try:
         from tokenizers import Tokenizer
     except ImportError:
@@ -196,7 +200,7 @@ def _loaded(text: str) -> Tokenizer:
             "the package tokenizers is not installed", "it, to take text", "pip install tokenizers"
         ) from None
     try:
-        tokenizer: Tokenizer = _called(lambda: Tokenizer.from_str(text))
+        tokenizer: Tokenizer = _call(lambda: Tokenizer.from_str(text))
     except InputTextError as error:
         raise ManifestDamagedError(f"damaged {TOKENIZER_FILE}: {error.found}") from error
     # The file may carry settings of its training run (a fixed padding, a shorter length).
@@ -205,7 +209,7 @@ def _loaded(text: str) -> Tokenizer:
     return tokenizer
 
 
-def _called(function: Callable[[], T]) -> T:
+def _call(function: Callable[[], T]) -> T:
     """What a call of the package gives.
 
     Raises:

@@ -129,7 +129,7 @@ def _uses(pair: Pair, backend: Any, precision: Any, folder: Path) -> dict[str, A
     except Exception as error:  # noqa: BLE001 (constructors of hundreds of architectures, with guessed sizes)
         return {"reason": repr(error)[:200]}
     with contextlib.ExitStack() as stack:
-        archive = stack.enter_context(artifact_file.opened(output))
+        archive = stack.enter_context(artifact_file.open_archive(output))
         return {
             "uses": sorted({f"{kind} {name}" for kind, name in uses_of(archive) if kind != "binding"}),
             "reason": "",

@@ -1,7 +1,7 @@
-"""What an artifact's pickles hold, against its records and its code: checked before torch reads them.
+"""Check an artifact's pickles against its records and its code, before torch reads them.
 
-In: an open `Archive` and its parsed code. Out: nothing. Refuses tensors that reach beyond their records, objects with
-other attributes than the code declares, and every form of pickle that exports do not have (`rules`).
+Refused are tensors that reach beyond their records, objects with other attributes than the code declares, and every
+form of pickle that exports do not have (`rules`).
 """
 
 from __future__ import annotations

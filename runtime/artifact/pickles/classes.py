@@ -1,7 +1,7 @@
-"""The classes that an artifact's code declares: their attributes with types, and whether they answer.
+"""The classes that an artifact's code declares, with the types of their attributes and the names of their methods.
 
-In: the records under `code/`, parsed. Out: `Class` by qualified name. Refuses (InvalidPickle) declarations that exports
-do not contain: TorchScript would fill such a class by other rules than those that are checked here.
+Declarations that exports do not contain are refused: TorchScript would fill such a class by other rules than those that
+are checked here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Packed weights where code uses them: IPEX's operators get them as an address, in a tensor.
+"""Check the code's uses of packed weights: IPEX's operators get them as an address, in a tensor.
 
-In: the parsed code, the constants. Out: nothing. Refuses (InvalidPickle) an address that is not that of a constant of
-the class that the operator expects: any other number would be taken for one.
+Each address must come from a constant of the class that the operator expects. Any other number would be used as an
+address without a check.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""A reader of pickles that runs nothing: it keeps a stack of values and checks each step.
+"""Interpret a pickle without running anything: keep a stack of values and check each step.
 
-In: a pickle's bytes, its tensors' records, the classes of the code. Out: the value that TorchScript's unpickler would
-make. Refuses (InvalidPickle) at the first opcode that exports do not use, or use in another way.
-
-TorchScript writes pickles of one form: memo entries in order, containers filled at once and before anything refers to
-them, nothing left on the stack. That form is demanded, for what is outside of it (cycles, lists that change after they
-were given a type, entries that were never made) is where the unpickler trusts the file.
+The first opcode that exports do not use, or use differently, is refused. TorchScript writes pickles of one form: memo
+entries in order, containers that are filled at once and before anything refers to them, one value left at the end. This
+form is required, because outside of it (cycles, lists that change after they got a type, missing memo entries)
+TorchScript's unpickler trusts the file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""IPEX's packed weights in a pickle: what its packing assumes of weight, bias and numbers beside them.
-
-In: an object's class and state, of the types that `rules.PACKED` says. Refuses (InvalidPickle) shapes that do not fit.
-"""
+"""Check IPEX's packed weights in a pickle: IPEX's packing assumes shapes and types that it does not check itself."""
 
 from __future__ import annotations
 

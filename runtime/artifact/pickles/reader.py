@@ -1,7 +1,4 @@
-"""The bytes of a pickle, taken from the front.
-
-In: a record. Out: bytes, numbers, texts, lines. Refuses (InvalidPickle) to read beyond the end.
-"""
+"""Read the bytes of a pickle in order, never beyond the end."""
 
 from __future__ import annotations
 

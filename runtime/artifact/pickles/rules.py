@@ -1,9 +1,9 @@
-"""The rules for pickles in an artifact: what exports contain, as data. Everything else is refused.
+"""The rules for pickles in an artifact, as data: what exports contain. Everything else is refused.
 
-TorchScript's unpickler trusts its input: it indexes without looking, fills in what it is told, and reads numbers where
-the pickle says they are. So each rule below stands for a check that it does not make. `runtime/cpp` has the same rules.
+TorchScript's unpickler trusts its input: it does not check indices, types or sizes. Each rule below stands for a check
+that it does not make. `runtime/cpp` has the same rules.
 
-Written from what the three backends export with torch 1.13, 2.8 and 2.13.
+Derived from what the three backends export with torch 1.13, 2.8 and 2.13.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Tensors in a pickle against the records that hold their numbers.
+"""Check tensors in a pickle against the records that hold their numbers.
 
-In: what a pickle says of a storage or a tensor, and the archive. Out: `Storage`, `Tensor`. Refuses (InvalidPickle)
-whatever would let PyTorch read beside the record, or take its bytes for numbers of another kind.
+Refused is whatever would make PyTorch read outside the record, or read its bytes as numbers of another type.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Types, as TorchScript writes them in code, and whether a value is of one.
-
-In: a type's expression, parsed by Python. Out: `Type`, or None where exports hold no value of that type.
-"""
+"""Types as TorchScript's code writes them, and whether a value has such a type."""
 
 from __future__ import annotations
 

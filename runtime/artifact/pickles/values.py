@@ -1,4 +1,4 @@
-"""What the interpreter of pickles puts on its stack. Numbers, texts, truth values and None are Python's own."""
+"""The values on the pickle interpreter's stack. Numbers, strings, booleans and None are Python's own."""
 
 from __future__ import annotations
 
