@@ -159,13 +159,13 @@ def test_a_forged_artifact_is_refused_before_torch_reads_it(tiny_artifact: Path,
 def test_reading_the_code_needs_no_torch(tiny_artifact: Path) -> None:
     code = """
 import sys
-from runtime import artifact
+from runtime.artifact import artifact_file
 from runtime.artifact.operator_allowlist import check_code
 from runtime.artifact.pickles import check_pickles
 from runtime.artifact.pickles.handles import check_handles
 from runtime.artifact.pickles.values import InvalidPickle, Object, Tensor
-with artifact.open_archive(sys.argv[1]) as archive:
-    artifact.verify_parts(archive, artifact.read_manifest(archive))
+with artifact_file.open_archive(sys.argv[1]) as archive:
+    artifact_file.verify_parts(archive, artifact_file.read_manifest(archive))
     check_pickles(archive, check_code(archive))
 print('torch' in sys.modules)
 """

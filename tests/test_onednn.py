@@ -94,8 +94,8 @@ def test_attention_beside_the_library_of_ipex() -> None:
     code = """
 import torch
 from exporter.backends.onednn.attend import explicit_attention
-from runtime import ops, torchscript
-ops.register_ipex()
+from runtime.host import ipex_library
+ipex_library.register_ipex()
 form = torch.jit.script(explicit_attention)
 query, values, keys = torch.randn(2, 3, 5, 16), torch.randn(2, 3, 5, 16), torch.randn(2, 3, 16, 5)
 mask = torch.randn(2, 1, 1, 5) * 3

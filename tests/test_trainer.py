@@ -139,7 +139,7 @@ def test_the_library_of_ipex_leaves_gradients_as_they_are() -> None:
 import sys, torch
 sys.path.insert(0, sys.argv[1])
 from conftest import ROOT, run_python, tiny_model
-from runtime import ops
+from runtime.host import ipex_library
 model = tiny_model("bert", "text-classification", num_labels=3)
 def gradients():
     model.zero_grad(set_to_none=True)
@@ -147,7 +147,7 @@ def gradients():
     model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.tensor([0, 1, 2, 0])).loss.backward()
     return [weight.grad.clone() for weight in model.parameters()]
 before = gradients()
-ops.register_ipex()
+ipex_library.register_ipex()
 after = gradients()
 error = max(((a - b).abs().max() / b.abs().max().clamp(min=1e-6)).item() for a, b in zip(after, before))
 print(len(after) > 30, error < 1e-4)

@@ -31,7 +31,7 @@ def check_draft(file: Path, allow: Collection[str]) -> None:
     """Read the code of a draft.
 
     Args:
-        file: as `artifact.save` wrote it.
+        file: as `artifact_file.save` wrote it.
         allow: names of operators that it may call too, as `aten::name`.
 
     Raises:
