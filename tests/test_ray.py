@@ -214,7 +214,7 @@ def test_answers_of_the_service_are_those_of_a_loop(service: Service, artifacts:
         (b"no json", 400, "the body cannot be read"),
         ({"words": "?"}, 400, "the body has not one of text and inputs"),
         ({"inputs": {"input_ids": [[10**6]]}}, 400, "input 'input_ids' holds 1000000; expected integers from 0 to 299"),
-        ({"inputs": {"input_ids": [[1], [2, 3]]}}, 400, "'input_ids' is no tensor"),
+        ({"inputs": {"input_ids": [[1], [2, 3]]}}, 400, "'input_ids' is not a tensor"),
         ({"text": "this artifact has no tokenizer"}, 400, "text input needs a tokenizer"),
         ({"inputs": {"input_ids": [[1]]}, "deadline_ms": "soon"}, 400, "deadline_ms is 'soon'"),
         ({"inputs": {"input_ids": [[1]]}, "deadline_ms": 0}, 504, "the request waited"),

@@ -56,7 +56,7 @@ def test_what_is_no_list_of_texts(session: Session, texts: Any) -> None:
 
 
 def test_bytes_that_are_no_text(session: Session) -> None:
-    with pytest.raises(InputTextError, match="text 2 holds bytes that are no UTF-8"):
+    with pytest.raises(InputTextError, match="text 2 holds bytes that are not UTF-8"):
         session.text.encode(["good", b"\xff".decode(errors="surrogateescape")])
 
 

@@ -183,7 +183,7 @@ SPECIAL = {"SpecialToken": {"id": "ok", "type_id": 0}}
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([], "the whole is no object"),
+        ([], "it is not an object"),
         (words() | {"more": 1}, "unknown 'more'"),
         (words(normalizer={"type": "Python"}), "normalizer is of the kind 'Python'"),
         (words(normalizer=5), "normalizer is of the kind None"),
@@ -207,9 +207,9 @@ SPECIAL = {"SpecialToken": {"id": "ok", "type_id": 0}}
             words(added_tokens=[ADDED | {"content": "a" * 2000}], normalizer=GROWING["eight replacements"]),
             "grow beyond measure",
         ),
-        (words(added_tokens=[5]), "no string"),
+        (words(added_tokens=[5]), "not a string"),
         (changed("model.unk_token", "x" * 1000), "unk_token has more than 256 bytes"),
-        (changed("model.vocab", {"x" * 5000: 0}), "no token of at most 2048"),
+        (changed("model.vocab", {"x" * 5000: 0}), "not a token of at most 2048"),
         (changed("model.vocab", None), "no vocabulary"),
         (changed("model.type", "Python"), "model is of the kind"),
         (words(model=None), "no model"),

@@ -73,7 +73,7 @@ def _private_key(key: PathLike) -> Any:
     content, name = _read(key), os.fspath(key)
     try:
         private = serialization.load_pem_private_key(content, password=None)
-    # ValueError: no PEM, or damaged; TypeError: encrypted, and there is no password.
+    # ValueError: not PEM, or damaged; TypeError: encrypted, which needs a password.
     except (ValueError, TypeError) as error:
         raise KeyFileError(f"{name} holds no private key ({error})", "an unencrypted Ed25519 key in PEM") from error
     if not isinstance(private, ed25519.Ed25519PrivateKey):
@@ -86,7 +86,7 @@ def _read(path: PathLike) -> bytes:
         raise KeyFileError(f"the key is given as {type(path).__name__}", "the path of a file with a key in PEM")
     try:
         return Path(path).read_bytes()
-    # ValueError: a name that no file can have.
+    # ValueError: not a valid file name.
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise KeyFileError(f"cannot read {os.fspath(path)}: {reason}", "a key in PEM") from error
@@ -99,8 +99,8 @@ def _cryptography() -> tuple[Any, Any, type[Exception]]:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
         raise ExtraMissingError(
-            "the package cryptography is not installed",
-            "it, to sign or to check signatures",
+            "signing and checking signatures need the package cryptography, which is not installed",
+            "",
             "pip install cryptography",
         ) from None
     return serialization, ed25519, InvalidSignature

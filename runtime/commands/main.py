@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Also after --help and --version.
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (head, less) has closed the pipe; Python would complain again at exit.
+        # The reader (head, less) has closed the pipe; without this, Python would report it again at exit.
         console.silence_output()
         return 0
     except OSError as error:
@@ -64,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         sub.add_argument("file", metavar="FILE", help="the artifact")
         sub.add_argument("--json", action="store_true", help="print JSON")
-        sub.add_argument("--verify-key", metavar="PEM", help="refuse a file that this public key's owner did not sign")
+        sub.add_argument(
+            "--verify-key",
+            metavar="PEM",
+            help="public key: refuse a file that is not signed with its private key",
+        )
         sub.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
         sub.set_defaults(run=run)
         return sub

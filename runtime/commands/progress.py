@@ -15,9 +15,9 @@ def progress(total: int | None) -> Iterator[Callable[[int], object]]:
     """A bar that counts bytes.
 
     Args:
-        total: how many there are; None where nobody knows.
+        total: the number of bytes; None if it is not known.
     """
-    # Lines that run over the screen are progress enough, and a bar between them would tear both.
+    # If the results go to the terminal too, they show the progress, and a bar between them would be hard to read.
     if not sys.stderr.isatty() or sys.stdout.isatty():
         yield lambda _: None
         return

@@ -26,12 +26,12 @@ from runtime.text.token_classification import Aggregation, TokenClassificationTa
 
 
 class Text:
-    """What a session does with text. Safe to use from several threads.
+    """The methods of a session that take text. Safe to use from several threads.
 
     Args:
-        run: runs the model: tensors by name in, tensors by name out.
-        manifest: what the artifact says of itself.
-        encoder: its tokenizer.
+        run: runs the model: takes inputs by name, returns outputs by name.
+        manifest: the artifact's manifest.
+        encoder: encodes texts with the artifact's tokenizer.
     """
 
     def __init__(self, run: Callable[..., dict[str, torch.Tensor]], manifest: Manifest, encoder: TextEncoder) -> None:
@@ -45,10 +45,10 @@ class Text:
 
         Args:
             texts: at least one.
-            truncate: cut texts at the model's length; without it, a longer one is an error.
+            truncate: cut texts at the model's maximum length; without it, a longer text is an error.
 
         Raises:
-            InputTextError: no text, no string, or a text that is too long.
+            InputTextError: no texts, a value that is not a string, or a text that is too long.
         """
         return self._encoder.encode(texts, truncate=truncate)
 
@@ -59,8 +59,8 @@ class Text:
 
         Args:
             texts: strings, or tuples of two.
-            truncate: cut texts at the model's length.
-            errors: raise the first, or return each in its text's place.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTextError: a text that does not fit.
@@ -70,14 +70,14 @@ class Text:
     def embed(
         self, texts: Sequence[str], *, prompt: str | None = None, truncate: bool = False, errors: Errors = "raise"
     ) -> list[torch.Tensor]:
-        """Vectors of float32: a sentence's [embedding]; for feature extraction one a token, [tokens, hidden].
+        """Embeddings of float32: one per text, [embedding]; for feature extraction one per token, [tokens, hidden].
 
         Args:
             texts: strings.
-            prompt: put before each text; None: the model's default, which most do not have. Where the model pools
-                without the prompt's tokens, they are left out.
-            truncate: cut texts at the model's length.
-            errors: raise the first, or return each in its text's place.
+            prompt: put before each text; None: the model's default prompt, if it has one. If the model's pooling
+                excludes the prompt's tokens, they are left out of the mean.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTaskError: the artifact does not embed.
@@ -87,7 +87,7 @@ class Text:
         if prompt is None:
             prompt = self._encoder.info.rules.prompt if self._encoder.info.rules is not None else ""
         if prompt and isinstance(texts, (list, tuple)):
-            # An empty text behind a prompt is still one that is refused.
+            # An empty text gets no prompt, so that it is still refused.
             texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
         left_out = prompt_length(self._encoder, prompt) if POOLING_MASK in self._inputs else 0
         task = EmbeddingTask(self._encoder, self._manifest.outputs[0].name, truncate)
@@ -105,9 +105,9 @@ class Text:
 
         Args:
             texts: strings, or tuples of two.
-            top_k: how many labels to give scores of; None: all.
-            truncate: cut texts at the model's length.
-            errors: raise the first, or return each in its text's place.
+            top_k: the number of labels to return scores for; None: all.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTaskError: the artifact does not classify texts.
@@ -127,24 +127,24 @@ class Text:
         truncate: bool = False,
         errors: Errors = "raise",
     ) -> list[list[Tag]]:
-        """The labelled parts of each text, in order.
+        """The labelled tokens, words or entities of each text, in order.
 
         Args:
             texts: strings.
-            aggregation: which tokens become one tag: none, simple, first, average or max
+            aggregation: how tokens are joined: none, simple, first, average or max
                 (`runtime.text.token_classification`).
             ignore: labels that are left out.
-            stride: divide texts that are too long into windows that share so many tokens; needs an aggregation.
-            truncate: cut texts at the model's length.
-            errors: raise the first, or return each in its text's place.
+            stride: divide long texts into windows that share so many tokens; needs an aggregation.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTaskError: the artifact does not label tokens, or an older exporter wrote it.
             InputTextError: a text or an option that does not fit.
         """
-        said = rules(self._manifest, "tag")
+        stored = rules(self._manifest, "tag")
         task = TokenClassificationTask(
-            self._encoder, labels(self._manifest), aggregation, ignore, said.unknown_id, stride, truncate
+            self._encoder, labels(self._manifest), aggregation, ignore, stored.unknown_id, stride, truncate
         )
         return self._runner.run(task, texts, errors)
 
@@ -176,37 +176,37 @@ class Text:
 
         Args:
             pairs: tuples of question and context.
-            window: tokens of question and context at once, at most; a longer context is divided.
-            stride: tokens of the context that neighbouring windows share; None: 128, or half of a shorter window.
-            longest: most tokens of an answer.
-            impossible: whether there may be none, for models that were trained to say so.
-            errors: raise the first, or return each in its pair's place.
+            window: the maximum of tokens of question and context together; a longer context is divided.
+            stride: the tokens of the context that neighbouring windows share; None: 128, or half of a shorter window.
+            longest: the maximum of tokens of an answer.
+            impossible: allow "no answer", for models that were trained for it.
+            errors: `raise` the first error, or `return` each in its pair's place.
 
         Raises:
             InputTaskError: the artifact does not answer questions, or an older exporter wrote it.
             InputTextError: a text or an option that does not fit.
         """
-        said = rules(self._manifest, "answer")
-        task = QuestionAnsweringTask(self._encoder, said.class_id, window, stride, longest, impossible)
+        stored = rules(self._manifest, "answer")
+        task = QuestionAnsweringTask(self._encoder, stored.class_id, window, stride, longest, impossible)
         return self._runner.run(task, pairs, errors, "pair")
 
     def fill(
         self, texts: Sequence[str], *, top_k: int = fill_mask.TOP_K, truncate: bool = False, errors: Errors = "raise"
     ) -> list[list[list[Candidate]]]:
-        """For each text, for each of its masks, the likeliest tokens, the best first.
+        """The most probable tokens for each mask of each text, best first.
 
         Args:
             texts: strings that hold the mask token at least once.
-            top_k: how many candidates a mask.
-            truncate: cut texts at the model's length.
-            errors: as for the others.
+            top_k: the number of candidates per mask.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTaskError: the artifact does not fill masks, or an older exporter wrote it.
             InputTextError: a text that does not fit.
         """
-        said = rules(self._manifest, "fill")
-        if said.mask_id is None or said.mask_token is None:
-            raise InputTaskError("the artifact's tokenizer has no mask token", "one, to fill it in")
-        task = FillMaskTask(self._encoder, (said.mask_id, said.mask_token), top_k, truncate)
+        stored = rules(self._manifest, "fill")
+        if stored.mask_id is None or stored.mask_token is None:
+            raise InputTaskError("the artifact's tokenizer has no mask token", "a tokenizer with a mask token")
+        task = FillMaskTask(self._encoder, (stored.mask_id, stored.mask_token), top_k, truncate)
         return self._runner.run(task, texts, errors)

@@ -19,7 +19,8 @@ from runtime.text.tokenizer import InvalidText
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-# Of a batch, padding included: beyond it a CPU gains nothing, and the scores of a vocabulary fill the memory.
+# The maximum of tokens of a batch, including padding. Larger batches are not faster on a CPU, and the scores of a whole
+# vocabulary per token would fill the memory.
 MAX_TOKENS = 1024
 
 Errors = Literal["raise", "return"]
@@ -29,7 +30,7 @@ Failure = InputError | ArtifactFailedError
 
 
 def positive(name: str, number: int) -> int:
-    """A number of things, if it is one.
+    """Check that an argument is a positive integer, and return it.
 
     Raises:
         InputTextError: it is not.
@@ -40,24 +41,26 @@ def positive(name: str, number: int) -> int:
 
 
 class Task(Protocol):
-    """What an answer is made of: tokens, one or more windows of them a text, a piece a window, the pieces joined."""
+    """The steps of a task: each item (a text or a pair) becomes windows of tokens; the model's outputs for each window
+    give a partial result; the partial results are combined to the item's result.
+    """
 
     def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
-        """Each item's windows, or why it cannot be taken."""
+        """Each item's windows, or why it cannot be used."""
 
     def window_result(self, item: Any, encoding: Encoding, outputs: Outputs) -> Any:
-        """What one window says."""
+        """The partial result of one window."""
 
-    def combine(self, item: Any, pieces: Sequence[Any]) -> Any:
-        """The answer."""
+    def combine(self, item: Any, results: Sequence[Any]) -> Any:
+        """The item's result."""
 
 
 class OneWindowTask:
-    """Items that are one window each: the part of a task that most have in common.
+    """Base class of the tasks that use one window per item.
 
     Args:
-        encoder: the artifact's.
-        truncate: cut what is too long.
+        encoder: the artifact's encoder.
+        truncate: cut texts that are too long.
         pairs: whether an item may be a tuple of two texts.
     """
 
@@ -67,12 +70,12 @@ class OneWindowTask:
         self._pairs = pairs
 
     def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
-        """Each item's tokens, or why it cannot be taken."""
+        """Each item's tokens as its only window, or why it cannot be used."""
         found = self.encoder.tokens(items, truncate=self._truncate)
         return [self._window(item, one) for item, one in zip(items, found, strict=True)]
 
     def problem(self, encoding: Encoding) -> InvalidText | None:
-        """Why these tokens cannot be taken."""
+        """Why these tokens cannot be used; None if they can."""
         return None
 
     def _window(self, item: Any, found: Encoding | InvalidText) -> list[Encoding] | InvalidText:
@@ -85,44 +88,44 @@ class OneWindowTask:
             return InvalidText("is empty", "at least one word")
         return self.problem(found) or [found]
 
-    def combine(self, item: Any, pieces: Sequence[Any]) -> Any:
-        """The only piece."""
-        return pieces[0]
+    def combine(self, item: Any, results: Sequence[Any]) -> Any:
+        """The result of the only window."""
+        return results[0]
 
 
 class TaskRunner:
-    """Runs one artifact on rows.
+    """Runs tasks on one artifact.
 
     Args:
-        run: the session, or what stands for it.
-        manifest: its manifest.
-        encoder: makes its inputs.
+        run: runs the model: takes inputs by name, returns outputs by name.
+        manifest: the artifact's manifest.
+        encoder: encodes texts with the artifact's tokenizer.
     """
 
     def __init__(self, run: Callable[..., Outputs], manifest: Manifest, encoder: TextEncoder) -> None:
         self._run = run
         self._encoder = encoder
-        # Axis of tokens of each output, counted without the batch; None where it has none.
-        self._axes = {
+        # The position of each output's sequence axis, not counting the batch axis; None if it has none.
+        self._sequence_axes = {
             spec.name: next((i - 1 for i, axis in enumerate(spec.axes) if axis.name == "sequence"), None)
             for spec in manifest.outputs
         }
         limits = [axis.maximum for spec in manifest.inputs for axis in spec.axes if axis.name == "batch"]
-        self._most = min((limit for limit in limits if limit is not None), default=None)
+        self._max_rows = min((limit for limit in limits if limit is not None), default=None)
 
     def run(self, task: Task, items: Sequence[Any], errors: Errors, name: str = "text", prompt: int = 0) -> list[Any]:
-        """One answer an item; with `errors="return"`, its error in the place of an answer.
+        """One result per item, or with `errors="return"` possibly its error.
 
         Args:
-            task: reads the items and makes the answers.
-            items: at least one.
-            errors: raise the first, which names its item, or return each in its place.
-            name: of an item, in errors.
-            prompt: how many tokens at each item's beginning are a prompt's, where the model pools without them.
+            task: the task to run.
+            items: at least one text or pair.
+            errors: `raise` the first error, which names its item, or `return` each in its item's place.
+            name: what error messages call an item.
+            prompt: the number of tokens at each item's beginning that the model's pooling leaves out.
 
         Raises:
-            InputTextError: no items, or one that does not fit.
-            InputError: a token that the model does not know.
+            InputTextError: no items, or an item that does not fit.
+            InputError: a token that the model does not have.
             ArtifactFailedError: the model failed.
         """
         if not isinstance(items, (list, tuple)) or not items:
@@ -138,33 +141,33 @@ class TaskRunner:
                 found[index] = windows.error(f"the {name}")
             else:
                 rows += [(index, window) for window in windows]
-        pieces: dict[int, Any] = {}
+        results: dict[int, Any] = {}
         for number, outputs in self._outputs([encoding for _, encoding in rows], prompt):
             index, encoding = rows[number]
-            made = _piece(task, items[index], encoding, outputs)
-            if not isinstance(made, ExportedModelError):
-                pieces[number] = made
+            result = _window_result(task, items[index], encoding, outputs)
+            if not isinstance(result, ExportedModelError):
+                results[number] = result
                 continue
             if errors == "raise":
-                raise type(made)(f"{name} {index + 1}: {made.found}", made.expected, made.remedy)
-            found[index] = made
+                raise type(result)(f"{name} {index + 1}: {result.found}", result.expected, result.remedy)
+            found[index] = result
         own: list[list[Any]] = [[] for _ in items]
-        for number in sorted(pieces):
-            own[rows[number][0]].append(pieces[number])
+        for number in sorted(results):
+            own[rows[number][0]].append(results[number])
         return [
             task.combine(item, parts) if failed is None else failed
             for item, parts, failed in zip(items, own, found, strict=True)
         ]
 
     def _outputs(self, encodings: Sequence[Encoding], prompt: int) -> Iterator[tuple[int, Outputs | Failure]]:
-        """Each encoding's number and what became of it, as soon as its batch has run."""
+        """Each encoding's number with its outputs or its error, as soon as its batch has run."""
         for batch in self._batches([len(encoding) for encoding in encodings]):
-            yield from self._ran(batch, encodings, prompt)
+            yield from self._run_batch(batch, encodings, prompt)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
         for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-            full = (len(batch) + 1) * lengths[index] > MAX_TOKENS or len(batch) == self._most
+            full = (len(batch) + 1) * lengths[index] > MAX_TOKENS or len(batch) == self._max_rows
             if batch and (full or not (self._encoder.pads or lengths[index] == lengths[batch[0]])):
                 yield batch
                 batch = []
@@ -172,7 +175,7 @@ class TaskRunner:
         if batch:
             yield batch
 
-    def _ran(
+    def _run_batch(
         self, batch: Sequence[int], encodings: Sequence[Encoding], prompt: int
     ) -> Iterator[tuple[int, Outputs | Failure]]:
         tensors = self._encoder.tensors([encodings[index] for index in batch])
@@ -184,24 +187,27 @@ class TaskRunner:
             if len(batch) == 1:
                 yield batch[0], error
             else:
-                # Whichever it was fails alone.
+                # Run alone, only the text that caused the error fails.
                 for index in batch:
-                    yield from self._ran([index], encodings, prompt)
+                    yield from self._run_batch([index], encodings, prompt)
             return
         width = tensors["input_ids"].shape[1]
         for row, index in enumerate(batch):
-            own = {name: self._own(name, tensor[row], encodings[index], width) for name, tensor in outputs.items()}
+            own = {
+                name: self._without_padding(name, tensor[row], encodings[index], width)
+                for name, tensor in outputs.items()
+            }
             yield index, own
 
-    def _own(self, name: str, row: torch.Tensor, encoding: Encoding, width: int) -> torch.Tensor:
-        axis = self._axes[name]
+    def _without_padding(self, name: str, row: torch.Tensor, encoding: Encoding, width: int) -> torch.Tensor:
+        axis = self._sequence_axes[name]
         if axis is None or len(encoding) == width:
             return row
         return row.narrow(axis, self._encoder.row_start(encoding, width), len(encoding))
 
 
-def _piece(task: Task, item: Any, encoding: Encoding, outputs: Outputs | Failure) -> Any:
-    """What a window says, or why it says nothing: the model failed, or the tokenizer on the model's answer."""
+def _window_result(task: Task, item: Any, encoding: Encoding, outputs: Outputs | Failure) -> Any:
+    """A window's result, or its error: the model failed, or the tokenizer failed on the model's output."""
     if isinstance(outputs, ExportedModelError):
         return outputs
     try:

@@ -24,13 +24,13 @@ SCORES: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class ClassificationTask(OneWindowTask):
-    """How scores become labels.
+    """Choose labels by their scores.
 
     Args:
-        encoder: the artifact's.
-        labels: the model's, in order.
-        activation: how logits become scores.
-        top_k: labels to keep, the best first; None: all.
+        encoder: the artifact's encoder.
+        labels: the model's labels, in order.
+        activation: turns logits into scores.
+        top_k: the number of labels to keep, best first; None: all.
         truncate: cut texts that are too long.
     """
 
@@ -43,26 +43,26 @@ class ClassificationTask(OneWindowTask):
         self._top_k = None if top_k is None else positive("top_k", top_k)
 
     def window_result(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Classification:
-        """The best label and the others."""
+        """The best label, and the scores of all that are kept."""
         scores = zip(self._score(outputs["logits"]).tolist(), self._labels, strict=True)
         ranked = sorted(scores, key=lambda pair: pair[0], reverse=True)
         return Classification(ranked[0][1], ranked[0][0], {label: score for score, label in ranked[: self._top_k]})
 
 
 class OutputsTask(OneWindowTask):
-    """All outputs as they are."""
+    """Return all outputs unchanged."""
 
     def window_result(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Outputs:
-        """They."""
+        """The outputs."""
         return outputs
 
 
 class EmbeddingTask(OneWindowTask):
-    """One output as it is.
+    """Return one output, the embedding.
 
     Args:
-        encoder: the artifact's.
-        name: the output's.
+        encoder: the artifact's encoder.
+        name: the output's name.
         truncate: cut texts that are too long.
     """
 
@@ -71,5 +71,5 @@ class EmbeddingTask(OneWindowTask):
         self._name = name
 
     def window_result(self, item: str, encoding: Encoding, outputs: Outputs) -> torch.Tensor:
-        """The vector, or a vector a token."""
+        """The embedding of the text, or of each token."""
         return outputs[self._name]

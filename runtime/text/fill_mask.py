@@ -16,12 +16,12 @@ TOP_K = 5
 
 
 class FillMaskTask(OneWindowTask):
-    """How scores become candidates.
+    """Choose the most probable tokens for each mask.
 
     Args:
-        encoder: the artifact's.
-        mask: the mask's id and string.
-        top_k: candidates a mask, or as many as the vocabulary has.
+        encoder: the artifact's encoder.
+        mask: the mask token's id and string.
+        top_k: the number of candidates per mask, at most the size of the vocabulary.
         truncate: cut texts that are too long.
     """
 
@@ -31,11 +31,11 @@ class FillMaskTask(OneWindowTask):
         self._top_k = positive("top_k", top_k)
 
     def problem(self, encoding: Encoding) -> InvalidText | None:
-        """Whether there is nothing to fill in."""
+        """The problem of a text without a mask token."""
         return None if self._id in encoding.ids else InvalidText(f"holds no {self._name}", "one or more, to fill in")
 
     def window_result(self, item: str, encoding: Encoding, outputs: Outputs) -> list[list[Candidate]]:
-        """For each mask its candidates."""
+        """The candidates for each mask."""
         ids = list(encoding.ids)
         places = [place for place, number in enumerate(ids) if number == self._id]
         scores = outputs["logits"][places].softmax(-1)
@@ -47,6 +47,6 @@ class FillMaskTask(OneWindowTask):
 
     def _candidate(self, ids: list[int], place: int, number: int, score: float, several: bool) -> Candidate:
         filled = [one for one in (*ids[:place], number, *ids[place + 1 :]) if one != self.encoder.info.pad_id]
-        # Special tokens are left out, but not where other masks are still open.
+        # Special tokens are left out, unless other masks of the text remain.
         text = self.encoder.decode(filled, special=several)
         return Candidate(self.encoder.decode([number], special=True), number, score, text)

@@ -12,7 +12,8 @@ from typing import Any
 
 from runtime.printing import shown
 
-# By how much UTF-8 can grow at most (Unicode's annex 15); BERT's: accents apart, lower case, spaces around ideographs.
+# The maximum growth of UTF-8 text (Unicode's annex 15). BertNormalizer separates accents, converts to lower case and
+# puts spaces around ideographs.
 _UNICODE = {"NFC": 3, "NFD": 3, "NFKC": 11, "NFKD": 11, "Lowercase": 2, "BertNormalizer": 8, "ByteLevel": 2}
 
 
@@ -24,28 +25,28 @@ class Growth:
     extra: int = 0
 
     def bound(self, count: int) -> int:
-        """Of a text of `count` bytes."""
+        """The maximum size of the result for a text of `count` bytes."""
         return count * self.factor + self.extra
 
     def then(self, step: Growth) -> Growth:
-        """After one more step."""
+        """The growth of this step followed by another."""
         return Growth(self.factor * step.factor, self.extra * step.factor + step.extra)
 
 
 class InvalidTokenizer(ValueError):
-    """A tokenizer that cannot be taken; the message says what is wrong with it."""
+    """The tokenizer cannot be used; the message says why."""
 
 
 def growth_of(component: Mapping[str, Any]) -> Growth:
-    """Of one component; of a sequence each has its own.
+    """The growth of one component, which must not be a sequence.
 
     Raises:
-        InvalidTokenizer: a field that the bound follows from is missing or no string.
+        InvalidTokenizer: a field that the bound depends on is missing or not a string.
     """
     kind = component["type"]
     if kind == "Replace":
         new = utf8_size(component.get("content"), "content")
-        # A regular expression may match nothing at all, and then does so between any two characters.
+        # A regular expression may match the empty string, between any two characters.
         old = utf8_size(component["pattern"].get("String", ""), "pattern")
         return Growth(max(1, -(-new // old))) if old else Growth(1 + new, new)
     if kind == "Prepend":
@@ -53,20 +54,20 @@ def growth_of(component: Mapping[str, Any]) -> Growth:
     if kind == "Precompiled":
         return Growth(_longest_mapping(component.get("precompiled_charsmap")))
     if kind == "Metaspace":
-        # Before each piece, which has a byte at least; and in the place of spaces.
+        # The mark is put before each piece, which has at least one byte, and replaces spaces.
         mark = utf8_size(component.get("replacement"), "replacement")
         return Growth(1 + mark, mark)
     if kind == "ByteLevel" and "add_prefix_space" in component:
-        # Bytes become characters of up to two; a space, which does, comes before each piece.
+        # Each byte becomes a character of up to two bytes; a space, which becomes two, may precede each piece.
         return Growth(4, 2) if component["add_prefix_space"] else Growth(2)
     if kind in ("CTC", "BPEDecoder", "WordPiece"):
-        # A space between tokens; where the delimiter is empty, between any two characters.
+        # A space is put between tokens; if the delimiter is empty, between any two characters.
         return Growth(2, 1)
     return Growth(_UNICODE.get(kind, 1))
 
 
 def compose(steps: Iterable[Growth]) -> Growth:
-    """Of several steps, one after the other."""
+    """The growth of several steps, applied in order."""
     found = Growth()
     for step in steps:
         found = found.then(step)
@@ -74,7 +75,7 @@ def compose(steps: Iterable[Growth]) -> Growth:
 
 
 def _longest_mapping(charsmap: Any) -> int:
-    """Bytes of the longest string that SentencePiece's compiled table puts in the place of a character."""
+    """The size in bytes of the longest replacement of a character in SentencePiece's compiled table."""
     if not isinstance(charsmap, str):
         raise InvalidTokenizer("normalizer Precompiled has no table")
     table = base64.b64decode(charsmap, validate=True)
@@ -83,11 +84,11 @@ def _longest_mapping(charsmap: Any) -> int:
 
 
 def utf8_size(text: Any, name: str) -> int:
-    """Bytes of a string; `name` is what it is called where it is none.
+    """The size of a string in UTF-8; `name` is used in the error.
 
     Raises:
-        InvalidTokenizer: it is no string.
+        InvalidTokenizer: it is not a string.
     """
     if not isinstance(text, str):
-        raise InvalidTokenizer(f"{name} is {shown(text)}, no string")
+        raise InvalidTokenizer(f"{name} is {shown(text)}, not a string")
     return len(text.encode("utf-8", "surrogatepass"))

@@ -30,30 +30,30 @@ T = TypeVar("T")
 # A text, or two that belong together.
 Item = str | tuple[str, str]
 
-# Of one text: a million characters are a thick book, and far more than any model reads.
+# Limit for one text: a million characters are a thick book, and far more than any model reads.
 MAX_CHARACTERS = 2**20
-# What a text, or all that are tokenised at once, may become: tokens take some 600 bytes for each byte of it.
+# Limit for the normalised size of the texts that are tokenised at once: tokens take some 600 bytes per byte of text.
 MAX_BYTES = 2**22
-# What one step of the normaliser may make of a text: that takes some 60 bytes for each.
+# Limit for a text after one step of the normaliser, which takes some 60 bytes per byte of text.
 MAX_STEP_BYTES = 2**24
 
 
 @dataclass(frozen=True)
 class InvalidText:
-    """Why a text cannot be taken. `what` follows the text's name: "text 2 has 302 tokens"."""
+    """Why a text cannot be used. `what` follows the text's name: "text 2 has 302 tokens"."""
 
     what: str
     expected: str
     remedy: str = ""
 
     def error(self, subject: str = "the text") -> InputTextError:
-        """The error that says so."""
+        """The corresponding error."""
         return InputTextError(f"{subject} {self.what}", self.expected, self.remedy)
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """How texts that are too long are cut: to `length` tokens, of which neighbouring windows share `stride`."""
+    """How long texts are cut: to windows of `length` tokens, of which neighbouring windows share `stride`."""
 
     length: int
     side: Literal["left", "right"]
@@ -65,10 +65,10 @@ class StoredTokenizer:
     """A tokenizer that came with an artifact. Safe to use from several threads.
 
     Args:
-        content: of `tokenizer.json`.
+        content: the content of `tokenizer.json`.
 
     Raises:
-        ManifestDamagedError: it is none, or not one of a known kind.
+        ManifestDamagedError: it is not a tokenizer of a known kind.
         ExtraMissingError: the package `tokenizers` is not installed.
     """
 
@@ -77,11 +77,11 @@ class StoredTokenizer:
         self._growth = compose([growth for _, growth in self._file.normalizers])
         self._tokenizer = _load(self._file.text)
         self._lock = threading.Lock()
-        # Tokens that are added to a text, and to a pair.
+        # The number of special tokens that are added to a text, and to a pair.
         self.added = self._tokenizer.num_special_tokens_to_add(False), self._tokenizer.num_special_tokens_to_add(True)
-        # Ids of tokens with a meaning of their own.
+        # The ids of special tokens.
         self.special = {number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
-        # Whether tokens say that they continue a word; if not, only spaces part words.
+        # Whether tokens mark that they continue a word; if not, words are separated by spaces only.
         self.marks_words = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
 
     def encode(
@@ -90,12 +90,12 @@ class StoredTokenizer:
         truncation: Truncation | None = None,
         keep: Callable[[Encoding], Encoding | InvalidText] | None = None,
     ) -> list[Encoding | InvalidText]:
-        """Each item's tokens, or why there are none.
+        """Each item's tokens, or why it cannot be used.
 
         Args:
-            items: texts and pairs, of strings that UTF-8 can hold.
+            items: texts and pairs, of strings that can be encoded in UTF-8.
             truncation: how items that are too long are cut; None: not at all.
-            keep: what becomes of an item's tokens; those that it drops are not kept until all items are tokenised.
+            keep: applied to each item's tokens at once, so that rejected tokens do not stay in memory.
         """
         found: list[Encoding | InvalidText] = []
         group: list[Item] = []
@@ -120,7 +120,7 @@ class StoredTokenizer:
         return found
 
     def decode(self, ids: Sequence[int], *, special: bool) -> str:
-        """The text of tokens, with or without special ones.
+        """The text of token ids, with or without special tokens.
 
         Raises:
             InputTextError: the tokenizer fails on them.
@@ -128,18 +128,18 @@ class StoredTokenizer:
         return str(_call(lambda: self._tokenizer.decode(list(ids), skip_special_tokens=not special)))
 
     def join_tokens(self, tokens: Sequence[str]) -> str:
-        """The text of tokens given as strings; raises as `decode`."""
+        """The text of tokens given as strings; raises what `decode` raises."""
         decoder = self._tokenizer.decoder
         return " ".join(tokens) if decoder is None else str(_call(lambda: decoder.decode(list(tokens))))
 
     @functools.cached_property
     def _truncating(self) -> Tokenizer:
-        # One of its own: changing truncation between calls would not be safe with threads.
+        # A separate tokenizer: changing the truncation of the common one would not be safe with threads.
         return _load(self._file.text)
 
     @functools.cached_property
     def _steps(self) -> list[Any]:
-        """The normaliser's steps, each by itself."""
+        """The normaliser's steps, each loaded separately."""
         empty = {"type": "WordLevel", "vocab": {"": 0}, "unk_token": ""}
         return [
             _load(json.dumps({"version": "1.0", "added_tokens": [], "normalizer": step, "model": empty})).normalizer
@@ -147,13 +147,13 @@ class StoredTokenizer:
         ]
 
     def _size_bound(self, item: Item) -> int | InvalidText:
-        """The bytes that an item becomes at most, or why it cannot be taken."""
+        """An upper bound in bytes on an item's normalised size, or why it cannot be used."""
         texts = item if isinstance(item, tuple) else (item,)
         longest = max(map(len, texts))
         if longest > MAX_CHARACTERS:
             return InvalidText(f"has {longest} characters", f"at most {MAX_CHARACTERS}", "divide it")
         size = sum(self._file.splitting.bound(self._growth.bound(len(text.encode()))) for text in texts)
-        # Only where the bound that holds for every text is not enough, this very text is tried, step by step.
+        # If the general bound is too large, this text is normalised step by step to find its actual size.
         if size > MAX_BYTES:
             try:
                 size = sum(self._file.splitting.bound(self._normalized(text)) for text in texts)
@@ -164,7 +164,7 @@ class StoredTokenizer:
         return size
 
     def _normalized(self, text: str) -> int:
-        """The bytes that the normaliser makes of a text; of more than a step may make, the bound on these."""
+        """The size of the normalised text in bytes; or the bound of the first step that could exceed its limit."""
         for step, (_, growth) in zip(self._steps, self._file.normalizers, strict=True):
             most = growth.bound(len(text.encode()))
             if most > MAX_STEP_BYTES:
@@ -197,28 +197,28 @@ def _load(text: str) -> Tokenizer:
         from tokenizers import Tokenizer
     except ImportError:
         raise ExtraMissingError(
-            "the package tokenizers is not installed", "it, to take text", "pip install tokenizers"
+            "text input needs the package tokenizers, which is not installed", "", "pip install tokenizers"
         ) from None
     try:
         tokenizer: Tokenizer = _call(lambda: Tokenizer.from_str(text))
     except InputTextError as error:
         raise ManifestDamagedError(f"damaged {TOKENIZER_FILE}: {error.found}") from error
-    # The file may carry settings of its training run (a fixed padding, a shorter length).
+    # The file may contain padding and truncation settings of its training.
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
 def _call(function: Callable[[], T]) -> T:
-    """What a call of the package gives.
+    """Call the package, and turn whatever it raises into InputTextError.
 
     Raises:
-        InputTextError: whatever it raised.
+        InputTextError: the call raised an error.
     """
     try:
         return function()
-    # The package raises a bare Exception, for a word that a vocabulary without an unknown token lacks, and lets panics
-    # of its Rust code through, whose class no module offers and which is no Exception. Ctrl-C is neither.
+    # The package raises a plain Exception, for example for a word outside a vocabulary without an unknown token. A
+    # panic of its Rust code is a BaseException whose class cannot be imported. Ctrl-C is neither of these.
     except BaseException as error:  # noqa: BLE001
         if isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime":
             raise InputTextError(str(error) or type(error).__name__) from error

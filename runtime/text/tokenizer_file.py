@@ -18,10 +18,10 @@ from runtime.printing import shown
 from runtime.text.growth import Growth, InvalidTokenizer, compose, growth_of, utf8_size
 
 MAX_FILE_BYTES = 96 * 2**20
-MAX_COMPONENTS = 64  # of one list, sequences within it taken apart
-MAX_TOKEN_BYTES = 2048  # of a token of the vocabulary, and of an added one
-MAX_UNKNOWN_BYTES = 256  # of the token for what is unknown: a text may become nothing else
-MAX_AFFIX_BYTES = 64  # of what is put before or behind each piece of a word
+MAX_COMPONENTS = 64  # of one list, including those of nested sequences
+MAX_TOKEN_BYTES = 2048  # of a token of the vocabulary, or an added token
+MAX_UNKNOWN_BYTES = 256  # of the unknown token, which may replace every word of a text
+MAX_AFFIX_BYTES = 64  # of the prefix or suffix of each piece of a word
 MAX_WORD_CHARACTERS = 256  # WordPiece's time grows with the third power of a word's length
 MAX_ADDED_TOKENS = 2**17
 MAX_TEMPLATE, MAX_SPECIAL_IDS = 64, 16  # pieces of a template, ids of one special token in it
@@ -31,7 +31,7 @@ MAX_DECODED_GROWTH = 64
 _BYTE_LEVEL = frozenset({"add_prefix_space", "trim_offsets", "use_regex"})
 _METASPACE = frozenset({"replacement", "prepend_scheme", "split", "add_prefix_space", "str_rep"})
 _NONE = frozenset[str]()
-# Part → kind → its fields. The package guesses the kind of some components from their fields: no others may be there.
+# Part → kind → its fields. No other fields may be present: the package guesses the kind of some components from them.
 KINDS: Mapping[str, Mapping[str, frozenset[str]]] = {
     "normalizer": {
         "BertNormalizer": frozenset({"clean_text", "handle_chinese_chars", "strip_accents", "lowercase"}),
@@ -86,7 +86,7 @@ _FIELDS = {"version", "truncation", "padding", "added_tokens", *KINDS}
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """A checked `tokenizer.json`: its text, the steps of its normaliser, each with its growth, and its splitting's."""
+    """A checked `tokenizer.json`: its text, the normaliser's steps with the growth of each, the growth by splitting."""
 
     text: str
     normalizers: tuple[tuple[Mapping[str, Any], Growth], ...]
@@ -97,7 +97,7 @@ def read_tokenizer(content: bytes) -> TokenizerFile:
     """Check the file.
 
     Raises:
-        ManifestDamagedError: it is no JSON, or holds what no real tokenizer does.
+        ManifestDamagedError: it is not JSON, or holds something that no real tokenizer has.
     """
     remedy = "export the model again; if it is a newer kind of tokenizer, update this package first"
     try:
@@ -114,7 +114,7 @@ def read_tokenizer(content: bytes) -> TokenizerFile:
 def _check(stored: Any) -> tuple[list[tuple[dict[str, Any], Growth]], Growth]:
     if not isinstance(stored, dict) or (unknown := set(stored) - _FIELDS):
         raise InvalidTokenizer(
-            "the whole is no object" if not isinstance(stored, dict) else f"unknown {sorted(unknown)[0]!r}"
+            "it is not an object" if not isinstance(stored, dict) else f"unknown {sorted(unknown)[0]!r}"
         )
     parts = {part: list(_components(part, stored.get(part))) for part in KINDS}
     if len(parts["model"]) != 1:
@@ -132,7 +132,7 @@ def _check(stored: Any) -> tuple[list[tuple[dict[str, Any], Growth]], Growth]:
 
 
 def _components(part: str, value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
-    """A component, or those of a sequence, in order, each of a known kind."""
+    """A component, or the components of a sequence, in order, each checked to be of a known kind."""
     if value is None:
         return
     kind = value.get("type") if isinstance(value, dict) else None
@@ -148,7 +148,7 @@ def _components(part: str, value: Any, depth: int = 0) -> Iterator[dict[str, Any
     (several,) = fields
     members = value.get(several)
     if not isinstance(members, list) or len(members) > MAX_COMPONENTS or depth == 8:
-        raise InvalidTokenizer(f"{part} is no list of at most {MAX_COMPONENTS} components, nested at most 8 times")
+        raise InvalidTokenizer(f"{part} is not a list of at most {MAX_COMPONENTS} components, nested at most 8 times")
     count = 0
     for member in members:
         for one in _components(part, member, depth + 1):
@@ -180,7 +180,9 @@ def _check_model(model: Mapping[str, Any]) -> None:
     elif not isinstance(vocabulary, dict):
         raise InvalidTokenizer("its model has no vocabulary")
     if any(not isinstance(token, str) or len(token) > MAX_TOKEN_BYTES for token in tokens):
-        raise InvalidTokenizer(f"its vocabulary holds what is no token of at most {MAX_TOKEN_BYTES} characters")
+        raise InvalidTokenizer(
+            f"its vocabulary holds something that is not a token of at most {MAX_TOKEN_BYTES} characters"
+        )
     for name, most in (
         ("unk_token", MAX_UNKNOWN_BYTES),
         ("continuing_subword_prefix", MAX_AFFIX_BYTES),
@@ -197,11 +199,11 @@ def _check_model(model: Mapping[str, Any]) -> None:
 
 
 def _check_template(template: Mapping[str, Any]) -> None:
-    """The text stands at most once in each form of a template; what is put around it is bounded."""
+    """Check that each form of a template contains the text at most once, and a limited number of other tokens."""
     for side in ("single", "pair"):
         pieces = template.get(side, [])
         if not isinstance(pieces, list) or len(pieces) > MAX_TEMPLATE:
-            raise InvalidTokenizer(f"its template's {side} is no list of at most {MAX_TEMPLATE} pieces")
+            raise InvalidTokenizer(f"its template's {side} is not a list of at most {MAX_TEMPLATE} pieces")
         texts = [str(piece["Sequence"]) for piece in pieces if isinstance(piece, dict) and "Sequence" in piece]
         names = {text for text in ("A", "B") for one in texts if f"'{text}'" in one}
         if len(texts) != len(names):
@@ -211,20 +213,20 @@ def _check_template(template: Mapping[str, Any]) -> None:
         [token.get("ids") for token in special.values() if isinstance(token, dict)] if isinstance(special, dict) else []
     )
     if any(not isinstance(ids, list) or len(ids) > MAX_SPECIAL_IDS for ids in lists):
-        raise InvalidTokenizer(f"a special token of its template is no list of at most {MAX_SPECIAL_IDS} ids")
+        raise InvalidTokenizer(f"a special token of its template is not a list of at most {MAX_SPECIAL_IDS} ids")
 
 
 def _check_added(tokens: Any, normalizing: Growth) -> None:
     if tokens is None:
         return
     if not isinstance(tokens, list) or len(tokens) > MAX_ADDED_TOKENS:
-        raise InvalidTokenizer(f"its added tokens are no list of at most {MAX_ADDED_TOKENS}")
+        raise InvalidTokenizer(f"its added tokens are not a list of at most {MAX_ADDED_TOKENS}")
     normalized = 0
     for token in tokens:
         length = utf8_size(token.get("content") if isinstance(token, dict) else None, "an added token")
         if length > MAX_TOKEN_BYTES:
             raise InvalidTokenizer(f"an added token has more than {MAX_TOKEN_BYTES} bytes")
-        # The package puts these through the normaliser when it loads the file.
+        # The package normalises these when it loads the file.
         normalized += normalizing.bound(length) if token.get("normalized", True) else length
     if normalized > MAX_FILE_BYTES:
         raise InvalidTokenizer("its added tokens grow beyond measure when normalised")

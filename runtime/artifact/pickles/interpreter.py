@@ -20,7 +20,7 @@ from runtime.artifact.pickles.values import Dict, Hooks, InvalidPickle, List, Na
 
 _PROTOCOL = b"\x80\x02"
 _EMPTY = Tuple((), 1)
-# Opcodes with a number behind them: its form, and whether it is a value or a place in the memo.
+# Opcodes followed by a number, with its format: values; and memo positions, with whether the opcode stores there.
 _NUMBERS = {b"K": "<B", b"M": "<H", b"J": "<i", b"G": ">d"}
 _MEMO = {b"q": ("<B", True), b"r": ("<L", True), b"h": ("<B", False), b"j": ("<L", False)}
 _CONSTANTS: dict[bytes, Value] = {b"N": None, b"\x88": True, b"\x89": False, b")": _EMPTY}
@@ -28,12 +28,12 @@ _PAIRS = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
 
 
 class Interpreter:
-    """One pickle.
+    """Interprets one pickle.
 
     Args:
-        data: the record.
-        records: where its tensors' numbers lie.
-        classes: what the code declares.
+        data: the pickle's bytes.
+        records: the records with its tensors' numbers.
+        classes: the classes that the code declares.
     """
 
     def __init__(self, data: bytes, records: Records, classes: Mapping[str, Class]) -> None:
@@ -48,10 +48,10 @@ class Interpreter:
         }
 
     def run(self) -> Value:
-        """Read to the end.
+        """Interpret the whole pickle and return its value.
 
         Raises:
-            InvalidPickle: what is not as exports have it.
+            InvalidPickle: the pickle has a form that exports do not have.
         """
         if self._bytes.take(2) != _PROTOCOL:
             raise InvalidPickle("another protocol than 2")
@@ -90,7 +90,7 @@ class Interpreter:
             raise InvalidPickle("a long number of other than 8 bytes")
         self._stack.append(self._bytes.number("<q"))
 
-    # The stack. A mark is a place in it, below which nothing is taken while the mark stands.
+    # The stack. A mark is a position in it; values below the last mark cannot be popped.
 
     def _pop(self) -> Value:
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):
