@@ -123,9 +123,7 @@ def test_what_a_job_refuses(classifier: Path, tiny_artifact: Path, tmp_path: Pat
     with pytest.raises(InputFileError, match=r"in has the columns words; expected text"):
         job(classifier, source, target)
     done = run([*script(EXAMPLES / "batch_job.py"), tiny_artifact, source, target])
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith(
-        "holds no tokenizer; expected one, to take texts"
-    )
+    assert done.returncode == 1 and "text input needs a tokenizer" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr and not target.exists()
 
 

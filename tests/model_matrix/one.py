@@ -1,6 +1,6 @@
-"""One pair: build a tiny random model, export it, and ask the artifact once more at shapes that the gate did not try.
+"""One pair: build a tiny random model, export it, and check the artifact at shapes that the export did not verify.
 
-In: a Pair, a precision, a folder. Out: a `Row`. Whatever happens becomes the row's result and reason.
+Whatever happens becomes the result and reason of the pair's `Row`.
 """
 
 from __future__ import annotations

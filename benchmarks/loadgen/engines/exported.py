@@ -1,6 +1,6 @@
-"""Artifacts of this project, as a user serves them: `runtime.load` and a `Pool`, whose batching is its own.
+"""Artifacts of this project, as a user serves them: `runtime.load` and a `Pool`, which makes its own batches.
 
-In: the file `artifact`. Out: an engine. ValueError: strategies that round lengths up.
+Strategies that round lengths up are refused (ValueError).
 """
 
 from __future__ import annotations
