@@ -2,8 +2,8 @@
 
 Writes docs/benchmarks/loadgen.json, .md and .svg, and prints one line per step.
 
-LoadGen's own logs of the last run of each scenario are kept in build/loadgen. Unknown systems and scenarios are refused,
-and .venv-peers is required.
+LoadGen's own logs of the last run of each scenario are kept in build/loadgen. Unknown systems and scenarios are
+refused, and .venv-peers is required.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python batch_job.py model.pt INPUT OUTPUT [--workers N] [--batch-size N] [--column text]
 
 INPUT is a folder (or file) of `.parquet`, or of JSON lines in `.jsonl` or `.json`, with a column of texts. OUTPUT
-becomes a folder of files of the same kind, with the columns of the input, those of the prediction, and `error`: one line
-that says why a row has no prediction, otherwise empty. A row that is refused does not affect the others. The exit code
-is 1, with one line, if the artifact or the input cannot be read; 2 for a wrong command line.
+becomes a folder of files of the same kind, with the columns of the input, those of the prediction, and `error`: one
+line that says why a row has no prediction, otherwise empty. A row that is refused does not affect the others. The exit
+code is 1, with one line, if the artifact or the input cannot be read; 2 for a wrong command line.
 
 Each of the N actors loads the artifact once. If a cluster is running (RAY_ADDRESS), the job is sent to it, and the
 artifact must be at the same path on every machine; otherwise Ray is started on this machine and ends with the job.
