@@ -37,7 +37,7 @@ def test_equal_answers_have_no_error() -> None:
     assert comparison([1.0, -2.0], [1.0, -2.0]) == Comparison("c", "y", 1, 0.0, 0.0, 0.0)
 
 
-def test_a_changed_winner_is_counted() -> None:
+def test_argmax_mismatches_are_counted() -> None:
     case = Case("c", {"x": torch.ones(1)}, {"y": torch.tensor([[1.0, 2.0], [5.0, 3.0], [0.0, 1.0]])})
     session: Any = Fake(torch.tensor([[1.0, 2.0], [5.0, 3.0], [1.1, 1.0]]), case.outputs["y"])
     (result,) = run_cases(session, [case], rounds=2)

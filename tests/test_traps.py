@@ -198,7 +198,7 @@ def test_the_second_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_gate_lets_a_right_one_pass(tiny_folder: Folder, exported: Callable[..., Any]) -> None:
     report = exported(tiny_folder("bert", "text-classification", num_labels=3), backend="plain")
     assert {point.calls for point in report.manifest.verified} == {8}
-    # A head with classes: whether the winner changed is recorded too.
+    # A head with classes: argmax mismatches are recorded too.
     assert {point.argmax_mismatches for point in report.manifest.verified} == {0}
     assert all(point.rows == point.shape["batch"] for point in report.manifest.verified)
 

@@ -110,8 +110,8 @@ class Pool:
         """
         forking.check_pool(self._process)
         runner = self._runner
-        made = inputs(runner.session) if callable(inputs) else inputs
-        request = runner.request(made, self._max_wait, deadline_s)
+        tensors = inputs(runner.session) if callable(inputs) else inputs
+        request = runner.request(tensors, self._max_wait, deadline_s)
         # A weak reference avoids a cycle of the request and its future. The queue keeps a waiting request alive.
         known = weakref.ref(request)
         request.future.add_done_callback(lambda future: self._forget(known()) if future.cancelled() else None)
@@ -119,14 +119,14 @@ class Pool:
         try:
             with self._lock:
                 if self._closed:
-                    raise PoolClosedError("the pool is closed", "an open one")
+                    raise PoolClosedError("the pool is closed", "", "make another pool")
                 if self._is_full(request):
                     late = self._queue.expired(time.monotonic())
                 if self._is_full(request):
                     self._counters.add("refused")
                     queued = self._queue.rows
                     raise PoolFullError(
-                        f"the queue holds {queued} rows", f"at most {self._capacity}", "ask again later, or elsewhere"
+                        f"the queue holds {queued} rows", f"at most {self._capacity}", "try again later"
                     )
                 self._queue.add(request)
                 self._counters.add("requests")

@@ -41,8 +41,10 @@ def positive(name: str, number: int) -> int:
 
 
 class Task(Protocol):
-    """The steps of a task: each item (a text or a pair) becomes windows of tokens; the model's outputs for each window
-    give a partial result; the partial results are combined to the item's result.
+    """The steps of a task.
+
+    Each item (a text or a pair) becomes windows of tokens. The model's outputs for each window give a partial result,
+    and the partial results are combined to the item's result.
     """
 
     def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
@@ -132,13 +134,13 @@ class TaskRunner:
             raise InputTextError(f"{name}s is {items!r}"[:200], f"a list of at least one {name}")
         if errors not in ("raise", "return"):
             raise InputTextError(f"errors is {errors!r}", "raise or return")
-        found: list[Any] = [None] * len(items)
+        failures: dict[int, ExportedModelError] = {}
         rows: list[tuple[int, Encoding]] = []
         for index, windows in enumerate(task.windows(items)):
             if isinstance(windows, InvalidText):
                 if errors == "raise":
                     raise windows.error(f"{name} {index + 1}")
-                found[index] = windows.error(f"the {name}")
+                failures[index] = windows.error(f"the {name}")
             else:
                 rows += [(index, window) for window in windows]
         results: dict[int, Any] = {}
@@ -150,13 +152,13 @@ class TaskRunner:
                 continue
             if errors == "raise":
                 raise type(result)(f"{name} {index + 1}: {result.found}", result.expected, result.remedy)
-            found[index] = result
-        own: list[list[Any]] = [[] for _ in items]
+            failures[index] = result
+        by_item: list[list[Any]] = [[] for _ in items]
         for number in sorted(results):
-            own[rows[number][0]].append(results[number])
+            by_item[rows[number][0]].append(results[number])
         return [
-            task.combine(item, parts) if failed is None else failed
-            for item, parts, failed in zip(items, own, found, strict=True)
+            failures[index] if index in failures else task.combine(item, by_item[index])
+            for index, item in enumerate(items)
         ]
 
     def _outputs(self, encodings: Sequence[Encoding], prompt: int) -> Iterator[tuple[int, Outputs | Failure]]:

@@ -106,11 +106,11 @@ class TextEncoder:
             return [encoding]
         if parts is not None:
             kept = sum(one == (1 if parts[0] == "only_first" else 0) for one in encoding.sequence_ids)
-            room = length - self.added[1] - kept
+            space = length - self.added[1] - kept
             # Each window must contain at least one new token.
-            if room <= stride:
+            if space <= stride:
                 return InvalidText(
-                    f"has a {parts[1]} of {kept} tokens", f"at most {kept + room - stride - 1}", "shorten it"
+                    f"has a {parts[1]} of {kept} tokens", f"at most {kept + space - stride - 1}", "shorten it"
                 )
         truncation = Truncation(length, self._side, stride, parts[0] if parts else "longest_first")
         (encoding,) = self._tokenizer.encode([item], truncation)

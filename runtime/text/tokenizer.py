@@ -88,34 +88,34 @@ class StoredTokenizer:
         self,
         items: Sequence[Item],
         truncation: Truncation | None = None,
-        keep: Callable[[Encoding], Encoding | InvalidText] | None = None,
+        check: Callable[[Encoding], Encoding | InvalidText] | None = None,
     ) -> list[Encoding | InvalidText]:
         """Each item's tokens, or why it cannot be used.
 
         Args:
             items: texts and pairs, of strings that can be encoded in UTF-8.
             truncation: how items that are too long are cut; None: not at all.
-            keep: applied to each item's tokens at once, so that rejected tokens do not stay in memory.
+            check: applied to each item's tokens at once, so that those of a rejected item do not stay in memory.
         """
         found: list[Encoding | InvalidText] = []
         group: list[Item] = []
-        room = MAX_BYTES
+        remaining = MAX_BYTES
 
         def finish() -> None:
             made = self._batch(group, truncation)
-            found.extend(one if isinstance(one, InvalidText) or keep is None else keep(one) for one in made)
+            found.extend(one if isinstance(one, InvalidText) or check is None else check(one) for one in made)
             group.clear()
 
         for item in items:
             size = self._size_bound(item)
-            if isinstance(size, InvalidText) or size > room:
+            if isinstance(size, InvalidText) or size > remaining:
                 finish()
-                room = MAX_BYTES
+                remaining = MAX_BYTES
             if isinstance(size, InvalidText):
                 found.append(size)
             else:
                 group.append(item)
-                room -= size
+                remaining -= size
         finish()
         return found
 
