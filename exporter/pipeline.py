@@ -92,7 +92,7 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
             with clock.stage("accuracy") as say, place.writing():
                 accuracy = verify.held_out_accuracy(built.file, built.manifest, held_out, allow)
                 built = dataclasses.replace(built, manifest=dataclasses.replace(built.manifest, accuracy=accuracy))
-                say += [one.words for one in accuracy]
+                say += [one.summary for one in accuracy]
         metrics = None
         if labelled is not None:
             with clock.stage("evaluate") as say, place.writing():

@@ -60,7 +60,7 @@ def test_exports_pass(
 ) -> None:
     folder = tiny_folder(model_type, "feature-extraction")
     report = exported(folder, backend=backend, precision="bf16" if backend == "ipex" else "fp32", verify="off")
-    with artifact_file.opened(report.output) as archive:
+    with artifact_file.open_archive(report.output) as archive:
         check_pickles(archive, check_code(archive))
 
 
@@ -164,7 +164,7 @@ from runtime.artifact.operator_allowlist import check_code
 from runtime.artifact.pickles import check_pickles
 from runtime.artifact.pickles.handles import check_handles
 from runtime.artifact.pickles.values import InvalidPickle, Object, Tensor
-with artifact_file.opened(sys.argv[1]) as archive:
+with artifact_file.open_archive(sys.argv[1]) as archive:
     artifact_file.verify_parts(archive, artifact_file.read_manifest(archive))
     check_pickles(archive, check_code(archive))
 print('torch' in sys.modules)

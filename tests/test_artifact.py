@@ -269,7 +269,7 @@ def test_inspect_verify(tiny_artifact: Path, tmp_path: Path) -> None:
 def test_a_file_that_is_written_to_while_it_is_read(tiny_artifact: Path, copy_of: Copy) -> None:
     path = copy_of(tiny_artifact)
     raised = pytest.raises(DigestError, match="written to while it was read")
-    with raised, artifact_file.opened(path), open(path, "ab") as file:
+    with raised, artifact_file.open_archive(path), open(path, "ab") as file:
         file.write(b"x")
 
 

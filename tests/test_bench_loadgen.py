@@ -24,7 +24,7 @@ from benchmarks.loadgen.picture import picture
 from benchmarks.loadgen.queueing import Query, Queue, fitting, longest_first
 from benchmarks.loadgen.search import RateSearch
 from benchmarks.loadgen.systems import LAYOUTS, SYSTEMS, choose_systems, strategies
-from runtime.serving.request_queue import Request, Waiting
+from runtime.serving.request_queue import Request, RequestQueue
 
 
 def test_lengths_are_seeded_and_two_fifths_of_the_longest() -> None:
@@ -73,15 +73,15 @@ def test_batches_hold_the_nearest_lengths() -> None:
 def test_peers_get_the_batches_that_the_pool_forms() -> None:
     """Else the benchmark would compare two ways of batching."""
     chance = random.Random(5)
-    waiting, left = Waiting(max_tokens=300), []
+    queue, left = RequestQueue(max_tokens=300), []
     for _ in range(400):
         left.append(Request((), 1, chance.randint(1, 60), "", lambda _: [], 0.0, 0.0))
-        waiting.add(left[-1])
+        queue.add(left[-1])
         if chance.random() < 0.3:
-            batch, _ = waiting.batch()
+            batch, _ = queue.batch()
             assert [left[place] for place in fitting([one.length for one in left], 300)] == batch
             for one in batch:
-                waiting.remove(one)
+                queue.remove(one)
                 left.remove(one)
 
 

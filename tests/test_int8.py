@@ -129,7 +129,7 @@ def test_the_accuracy_is_that_of_the_file_on_held_out_samples(
 
 def test_inspect_prints_the_accuracy(tiny_int8: Report) -> None:
     shown = run([BIN / "run-model", "inspect", tiny_int8.output]).stdout
-    words = r"^accuracy  logits: cosine [01]\.\d{4} in the mean.*winner kept in \d of 8 rows.*8 held-out"
+    words = r"^accuracy  logits: cosine [01]\.\d{4} in the mean.*argmax matches in \d of 8 rows.*8 held-out"
     assert re.search(words, shown, re.M)
     described = json.loads(run([BIN / "run-model", "inspect", tiny_int8.output, "--json"]).stdout)
     assert described["accuracy"][0]["samples"] == 8

@@ -87,7 +87,7 @@ def test_every_way_is_verified_before_a_file_ships(tagger: Any) -> None:
     assert any(SAID in choice for choice in tagger.choices)
     assert tagger.manifest.padded_output == "repeated"
     shown = run([BIN / "run-model", "inspect", tagger.output])
-    assert "padding   no work on it" in shown.stdout
+    assert "padding   not computed" in shown.stdout
 
 
 def _dimensions(report: Any) -> Any:

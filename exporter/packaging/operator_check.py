@@ -37,7 +37,7 @@ def check_draft(file: Path, allow: Collection[str]) -> None:
     Raises:
         ForbiddenOperatorError: naming every operator that is not on the list.
     """
-    with artifact_file.opened(file) as archive:
+    with artifact_file.open_archive(file) as archive:
         used = {name for kind, name in uses_of(archive) if kind == "operator"}
         names = sorted(used - lists().operators - frozenset(allow))
         if names:

@@ -33,8 +33,8 @@ from exporter.trainer.traceable import Traceable
 from runtime.errors import CheckFailedError, ExportedModelError, TraceError, VerificationError
 from runtime.format.manifest import Precision
 from runtime.host import requirements
-from runtime.host.torchscript import ScriptModule, optimising
-from runtime.verification.compare import Parity, compare
+from runtime.host.torchscript import ScriptModule, optimized_execution
+from runtime.verification.compare import Comparison, compare
 
 logger = logging.getLogger("exporter")
 
@@ -177,7 +177,7 @@ class JitPart(torch.nn.Module):
             return made, answers
 
     def _run(self, known: _Trace, tensors: Mapping[str, torch.Tensor]) -> Any:
-        with optimising(known.optimise):
+        with optimized_execution(known.optimise):
             return known.module(*tensors.values())
 
     def _make(self, way: Candidate, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> _Trace:
@@ -221,7 +221,7 @@ class JitPart(torch.nn.Module):
                 raise VerificationError(_words(parity), "eager fp32's answer")
 
 
-def _words(parity: Parity) -> str:
+def _words(parity: Comparison) -> str:
     return (
         f"the trace is wrong at {parity.case}: {parity.output} max error {parity.max_error:.2e}, "
         f"rms {parity.rms_error:.2e}"

@@ -1,7 +1,7 @@
-"""Which processes of these tests are forks of warm ones, and which are fresh.
+"""Decide which processes of these tests are forks of warm processes (`forkserver.py`), and which are fresh.
 
-In: commands. Out: commands that do the same in a fork (`forkserver.py`), except in tests that bear the marker `fresh`:
-their subject is how a process starts, or what it imports. A server starts with its first use.
+Commands are replaced by commands that do the same in a fork, except in tests with the marker `fresh`, which test how a
+process starts or what it imports. A server starts when it is first used.
 """
 
 from __future__ import annotations
