@@ -199,7 +199,7 @@ def test_what_is_no_regular_file_is_never_replaced(
 ) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert "no regular file" in error_of(invoke(tiny_folder(), "-o", pipe, "--force"))
+    assert "not a regular file" in error_of(invoke(tiny_folder(), "-o", pipe, "--force"))
     assert pipe.is_fifo()
 
 

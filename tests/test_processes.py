@@ -58,7 +58,7 @@ def _verifying(_artifact: Path) -> bool:
 def _timing(artifact: Path) -> bool:
     copy = Path(shutil.copy(artifact, ".."))
     with autotune._Runner(autotune.Draft("one", copy, read_manifest(copy)), 1) as runner:
-        return len(runner.ask(autotune.Timed({"batch": 1, "sequence": 8}), 2)) == 2
+        return len(runner.ask(autotune.TimedShape({"batch": 1, "sequence": 8}), 2)) == 2
 
 
 def _gates_of_the_matrix(_artifact: Path) -> bool:
