@@ -168,7 +168,7 @@ class Attempts:
         file = self.place.draft.with_name(f"{way.name.replace(' ', '-')}.pt")
         with self.clock.stage("save") as say, self.place.writing():
             artifact_file.save(traced.module, file)
-            check_draft(file, request.allow_operators)
+            check_draft(traced.module, file, request.allow_operators)
             say.append(f"{file.stat().st_size / 1e6:.1f} MB")
         choices = how(way, traced.form, repairs, calibrated, rewritten)
         manifest = self._manifest(way, plan, points)

@@ -1,0 +1,88 @@
+"""Arguments that operators do not check themselves: compared with the rules of `operators.def`, before any code runs.
+
+In: a module that was loaded, or is about to be saved. Out: nothing, or what is wrong. The operators' names were
+checked before PyTorch read the code (`runtime.artifact.operator_allowlist`); what their arguments are is known once it
+has been compiled.
+
+Some arguments stand for an entry of one of PyTorch's tables (a dtype, a layout, a memory format): a number beyond the
+table reads whatever lies behind it. Others divide, or are taken for a smaller number than they are. So the compiled code
+may give them constants within bounds, and nothing that it computes. `ENUMERATION`, `BOUNDS` and `EXCEPT` in the list
+say which. Nothing is followed from one method into another: what a method gets is computed, whoever calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+from runtime.artifact.operator_lists import lists
+from runtime.errors import OperatorNotAllowedError
+from runtime.host.torchscript import Call, Computed, ScriptModule, calls
+
+_LEAVE = "do not run this file unless you know who wrote it; export the model again"
+# Code that no export has and that is not looked into: functions, and objects that are no part of the model.
+_ELSEWHERE = {
+    "prim::CallFunction": "calls a function that belongs to no class",
+    "prim::CallMethod": "calls a method of an object that is no part of the model",
+    "prim::CreateObject": "makes an object of a class",
+}
+
+
+class Problem(NamedTuple):
+    """What the code does, and what it may do instead."""
+
+    operator: str
+    found: str
+    expected: str
+
+
+def check_arguments(module: ScriptModule, origin: str, allow: Collection[str]) -> None:
+    """Refuse a module whose code gives an operator what the operator does not check.
+
+    Args:
+        module: as it was loaded; nothing of it has run.
+        origin: the file, for the error.
+        allow: operators that the caller vouches for, with any arguments.
+
+    Raises:
+        OperatorNotAllowedError: naming the first argument that is not as it has to be.
+    """
+    for problem in problems(module, allow):
+        raise OperatorNotAllowedError(f"{origin}: its code {problem.found}", problem.expected, _LEAVE)
+
+
+def problems(module: ScriptModule, allow: Collection[str]) -> Iterator[Problem]:
+    """Everything that is not as it has to be, in the order of the code."""
+    for call in calls(module):
+        if call.operator in _ELSEWHERE:
+            yield Problem(call.operator, _ELSEWHERE[call.operator], "what exports of transformers contain")
+        elif call.operator not in allow:
+            for place, argument in enumerate(call.arguments):
+                yield from _problems_of(call, place, argument)
+
+
+def _problems_of(call: Call, place: int, argument: str) -> Iterator[Problem]:
+    known, key = lists(), (call.operator, argument)
+    table, bounds, exceptions = known.enumerations.get(argument), known.bounds.get(key), known.exceptions.get(key, ())
+    if table is None and bounds is None and not exceptions:
+        return
+    value = call.value(place)
+    if table is not None and value != Computed(table.source) and not _within(value, table.lowest, table.highest):
+        yield _problem(call, argument, value, f"a constant from {table.lowest:g} to {table.highest:g}")
+    elif bounds is not None and not _within(value, *bounds):
+        yield _problem(call, argument, value, f"a constant from {bounds[0]:.10g} to {bounds[1]:.10g}")
+    elif isinstance(value, (int, float)) and value in exceptions:
+        yield _problem(call, argument, value, "another number")
+
+
+def _within(value: Any, lowest: float, highest: float) -> bool:
+    """Texts, such as the padding `same`, are no numbers, and operators compare them themselves."""
+    if isinstance(value, list):
+        return all(_within(item, lowest, highest) for item in value)
+    return value is None or isinstance(value, str) or (isinstance(value, (int, float)) and lowest <= value <= highest)
+
+
+def _problem(call: Call, argument: str, value: Any, expected: str) -> Problem:
+    computed = isinstance(value, Computed) or (isinstance(value, list) and any(isinstance(v, Computed) for v in value))
+    shown = "that is computed" if computed else str(value)[:100]
+    return Problem(call.operator, f"calls {call.operator} with {argument} {shown}", expected)
