@@ -21,12 +21,9 @@
 
 namespace exported_model::detail {
 
-constexpr const char* kWhatExportsContain = "what exports of transformers contain";
-
 [[noreturn]] inline void refuse_code(const Zip& zip, const std::string& where, const std::string& problem) {
   const std::string found = zip.bytes()->origin() + ": " + where + " has " + problem.substr(0, 200);
-  throw OperatorNotAllowedError(found, kWhatExportsContain,
-                                "do not run this file unless you know who wrote it; export the model again");
+  throw OperatorNotAllowedError(found, kWhatExportsContain, kLeave);
 }
 
 // Whether exports hold a record of this name, and libtorch reads it as they mean it.
