@@ -6,13 +6,13 @@ has been compiled.
 
 Some arguments stand for an entry of one of PyTorch's tables (a dtype, a layout, a memory format): a number beyond the
 table reads whatever lies behind it. Others divide, or are taken for a smaller number than they are. So the compiled code
-may give them constants within bounds, and nothing that it computes. `ENUMERATION`, `BOUNDS` and `EXCEPT` in the list
+may give them constants within bounds, and nothing that it computes. `ENUMERATION`, `BOUNDS`, `EXCEPT` and `WHOLE` in the list
 say which. Nothing is followed from one method into another: what a method gets is computed, whoever calls it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from runtime.artifact.operator_lists import lists
@@ -26,6 +26,10 @@ _ELSEWHERE = {
     "prim::CallMethod": "calls a method of an object that is no part of the model",
     "prim::CreateObject": "makes an object of a class",
 }
+
+
+# No dtype, float64, float32, float16 and bfloat16.
+_FRACTIONS = (None, 7, 6, 5, 15)
 
 
 class Problem(NamedTuple):
@@ -58,21 +62,44 @@ def problems(module: ScriptModule, allow: Collection[str]) -> Iterator[Problem]:
             yield Problem(call.operator, _ELSEWHERE[call.operator], "what exports of transformers contain")
         elif call.operator not in allow:
             for place, argument in enumerate(call.arguments):
-                yield from _problems_of(call, place, argument)
+                if (problem := _problem(call, place, argument)) is not None:
+                    yield problem
 
 
-def _problems_of(call: Call, place: int, argument: str) -> Iterator[Problem]:
-    known, key = lists(), (call.operator, argument)
-    table, bounds, exceptions = known.enumerations.get(argument), known.bounds.get(key), known.exceptions.get(key, ())
-    if table is None and bounds is None and not exceptions:
-        return
+def _problem(call: Call, place: int, argument: str) -> Problem | None:
+    if not _is_ruled(call.operator, argument):
+        return None
     value = call.value(place)
-    if table is not None and value != Computed(table.source) and not _within(value, table.lowest, table.highest):
-        yield _problem(call, argument, value, f"a constant from {table.lowest:g} to {table.highest:g}")
-    elif bounds is not None and not _within(value, *bounds):
-        yield _problem(call, argument, value, f"a constant from {bounds[0]:.10g} to {bounds[1]:.10g}")
-    elif isinstance(value, (int, float)) and value in exceptions:
-        yield _problem(call, argument, value, "another number")
+    expected = expected_instead(call.operator, argument, value, lambda name: call.value(call.arguments.index(name)))
+    if not expected:
+        return None
+    computed = any(isinstance(item, Computed) for item in (value if isinstance(value, list) else [value]))
+    shown = "that is computed" if computed else str(value)[:100]
+    return Problem(call.operator, f"calls {call.operator} with {argument} {shown}", expected)
+
+
+def _is_ruled(operator: str, argument: str) -> bool:
+    known, key = lists(), (operator, argument)
+    return argument in known.enumerations or key in known.bounds or key in known.exceptions or key in known.whole
+
+
+def expected_instead(operator: str, argument: str, value: Any, other: Callable[[str], Any]) -> str:
+    """What an operator may be given in place of this value; empty where it may be given the value itself.
+
+    `other` gives the value of another argument, by its name.
+    """
+    known, key = lists(), (operator, argument)
+    if (table := known.enumerations.get(argument)) is not None and value != Computed(table.source):
+        if not _within(value, table.lowest, table.highest):
+            return f"a constant from {table.lowest:g} to {table.highest:g}"
+    if (bounds := known.bounds.get(key)) is not None and not _within(value, *bounds):
+        return f"a constant from {bounds[0]:.10g} to {bounds[1]:.10g}"
+    if isinstance(value, (int, float)) and value in known.exceptions.get(key, ()):
+        return "another number"
+    fraction = isinstance(value, float) and not value.is_integer()
+    if fraction and key in known.whole and other(known.whole[key]) not in _FRACTIONS:
+        return "a whole number, or a dtype that has fractions"
+    return ""
 
 
 def _within(value: Any, lowest: float, highest: float) -> bool:
@@ -80,9 +107,3 @@ def _within(value: Any, lowest: float, highest: float) -> bool:
     if isinstance(value, list):
         return all(_within(item, lowest, highest) for item in value)
     return value is None or isinstance(value, str) or (isinstance(value, (int, float)) and lowest <= value <= highest)
-
-
-def _problem(call: Call, argument: str, value: Any, expected: str) -> Problem:
-    computed = isinstance(value, Computed) or (isinstance(value, list) and any(isinstance(v, Computed) for v in value))
-    shown = "that is computed" if computed else str(value)[:100]
-    return Problem(call.operator, f"calls {call.operator} with {argument} {shown}", expected)

@@ -21,6 +21,7 @@ _UNCHECKED = re.compile(r'^UNCHECKED\((\w+), (\w+), "(.+)"\)$', re.ASCII | re.MU
 _NUMBER = r"(-?[0-9.]+)"
 _ENUMERATION = re.compile(rf"^ENUMERATION\((\w+), {_NUMBER}, {_NUMBER}, (\w+)\)$", re.ASCII | re.MULTILINE)
 _BOUNDS = re.compile(rf"^BOUNDS\((\w+), (\w+), (\w+), {_NUMBER}, {_NUMBER}\)$", re.ASCII | re.MULTILINE)
+_WHOLE = re.compile(r"^WHOLE\((\w+), (\w+), (\w+), (\w+)\)$", re.ASCII | re.MULTILINE)
 _EXCEPT = re.compile(rf"^EXCEPT\((\w+), (\w+), (\w+), {_NUMBER}\)$", re.ASCII | re.MULTILINE)
 _OPERATOR = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*", re.ASCII)
 
@@ -40,6 +41,7 @@ class Lists:
     `unchecked`: operators of the list that do not check all of their arguments, and what crafted ones can do.
     `enumerations`: by the name of the argument. `bounds`: the lowest and the highest number, by operator and argument.
     `exceptions`: numbers that are none, by operator and argument.
+    `whole`: the argument with the dtype for which a number has to be whole, by operator and argument.
     """
 
     operators: frozenset[str]
@@ -51,6 +53,7 @@ class Lists:
     enumerations: Mapping[str, Enumeration]
     bounds: Mapping[tuple[str, str], tuple[float, float]]
     exceptions: Mapping[tuple[str, str], frozenset[float]]
+    whole: Mapping[tuple[str, str], str]
 
 
 @functools.cache
@@ -75,7 +78,10 @@ def lists() -> Lists:
     for space, name, argument, number in _EXCEPT.findall(text):
         key = (f"{space}::{name}", argument)
         exceptions[key] = exceptions.get(key, frozenset()) | {float(number)}
-    return Lists(operators, functions, methods, keywords, classes, unchecked, enumerations, bounds, exceptions)
+    whole = {(f"{space}::{name}", argument): dtype for space, name, argument, dtype in _WHOLE.findall(text)}
+    return Lists(
+        operators, functions, methods, keywords, classes, unchecked, enumerations, bounds, exceptions, whole
+    )
 
 
 def check_names(names: Collection[str]) -> frozenset[str]:

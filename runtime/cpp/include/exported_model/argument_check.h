@@ -8,6 +8,8 @@
 #include <torch/csrc/jit/ir/ir.h>
 #include <torch/script.h>
 
+#include <cmath>
+#include <cstdint>
 #include <optional>
 #include <set>
 #include <sstream>
@@ -34,6 +36,9 @@ struct Exception {
   std::string_view operator_name, argument;
   double number;
 };
+struct Whole {
+  std::string_view operator_name, argument, dtype;
+};
 
 constexpr Enumeration kEnumerations[] = {
 #define ENUMERATION(argument, lowest, highest, source) {#argument, lowest, highest, "prim::" #source},
@@ -45,6 +50,10 @@ constexpr Bounds kBounds[] = {
 };
 constexpr Exception kExceptions[] = {
 #define EXCEPT(space, name, argument, number) {#space "::" #name, #argument, number},
+#include <exported_model/operators.def>
+};
+constexpr Whole kWholes[] = {
+#define WHOLE(space, name, argument, dtype) {#space "::" #name, #argument, #dtype},
 #include <exported_model/operators.def>
 };
 
@@ -101,6 +110,29 @@ class ArgumentCheck {
     if (schema == nullptr || allow_.count(name) > 0) return;
     for (std::size_t place = 0; place < schema->arguments().size() && place < node.inputs().size(); ++place)
       check(name, schema->arguments()[place].name(), *node.input(place));
+    for (const auto& rule : kWholes)
+      if (rule.operator_name == name && is_fraction(argument(node, *schema, rule.argument)) &&
+          !has_fractions(argument(node, *schema, rule.dtype)))
+        refuse("calls " + name + " with a fraction as " + std::string(rule.argument),
+               "a whole number, or a dtype that has fractions");
+  }
+
+  // The constant that an argument is; nothing where there is no such argument, or it is computed.
+  static std::optional<c10::IValue> argument(const Node& node, const c10::FunctionSchema& schema,
+                                             std::string_view name) {
+    const auto place = schema.argumentIndexWithName(std::string(name));
+    return place ? torch::jit::toIValue(node.input(*place)) : std::nullopt;
+  }
+
+  static bool is_fraction(const std::optional<c10::IValue>& value) {
+    return value && value->isDouble() && std::trunc(value->toDouble()) != value->toDouble();
+  }
+
+  // None, float64, float32, float16 and bfloat16.
+  static bool has_fractions(const std::optional<c10::IValue>& dtype) {
+    if (!dtype || dtype->isNone()) return dtype.has_value();
+    const std::int64_t number = dtype->isInt() ? dtype->toInt() : 0;
+    return number == 5 || number == 6 || number == 7 || number == 15;
   }
 
   void check(const std::string& name, const std::string& argument, const Value& value) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <exported_model/class_declarations.h>
+#include <exported_model/division_check.h>
 #include <exported_model/errors.h>
 #include <exported_model/handles.h>
 #include <exported_model/operators.h>
@@ -111,6 +112,8 @@ inline void check_code(const Zip& zip, const std::vector<std::string>& allow_ope
       const std::string problem = allowed.problem(use, name);
       if (!problem.empty()) refuse_code(zip, record.name, problem);
     }).read(sources.back().second);
+    const std::string division = DivisionCheck(allow_operators).problem(sources.back().second);
+    if (!division.empty()) refuse_code(zip, record.name, division);
   }
 
   std::string where = "its code";
