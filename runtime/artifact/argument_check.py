@@ -91,15 +91,19 @@ def expected_instead(operator: str, argument: str, value: Any, other: Callable[[
     known, key = lists(), (operator, argument)
     if (table := known.enumerations.get(argument)) is not None and value != Computed(table.source):
         if not _within(value, table.lowest, table.highest):
-            return f"a constant from {table.lowest:g} to {table.highest:g}"
+            return _constant_from(table.lowest, table.highest)
     if (bounds := known.bounds.get(key)) is not None and not _within(value, *bounds):
-        return f"a constant from {bounds[0]:.10g} to {bounds[1]:.10g}"
+        return _constant_from(*bounds)
     if isinstance(value, (int, float)) and value in known.exceptions.get(key, ()):
         return "another number"
     fraction = isinstance(value, float) and not value.is_integer()
     if fraction and key in known.whole and other(known.whole[key]) not in _FRACTIONS:
         return "a whole number, or a dtype that has fractions"
     return ""
+
+
+def _constant_from(lowest: float, highest: float) -> str:
+    return f"a constant from {lowest:.10g} to {highest:.10g}" if lowest <= highest else "None"
 
 
 def _within(value: Any, lowest: float, highest: float) -> bool:

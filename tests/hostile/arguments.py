@@ -87,6 +87,7 @@ _case("pixel_shuffle", "a factor whose square is zero", _X, "y = torch.pixel_shu
 _case("grid_sampler", "a mode that there is not", _X, "y = torch.grid_sampler(x, torch.ones([1, 4, 4, 2]), 7, 0, True)")
 _case("grid_padding", "a padding that there is not", _X, "y = torch.grid_sampler(x, torch.ones([1, 4, 4, 2]), 0, 9, True)")
 _case("upsample", "scales that contradict the size", _X, "y = torch.upsample_bilinear2d(x, [8, 8], False, -1e+18, 1e-18)")
+_case("upsample_aa", "a scale beside a size", _X, "y = torch._upsample_bilinear2d_aa(x, [8, 8], False, None, 1.0)")
 
 # Divisions of whole numbers: those of constants are computed while the code is read.
 _case("floor_divide 0", "a division by zero", "y = torch.floor_divide(input_ids, 0)")

@@ -184,6 +184,7 @@ class ArgumentCheck {
   }
 
   static std::string constants(double lowest, double highest) {
+    if (lowest > highest) return "None";
     std::ostringstream text;
     text.precision(10);
     text << "a constant from " << lowest << " to " << highest;
