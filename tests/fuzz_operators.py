@@ -464,7 +464,9 @@ def main() -> int:
         "--ipex", action="store_true", help="with IPEX's library loaded, which replaces some of PyTorch's"
     )
     parser.add_argument(
-        "--wild", action="store_true", help="with arguments that are refused when a file is loaded, and tensors in oneDNN's own layout"
+        "--wild",
+        action="store_true",
+        help="with arguments that are refused when a file is loaded, and tensors in oneDNN's own layout",
     )
     parser.add_argument("--report", type=Path, help="all rows, as JSON")
     options = parser.parse_args()

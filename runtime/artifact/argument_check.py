@@ -5,15 +5,17 @@ checked before PyTorch read the code (`runtime.artifact.operator_allowlist`); wh
 has been compiled.
 
 Some arguments stand for an entry of one of PyTorch's tables (a dtype, a layout, a memory format): a number beyond the
-table reads whatever lies behind it. Others divide, or are taken for a smaller number than they are. So the compiled code
-may give them constants within bounds, and nothing that it computes. `ENUMERATION`, `BOUNDS`, `EXCEPT` and `WHOLE` in the list
-say which. Nothing is followed from one method into another: what a method gets is computed, whoever calls it.
+table reads whatever lies behind it. Others divide, or are taken for a smaller number than they are. So the compiled
+code may give them constants within bounds, and nothing that it computes. The list says which, by `ENUMERATION`,
+`BOUNDS`, `EXCEPT` and `WHOLE`. Nothing is followed from one method into another: what a method gets counts as computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
+
+import torch
 
 from runtime.artifact.operator_lists import lists
 from runtime.errors import OperatorNotAllowedError
@@ -74,7 +76,7 @@ def _problem(call: Call, place: int, argument: str) -> Problem | None:
     if not expected:
         return None
     computed = any(isinstance(item, Computed) for item in (value if isinstance(value, list) else [value]))
-    shown = "that is computed" if computed else str(value)[:100]
+    shown = "that is computed" if computed else " ".join(str(value).split())[:100]
     return Problem(call.operator, f"calls {call.operator} with {argument} {shown}", expected)
 
 
@@ -89,17 +91,25 @@ def expected_instead(operator: str, argument: str, value: Any, other: Callable[[
     `other` gives the value of another argument, by its name.
     """
     known, key = lists(), (operator, argument)
-    if (table := known.enumerations.get(argument)) is not None and value != Computed(table.source):
-        if not _within(value, table.lowest, table.highest):
-            return _constant_from(table.lowest, table.highest)
-    if (bounds := known.bounds.get(key)) is not None and not _within(value, *bounds):
+    table, bounds = known.enumerations.get(argument), known.bounds.get(key)
+    if table is not None and value != Computed(table.source) and not _within(value, table.lowest, table.highest):
+        return _constant_from(table.lowest, table.highest)
+    if bounds is not None and not _within(value, *bounds):
         return _constant_from(*bounds)
-    if isinstance(value, (int, float)) and value in known.exceptions.get(key, ()):
+    if any(_has(value, number) for number in known.exceptions.get(key, ())):
         return "another number"
     fraction = isinstance(value, float) and not value.is_integer()
     if fraction and key in known.whole and other(known.whole[key]) not in _FRACTIONS:
         return "a whole number, or a dtype that has fractions"
     return ""
+
+
+def _has(value: Any, number: float) -> bool:
+    """Whether a constant is this number, or is a tensor of whole numbers with it among them."""
+    if isinstance(value, torch.Tensor):
+        whole = not value.is_floating_point() and not value.is_complex()
+        return whole and bool((value == number).any())
+    return isinstance(value, (int, float)) and value == number
 
 
 def _constant_from(lowest: float, highest: float) -> str:

@@ -17,7 +17,9 @@ from collections.abc import Collection, Iterator, Sequence
 from runtime.artifact.code_reader import Token, tokens
 
 # Of all operators on the list that take plain numbers, these two end the process (tests/fuzz_operators.py).
-_DIVISIONS = {f"{space}.{name}": f"aten::{name}" for space in ("torch", "ops.aten") for name in ("remainder", "floordiv")}
+_DIVISIONS = {
+    f"{space}.{name}": f"aten::{name}" for space in ("torch", "ops.aten") for name in ("remainder", "floordiv")
+}
 _CASTS = ("int", "float", "bool")
 _TYPED = ("annotate", "unchecked_cast")
 _OPEN, _CLOSE = ("(", "[", "{"), (")", "]", "}")

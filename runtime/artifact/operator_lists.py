@@ -27,7 +27,7 @@ _OPERATOR = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*", re.ASCII)
 
 
 class Enumeration(NamedTuple):
-    """An argument that stands for an entry of a table: a constant in these bounds, or what the operator `source` gives."""
+    """An argument that stands for an entry of a table: a constant in these bounds, or what `source` gives."""
 
     lowest: float
     highest: float
@@ -79,9 +79,7 @@ def lists() -> Lists:
         key = (f"{space}::{name}", argument)
         exceptions[key] = exceptions.get(key, frozenset()) | {float(number)}
     whole = {(f"{space}::{name}", argument): dtype for space, name, argument, dtype in _WHOLE.findall(text)}
-    return Lists(
-        operators, functions, methods, keywords, classes, unchecked, enumerations, bounds, exceptions, whole
-    )
+    return Lists(operators, functions, methods, keywords, classes, unchecked, enumerations, bounds, exceptions, whole)
 
 
 def check_names(names: Collection[str]) -> frozenset[str]:

@@ -85,8 +85,12 @@ _case("arange_fraction", "a step that is zero as a whole number", "y = torch.ara
 _case("arange_step_computed", "a step that is computed", _N, "y = torch.arange(0, 6, torch.sub(n, 2))")
 _case("pixel_shuffle", "a factor whose square is zero", _X, "y = torch.pixel_shuffle(x, 4294967296)")
 _case("grid_sampler", "a mode that there is not", _X, "y = torch.grid_sampler(x, torch.ones([1, 4, 4, 2]), 7, 0, True)")
-_case("grid_padding", "a padding that there is not", _X, "y = torch.grid_sampler(x, torch.ones([1, 4, 4, 2]), 0, 9, True)")
-_case("upsample", "scales that contradict the size", _X, "y = torch.upsample_bilinear2d(x, [8, 8], False, -1e+18, 1e-18)")
+_case(
+    "grid_padding", "a padding that there is not", _X, "y = torch.grid_sampler(x, torch.ones([1, 4, 4, 2]), 0, 9, True)"
+)
+_case(
+    "upsample", "scales that contradict the size", _X, "y = torch.upsample_bilinear2d(x, [8, 8], False, -1e+18, 1e-18)"
+)
 _case("upsample_aa", "a scale beside a size", _X, "y = torch._upsample_bilinear2d_aa(x, [8, 8], False, None, 1.0)")
 
 # Divisions of whole numbers: those of constants are computed while the code is read.

@@ -3,6 +3,7 @@
 // operator trusts, is a constant within bounds. Nothing is followed from one method into another.
 #pragma once
 
+#include <ATen/ATen.h>
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/ir/ir.h>
@@ -146,8 +147,15 @@ class ArgumentCheck {
     for (const auto& rule : kExceptions)
       if (rule.operator_name == name && rule.argument == argument) {
         const auto constant = torch::jit::toIValue(&value);
-        if (constant && number(*constant) == rule.number) refuse(name, argument, value, "another number");
+        if (constant && has(*constant, rule.number)) refuse(name, argument, value, "another number");
       }
+  }
+
+  // Whether a constant is this number, or is a tensor of whole numbers with it among them.
+  static bool has(const c10::IValue& value, double expected) {
+    if (!value.isTensor()) return number(value) == expected;
+    const at::Tensor& tensor = value.toTensor();
+    return !tensor.is_floating_point() && !tensor.is_complex() && tensor.eq(expected).any().item<bool>();
   }
 
   static std::optional<double> number(const c10::IValue& value) {
