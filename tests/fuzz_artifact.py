@@ -44,6 +44,7 @@ def main() -> int:
 
     kind, data = mutate(bases[options.only % len(bases)], options.seed, options.only)
     path = ROOT / "build" / f"fuzz-{options.seed}-{options.only}.pt"
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     print(kind, path, flush=True)
     from runtime import load

@@ -200,7 +200,7 @@ def test_all_that_exports_contained_is_on_the_list() -> None:
     known = lists()
     kinds = {"operator": known.operators, "keyword": known.keywords, "function": known.functions}
     kinds |= {"method": known.methods, "class": known.classes}
-    found = json.loads((ROOT / "matrix" / "operators.json").read_text())
+    found = json.loads((ROOT / "tests/model_matrix/operators.json").read_text())
     uses = [use.split(" ", 1) for part in found.values() for use in part["uses"]]
     assert len(uses) > 500
     assert [use for use in uses if use[1] not in kinds[use[0]]] == []
