@@ -72,7 +72,7 @@ def _unseen(plan: TracePlan, samples: Sequence[Sample]) -> list[Sample]:
 
     What a model does at these is part of its ranges. Attention averages over a text, so what comes out of it is the
     larger the shorter a text is; and positions that no sample reaches have embeddings of their own. The errors without
-    are in docs/decisions.md.
+    are in docs/decisions/int8.md.
     """
     dimension = plan.dimensions.get("sequence")
     if dimension is None or dimension.fixed or "input_ids" not in samples[0]:

@@ -33,7 +33,7 @@ logger = logging.getLogger("exporter")
 
 # The first call profiles, the second optimises, the third runs what the second made. Without that, one does all.
 WARMUP_CALLS, WARMUP_CALLS_AS_IS = 3, 1
-# A warm-up is cheap when short, and must not be 1 along any axis (docs/decisions.md, shapes of size 1).
+# A warm-up is cheap when short, and must not be 1 along any axis (docs/decisions/export.md).
 WARMUP_SEQUENCE = 16
 
 

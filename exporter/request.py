@@ -31,7 +31,7 @@ TUNE_CHOICES: tuple[str, ...] = get_args(Tune)
 PADDING_CHOICES: tuple[str, ...] = get_args(Padding)
 
 # A size of 1 in the example lets a trace, or IPEX's fusion, keep broadcasting decisions that fail at
-# other sizes; see docs/decisions.md.
+# other sizes; see docs/decisions/export.md.
 MIN_EXAMPLE_SIZE = 2
 # torch.manual_seed takes a signed 64-bit integer.
 MAX_SEED = 2**63 - 1

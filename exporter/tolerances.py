@@ -16,7 +16,7 @@ from runtime.manifest import Precision, Tolerance
 # of a normalisation, which keeps their errors even; scores are differences of larger numbers, so theirs are larger.
 # int8 has 256 steps for all that a tensor held while it was calibrated, so an error is a share of the largest number,
 # and layers add them up. Of vectors of length 1, an rms error of 0.17 is a cosine of 0.985. Wrong answers begin at 0.3.
-# docs/decisions.md has the errors measured.
+# docs/decisions/verification.md has the errors measured.
 TOLERANCES: dict[tuple[Precision, OutputKind], Tolerance] = {
     ("fp32", "vectors"): Tolerance(max_error=1e-4, rms_error=5e-5),
     ("fp32", "scores"): Tolerance(max_error=1e-4, rms_error=5e-5),

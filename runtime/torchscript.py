@@ -4,8 +4,8 @@ In: modules, example inputs, files. Out: what the function of that name in `torc
 torch raises passes through, for the callers to name. The only room that calls `torch.jit`.
 
 Newer releases of torch deprecate TorchScript, with a warning at every call, and name torch.export as its successor. A
-user of an artifact can do nothing about that, so the warnings stop here; docs/decisions.md says what happens on the
-day that torch.jit goes.
+user of an artifact can do nothing about that, so the warnings stop here; docs/decisions/files.md says what happens on
+the day that torch.jit goes.
 """
 
 from __future__ import annotations
