@@ -32,7 +32,7 @@ TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_an
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text soak flood kill traps coverage coverage-sample format clean
+.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text soak flood kill traps coverage coverage-sample docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -62,6 +62,15 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+# The site's own environment: references are read from the sources, so it needs no torch.
+.venv-docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+docs: .venv-docs/.installed  ## the documents as a site, in build/site; links are checked (1 minute, the first time 2)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --clean
 
 environments: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed .venv-transformers-4/.installed  ## every environment of the tests; make -j 2 environments sets up two at a time
 
