@@ -27,6 +27,7 @@ sys.exit(f"imported: {absent}" if absent else 0)
 
 
 def main(wheel: Path, artifact: Path) -> None:
+    """Install, run, ask."""
     with tempfile.TemporaryDirectory(prefix="try-wheel-") as name:
         python = torch_alone.make(Path(name) / "environment")
         folder = Path(name) / "empty"

@@ -70,11 +70,12 @@ def test_the_source_archive_has_no_tests(sdist: Path) -> None:
 def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     told = email.message_from_bytes(wheel.read(name))
+    readme = told.get_payload(decode=True)
     assert (told["Name"], told["Version"]) == ("export-model", runtime.__version__)
     assert (told["License-Expression"], told.get_all("License-File")) == ("Apache-2.0", ["LICENSE"])
     required = {line.partition(">=")[0] for line in told.get_all("Requires-Dist", []) if ";" not in line}
     assert required == {"torch", "safetensors"}
-    assert told.get_payload() == (ROOT / "README.md").read_text()
+    assert readme == (ROOT / "README.md").read_bytes()
 
 
 def test_the_version_stands_in_one_place() -> None:
