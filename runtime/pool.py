@@ -72,7 +72,7 @@ class Pool:
         # One lock, two reasons to wait: for a request to begin with, and for others that join it.
         self._lock = threading.Lock()
         self._idle, self._joining = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._waiting = Waiting(max_tokens)
+        self._waiting: Waiting[Request] = Waiting(max_tokens)
         self._led, self._closed = False, False  # led: a worker waits for requests that join its oldest
         self._tidied = time.monotonic()
         self._counters = Counters()

@@ -1,7 +1,7 @@
 """The requests that wait for their turn: oldest first, and by length.
 
-In: requests. Out: those that make a batch, those whose deadline has passed. Refuses nothing: how many may wait is the
-caller's to decide. Nothing here is locked: the caller holds a lock of its own.
+How many may wait is the caller's to decide. Nothing here is locked: the caller holds a lock of its own. The benchmarks
+batch the queries of other runtimes by the same queue, in environments without torch, which is imported for types alone.
 
 Adding, taking out and asking for the oldest take the same time however many wait; asking for a batch takes as long as
 the batch is large.
@@ -16,13 +16,42 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-Answer = dict[str, torch.Tensor]
+Answer: TypeAlias = "dict[str, torch.Tensor]"
 
 # Deadlines of requests that have gone are kept until they are more than this, and more than those that wait.
 _STALE = 64
+
+
+class Queued(Protocol):
+    """What the queue has to know of a request; each is equal to itself alone."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows of a batch it takes."""
+
+    @property
+    def length(self) -> int:
+        """Of its rows, in tokens."""
+
+    @property
+    def key(self) -> Hashable:
+        """Only requests of the same key may share a batch."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When it is no longer wanted; None for never."""
+
+    @property
+    def most_rows(self) -> int | None:
+        """Of a batch; None for no limit."""
+
+
+_Queued = TypeVar("_Queued", bound=Queued)
 
 
 @dataclass(eq=False)  # one is equal to itself alone: tensors do not compare to a truth
@@ -46,7 +75,7 @@ class Request:
     future: Future[Answer] = field(default_factory=Future)
 
 
-class Waiting:
+class Waiting(Generic[_Queued]):
     """Requests in the order of their arrival.
 
     Args:
@@ -57,9 +86,9 @@ class Waiting:
         self.rows = 0
         self._max_tokens = max_tokens
         # A linked list: a dict would look through all that were taken out before it finds its first.
-        self._order: OrderedDict[Request, None] = OrderedDict()
-        self._alike: dict[Hashable, _Alike] = {}
-        self._deadlines: list[tuple[float, int, Request]] = []
+        self._order: OrderedDict[_Queued, None] = OrderedDict()
+        self._alike: dict[Hashable, _Alike[_Queued]] = {}
+        self._deadlines: list[tuple[float, int, _Queued]] = []
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
@@ -69,11 +98,11 @@ class Waiting:
         return request in self._order
 
     @property
-    def oldest(self) -> Request:
+    def oldest(self) -> _Queued:
         """Whose turn it is; there must be one."""
         return next(iter(self._order))
 
-    def add(self, request: Request) -> None:
+    def add(self, request: _Queued) -> None:
         """The newest."""
         self._order[request] = None
         self._alike.setdefault(request.key, _Alike()).add(request)
@@ -82,7 +111,7 @@ class Waiting:
             heapq.heappush(self._deadlines, (request.deadline, next(self._numbers), request))
             self._forget_stale()
 
-    def remove(self, request: Request) -> None:
+    def remove(self, request: _Queued) -> None:
         """Take out one that waits."""
         del self._order[request]
         self.rows -= request.rows
@@ -91,7 +120,7 @@ class Waiting:
         if not alike.lengths:
             del self._alike[request.key]
 
-    def expired(self, now: float) -> list[Request]:
+    def expired(self, now: float) -> list[_Queued]:
         """Take out those whose deadline has passed."""
         found = []
         while self._deadlines and self._deadlines[0][0] < now:
@@ -101,7 +130,7 @@ class Waiting:
                 found.append(request)
         return found
 
-    def batch(self) -> tuple[list[Request], bool]:
+    def batch(self) -> tuple[list[_Queued], bool]:
         """The oldest and those nearest in length that fit, which still wait; whether there is no room left."""
         oldest = self.oldest
         batch, rows, longest = [oldest], oldest.rows, oldest.length
@@ -121,27 +150,27 @@ class Waiting:
             heapq.heapify(self._deadlines)
 
 
-class _Alike:
+class _Alike(Generic[_Queued]):
     """Requests that may share a batch, by length; of one length in the order of their arrival."""
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
-        self._of_length: dict[int, OrderedDict[Request, None]] = {}
+        self._of_length: dict[int, OrderedDict[_Queued, None]] = {}
 
-    def add(self, request: Request) -> None:
+    def add(self, request: _Queued) -> None:
         if request.length not in self._of_length:
             self._of_length[request.length] = OrderedDict()
             insort(self.lengths, request.length)
         self._of_length[request.length][request] = None
 
-    def remove(self, request: Request) -> None:
+    def remove(self, request: _Queued) -> None:
         same = self._of_length[request.length]
         del same[request]
         if not same:
             del self._of_length[request.length]
             del self.lengths[bisect_left(self.lengths, request.length)]
 
-    def nearest(self, length: int) -> Iterator[Request]:
+    def nearest(self, length: int) -> Iterator[_Queued]:
         """All, those of the nearest length first; of two that are equally near, the shorter."""
         above = bisect_left(self.lengths, length)
         below = above - 1
