@@ -15,9 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python
-from hostile.builder import forge
-from test_artifact import rewrite
 from transformers import BertForSequenceClassification
 
 from exporter import ExportRequest, export
@@ -37,6 +34,9 @@ from runtime.errors import (
     RequestError,
     UnsafeArchiveError,
 )
+from tests.conftest import BIN, ROOT, run, run_python
+from tests.hostile.builder import forge
+from tests.test_artifact import rewrite
 
 FORWARD = "class A(Module):\n  def forward(self: __torch__.A, x: Tensor) -> Tensor:\n    {}\n    return x\n"
 

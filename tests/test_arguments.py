@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from hostile.builder import forge
 from transformers import BertForSequenceClassification
 
 from exporter import ExportRequest, export
@@ -19,6 +18,7 @@ from runtime.artifact.division_check import division_problems
 from runtime.artifact.operator_lists import lists
 from runtime.errors import ForbiddenOperatorError, OperatorNotAllowedError
 from runtime.host import torchscript
+from tests.hostile.builder import forge
 
 TABLES = ("ScalarType", "Layout", "MemoryFormat", "QScheme")
 # So many methods that each call the one before twice: inlined, they would make 2^64 calls.

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Side
 
 from exporter.cli import main as export_model
-from runtime.cli import main as run_model
+from runtime.commands.main import main as run_model
+from tests.conftest import ROOT, Side
 
 REPOSITORY = "https://github.com/export-model/export-model/"
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]

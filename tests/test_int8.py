@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python, skip_without_instructions
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.candidates import list_candidates
@@ -34,6 +33,7 @@ from runtime.errors import BackendError, CpuFeatureError, RequestError
 from runtime.format.codec import from_json, to_json
 from runtime.host import requirements, torchscript
 from runtime.host.requirements import Environment
+from tests.conftest import BIN, ROOT, run, run_python, skip_without_instructions
 
 EXPORT = BIN / "export-model"
 

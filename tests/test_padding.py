@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, run, tiny_model
-from test_onednn import frozen
 
 from exporter.backends.onednn import ragged
 from exporter.backends.onednn.backend import OnednnBackend
@@ -19,6 +17,8 @@ from exporter.shapes.example_inputs import ExampleInputs
 from exporter.shapes.test_shapes import shapes_to_verify
 from exporter.tracing.graphs.graph import shapes
 from runtime import Session, load
+from tests.conftest import BIN, run, tiny_model
+from tests.test_onednn import frozen
 
 SAID = "attentions, and all between them, on real tokens alone"
 

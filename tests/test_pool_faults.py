@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run, run_python
-from test_pool import Slow, request
 
 from exporter.verification.subprocesses import module
 from runtime import Session, load
 from runtime.errors import DeadlineError, PoolClosedError, PoolError, PoolFullError
 from runtime.host import requirements
 from runtime.serving.pool import Pool
+from tests.conftest import run, run_python
+from tests.test_pool import Slow, request
 
 
 class Raising(Slow):

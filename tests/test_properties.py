@@ -25,16 +25,16 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from test_onednn import frozen
 
 from exporter.backends.onednn.padding import leave_out_padding
 from exporter.tracing.graphs.graph import shapes
 from runtime.artifact.zip_reader import Archive
-from runtime.serving.batching import Batcher
 from runtime.errors import DeadlineError, NotAnArtifactError, PoolFullError, UnsafeArchiveError
 from runtime.format.manifest import Axis, TensorSpec, ValueRange
 from runtime.pool import Pool
+from runtime.serving.batching import Batcher
 from runtime.serving.request_queue import RequestQueue
+from tests.test_onednn import frozen
 
 REPEATABLE = settings(derandomize=True, deadline=None, database=None)
 

@@ -21,13 +21,13 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
-from conftest import ROOT, run
 
 from exporter.verification.subprocesses import script
 from runtime import load
 from runtime.artifact.artifact_file import sha256
 from runtime.commands import json_output
 from runtime.errors import InputFileError
+from tests.conftest import ROOT, run
 
 EXAMPLES = ROOT / "examples/ray"
 # Ray's own and those of what it brings; nothing in the examples can do anything about them.

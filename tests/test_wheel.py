@@ -10,10 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import runtime
 from exporter.verification.subprocesses import python
+from tests.conftest import ROOT
 
 PACKAGES = ("exporter", "runtime")
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2]))"

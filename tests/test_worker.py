@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, run
 
 from exporter.verification.subprocesses import script
 from runtime import Session, load
+from tests.conftest import ROOT, run
 
 WORKER = ROOT / "examples/python/worker.py"
 

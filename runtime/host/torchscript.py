@@ -3,8 +3,8 @@
 Errors of torch pass through unchanged; the callers turn them into errors of this project.
 
 Newer releases of torch deprecate TorchScript, with a warning at every call, and recommend torch.export. The user of an
-artifact cannot act on these warnings, so they are suppressed here; docs/decisions/files.md says what happens when torch.jit
-is removed.
+artifact cannot act on these warnings, so they are suppressed here; docs/decisions/files.md says what happens when
+torch.jit is removed.
 """
 
 from __future__ import annotations
