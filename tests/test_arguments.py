@@ -56,7 +56,7 @@ def test_every_rule_is_of_an_argument_that_there_is() -> None:
 def of_code(module: torch.nn.Module, *inputs: torch.Tensor) -> list[str]:
     """What is wrong with a module that was traced, written and read."""
     buffer = io.BytesIO()
-    torch.jit.save(torch.jit.trace(module.eval(), inputs, check_trace=False), buffer)
+    torchscript.save(torchscript.trace(module.eval(), inputs), buffer, {})
     buffer.seek(0)
     return [problem.found for problem in problems(torchscript.load(buffer), ())]
 
@@ -106,7 +106,7 @@ def test_parts_of_the_model_are_looked_into() -> None:
 
 def test_methods_that_call_each_other_are_not_inlined() -> None:
     """As text they are short; inlined, their code would not end."""
-    module = torch.jit.trace(Dividing(), torch.ones(2, dtype=torch.int64))
+    module = torchscript.trace(Dividing(), (torch.ones(2, dtype=torch.int64),))
     torchscript.define(module, "def m0(self, x):\n    return torch.zeros_like(x, dtype=99)\n")
     for n in range(CHAIN):
         torchscript.define(module, f"def m{n + 1}(self, x):\n    return self.m{n}(x) + self.m{n}(x)\n")
