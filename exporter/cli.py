@@ -1,7 +1,7 @@
-"""`export-model`: flags → ExportRequest → export().
+"""The command `export-model`: its flags become an ExportRequest, which `export` runs.
 
-In: a command line. Out: one line a stage and a summary, or the report as JSON; an error as one line on standard
-error, exit code 1 (2 for a wrong command line, 130 when interrupted). The only importer of click.
+Prints one line per stage and a summary, or the report as JSON. An error is one line on standard error with exit code 1;
+2 is for a wrong command line, 130 for an interrupt. The only module that imports click.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from runtime.commands import console
 from runtime.errors import RequestError
 from runtime.printing import printable
 
-# What a package that cannot be imported was for, and what helps.
+# For a package that cannot be imported: what it is needed for, and how to install it.
 MISSING = "to export", "pip install 'export-model[export]'"
 
 try:
     import click
 except ImportError as error:
-    # Without it there is no command that could tell.
+    # Without click there is no command that could report it.
     sys.exit(f"export-model: {console.one_line(error, *MISSING)}")
 
 _SIZE = click.IntRange(min=MIN_EXAMPLE_SIZE)
@@ -49,13 +49,13 @@ def _shapes(context: click.Context, parameter: click.Parameter, text: str | None
     if text is None:
         return ()
     if not re.fullmatch(r"\d{1,9}(x\d{1,9})*(,\d{1,9}(x\d{1,9})*)*", text, re.ASCII):
-        raise click.BadParameter(f"{text!r} is no list of shapes such as 1x128,8x128", context, parameter)
+        raise click.BadParameter(f"{text!r} is not a list of shapes such as 1x128,8x128", context, parameter)
     return tuple(tuple(map(int, shape.split("x"))) for shape in text.split(","))
 
 
 class _Command(click.Command):
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """Run it. Beside the output, which has errors of its own, it writes to standard output alone."""
+        """Run the command; an OSError can only come from standard output, since the file has errors of its own."""
         try:
             return super().main(*arguments, **options)
         except OSError as error:
@@ -114,22 +114,22 @@ class _Command(click.Command):
     type=click.Choice(VERIFY_CHOICES),
     default="quick",
     show_default=True,
-    help="How much the written file is tried in a fresh process before it gets its name; off is written into it.",
+    help="How thoroughly the written file is verified in a fresh process; the file records off.",
 )
 @click.option(
     "--tune",
     type=click.Choice(TUNE_CHOICES),
     default="short",
     show_default=True,
-    help="Time the ways to compute against each other, and ship the fastest that is right: short compares backends, "
-    "full attention forms too; off takes IPEX where it is installed.",
+    help="Time the candidates against each other, and take the fastest that is correct: short compares backends, "
+    "full attention forms too; off takes IPEX if it is installed.",
 )
 @click.option(
     "--padding",
     type=click.Choice(PADDING_CHOICES),
     default="drop",
     show_default=True,
-    help="Whether padded places of a batch are worked on: drop leaves them out where the backend can (onednn).",
+    help="Whether padded positions of a batch are computed: drop skips them if the backend can (onednn).",
 )
 @click.option(
     "--tune-shapes",
@@ -153,7 +153,7 @@ class _Command(click.Command):
 @click.option(
     "--allow-new-head",
     is_flag=True,
-    help="Ship weights that the checkpoint lacks: they are random, the answers meaningless.",
+    help="Ship weights that the checkpoint lacks: they are random, and the outputs meaningless.",
 )
 @click.option(
     "--ignore-setting",
@@ -163,7 +163,7 @@ class _Command(click.Command):
     help="Leave out a setting of a sentence-transformers folder that would be refused; may be given several times.",
 )
 @click.option(
-    "--random-weights", is_flag=True, help="Seeded random weights instead of trained ones, for benchmarks and trials."
+    "--random-weights", is_flag=True, help="Seeded random weights instead of trained ones, for benchmarks and tests."
 )
 @click.option(
     "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Seed of the random weights."
@@ -199,7 +199,7 @@ class _Command(click.Command):
 )
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--explain", is_flag=True, help="Print every choice, and what the tracer remarked.")
+@click.option("--explain", is_flag=True, help="Print every choice and every warning of the tracer.")
 @click.option("-v", "--verbose", is_flag=True, help="Show other packages' messages, and the traceback of an error.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: Any) -> None:
@@ -212,7 +212,7 @@ def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: An
     logging.basicConfig(format="%(message)s", level=logging.DEBUG if verbose else logging.WARNING)
     logging.getLogger("exporter").setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
     interrupts = _Interrupts()
-    # Ended from outside, an export cleans up as after Ctrl-C.
+    # SIGTERM cleans up as Ctrl-C does.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupts)
     observe = _Lines(quiet or as_json, interrupts)
@@ -220,7 +220,7 @@ def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: An
         request = ExportRequest(**options)
         observe(StageEvent("start"))
         start = perf_counter()
-        # Imported here: torch and transformers take seconds that --help and usage errors need not wait for.
+        # Imported here: torch and transformers take seconds, for which --help and usage errors need not wait.
         from exporter.pipeline import export
 
         observe(StageEvent("start", perf_counter() - start, "torch and transformers imported"))
@@ -233,7 +233,7 @@ def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: An
         _fail("interrupted; nothing was written", 130)
     except OSError:
         raise
-    # The whole of it: what nobody foresaw is told in one line too.
+    # Everything: an unforeseen error is reported in one line too.
     except Exception as error:
         observe.clear()
         if verbose:
@@ -256,9 +256,9 @@ if main.help:
 
 
 class _Interrupts:
-    """Ctrl-C and SIGTERM: raised where they arrive, and again between stages.
+    """Raises Ctrl-C and SIGTERM where they arrive, and again between stages.
 
-    Again, because packages swallow the first one: some catch everything around an optional import.
+    Some packages catch everything around an optional import, and swallow the first one.
     """
 
     def __init__(self) -> None:
@@ -275,7 +275,7 @@ class _Interrupts:
 
 
 class _Lines:
-    """A line a stage; on a terminal the running stage is shown, and replaced when it ends."""
+    """Prints one line per stage; a terminal also shows the running stage, until it ends."""
 
     def __init__(self, silent: bool, interrupts: _Interrupts) -> None:
         self._silent = silent
@@ -294,7 +294,7 @@ class _Lines:
         click.echo(printable(f"{event.name:<10} {event.seconds:5.1f} s  {event.detail}"))
 
     def clear(self) -> None:
-        """Take the running stage's line away."""
+        """Remove the running stage's line."""
         if self._live:
             click.echo("\r\x1b[K", nl=False, err=True)
 

@@ -1,8 +1,7 @@
-"""export(): the straight line from a request to a verified file.
+"""export(): from a request to a verified file, one function per stage.
 
-In: an ExportRequest, and an observer of the stages. Out: a `Report`; the file stands at its place, or nothing has
-changed there. Refuses with an error of `runtime.errors`, whatever the stage. The only module that imports
-the stages.
+`export` is meant to be read from top to bottom: each stage takes values and returns a value. It is the only module that
+imports the stages.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
-from exporter.backends.candidates import candidates
-from exporter.calibration.dataset import read_calibration
+from exporter.backends.candidates import Candidate, list_candidates
+from exporter.calibration.dataset import CalibrationFile, read_calibration
 from exporter.calibration.sampling import Sample, fit_calibration
 from exporter.config.request import ExportRequest
-from exporter.evaluation.comparison import read_labelled
+from exporter.evaluation.comparison import Compared, Labelled, read_labelled
 from exporter.loading.loader import Source, load_source
 from exporter.loading.third_party_logs import third_parties_quiet
 from exporter.packaging.cpp_header import cpp_header
@@ -23,23 +23,26 @@ from exporter.packaging.manifest_builder import describe_outputs
 from exporter.packaging.operator_check import check_allowed
 from exporter.packaging.report import Observer, Report, StageClock, StageEvent
 from exporter.packaging.staging import Workspace, workspace
-from exporter.selection.candidate_search import Attempts
+from exporter.selection.build_result import BuildResult
+from exporter.selection.candidate_search import CandidateSearch
 from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.trace_plan import TracePlan, make_plan
 from exporter.tracing.adapter import Adapter, adapt
 from exporter.verification import noise_floor, reference, verify
+from exporter.verification.reference import VerificationCase
 from runtime.artifact import artifact_file, signing
 from runtime.errors import ModelFailedError
 from runtime.format.golden import Case, dump_cases, sampled
-from runtime.format.manifest import GOLDEN_FILE, TOKENIZER_FILE
+from runtime.format.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest, Tolerance
 from runtime.host import requirements
+from runtime.host.requirements import Environment
 
 
-def _silent(event: StageEvent) -> None:
-    """The observer of those who do not want one."""
+def _ignore(event: StageEvent) -> None:
+    """The default observer."""
 
 
-def export(request: ExportRequest, observe: Observer = _silent) -> Report:
+def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
     """Export one model.
 
     Args:
@@ -49,92 +52,73 @@ def export(request: ExportRequest, observe: Observer = _silent) -> Report:
     Raises:
         ExportError, RequirementError: nothing was written, and an older output is as it was.
     """
-    here, allow = requirements.detect(), request.allow_operators
-    check_allowed(allow)
-    ways = candidates(request.backend, here, request.tune, request.precision, request.padding)
-    requires = ways[0].backend.requirements(request.precision, here)
-    requirements.check_cpu(requires.cpu_flags, f"{request.precision} with the {ways[0].backend.name} backend", here)
-    if request.sign is not None:
-        signing.check_private_key(request.sign)
-    given = read_calibration(request.calibration) if request.calibration is not None else None
-    with third_parties_quiet(), workspace(request.output, request.force) as place, _header(request) as header:
+    environment = requirements.detect()
+    candidates = _check_request(request, environment)
+    calibration = None if request.calibration is None else read_calibration(request.calibration)
+    with third_parties_quiet(), workspace(request.output, request.force) as place, _header_place(request) as header:
         clock = StageClock(observe)
-        with clock.stage("source") as say:
-            source = load_source(request)
-            say += [source.summary, source.tokenizer.note, *source.notes]
-        with clock.stage("plan") as say:
-            plan, adapter = plan_and_adapt(source, request)
-            say += plan.choices
-        with clock.stage("reference") as say:
-            # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
-            plan, points = reference.reference_points(adapter, plan, adapter.outputs, request.verify)
-            say.append(f"eager fp32 at {', '.join(point.name for point in points)}")
-            plan, tolerance = noise_floor.bounds(adapter, plan, points, request)
-        labelled, expected = None, dict[str, float]()
-        if request.evaluate is not None:
-            with clock.stage("evaluate") as say:
-                labelled = read_labelled(request.evaluate, source, plan)
-                expected = labelled.answered_by(adapter, adapter.outputs)
-                say.append(f"eager fp32 on {len(labelled.rows)} examples of {request.evaluate}")
-        samples, held_out = tuple[Sample, ...](), list[Case]()
-        if given is not None:
-            with clock.stage("samples") as say:
-                calibration = fit_calibration(given, plan, source.tokenizer)
-                outputs = {spec.name: spec for spec in describe_outputs(plan, points)}
-                held_out = reference.held_out_cases(adapter, outputs, calibration.held_out)
-                samples = calibration.samples
-                say.append(calibration.words)
-        attempts = Attempts(request, here, source, adapter, plan, points, tolerance, place, clock, samples)
-        # From here on the attempts own the model.
+        source = _load(request, clock)
+        plan, adapter = _plan(request, source, clock)
+        # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
+        plan, cases, tolerance = _run_reference(request, plan, adapter, clock)
+        evaluation = _evaluate_model(request, source, plan, adapter, clock)
+        samples, held_out = _prepare_samples(calibration, source, plan, cases, adapter, clock)
+        search = CandidateSearch(request, environment, source, adapter, plan, cases, tolerance, place, clock, samples)
+        # The search owns the model from here on.
         del adapter
-        built = attempts.first_sound(ways)
-        if held_out and request.verify != "off":
-            with clock.stage("accuracy") as say, place.writing():
-                accuracy = verify.held_out_accuracy(built.file, built.manifest, held_out, allow)
-                built = dataclasses.replace(built, manifest=dataclasses.replace(built.manifest, accuracy=accuracy))
-                say += [one.summary for one in accuracy]
-        metrics = None
-        if labelled is not None:
-            with clock.stage("evaluate") as say, place.writing():
-                found = labelled.score(verify.answers(built.file, built.manifest, labelled.cases, allow))
-                metrics = labelled.compare(expected, found, request)
-                say.append(metrics.words)
-        with clock.stage("publish") as say, place.writing():
-            sealed = artifact_file.seal(built.file, built.manifest, _parts(source, built.points), request.sign)
-            if request.verify != "off":
-                verify.confirm(built.file, allow)
-            digest, size = artifact_file.sha256(built.file), built.file.stat().st_size
-            built.file.rename(place.draft)
-            place.publish()
-            if header is not None:
-                with header.writing():
-                    header.draft.write_text(cpp_header(sealed, digest, header.target.stem))
-                header.publish()
-            checked = "not tried" if request.verify == "off" else "loaded once more as a consumer does"
-            say.append(f"sealed, {checked}, renamed into place")
+        built = search.first_correct(candidates)
+        built = _measure_accuracy(request, built, held_out, place, clock)
+        metrics = _evaluate_file(request, evaluation, built, place, clock)
+        published = _publish(request, source, built, place, header, clock)
     return Report(
         output=str(request.output),
-        size=size,
-        sha256=digest,
+        size=published.size,
+        sha256=published.sha256,
         example_inputs=built.form,
         stages=tuple(clock.events),
-        choices=(*source.notes, *plan.choices, *attempts.choices, *built.choices),
+        choices=(*source.notes, *plan.choices, *search.choices, *built.choices),
         findings=built.findings,
-        manifest=sealed,
+        manifest=published.manifest,
         metrics=metrics,
     )
 
 
-def _header(request: ExportRequest) -> AbstractContextManager[Workspace | None]:
-    """The place of the C++ header, where one is asked for: refused early for the same reasons as the output."""
+def _check_request(request: ExportRequest, environment: Environment) -> list[Candidate]:
+    """Refuse what this machine cannot do before any work is done; the candidates that it can try."""
+    check_allowed(request.allow_operators)
+    candidates = list_candidates(request.backend, environment, request.tune, request.precision, request.padding)
+    backend = candidates[0].backend
+    requires = backend.requirements(request.precision, environment)
+    requirements.check_cpu(requires.cpu_flags, f"{request.precision} with the {backend.name} backend", environment)
+    if request.sign is not None:
+        signing.check_private_key(request.sign)
+    return candidates
+
+
+def _header_place(request: ExportRequest) -> AbstractContextManager[Workspace | None]:
+    """The workspace of the C++ header, if one is asked for."""
     return nullcontext() if request.cpp_header is None else workspace(request.cpp_header, request.force)
 
 
+def _load(request: ExportRequest, clock: StageClock) -> Source:
+    with clock.stage("source") as notes:
+        source = load_source(request)
+        notes += [source.summary, source.tokenizer.note, *source.notes]
+    return source
+
+
+def _plan(request: ExportRequest, source: Source, clock: StageClock) -> tuple[TracePlan, Adapter]:
+    with clock.stage("plan") as notes:
+        plan, adapter = plan_and_adapt(source, request)
+        notes += plan.choices
+    return plan, adapter
+
+
 def plan_and_adapt(source: Source, request: ExportRequest) -> tuple[TracePlan, Adapter]:
-    """The plan with the model's main inputs, or with all that are known where the model fails with these alone.
+    """The plan with the model's main inputs; if the model fails with these, with all inputs that are known.
 
     Raises:
-        ModelFailedError: with the reason for the main inputs.
+        ModelFailedError: the model fails with both; the error says why with the main inputs.
         RequestError, TaskError: as `make_plan` and `adapt` do.
     """
     plan = make_plan(source, request)
@@ -151,9 +135,118 @@ def plan_and_adapt(source: Source, request: ExportRequest) -> tuple[TracePlan, A
         return wider, adapter
 
 
-def _parts(source: Source, points: Sequence[reference.Point]) -> dict[str, bytes]:
-    """What lies beside the code: cases to check with, and the tokenizer where there is one."""
-    parts = {GOLDEN_FILE: dump_cases([sampled(point.case) for point in points])}
+def _run_reference(
+    request: ExportRequest, plan: TracePlan, adapter: Adapter, clock: StageClock
+) -> tuple[TracePlan, list[VerificationCase], Tolerance]:
+    """The original model's outputs at all shapes to verify; the plan without the sizes at which the model fails."""
+    with clock.stage("reference") as notes:
+        plan, cases = reference.reference_cases(adapter, plan, adapter.outputs, request.verify)
+        notes.append(f"eager fp32 at {', '.join(case.name for case in cases)}")
+        plan, tolerance = noise_floor.bounds(adapter, plan, cases, request)
+    return plan, cases, tolerance
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """The labelled examples, and the original model's metrics on them."""
+
+    examples: Labelled
+    model_metrics: dict[str, float]
+
+
+def _evaluate_model(
+    request: ExportRequest, source: Source, plan: TracePlan, adapter: Adapter, clock: StageClock
+) -> _Evaluation | None:
+    if request.evaluate is None:
+        return None
+    with clock.stage("evaluate") as notes:
+        examples = read_labelled(request.evaluate, source, plan)
+        metrics = examples.model_metrics(adapter, adapter.outputs)
+        notes.append(f"eager fp32 on {len(examples.rows)} examples of {request.evaluate}")
+    return _Evaluation(examples, metrics)
+
+
+def _prepare_samples(
+    calibration_file: CalibrationFile | None,
+    source: Source,
+    plan: TracePlan,
+    cases: Sequence[VerificationCase],
+    adapter: Adapter,
+    clock: StageClock,
+) -> tuple[Sequence[Sample], list[Case]]:
+    """For int8: the samples to calibrate with, and the original model's outputs for those that are held out."""
+    if calibration_file is None:
+        return (), []
+    with clock.stage("samples") as notes:
+        calibration = fit_calibration(calibration_file, plan, source.tokenizer)
+        outputs = {spec.name: spec for spec in describe_outputs(plan, cases)}
+        held_out = reference.held_out_cases(adapter, outputs, calibration.held_out)
+        notes.append(calibration.summary)
+    return calibration.samples, held_out
+
+
+def _measure_accuracy(
+    request: ExportRequest, built: BuildResult, held_out: Sequence[Case], place: Workspace, clock: StageClock
+) -> BuildResult:
+    if not held_out or request.verify == "off":
+        return built
+    with clock.stage("accuracy") as notes, place.writing():
+        accuracy = verify.held_out_accuracy(built.file, built.manifest, held_out, request.allow_operators)
+        notes += [one.summary for one in accuracy]
+    return dataclasses.replace(built, manifest=dataclasses.replace(built.manifest, accuracy=accuracy))
+
+
+def _evaluate_file(
+    request: ExportRequest, evaluation: _Evaluation | None, built: BuildResult, place: Workspace, clock: StageClock
+) -> Compared | None:
+    """The file's metrics beside the model's; refused if they are lower by more than the request allows."""
+    if evaluation is None:
+        return None
+    examples = evaluation.examples
+    with clock.stage("evaluate") as notes, place.writing():
+        outputs = verify.file_outputs(built.file, built.manifest, examples.cases, request.allow_operators)
+        metrics = examples.compare(evaluation.model_metrics, examples.score(outputs), request)
+        notes.append(metrics.summary)
+    return metrics
+
+
+@dataclass(frozen=True)
+class _Published:
+    """The finished file: its manifest, its size in bytes and its digest."""
+
+    manifest: Manifest
+    size: int
+    sha256: str
+
+
+def _publish(
+    request: ExportRequest,
+    source: Source,
+    built: BuildResult,
+    place: Workspace,
+    header: Workspace | None,
+    clock: StageClock,
+) -> _Published:
+    """Seal the file, load it once more as its users will, and rename it into place; then write the C++ header."""
+    with clock.stage("publish") as notes, place.writing():
+        manifest = artifact_file.seal(built.file, built.manifest, _parts(source, built.cases), request.sign)
+        if request.verify != "off":
+            verify.confirm(built.file, request.allow_operators)
+        published = _Published(manifest, built.file.stat().st_size, artifact_file.sha256(built.file))
+        built.file.rename(place.draft)
+        place.publish()
+        if header is not None:
+            with header.writing():
+                header.draft.write_text(cpp_header(manifest, published.sha256, header.target.stem))
+            header.publish()
+        loaded = "not loaded again" if request.verify == "off" else "loaded once more as a consumer does"
+        notes.append(f"sealed, {loaded}, renamed into place")
+    return published
+
+
+def _parts(source: Source, cases: Sequence[VerificationCase]) -> dict[str, bytes]:
+    """What the file holds beside the code: golden cases, and the tokenizer if there is one."""
+    parts = {GOLDEN_FILE: dump_cases([sampled(case.golden) for case in cases])}
     if source.tokenizer.content is not None:
         parts[TOKENIZER_FILE] = source.tokenizer.content
     return parts

@@ -15,9 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python
-from hostile.builder import forge
-from test_artifact import rewrite
 from transformers import BertForSequenceClassification
 
 from exporter import ExportRequest, export
@@ -37,6 +34,9 @@ from runtime.errors import (
     RequestError,
     UnsafeArchiveError,
 )
+from tests.conftest import BIN, ROOT, run, run_python
+from tests.hostile.builder import forge
+from tests.test_artifact import rewrite
 
 FORWARD = "class A(Module):\n  def forward(self: __torch__.A, x: Tensor) -> Tensor:\n    {}\n    return x\n"
 
@@ -200,7 +200,7 @@ def test_all_that_exports_contained_is_on_the_list() -> None:
     known = lists()
     kinds = {"operator": known.operators, "keyword": known.keywords, "function": known.functions}
     kinds |= {"method": known.methods, "class": known.classes}
-    found = json.loads((ROOT / "matrix" / "operators.json").read_text())
+    found = json.loads((ROOT / "tests/model_matrix/operators.json").read_text())
     uses = [use.split(" ", 1) for part in found.values() for use in part["uses"]]
     assert len(uses) > 500
     assert [use for use in uses if use[1] not in kinds[use[0]]] == []

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run
 
 from runtime import load, read_manifest
 from runtime.artifact import artifact_file
@@ -26,6 +25,7 @@ from runtime.errors import (
     ManifestMissingError,
     NotAnArtifactError,
 )
+from tests.conftest import BIN, ROOT, run
 
 Copy = Callable[[Path], Path]
 

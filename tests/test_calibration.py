@@ -59,14 +59,14 @@ def test_every_fifth_text_is_held_out(fit: Callable[..., Calibration]) -> None:
     assert len([ids for ids in fitted if len(ids) == WIDTH]) == 19
     assert not [ids for ids in held_out if ids in fitted]
     assert list(calibration.held_out[0]) == ["input_ids", "attention_mask", "token_type_ids"]
-    assert "19 samples" in calibration.words and "4 more held out" in calibration.words
+    assert "19 samples" in calibration.summary and "4 more held out" in calibration.summary
 
 
 def test_lengths_that_no_sample_has_are_added(fit: Callable[..., Calibration]) -> None:
     calibration = fit("lines.txt", lines(TEXTS))
     added = [tuple(sample["input_ids"].shape) for sample in calibration.samples[19:]]
     assert added == [(8, 1), (8, 2), (8, 4), (8, 8), (1, 30), (1, 60), (1, 120), (1, 240), (1, 480), (1, 512)]
-    assert "1, 2, 4, 8, 30, 60, 120, 240, 480, 512" in calibration.words
+    assert "1, 2, 4, 8, 30, 60, 120, 240, 480, 512" in calibration.summary
 
 
 def test_the_three_forms_say_the_same(fit: Callable[..., Calibration], tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_of_very_many_evenly_spread_ones_are_taken(fit: Callable[..., Calibratio
     marks = [int(row[0, 2]) - 1000 for row in rows if row.shape[1] == 3]
     assert len(calibration.held_out) == MOST // 5 and len(marks) == MOST - MOST // 5
     assert marks[:3] == [0, 3, 6] and marks[-1] == 3 * (MOST - 2)
-    assert f"evenly spread over its {3 * MOST}" in calibration.words
+    assert f"evenly spread over its {3 * MOST}" in calibration.summary
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_of_very_many_evenly_spread_ones_are_taken(fit: Callable[..., Calibratio
         ("lines.txt", "", "holds 0 samples; expected at least 10"),
         ("lines.txt", "\n \n", "holds 0 samples"),
         ("lines.txt", "a\n" * 9, "holds 9 samples; expected at least 10"),
-        ("lines.txt", b"good\n" * 3 + b"b\xffd\n", r"line 4: the byte 0xff is no UTF-8"),
+        ("lines.txt", b"good\n" * 3 + b"b\xffd\n", r"line 4: the byte 0xff is not UTF-8"),
         ("lines.txt", lines([*TEXTS[:16], "word " * 300]), r"line 17 has 302 tokens; expected at most 256"),
-        ("lines.jsonl", lines([*[{"text": "a"}] * 11, "{"]), "line 12 is no JSON"),
-        ("lines.jsonl", "[" * 100000, "line 1 is no JSON"),
+        ("lines.jsonl", lines([*[{"text": "a"}] * 11, "{"]), "line 12 is not JSON"),
+        ("lines.jsonl", "[" * 100000, "line 1 is not JSON"),
         ("lines.jsonl", lines([[1, 2]] * 12), r"line 1 is \[1, 2\]; expected an object"),
         ("lines.jsonl", lines([{}] * 12), r"line 1 is \{\}"),
         ("lines.jsonl", lines([{"text": 5}] * 12), 'line 1 holds .*one string alone beside "text"'),
@@ -165,5 +165,5 @@ def test_a_number_that_is_none(model: tuple[Source, TracePlan], tmp_path: Path) 
     pixels = TensorSpec("pixels", "float32", (Axis("batch", 1, None), Axis("width", 2, 2)))
     path = tmp_path / "lines.jsonl"
     path.write_text(lines([*[{"pixels": [1, 2]}] * 10, {"pixels": [0, float("nan")]}]))
-    with pytest.raises(CalibrationError, match="line 11: 'pixels' holds what is no number"):
+    with pytest.raises(CalibrationError, match="line 11: 'pixels' holds NaN or infinity"):
         fit_calibration(read_calibration(path), dataclasses.replace(plan, inputs=(pixels,)), NO_TOKENIZER)

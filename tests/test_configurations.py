@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from exporter import ExportRequest, export
-from exporter.backends.candidates import candidates
+from exporter.backends.candidates import list_candidates
 from exporter.loading.loader import load_source
 from exporter.loading.size_limits import check_sizes
 from exporter.selection.hints import with_remedy
@@ -84,7 +84,13 @@ def test_what_to_try_next_was_not_tried(tiny_folder: Folder, tmp_path: Path) -> 
 
     here = requirements.detect()
     for backend, precision, tune, error, expected in (
-        ("plain", "fp32", "off", VerificationError, "try --tune full, which also tries PyTorch's own attention"),
+        (
+            "plain",
+            "fp32",
+            "off",
+            VerificationError,
+            "try --tune full, which also tries PyTorch's own attention",
+        ),
         ("plain", "fp32", "full", VerificationError, "no option is left to try: report the model"),
         ("plain", "fp32", "full", TraceError, "try another --sequence-length"),
         ("plain", "bf16", "full", VerificationError, "try --fp32"),
@@ -93,7 +99,7 @@ def test_what_to_try_next_was_not_tried(tiny_folder: Folder, tmp_path: Path) -> 
         request = ExportRequest(
             str(tiny_folder()), tmp_path / "m.pt", backend=backend, precision=precision, tune=tune, padding="keep"
         )
-        tried = candidates(backend, here, request.tune, request.precision, "keep")
+        tried = list_candidates(backend, here, request.tune, request.precision, "keep")
         plan = make_plan(load_source(request), request)
         found = with_remedy([(way, error("wrong", "right")) for way in tried], request, plan)
         assert type(found) is error and str(found) == f"wrong; expected right; nothing was written; {expected}"

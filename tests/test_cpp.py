@@ -18,11 +18,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python
-from hostile import all_cases
-from hostile.__main__ import write
-from hostile.builder import forge
-from test_artifact import rewrite
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.candidates import ONEDNN_SINCE
@@ -32,6 +27,11 @@ from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.format import manifest as format_
 from runtime.host.ipex_library import ipex_library
 from runtime.host.requirements import minor
+from tests.conftest import BIN, ROOT, run, run_python
+from tests.hostile import all_cases
+from tests.hostile.__main__ import write
+from tests.hostile.builder import forge
+from tests.test_artifact import rewrite
 
 pytestmark = pytest.mark.cpp
 

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.config.tasks import TASKS
 from exporter.shapes.narrowing import narrow, narrow_axis
-from exporter.shapes.test_shapes import Dimension, trials
+from exporter.shapes.test_shapes import Dimension, shapes_to_verify
 from exporter.shapes.trace_plan import TracePlan
 from runtime.format.manifest import Axis, TensorSpec
 
@@ -41,7 +41,7 @@ IMAGE = {"batch": (1, None, 2), "height": (112, 320, 224), "width": (112, 320, 2
             {192},
             {185, 154, 200},
             Axis("height", 112, 320, 16),
-            "height that is no multiple of 16",
+            "height not a multiple of 16",
         ),
         (Axis("height", 100, 300), set(), {100, 300, 192, 256}, Axis("height", 224, 224), "height other than 224"),
     ],
@@ -54,7 +54,7 @@ def test_one_axis(axis: Axis, good: set[int], bad: set[int], left: Axis, words: 
 def test_an_image_model_that_is_wrong_at_some_sizes_keeps_one() -> None:
     """Whichever other sizes happened to be right: a trace that keeps a size is right elsewhere by chance."""
     plan = plan_of("image-classification", IMAGE)
-    tried = trials(plan.dimensions, None, "quick")
+    tried = shapes_to_verify(plan.dimensions, None, "quick")
     others = [trial for trial in tried if trial.shape["height"] != 224 or trial.shape["width"] != 224]
     assert len(others) >= 4 and len(tried) - len(others) >= 3
     for failed in (others, others[:1], others[1:]):
@@ -62,11 +62,11 @@ def test_an_image_model_that_is_wrong_at_some_sizes_keeps_one() -> None:
         assert envelope is not None
         kept = {name: (d.axis.minimum, d.axis.maximum) for name, d in envelope.plan.dimensions.items()}
         assert kept == {"batch": (1, None), "height": (224, 224), "width": (224, 224)}
-        assert envelope.given_up == "sizes other than height 224, width 224"
+        assert envelope.excluded == "sizes other than height 224, width 224"
 
 
 def test_sizes_of_images_are_not_all_multiples_of_what_architectures_divide_by() -> None:
-    tried = trials(plan_of("image-classification", IMAGE).dimensions, None, "quick")
+    tried = shapes_to_verify(plan_of("image-classification", IMAGE).dimensions, None, "quick")
     for axis in ("height", "width"):
         sizes = {trial.shape[axis] for trial in tried}
         for step in (2, 7, 14, 16, 32):
@@ -75,5 +75,5 @@ def test_sizes_of_images_are_not_all_multiples_of_what_architectures_divide_by()
 
 def test_nothing_is_left_where_the_example_fails() -> None:
     plan = plan_of("image-classification", IMAGE)
-    tried = trials(plan.dimensions, None, "quick")
+    tried = shapes_to_verify(plan.dimensions, None, "quick")
     assert narrow(plan, tried, {trial.name for trial in tried if dict(trial.shape) == plan.example}) is None

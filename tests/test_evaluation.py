@@ -10,9 +10,9 @@ from typing import Any
 import numpy
 import pytest
 import transformers
-from conftest import BIN, ROOT, run
 
 from exporter.verification.subprocesses import script as start
+from tests.conftest import BIN, ROOT, run
 
 pytest.importorskip("torchmetrics")
 
@@ -77,7 +77,7 @@ def test_conll(tmp_path: Path) -> None:
     [
         ("a.csv", "text\nx\n", r"a\.csv:2 has no label; expected text, label in every row"),
         ("a.csv", "", "holds no example"),
-        ("a.jsonl", '{"text": "x", "label": "b"}\nno\n', r"a\.jsonl:2 is no JSON"),
+        ("a.jsonl", '{"text": "x", "label": "b"}\nno\n', r"a\.jsonl:2 is not JSON"),
         ("a.jsonl", "[1]\n", "holds list; expected an object"),
         ("a.conll", "alone\n", "holds 'alone'; expected a word and its label"),
         ("a.conll", "\n\n", "holds no example"),
@@ -107,7 +107,7 @@ def test_classes(tokenizer: Any, tmp_path: Path) -> None:
     features = evaluation.features(rows)
     scores = [numpy.array([[1, 0], [0, 1], [1, 0], [1, 0]])]
     assert evaluation.score(rows, features, scores) == pytest.approx({"accuracy": 75.0, "f1": 100 * (0.8 + 2 / 3) / 2})
-    assert evaluation.answers(rows, features, scores) == ["no", "yes", "no", "no"]
+    assert evaluation.predictions(rows, features, scores) == ["no", "yes", "no", "no"]
     with pytest.raises(EvaluationError, match="label 'no'; expected one of the model's: yes"):
         evaluation_for("text-classification", tokenizer, ["yes"]).features(rows)
 
@@ -143,7 +143,7 @@ def test_answers_of_long_texts(tokenizer: Any) -> None:
             one = numpy.zeros(80)
             one[feature[name]] = 5.0 if feature["start_positions"] else 0.0
             found.append(one)
-    assert evaluation.answers(rows, features, scores) == ["The  Answer"]
+    assert evaluation.predictions(rows, features, scores) == ["The  Answer"]
     assert evaluation.score(rows, features, scores) == {"exact_match": 100, "f1": 100}
 
 
@@ -210,14 +210,14 @@ def test_a_drop_that_is_too_large(tmp_path: Path, tokenizer: Any) -> None:
     labelled = Labelled("v.csv", evaluation_for("text-classification", tokenizer, ["a"]), [], [], ())
     request = ExportRequest("m", tmp_path / "m.pt", evaluate="v.csv", max_metric_drop=0.5)
     model, good, bad = {"accuracy": 90.0}, {"accuracy": 89.5}, {"accuracy": 89.4}
-    assert labelled.compare(model, good, request).words.startswith("accuracy 90.00 → 89.50")
+    assert labelled.compare(model, good, request).summary.startswith("accuracy 90.00 → 89.50")
     with pytest.raises(MetricDropError, match=r"accuracy on v\.csv is 89\.40, 0\.60 points below the model's 90\.00"):
         labelled.compare(model, bad, request)
 
 
 def test_requests_that_make_no_sense(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
     for options, message in (
-        ({"max_metric_drop": 1.0}, "evaluate is not given"),
+        ({"max_metric_drop": 1.0}, "evaluate is not"),
         ({"max_metric_drop": -1.0, "evaluate": "v.csv"}, "max_metric_drop is -1.0"),
         ({"verify": "off", "evaluate": "v.csv"}, "verify is off"),
     ):

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import BIN, ROOT, run
 
 import exporter.cli
 from exporter import ExportRequest, export
@@ -25,6 +24,7 @@ from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.trace_plan import make_plan
 from exporter.verification.subprocesses import python, script
 from runtime import load, read_manifest
+from tests.conftest import BIN, ROOT, run
 
 Folder = Callable[..., Path]
 EXPORT = BIN / "export-model"
@@ -199,7 +199,7 @@ def test_what_is_no_regular_file_is_never_replaced(
 ) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert "no regular file" in error_of(invoke(tiny_folder(), "-o", pipe, "--force"))
+    assert "not a regular file" in error_of(invoke(tiny_folder(), "-o", pipe, "--force"))
     assert pipe.is_fifo()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT, run
 
 import runtime
 from runtime.format.manifest import FORMAT_VERSION, OLDEST_FORMAT_VERSION
+from tests.conftest import BIN, ROOT, run
 
 DATA = ROOT / "tests/data"
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python, skip_without_instructions
 
 from exporter import ExportRequest, Report, export
-from exporter.backends.candidates import candidates
+from exporter.backends.candidates import list_candidates
 from exporter.backends.ipex.backend import IpexBackend
 from exporter.backends.ipex.int8 import _as_linears
 from exporter.backends.onednn.quantise import quantise_linears
@@ -34,6 +33,7 @@ from runtime.errors import BackendError, CpuFeatureError, RequestError
 from runtime.format.codec import from_json, to_json
 from runtime.host import requirements, torchscript
 from runtime.host.requirements import Environment
+from tests.conftest import BIN, ROOT, run, run_python, skip_without_instructions
 
 EXPORT = BIN / "export-model"
 
@@ -331,7 +331,10 @@ def test_the_context_of_a_trace_holds_only_inside() -> None:
     ("options", "found"),
     [
         (["--int8"], "precision is int8 and no calibration is given; expected samples .* give --calibration FILE"),
-        (["--calibration", "lines.txt"], "calibration is given and precision is fp32; expected it with --int8 alone"),
+        (
+            ["--calibration", "lines.txt"],
+            "calibration is given and precision is fp32; expected calibration only with int8",
+        ),
         (["--bf16", "--calibration", "lines.txt"], "calibration is given and precision is bf16"),
         (
             ["--int8", "--calibration", "lines.txt", "--backend", "plain"],
@@ -372,10 +375,10 @@ def test_int8_needs_its_instructions(
 
 
 def test_candidates_without_int8_are_not_tried() -> None:
-    ways = candidates("auto", Environment("2.8.0", "2.8.0", None), "full", "int8", "drop")
+    ways = list_candidates("auto", Environment("2.8.0", "2.8.0", None), "full", "int8", "drop")
     assert ways and all("int8" in way.backend.precisions for way in ways)
     with pytest.raises(RequestError, match="there is no int8 with --backend plain here"):
-        candidates("plain", Environment("2.13.0", None, None), "off", "int8", "drop")
+        list_candidates("plain", Environment("2.13.0", None, None), "off", "int8", "drop")
 
 
 def test_what_calibration_must_be() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import run_python
 
 from exporter import ExportRequest, export
 from runtime.host import requirements
 from runtime.host.requirements import ipex_problem
 from runtime.host.torchscript import with_python_warnings
+from tests.conftest import run_python
 
 SPEECH = {
     "hidden_size": 32,

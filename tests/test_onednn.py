@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python
 
 from exporter import ExportRequest, export
 from exporter.backends.candidates import ONEDNN_SINCE
@@ -28,6 +27,7 @@ from runtime.artifact import artifact_file
 from runtime.errors import BackendError
 from runtime.host import torchscript
 from runtime.host.requirements import check_cpu, detect, minor
+from tests.conftest import BIN, ROOT, run, run_python
 
 if minor(torch.__version__) < ONEDNN_SINCE:
     pytest.skip("operators of a newer torch", allow_module_level=True)

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, run, tiny_model
-from test_onednn import frozen
 
 from exporter.backends.onednn import ragged
 from exporter.backends.onednn.backend import OnednnBackend
 from exporter.backends.onednn.layout import TOKENS, layout_of
 from exporter.backends.onednn.padding import leave_out_padding
 from exporter.shapes.example_inputs import ExampleInputs
-from exporter.shapes.test_shapes import trials
+from exporter.shapes.test_shapes import shapes_to_verify
 from exporter.tracing.graphs.graph import shapes
 from runtime import Session, load
+from tests.conftest import BIN, run, tiny_model
+from tests.test_onednn import frozen
 
 SAID = "attentions, and all between them, on real tokens alone"
 
@@ -80,7 +80,9 @@ def test_every_way_is_verified_before_a_file_ships(tagger: Any) -> None:
     ways = set()
     for point in tagger.manifest.verified:
         rows, size = point.shape["batch"], point.shape["sequence"]
-        (trial,) = [trial for trial in trials(_dimensions(tagger), "sequence", "quick") if trial.name == point.case]
+        (trial,) = [
+            trial for trial in shapes_to_verify(_dimensions(tagger), "sequence", "quick") if trial.name == point.case
+        ]
         lengths = trial.lengths or [size] * rows
         ways.add((packs(lengths, size), size <= ragged.SHORT) if point.padded else "full")
     assert ways == {"full", (False, True), (True, True), (True, False)}

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT, run, run_python
 
 from exporter.selection import autotune
 from exporter.verification import verify
 from exporter.verification.subprocesses import away, module, python, script
 from runtime import read_manifest
+from tests.conftest import BIN, ROOT, run, run_python
 
 pytestmark = pytest.mark.fresh
 
@@ -58,7 +58,7 @@ def _verifying(_artifact: Path) -> bool:
 def _timing(artifact: Path) -> bool:
     copy = Path(shutil.copy(artifact, ".."))
     with autotune._Runner(autotune.Draft("one", copy, read_manifest(copy)), 1) as runner:
-        return len(runner.ask(autotune.Timed({"batch": 1, "sequence": 8}), 2)) == 2
+        return len(runner.ask(autotune.TimedShape({"batch": 1, "sequence": 8}), 2)) == 2
 
 
 def _gates_of_the_matrix(_artifact: Path) -> bool:

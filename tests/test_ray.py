@@ -21,13 +21,13 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
-from conftest import ROOT, run
 
 from exporter.verification.subprocesses import script
 from runtime import load
 from runtime.artifact.artifact_file import sha256
 from runtime.commands import json_output
 from runtime.errors import InputFileError
+from tests.conftest import ROOT, run
 
 EXAMPLES = ROOT / "examples/ray"
 # Ray's own and those of what it brings; nothing in the examples can do anything about them.
@@ -249,13 +249,23 @@ def test_an_artifact_is_replaced_under_load(service: Service, artifacts: list[Pa
         for session in map(load, (old, new))
     ]
     found: list[tuple[int, int, Any]] = []
-    stop = threading.Event()
+    stop, answered = threading.Event(), threading.Condition()
 
     def ask(first: int) -> None:
         number = first
         while not stop.is_set():
             number = (number + 1) % 23
-            found.append((number, *service.post({"inputs": {"input_ids": ids(number)}})))
+            answer = service.post({"inputs": {"input_ids": ids(number)}})
+            with answered:
+                found.append((number, *answer))
+                answered.notify_all()
+
+    def more(count: int) -> int:
+        """Wait for so many more answers; all so far."""
+        with answered:
+            wanted = len(found) + count
+            assert answered.wait_for(lambda: len(found) >= wanted, 60)
+            return len(found)
 
     with ThreadPoolExecutor(4) as clients:
         asking = [clients.submit(ask, 5 * client) for client in range(4)]
@@ -263,14 +273,11 @@ def test_an_artifact_is_replaced_under_load(service: Service, artifacts: list[Pa
             service.deploy(new, sha256(old))
             while "has sha256" not in service.wait_for("UPDATING", "DEPLOY_FAILED"):
                 time.sleep(0.05)
-            time.sleep(1)
-            during = len(found)
+            during = more(20)
             service.deploy(new, sha256(new))
             service.wait_for("HEALTHY")
             time.sleep(0.5)
-            settled = len(found)
-            while len(found) < settled + 40:
-                time.sleep(0.05)
+            more(40)
         finally:
             stop.set()
         for client in asking:

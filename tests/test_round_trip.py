@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import BIN, run, run_python
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.candidates import ONEDNN_SINCE
@@ -23,6 +22,7 @@ from runtime import load
 from runtime.format.golden import Case, dump_cases
 from runtime.host.requirements import detect, ipex_problem, minor
 from runtime.verification.compare import run_cases
+from tests.conftest import BIN, run, run_python
 
 TORCH = minor(torch.__version__)
 FORM = "dict" if TORCH >= (2, 0) else "tuple"

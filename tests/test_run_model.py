@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import BIN, run
 from safetensors.torch import save_file
-from test_artifact import rewrite
 
 from exporter.verification.subprocesses import python
 from runtime import Session, read_manifest
 from runtime.commands.main import main
 from runtime.format.golden import Case, dump_cases
+from tests.conftest import BIN, run
+from tests.test_artifact import rewrite
 
 RUN = BIN / "run-model"
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, byte_level, run, tiny_model
 from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
@@ -23,6 +22,7 @@ from runtime import load
 from runtime.errors import CheckpointError, PickledWeightsError, RemoteCodeError, RequestError
 from runtime.text import TextEncoder
 from runtime.text.classification import SCORES
+from tests.conftest import BIN, ROOT, byte_level, run, tiny_model
 
 TEXTS = [
     "Permission is hereby granted",
@@ -288,7 +288,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a module that the library has no more": (
         {"modules.json": modules("Transformer", "sentence_transformers.other.Pooling")},
-        "names sentence_transformers.other.Pooling, which this exporter does not know",
+        "names sentence_transformers.other.Pooling, a module of sentence-transformers that",
     ),
     "two ways": ({"modules.json": modules("Router", "Pooling")}, "lists Router, Pooling"),
     "SPLADE": (
@@ -528,7 +528,7 @@ def test_a_decoder_classifies_in_a_batch_as_alone(base: Path, tmp_path: Path, si
         ]
     torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-4)
     write(tmp_path, {"tokenizer_config.json": said | {"pad_token": "</s>"}})
-    with pytest.raises(CheckpointError, match="fills up with </s>, which also stands in every text"):
+    with pytest.raises(CheckpointError, match="pads with </s>, which also occurs in every text"):
         source_of(tmp_path)
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BIN, Side, run
 
 from runtime.commands import predict, text_file
 from runtime.commands.main import main
 from runtime.commands.text_file import json_question, json_text, read_lines
 from runtime.errors import InputFileError, InputTextError
+from tests.conftest import BIN, Side, run
 
 RUN = BIN / "run-model"
 Capture = pytest.CaptureFixture[str]

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import Side, byte_level, tiny_model
 from transformers import AutoTokenizer
 
 from exporter import Report
@@ -19,6 +18,7 @@ from runtime import Session, load
 from runtime.errors import InputError, InputTaskError, InputTextError, InputValueError
 from runtime.format.codec import from_json, to_json
 from runtime.text import Answer, Text, TextEncoder
+from tests.conftest import Side, byte_level, tiny_model
 
 TEXTS = [
     "Ada Lovelace wrote to Charles Babbage from London in 1843.",

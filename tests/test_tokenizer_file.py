@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, run_python
-from test_artifact import rewrite
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from runtime import Session, load
 from runtime.errors import InputTextError, ManifestDamagedError
 from runtime.serving.pool import Pool
 from runtime.text.tokenizer import MAX_BYTES, MAX_CHARACTERS, InvalidText, StoredTokenizer
+from tests.conftest import ROOT, run_python
+from tests.test_artifact import rewrite
 
 Json = dict[str, Any]
 GPT4 = (

@@ -22,7 +22,7 @@ from exporter.shapes.narrowing import narrow
 from exporter.shapes.trace_plan import TracePlan, make_plan
 from exporter.tracing.adapter import Adapter, adapt, with_signature
 from exporter.tracing.trace import trace
-from exporter.verification.reference import Point, reference_points
+from exporter.verification.reference import VerificationCase, reference_cases
 from exporter.verification.subprocesses import python
 from exporter.verification.verify import Outcome, verify
 from runtime import Manifest, load
@@ -73,14 +73,18 @@ class Wrong(torch.nn.Module):
 
 
 def gate_on(
-    folder: Path, tmp_path: Path, manifest: Manifest, fault: str, change: Callable[[Point], Point] = lambda point: point
-) -> tuple[TracePlan, list[Point], Outcome]:
+    folder: Path,
+    tmp_path: Path,
+    manifest: Manifest,
+    fault: str,
+    change: Callable[[VerificationCase], VerificationCase] = lambda point: point,
+) -> tuple[TracePlan, list[VerificationCase], Outcome]:
     """The gate on a traced module with a fault, against the model's own answers."""
     request = ExportRequest(str(folder), "unused.pt")
     source = load_source(request)
     plan = make_plan(source, request)
     adapter = adapt(source, plan, make_inputs(plan, plan.example))
-    plan, found = reference_points(adapter, plan, adapter.outputs, "quick")
+    plan, found = reference_cases(adapter, plan, adapter.outputs, "quick")
     points = [change(point) for point in found]
     with third_parties_quiet():
         example = make_inputs(plan, plan.example)
@@ -90,20 +94,20 @@ def gate_on(
     return plan, points, verify(draft, manifest, points)
 
 
-def zeroed(point: Point) -> Point:
-    outputs = {name: tensor * 0 for name, tensor in point.case.outputs.items()}
-    return dataclasses.replace(point, case=dataclasses.replace(point.case, outputs=outputs))
+def zeroed(point: VerificationCase) -> VerificationCase:
+    outputs = {name: tensor * 0 for name, tensor in point.golden.outputs.items()}
+    return dataclasses.replace(point, golden=dataclasses.replace(point.golden, outputs=outputs))
 
 
 @pytest.mark.trap("3, 5: right unpadded, wrong with padding", "refuses")
 def test_a_model_that_ignores_the_mask(tiny_folder: Folder, exported: Callable[..., Any], tmp_path: Path) -> None:
-    """Padding is given up, and a session refuses it by name."""
+    """Padding is excluded, and a session refuses it by name."""
     folder = tiny_folder("bert", "text-classification", num_labels=3)
     manifest = exported(folder, backend="plain").manifest
     plan, points, outcome = gate_on(folder, tmp_path, manifest, "mask")
-    assert set(outcome.failed) == {point.case.name for point in points if point.padded}
-    envelope = narrow(plan, [point.trial for point in points], outcome.failed)
-    assert envelope is not None and envelope.given_up == "padding"
+    assert set(outcome.failed) == {point.golden.name for point in points if point.padded}
+    envelope = narrow(plan, [point.test_shape for point in points], outcome.failed)
+    assert envelope is not None and envelope.excluded == "padding"
     assert envelope.plan.inputs[1].values == ValueRange(1, 1)
 
 
@@ -116,8 +120,8 @@ def test_a_model_that_decides_by_length(tiny_folder: Folder, exported: Callable[
         folder, tmp_path, manifest, "none", lambda point: zeroed(point) if point.shape["sequence"] < 20 else point
     )
     assert {name.partition("-")[2] for name in outcome.failed} == {"1x8", "2x1", "3x13-padded"}
-    envelope = narrow(plan, [point.trial for point in points], outcome.failed)
-    assert envelope is not None and envelope.given_up == "sequences shorter than 37"
+    envelope = narrow(plan, [point.test_shape for point in points], outcome.failed)
+    assert envelope is not None and envelope.excluded == "sequences shorter than 37"
     ranges = {axis.name: (axis.minimum, axis.maximum) for axis in envelope.plan.inputs[0].axes}
     assert ranges == {"batch": (1, None), "sequence": (37, 512)}
 
@@ -209,7 +213,7 @@ def test_a_file_on_which_a_process_dies(tiny_folder: Folder, tmp_path: Path, mon
     from exporter.verification import verify as module
 
     monkeypatch.setattr(module, "worker", lambda _name: python("import os; os.kill(os.getpid(), 11)"))
-    with pytest.raises(VerificationError, match="died of signal 11"):
+    with pytest.raises(VerificationError, match="with signal 11"):
         export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", backend="plain"))
     assert list(tmp_path.iterdir()) == []
 
@@ -283,7 +287,7 @@ def test_a_narrowed_artifact_is_verified_again_and_refuses_the_rest(
 
     monkeypatch.setattr(PlainBackend, "optimise", lambda _self, module, _precision: Unmasked(module).eval())
     report = export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", backend="plain"))
-    assert "given up, because it was wrong there: padding" in report.choices
+    assert "excluded, because it was wrong there: padding" in report.choices
     assert not any(point.padded for point in report.manifest.verified)
     session = load(tmp_path / "m.pt")
     ids = torch.tensor([[5, 6, 7]])

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, run
 
 from exporter import ExportRequest, export
-from exporter.backends.candidates import candidates
+from exporter.backends.candidates import list_candidates
 from exporter.loading.loader import load_source
-from exporter.selection.autotune import Draft, Timed, fastest_first, time_drafts, tune_shapes
+from exporter.selection.autotune import Draft, TimedShape, fastest_first, time_drafts, tune_shapes
 from exporter.shapes.trace_plan import TracePlan, make_plan
 from runtime import load, read_manifest
 from runtime.errors import RequestError
 from runtime.host.requirements import Environment
+from tests.conftest import BIN, run
 
 WITH_IPEX, AFTER_IPEX = Environment("2.8.0", "2.8.0", None), Environment("2.13.0", None, None)
 
@@ -26,7 +26,7 @@ WITH_IPEX, AFTER_IPEX = Environment("2.8.0", "2.8.0", None), Environment("2.13.0
 def names(*arguments: Any) -> list[tuple[str, bool]]:
     return [
         (way.name.replace(" with ", " ").removesuffix(" attention"), way.timed)
-        for way in candidates(*arguments, "fp32", "keep")
+        for way in list_candidates(*arguments, "fp32", "keep")
     ]
 
 
@@ -47,9 +47,12 @@ def test_what_competes() -> None:
 
 def test_int8_competes_where_it_can_be_computed() -> None:
     """IPEX and onednn; the plain trace has no int8."""
-    ways = candidates("auto", WITH_IPEX, "short", "int8", "drop")
+    ways = list_candidates("auto", WITH_IPEX, "short", "int8", "drop")
     assert [(way.backend.name, way.timed) for way in ways] == [("ipex", True), ("ipex", False), ("onednn", True)]
-    assert [way.backend.name for way in candidates("auto", AFTER_IPEX, "short", "int8", "drop")] == ["onednn", "onednn"]
+    assert [way.backend.name for way in list_candidates("auto", AFTER_IPEX, "short", "int8", "drop")] == [
+        "onednn",
+        "onednn",
+    ]
 
 
 def test_an_explicit_backend_has_one_way_unless_tuning_is_full() -> None:
@@ -72,10 +75,10 @@ def plan(tiny_folder: Callable[..., Path]) -> TracePlan:
 
 
 def test_the_shapes(plan: TracePlan) -> None:
-    usual = [Timed({"batch": 1, "sequence": 128}), Timed({"batch": 8, "sequence": 128})]
+    usual = [TimedShape({"batch": 1, "sequence": 128}), TimedShape({"batch": 8, "sequence": 128})]
     assert tune_shapes(plan, ()) == usual
-    assert tune_shapes(plan, (), ragged=True) == [*usual, Timed({"batch": 8, "sequence": 128}, padded=True)]
-    assert tune_shapes(plan, ((3, 17),), ragged=True) == [Timed({"batch": 3, "sequence": 17})]
+    assert tune_shapes(plan, (), ragged=True) == [*usual, TimedShape({"batch": 8, "sequence": 128}, padded=True)]
+    assert tune_shapes(plan, ((3, 17),), ragged=True) == [TimedShape({"batch": 3, "sequence": 17})]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,9 @@ def test_a_draft_that_fails_has_no_times(tiny_artifact: Path, tmp_path: Path) ->
     drafts = [Draft("cut", cut, manifest), Draft("whole", whole, manifest)]
     (tmp_path / "odd.pt").write_bytes(tiny_artifact.read_bytes())
     drafts.append(Draft("odd", tmp_path / "odd.pt", odd))
-    times = time_drafts(drafts, [Timed({"batch": 2, "sequence": 8}, padded=True)], "short", torch.get_num_threads())
+    times = time_drafts(
+        drafts, [TimedShape({"batch": 2, "sequence": 8}, padded=True)], "short", torch.get_num_threads()
+    )
     assert list(times) == ["whole"] and times["whole"][0] > 0
 
 
@@ -155,8 +160,8 @@ def test_full_tuning_of_one_backend(tiny_folder: Callable[..., Path], tmp_path: 
 @pytest.mark.parametrize(
     ("flags", "found"),
     [
-        (["--tune-shapes", "1x"], "'1x' is no list of shapes such as 1x128,8x128"),
-        (["--tune-shapes", "1x8", "--tune", "off"], "tune_shapes are given and tune is off"),
+        (["--tune-shapes", "1x"], "'1x' is not a list of shapes such as 1x128,8x128"),
+        (["--tune-shapes", "1x8", "--tune", "off"], "tune_shapes is given and tune is off"),
         (["--tune-shapes", "1x600", "--tune", "full"], "sequence 600 is outside the verified range"),
     ],
 )

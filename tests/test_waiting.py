@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 from runtime.serving.request_queue import Request, RequestQueue
 
 
@@ -55,31 +53,3 @@ def test_what_expires_is_taken_out_and_what_has_gone_is_forgotten() -> None:
         queue.add(brief)
         queue.remove(brief)
     assert len(queue._deadlines) < 200
-
-
-def test_the_same_as_by_sorting_everything() -> None:
-    """Random requests against the plain definition."""
-    chance = random.Random(7)
-    queue, known = RequestQueue(max_tokens=64), []
-    for _ in range(2000):
-        if known and chance.random() < 0.4:
-            batch, _ = queue.batch()
-            oldest = known[0]
-            nearest = sorted(
-                (one for one in known[1:] if one.key == oldest.key),
-                key=lambda one: (abs(one.length - oldest.length), one.length > oldest.length),
-            )
-            expected, rows, longest = [oldest], oldest.rows, oldest.length
-            for one in nearest:
-                rows, longest = rows + one.rows, max(longest, one.length)
-                if rows * longest > 64:
-                    break
-                expected.append(one)
-            assert batch == expected
-            for one in batch:
-                queue.remove(one)
-                known.remove(one)
-        else:
-            known.append(of(chance.randint(1, 30), chance.randint(1, 3), chance.choice("ab")))
-            queue.add(known[-1])
-        assert queue.rows == sum(one.rows for one in known)

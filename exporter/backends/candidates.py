@@ -82,7 +82,7 @@ class Candidate:
         return f"{self.backend.name} with {self.attention} attention" + (", padding dropped" * self.drop_padding)
 
 
-def candidates(
+def list_candidates(
     choice: str, environment: Environment, tune: Tune, precision: Precision, padding: Padding
 ) -> list[Candidate]:
     """The ways to try until one passes the gate, in the order that holds where nothing is timed.
@@ -94,9 +94,9 @@ def candidates(
         RequestError: the backend asked for, or all that can be used here, do not have the precision.
     """
     able = [
-        replace(way, drop_padding=padding == "drop" and isinstance(way.backend, PaddingDropper))
-        for way in _ways(choice, environment, tune)
-        if precision in way.backend.precisions
+        replace(candidate, drop_padding=padding == "drop" and isinstance(candidate.backend, PaddingDropper))
+        for candidate in _all_candidates(choice, environment, tune)
+        if precision in candidate.backend.precisions
     ]
     if not able:
         raise RequestError(
@@ -107,20 +107,20 @@ def candidates(
     return able
 
 
-def _ways(choice: str, environment: Environment, tune: Tune) -> list[Candidate]:
+def _all_candidates(choice: str, environment: Environment, tune: Tune) -> list[Candidate]:
     backend, reason = choose_backend(choice, environment)
     timed = tune != "off" and (choice == "auto" or tune == "full")
-    ways = [Candidate(backend, "eager", reason, timed)]
+    found = [Candidate(backend, "eager", reason, timed)]
     if choice == "auto" or tune == "full":
-        ways.append(Candidate(backend, "sdpa", "the attention of PyTorch", tune == "full"))
+        found.append(Candidate(backend, "sdpa", "the attention of PyTorch", tune == "full"))
     if choice == "auto" and backend.name == "ipex" and onednn_problem(environment) is None:
         onednn, _ = choose_backend("onednn", environment)
-        ways.append(Candidate(onednn, "eager", "without IPEX", timed))
+        found.append(Candidate(onednn, "eager", "without IPEX", timed))
         if tune == "full":
-            ways.append(Candidate(onednn, "sdpa", "without IPEX, the attention of PyTorch", timed))
+            found.append(Candidate(onednn, "sdpa", "without IPEX, the attention of PyTorch", timed))
     if choice == "auto" and backend.name != "plain":
         plain, _ = choose_backend("plain", environment)
-        ways.append(Candidate(plain, "eager", "the trace as it is", timed))
+        found.append(Candidate(plain, "eager", "the trace as it is", timed))
         if tune == "full":
-            ways.append(Candidate(plain, "sdpa", "the trace as it is, the attention of PyTorch", timed))
-    return ways
+            found.append(Candidate(plain, "sdpa", "the trace as it is, the attention of PyTorch", timed))
+    return found

@@ -1,1 +1,1 @@
-"""Samples for int8: the file that they come from, and the choice among them."""
+"""Calibration samples for int8: reading the file, and turning its entries into inputs of the model."""

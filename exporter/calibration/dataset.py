@@ -1,12 +1,9 @@
-"""Read a file of calibration samples, as far as that goes without the model.
-
-In: a path. Out: a frozen `CalibrationFile`. Refuses (CalibrationError) a file that is missing, empty, of another form
-or too short, naming the line.
+"""Read a file of calibration samples, as far as that is possible without the model.
 
 Three forms:
-- `.txt`: a text a line, UTF-8, for models with a tokenizer; blank lines are left out;
-- `.jsonl`: an object a line, `{"text": "…"}` or the inputs by name as nested lists; the batch axis may be left out;
-- `.safetensors`: tensors by input name, their first axis running over the samples.
+- `.txt`: one text per line, UTF-8, for models with a tokenizer; blank lines are ignored;
+- `.jsonl`: one object per line, `{"text": "…"}` or the inputs by name as nested lists; the batch axis may be omitted;
+- `.safetensors`: tensors by input name, whose first axis runs over the samples.
 """
 
 from __future__ import annotations
@@ -21,14 +18,14 @@ from typing import Any
 from runtime.errors import CalibrationError, InputFileError
 from runtime.format.golden import read_tensors
 
-# Fewer say nothing about a model's ranges.
+# Fewer samples do not show a model's ranges.
 LEAST = 10
-FORMS = ".txt (a text a line), .jsonl (an object of inputs a line) or .safetensors (tensors by input name)"
+FORMS = ".txt (one text per line), .jsonl (one object of inputs per line) or .safetensors (tensors by input name)"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A sample as it stands in the file: a text, or values by input name; `place` names it for people."""
+    """A sample as it is in the file: a text, or values by input name; `place` says where, for messages."""
 
     place: str
     value: str | Mapping[str, Any]
@@ -36,17 +33,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class CalibrationFile:
-    """All samples of a file, as they stand there, before a model is known."""
+    """All samples of a file."""
 
     path: str
     entries: tuple[Entry, ...]
 
 
 def read_calibration(path: str | os.PathLike[str]) -> CalibrationFile:
-    """Read the file, as far as that goes without the model.
+    """Read the file.
 
     Raises:
-        CalibrationError: it cannot be read, is of another form, or holds too few samples.
+        CalibrationError: it cannot be read, has another form, or holds too few samples.
     """
     name = os.fspath(path)
     suffix = Path(name).suffix
@@ -64,7 +61,7 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationFile:
         raise CalibrationError(
             f"the calibration file {name} holds {len(entries)} samples",
             f"at least {LEAST}",
-            "give some hundred samples of what the model will be asked",
+            "give some hundred samples like those that the model will process",
         )
     return CalibrationFile(name, tuple(entries))
 
@@ -75,7 +72,7 @@ def _text(path: str) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise CalibrationError(
-            f"{path}, line {line}: the byte 0x{error.object[error.start]:02x} is no UTF-8", "text in UTF-8"
+            f"{path}, line {line}: the byte 0x{error.object[error.start]:02x} is not UTF-8", "text in UTF-8"
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -92,7 +89,7 @@ def _parsed(path: str, number: int, line: str) -> str | Mapping[str, Any]:
         value = json.loads(line)
     # RecursionError: thousands of nested brackets.
     except (ValueError, RecursionError) as error:
-        raise CalibrationError(f"{path}, line {number} is no JSON ({error})", "an object a line") from error
+        raise CalibrationError(f"{path}, line {number} is not JSON ({error})", "one object per line") from error
     if not isinstance(value, dict) or not value:
         raise CalibrationError(
             f"{path}, line {number} is {line.strip()[:60]}",
@@ -101,7 +98,7 @@ def _parsed(path: str, number: int, line: str) -> str | Mapping[str, Any]:
     if "text" not in value:
         return value
     if set(value) != {"text"} or not isinstance(value["text"], str):
-        raise CalibrationError(f"{path}, line {number} holds {line.strip()[:60]}", 'one string alone beside "text"')
+        raise CalibrationError(f"{path}, line {number} holds {line.strip()[:60]}", 'a single string under "text"')
     text: str = value["text"]
     return text
 
@@ -115,7 +112,7 @@ def _rows(path: str) -> list[Entry]:
     if len(set(counts.values())) > 1:
         raise CalibrationError(
             f"{path} holds {', '.join(f'{count} rows of {name}' for name, count in counts.items())}",
-            "as many rows of each, one a sample",
+            "the same number of rows for each input, one per sample",
         )
     return [
         Entry(f"row {index + 1}", {name: tensor[index : index + 1] for name, tensor in tensors.items()})

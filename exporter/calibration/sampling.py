@@ -1,9 +1,7 @@
-"""Calibration: the samples that int8 fits its ranges to, and those that its accuracy is measured on.
+"""Turn the entries of a calibration file into inputs of the model, and hold some out to measure accuracy on.
 
-In: a `CalibrationFile`, the plan, the tokenizer. Out: a frozen `Calibration`. Refuses (CalibrationError) samples that
-the model does not admit, naming the line.
-
-Every fifth sample is held out: nothing is fitted to it. Of very many, evenly spread ones are taken.
+Every fifth sample is held out: nothing is fitted to it. If there are very many, evenly spread ones are taken. Samples
+that the model does not admit are refused, with the line.
 """
 
 from __future__ import annotations
@@ -25,9 +23,9 @@ from runtime.input_validation import arrange
 from runtime.text import TextEncoder
 
 HELD_OUT_EVERY = 5
-# More change a model's ranges no further, and take minutes.
+# More samples do not change a model's ranges, and take minutes.
 MOST = 320
-# Far from the seeds of the shapes that are verified: what is compared must not be what was fitted to.
+# Not a seed of the cases that are verified: those must not be what the ranges were fitted to.
 _SEED = 1000
 _SHORT_ROWS = 8
 
@@ -36,15 +34,15 @@ Sample = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs by name, a batch each: `samples` to fit to, `held_out` to measure on; `words` says how many and why."""
+    """Batches of inputs by name: `samples` to fit ranges to, `held_out` to measure on; `summary` is for people."""
 
     samples: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
-    words: str
+    summary: str
 
 
 def fit_calibration(file: CalibrationFile, plan: TracePlan, tokenizer: TokenizerPart) -> Calibration:
-    """The samples as inputs of the model, split.
+    """The samples as inputs of the model, split in two.
 
     Raises:
         CalibrationError: a sample that the model does not admit, or texts for a model without a tokenizer.
@@ -58,21 +56,21 @@ def fit_calibration(file: CalibrationFile, plan: TracePlan, tokenizer: Tokenizer
     inputs = [_inputs(file.path, entry, plan.inputs, encoder) for entry in spread]
     fitted = [sample for index, sample in enumerate(inputs, 1) if index % HELD_OUT_EVERY]
     unseen = _unseen(plan, fitted)
-    words = f"{len(fitted)} samples of {file.path}, {kept - len(fitted)} more held out (every fifth)"
+    summary = f"{len(fitted)} samples of {file.path}, {kept - len(fitted)} more held out (every fifth)"
     if kept < total:
-        words += f", evenly spread over its {total}"
+        summary += f", evenly spread over its {total}"
     if unseen:
         lengths = ", ".join(str(sample["input_ids"].shape[-1]) for sample in unseen)
-        words += f"; random ids at the lengths that no sample has: {lengths}"
-    return Calibration((*fitted, *unseen), tuple(inputs[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]), words)
+        summary += f"; random ids at the lengths that no sample has: {lengths}"
+    return Calibration((*fitted, *unseen), tuple(inputs[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]), summary)
 
 
 def _unseen(plan: TracePlan, samples: Sequence[Sample]) -> list[Sample]:
-    """Random ids at the lengths that no sample has: doubling up to the shortest, and from the longest on.
+    """Random ids at lengths that no sample has: powers of two times the least one, and from the longest one on.
 
-    What a model does at these is part of its ranges. Attention averages over a text, so what comes out of it is the
-    larger the shorter a text is; and positions that no sample reaches have embeddings of their own. The errors without
-    are in docs/decisions.md.
+    The ranges must cover these lengths too. Attention averages over a text, so its output is larger for shorter texts;
+    and positions that no sample reaches have embeddings of their own. docs/decisions/int8.md has the errors without
+    this.
     """
     dimension = plan.dimensions.get("sequence")
     if dimension is None or dimension.fixed or "input_ids" not in samples[0]:
@@ -89,7 +87,7 @@ def _unseen(plan: TracePlan, samples: Sequence[Sample]) -> list[Sample]:
     batch = plan.dimensions["batch"]
     found: list[Sample] = []
     for length in lengths:
-        # Short rows are cheap, and each says little.
+        # Short rows are cheap, and each shows little.
         rows = batch.within(_SHORT_ROWS if length < min(seen) else 1)
         shape = plan.example | {"batch": rows, "sequence": dimension.within(length)}
         found.append(make_inputs(plan, shape, seed=_SEED + len(found)).as_dict())
@@ -104,26 +102,26 @@ def _inputs(path: str, entry: Entry, specs: Sequence[TensorSpec], encoder: TextE
                     f"{path}, {entry.place} is a text, and the model has no tokenizer",
                     "inputs by name: .jsonl or .safetensors",
                 )
-            given: dict[str, Any] = encoder.encode([entry.value])
+            tensors: dict[str, Any] = encoder.encode([entry.value])
         else:
-            given = {name: _tensor(name, value, specs) for name, value in entry.value.items()}
-        arranged = arrange(specs, given)
+            tensors = {name: _tensor(name, value, specs) for name, value in entry.value.items()}
+        arranged = arrange(specs, tensors)
     except InputError as error:
         found = error.found.removeprefix("text 1 ")
         raise CalibrationError(
             f"{path}, {entry.place}{':' if found == error.found else ''} {found}",
             error.expected,
-            "mend it or leave it out",
+            "correct it or leave it out",
         ) from error
     sample = {spec.name: tensor for spec, tensor in zip(specs, arranged, strict=True)}
     for name, tensor in sample.items():
         if not tensor.isfinite().all():
-            raise CalibrationError(f"{path}, {entry.place}: {name!r} holds what is no number", "finite numbers")
+            raise CalibrationError(f"{path}, {entry.place}: {name!r} holds NaN or infinity", "finite numbers")
     return sample
 
 
 def _tensor(name: str, value: Any, specs: Sequence[TensorSpec]) -> torch.Tensor:
     spec = next((spec for spec in specs if spec.name == name), None)
     tensor = value if isinstance(value, torch.Tensor) else to_tensor(name, value, spec)
-    # A sample of its own needs no batch axis.
+    # A single sample needs no batch axis.
     return tensor.unsqueeze(0) if spec is not None and tensor.dim() == len(spec.axes) - 1 else tensor

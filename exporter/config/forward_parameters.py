@@ -1,7 +1,6 @@
-"""What the parameters of a model's forward mean, as pure data.
+"""The parameters of models' forwards and the sizes to try along their axes, as pure data.
 
-In: nothing. Out: `PARAMETERS`, by the names that transformers gives them; `TRIES`, the sizes that are tried along each
-axis. A parameter that is not listed keeps its default. To support one more, add a row.
+The names are those of transformers. A parameter that is not listed keeps its default. To support one more, add it here.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ Group = Literal["text", "image", "audio"]
 class Parameter:
     """One parameter of a forward.
 
-    `group` is the kind of data it belongs to. `fill` is the constant that stands in for it when the caller leaves it
-    out. `required`: a model that takes it cannot answer sensibly without.
+    `group` is the kind of data it belongs to. `fill` is the constant that replaces it if the caller leaves it out.
     """
 
     group: Group
@@ -48,16 +46,16 @@ PARAMETERS: dict[str, Parameter] = {
     "input_features": Parameter("audio", ("batch", "frames", "features"), "float32"),
 }
 
-# Parameters whose rows may be shorter than the tensor, in the order in which one is looked for: the axis they pad.
+# Masks, in the order in which they are looked for → the axes along which they allow shorter rows.
 MASKS = {"attention_mask": ("sequence", "samples", "frames"), "pixel_mask": ("width",)}
 
 
 @dataclass(frozen=True)
 class Tries:
-    """Sizes along one axis: the traced example's, three others to try, and the largest where the model sets none.
+    """Sizes along one axis: the traced example's, three others to try, and the largest if the model sets none.
 
-    With `relative`, all but the example are shares of the example's size, in percent. They are brought inside what the
-    model admits (exporter.shapes.test_shapes). `least` is the smallest size declared.
+    With `relative`, all but the example are percentages of the example's size. They are limited to what the model
+    admits (exporter.shapes.test_shapes). `least` is the smallest supported size.
     """
 
     example: int
@@ -70,7 +68,7 @@ class Tries:
 
 
 # Lengths of text in tokens, of audio in samples at 16 kHz and in frames of 10 ms, of images in pixels.
-# Attention in eager fp32, the reference, takes memory with the square of the length: hence the longest ones.
+# The memory of attention in eager fp32, the reference, grows with the square of the length; this limits the longest.
 TRIES: dict[str, Tries] = {
     "batch": Tries(2, 1, 3, 5, None),
     "texts": Tries(3, 2, 1, 4, None),
@@ -80,8 +78,8 @@ TRIES: dict[str, Tries] = {
     "regions": Tries(36, 5, 10, 20, 64),
     "samples": Tries(16000, 4000, 13337, 24001, 80000, least=4000),
     "frames": Tries(128, 64, 90, 201, 512, least=64),
-    # Images that are not square, of sizes that patches, windows and strides do not divide: what a trace keeps of the
-    # padding that these need shows nowhere else.
+    # Images that are not square, of sizes that are no multiples of patches, windows and strides: only these show
+    # whether a trace has kept the padding of its example.
     "height": Tries(224, 50, 83, 69, 143, least=50, relative=True),
     "width": Tries(224, 69, 57, 143, 131, least=50, relative=True),
 }

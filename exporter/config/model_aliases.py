@@ -1,7 +1,7 @@
 """Short names for well-known models, as pure data.
 
-In: nothing. Out: `SHORT_NAMES`. Each has its hub id and, for `--random-weights` without a hub, the
-configuration that the hub's `config.json` holds where it differs from the model type's default.
+Each has its hub id and, for `--random-weights` without a hub, the values of the hub's `config.json` that differ from
+the model type's defaults.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ShortName:
-    """A model that can be named briefly. `config` are keyword arguments for the type's configuration."""
+    """A model with a short name. `config` are keyword arguments for the model type's configuration."""
 
     hub_id: str
     model_type: str

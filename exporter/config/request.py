@@ -1,8 +1,7 @@
-"""ExportRequest: what the user asked for, validated.
+"""ExportRequest: what the user asks for, validated.
 
-In: plain values, the same names as the flags of `export-model`. Out: a frozen value. Refuses values that
-are not allowed and combinations that contradict each other. The allowed values stand here, once, for the
-flags and for the library.
+Values that are not allowed, and combinations that contradict each other, are refused. The allowed values are defined
+here once, for the flags and for the library.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ VERIFY_CHOICES: tuple[str, ...] = get_args(Verification)
 TUNE_CHOICES: tuple[str, ...] = get_args(Tune)
 PADDING_CHOICES: tuple[str, ...] = get_args(Padding)
 
-# A size of 1 in the example lets a trace, or IPEX's fusion, keep broadcasting decisions that fail at
-# other sizes; see docs/decisions.md.
+# With a size of 1 in the example, a trace or IPEX's fusion may keep broadcasting decisions that fail at other sizes;
+# see docs/decisions/export.md.
 MIN_EXAMPLE_SIZE = 2
 # torch.manual_seed takes a signed 64-bit integer.
 MAX_SEED = 2**63 - 1
@@ -46,28 +45,28 @@ class ExportRequest:
         output: the file to write.
         task: a name of `exporter.config.tasks.TASKS`, or `auto`: what the configuration says.
         precision: `fp32`, `bf16` or `int8`.
-        calibration: for int8, and for that alone: a file of samples (`exporter.calibration.sampling` says of which
-            forms).
+        calibration: a file of samples, for int8 only; `exporter.calibration.dataset` describes its forms.
         backend: `ipex`, `onednn`, `plain`, or `auto`: the fastest of those that can be used here (see `tune`).
         example_inputs: `dict`, `tuple`, or `auto`: dict from torch 2.0 on, else tuple.
-        verify: how much the written file is tried, `quick` or `full`; `off` ships it untried, and the file says so.
-        tune: time the candidates against each other and ship the fastest that is right: `short` compares the backends
-            where `backend` is `auto`; `full` takes longer, and compares the forms of attention too; `off` goes by the
-            list: IPEX first.
-        tune_shapes: the shapes to time, each the sizes in the order of the inputs' axes, batch first.
-        padding: `drop` does no work on padding where the backend can (onednn) and rows are padded behind; `keep` does.
+        verify: how thoroughly the written file is verified, `quick` or `full`; with `off` it is not, and the file says
+            so.
+        tune: time the candidates against each other and take the fastest that is correct: `short` compares the backends
+            if `backend` is `auto`; `full` takes longer, and compares the forms of attention too; `off` takes the first
+            candidate that is correct, IPEX before the others.
+        tune_shapes: the shapes to time, each with its sizes in the order of the inputs' axes, batch first.
+        padding: `drop` skips padding if the backend can (onednn) and rows are padded on the right; `keep` computes it.
         batch_size, sequence_length: of the example that is traced, 2 or more; None chooses the length.
-        revision, cache_dir, local_files_only, trust_remote_code: as transformers has them.
+        revision, cache_dir, local_files_only, trust_remote_code: as in transformers.
         random_weights: seeded random weights instead of trained ones; `seed` is theirs.
         allow_pickle: accept pickled weights; unpickling runs whatever code the file holds.
         allow_new_head: accept weights that the checkpoint lacks; they are random.
         ignore_settings: keys of a sentence-transformers folder to leave out, as if it did not have them.
         sign: a file with an Ed25519 private key in PEM; the artifact carries its owner's signature.
         cpp_header: a file for the artifact's typed contract, for programs in C++ (`exporter.packaging.cpp_header`).
-        evaluate: a file of labelled examples: the metric of the model and of the artifact go into the report.
-        max_metric_drop: how many points of 100 the artifact's may be lower; more, and nothing is written.
+        evaluate: a file of labelled examples; the report has the metrics of the model and of the artifact on it.
+        max_metric_drop: by how many points of 100 the artifact's metric may be lower; if by more, nothing is written.
         allow_operators: names such as `aten::segment_reduce`: operators that the file may call though they are not on
-            the list (docs/operators.md). Whoever loads the file has to allow them too.
+            the list (docs/operators.md). Whoever loads the file must allow them too.
         force: replace an existing output.
 
     Raises:
@@ -104,11 +103,25 @@ class ExportRequest:
     force: bool = False
 
     def __post_init__(self) -> None:
-        for name, text in (("model", self.model), ("output", self.output)):
-            if not isinstance(text, (str, os.PathLike)):
-                raise RequestError(f"{name} is {text!r}", "a string or a path")
-        if self.calibration is not None and not isinstance(self.calibration, (str, os.PathLike)):
-            raise RequestError(f"calibration is {self.calibration!r}", "a string or a path")
+        self._check_types()
+        self._check_choices()
+        self._check_numbers()
+        self._check_paths()
+        self._check_combinations()
+        try:
+            check_names(self.allow_operators)
+        except OperatorNameError as error:
+            raise RequestError(error.found, error.expected) from error
+
+    def _check_types(self) -> None:
+        paths = (("model", self.model), ("output", self.output), ("calibration", self.calibration))
+        for name, path in paths:
+            if not isinstance(path, (str, os.PathLike)) and not (name == "calibration" and path is None):
+                raise RequestError(f"{name} is {path!r}", "a string or a path")
+        if not isinstance(self.ignore_settings, tuple) or not all(isinstance(key, str) for key in self.ignore_settings):
+            raise RequestError(f"ignore_settings is {self.ignore_settings!r}", "a tuple of keys")
+
+    def _check_choices(self) -> None:
         for name, value, choices in (
             ("task", self.task, TASK_CHOICES),
             ("precision", self.precision, PRECISION_CHOICES),
@@ -120,40 +133,42 @@ class ExportRequest:
         ):
             if value not in choices:
                 raise RequestError(f"{name} is {value!r}", f"one of {', '.join(choices)}")
-        if not isinstance(self.ignore_settings, tuple) or not all(isinstance(key, str) for key in self.ignore_settings):
-            raise RequestError(f"ignore_settings is {self.ignore_settings!r}", "a tuple of keys")
-        if self.tune == "off" and self.tune_shapes:
-            raise RequestError("tune_shapes are given and tune is off", "shapes where something is timed")
+
+    def _check_numbers(self) -> None:
         for name, size in (("batch_size", self.batch_size), ("sequence_length", self.sequence_length)):
             if size is not None and (not isinstance(size, int) or size < MIN_EXAMPLE_SIZE):
                 raise RequestError(
-                    f"{name} is {size}", f"{MIN_EXAMPLE_SIZE} or more: a size of 1 is kept by the trace in wrong ways"
+                    f"{name} is {size}",
+                    f"{MIN_EXAMPLE_SIZE} or more: a trace made with a size of 1 may be wrong at other sizes",
                 )
         if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
             raise RequestError(f"seed is {self.seed!r}", f"a whole number from 0 to {MAX_SEED}")
+        if self.max_metric_drop is not None and not self.max_metric_drop >= 0:
+            raise RequestError(f"max_metric_drop is {self.max_metric_drop}", "points of 100, 0 or more")
+
+    def _check_paths(self) -> None:
         if not self.model:
             raise RequestError("model is empty", "a folder, a hub id or a short name")
         if not Path(self.output).name or Path(self.output).name == "..":
             raise RequestError(f"output is {os.fspath(self.output)!r}", "the name of a file")
-        if self.max_metric_drop is not None and (self.evaluate is None or not self.max_metric_drop >= 0):
-            found = f"max_metric_drop is {self.max_metric_drop}"
-            raise RequestError(found + ("" if self.evaluate else " and evaluate is not given"), "points, with evaluate")
-        if self.evaluate is not None and self.verify == "off":
-            raise RequestError("evaluate is given and verify is off", "one of them")
         if self.cpp_header is not None and os.path.realpath(self.cpp_header) == os.path.realpath(self.output):
             raise RequestError(f"output and cpp_header are both {os.fspath(self.output)!r}", "two files")
-        try:
-            check_names(self.allow_operators)
-        except OperatorNameError as error:
-            raise RequestError(error.found, error.expected) from error
+
+    def _check_combinations(self) -> None:
+        if self.tune == "off" and self.tune_shapes:
+            raise RequestError("tune_shapes is given and tune is off", "tune_shapes only with tune short or full")
+        if self.max_metric_drop is not None and self.evaluate is None:
+            raise RequestError("max_metric_drop is given and evaluate is not", "evaluate with max_metric_drop")
+        if self.evaluate is not None and self.verify == "off":
+            raise RequestError("evaluate is given and verify is off", "one of them")
         if self.precision == "int8" and self.calibration is None:
             raise RequestError(
                 "precision is int8 and no calibration is given",
-                "samples of what the model will be asked, to fit its ranges to",
-                "give --calibration FILE: .txt with a text a line, .jsonl with inputs a line, or .safetensors",
+                "samples like those that the model will process, to fit its ranges to",
+                "give --calibration FILE: .txt with one text per line, .jsonl with inputs per line, or .safetensors",
             )
         if self.precision != "int8" and self.calibration is not None:
-            raise RequestError(f"calibration is given and precision is {self.precision}", "it with --int8 alone")
+            raise RequestError(f"calibration is given and precision is {self.precision}", "calibration only with int8")
         if self.random_weights and self.allow_pickle:
             raise RequestError(
                 "random_weights and allow_pickle are both set", "one of them: random weights come from no file"

@@ -1,7 +1,4 @@
-"""Tasks, as pure data: which class to load, what goes in and what comes out.
-
-In: nothing. Out: `TASKS`. To add a task, add a row.
-"""
+"""Tasks, as pure data: which class to load, what goes in and what comes out. To add a task, add an entry."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from exporter.config.forward_parameters import Group
 
 @dataclass(frozen=True)
 class Output:
-    """A field of the model's output and the names of its axes; `batch` and `sequence` are dynamic.
+    """A field of the model's output and the names of its axes; `batch` and `sequence` vary.
 
-    An optional field is left out of the artifact where the model does not give it.
+    An optional field is left out of the artifact if the model does not give it.
     """
 
     name: str
@@ -30,13 +27,17 @@ OutputKind = Literal["vectors", "scores"]
 class Task:
     """One task.
 
-    `auto_class` is the class of transformers that loads it; `mapping` is the name of the table in
-    `transformers.models.auto.modeling_auto` that lists each model type's class for it. `pooled` says
-    that a sentence-transformers head stands behind the model. `labels` says that the outputs are classes. `kind`
-    chooses the tolerance: `vectors` are used by direction and distance, `scores` by which is largest. `groups` are the
-    kinds of data that go in, where that is not plain from the model's main input. `choices` says that each row holds
-    several texts to choose from. `whole`: where a model lacks a required output, every tensor that
-    it answers with comes out instead, under its own name.
+    Attributes:
+        name: as users write it.
+        auto_class: the class of transformers that loads it.
+        mapping: the table in `transformers.models.auto.modeling_auto` with each model type's class for it.
+        outputs: the model's outputs.
+        kind: chooses the tolerance: `vectors` are used by direction and distance, `scores` by which is largest.
+        labels: the outputs are classes.
+        pooled: a sentence-transformers head follows the model.
+        groups: the kinds of data that go in, if the model's main input does not tell.
+        choices: each row holds several texts to choose from.
+        whole: if a model lacks a required output, all its tensors are exported instead, under their own names.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Task:
 
 
 _TASKS = (
-    # Before feature-extraction: the classes of image models stand in both tables.
+    # Before feature-extraction: the classes of image models are in both tables.
     Task(
         "zero-shot-image-classification",
         "AutoModelForZeroShotImageClassification",
@@ -136,7 +137,7 @@ _TASKS = (
         "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",
         (Output("logits", ("batch", "label")),),
     ),
-    # One forward pass: the scores of every next token at once, without a cache. Generating is another program's.
+    # One forward pass: the scores of every next token at once, without a cache. Generation is not supported.
     Task(
         "text-generation-scoring",
         "AutoModelForCausalLM",
@@ -168,7 +169,7 @@ _TASKS = (
         groups=("image",),
         whole=True,
     ),
-    # Instances, or whatever the model was trained for: masks and what they show, one a query.
+    # Instances, or whatever the model was trained for: one mask and its class per query.
     Task(
         "image-segmentation",
         "AutoModelForUniversalSegmentation",

@@ -1,8 +1,4 @@
-"""How exact an artifact has to be.
-
-In: precision, kind of output, and how far the model's own answers depend on rounding. Out: a `Tolerance`. Refuses
-nothing.
-"""
+"""How exact an artifact has to be, by precision and kind of output; wider for models that amplify rounding errors."""
 
 from __future__ import annotations
 
@@ -10,13 +6,13 @@ from exporter.config.tasks import OutputKind
 from runtime.format.manifest import Precision, Tolerance
 
 # Bounds on the relative errors that `runtime.verification.compare` defines, against eager fp32 of the original model.
-# fp32: only the order of additions differs. Errors of 1e-6 were measured over 12 layers; a hundredfold leaves room for
-# deeper models and other kernels, and lies far below any wrong answer seen.
-# bf16 keeps 8 bits: each rounding errs by up to 2**-9 of a number, and a layer rounds some ten times. Vectors come out
-# of a normalisation, which keeps their errors even; scores are differences of larger numbers, so theirs are larger.
-# int8 has 256 steps for all that a tensor held while it was calibrated, so an error is a share of the largest number,
-# and layers add them up. Of vectors of length 1, an rms error of 0.17 is a cosine of 0.985. Wrong answers begin at 0.3.
-# docs/decisions.md has the errors measured.
+# fp32: only the order of additions differs. Errors of 1e-6 were measured over 12 layers; the bound is a hundred times
+# that, for deeper models and other kernels, and far below every wrong output seen. bf16 keeps 8 bits: each rounding
+# errs by up to 2**-9 of a number, and a layer rounds about ten times. Vectors come from a normalisation, which keeps
+# their errors even; scores are differences of larger numbers, so their errors are larger. int8 has 256 steps for the
+# range of a tensor while calibrating, so errors are relative to its largest number, and add up over the layers. For
+# vectors of length 1, an rms error of 0.17 is a cosine of 0.985. Wrong outputs begin at 0.3.
+# docs/decisions/verification.md has the measured errors.
 TOLERANCES: dict[tuple[Precision, OutputKind], Tolerance] = {
     ("fp32", "vectors"): Tolerance(max_error=1e-4, rms_error=5e-5),
     ("fp32", "scores"): Tolerance(max_error=1e-4, rms_error=5e-5),
@@ -26,10 +22,10 @@ TOLERANCES: dict[tuple[Precision, OutputKind], Tolerance] = {
     ("int8", "scores"): Tolerance(max_error=0.25, rms_error=0.17),
 }
 
-# A deep stack of convolutions may multiply rounding errors a thousandfold. Where two of PyTorch's own kernels give
-# answers of the original fp32 model that differ by more than a bound's eighth, no file can be held to that bound: eight
-# times that difference is asked for instead, up to the widest. Beyond it the model is refused in fp32, although nobody
-# could say which of its answers is the right one. Every wrong answer seen lay a hundredfold above the widest.
+# Some models amplify rounding errors, deep stacks of convolutions a thousandfold. If the outputs of the original fp32
+# model differ between two of PyTorch's own kernels by more than an eighth of a bound, the bound becomes eight times
+# that difference, up to the widest one. A model that needs more is refused in fp32, although neither of its outputs is
+# the right one. Every wrong output seen was a hundred times above the widest bound.
 HEADROOM = 8
 WIDEST = Tolerance(max_error=1e-3, rms_error=5e-4)
 
@@ -39,8 +35,7 @@ def widened(usual: Tolerance, rounding: Tolerance) -> Tolerance:
 
     Args:
         usual: the bounds of its kind of output.
-        rounding: the differences between two of PyTorch's own kernels (`exporter.verification.noise_floor`), as the
-            errors are.
+        rounding: the errors between two of PyTorch's own kernels (`exporter.verification.noise_floor`).
     """
     return Tolerance(
         max(usual.max_error, min(HEADROOM * rounding.max_error, WIDEST.max_error)),

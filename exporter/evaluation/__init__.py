@@ -1,7 +1,6 @@
-"""Metrics of a text model on a file of labelled examples: what a user calls a model good by.
+"""Metrics of a text model on a file of labelled examples: those that people report for the task, in points of 100.
 
-In: a task, a file, a tokenizer; then the scores that a model gave. Out: the metrics people use for that task, in
-points of 100. Refuses (EvaluationError) a file that does not fit the task. Needs the packages of the extra `evaluate`.
+A file that does not fit the task is refused (EvaluationError). Needs the packages of the extra `evaluate`.
 
     evaluation = evaluation_for("text-classification", tokenizer, labels)
     rows = evaluation.read("validation.csv")
@@ -14,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from exporter.evaluation.answers import QuestionAnswering
 from exporter.evaluation.base import Evaluation, Features, Metrics
-from exporter.evaluation.sentences import TextClassification
-from exporter.evaluation.words import TokenClassification
+from exporter.evaluation.question_answering import QuestionAnswering
+from exporter.evaluation.text_classification import TextClassification
+from exporter.evaluation.token_classification import TokenClassification
 from runtime.errors import EvaluationError
 
 __all__ = ["EVALUATIONS", "Evaluation", "Features", "Metrics", "evaluation_for"]

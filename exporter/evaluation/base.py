@@ -1,8 +1,4 @@
-"""What all evaluations have in common.
-
-In: a fast tokenizer, the model's labels. Out: features as dicts of lists, padded into batches of tensors. Refuses a
-tokenizer without offsets.
-"""
+"""What all evaluations have in common: features as dicts of lists, padded into batches of tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +12,8 @@ import torch
 
 from runtime.errors import EvaluationError
 
-# One input of the model each, as lists by name; labels among them, and with an underscore what no model takes.
+# One input of the model per entry, as lists by name. Labels are included; names with an underscore are for `score`
+# alone.
 Features = list[dict[str, Any]]
 Metrics = dict[str, float]
 
@@ -27,18 +24,19 @@ class Evaluation(ABC):
     """One task: reads its files, turns rows into features, and scores into metrics."""
 
     task: ClassVar[str]
-    # Whose names the model's forward takes, and the outputs that `score` wants, in order.
+    # The names of the labels in the model's forward, and of the outputs that `score` needs, in order.
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
-    # By which a model is called better or worse.
+    # The metric that decides which of two models is better.
     main: ClassVar[str]
-    # What stands at padded places of a label.
+    # The label at padded positions.
     _label_fill: ClassVar[int] = -100
 
     def __init__(self, tokenizer: Any, labels: Sequence[str], max_length: int | None = None) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise EvaluationError(
-                f"the tokenizer is a {type(tokenizer).__name__}", "a fast one, which knows where tokens stand in a text"
+                f"the tokenizer is a {type(tokenizer).__name__}",
+                "a fast one, which knows the place of each token in the text",
             )
         self.tokenizer = tokenizer
         self.labels = list(labels)
@@ -54,7 +52,7 @@ class Evaluation(ABC):
 
     @abstractmethod
     def features(self, rows: Sequence[Mapping[str, Any]]) -> Features:
-        """Inputs of the model, at least one a row, in the rows' order."""
+        """Inputs of the model, at least one per row, in the order of the rows."""
 
     @abstractmethod
     def score(
@@ -65,17 +63,17 @@ class Evaluation(ABC):
         Args:
             rows: as `read` gave them.
             features: as `features` made them.
-            scores: for each of `outputs` an array a feature.
+            scores: for each of `outputs` one array per feature.
         """
 
     @abstractmethod
-    def answers(
+    def predictions(
         self, rows: Sequence[Mapping[str, Any]], features: Features, scores: Sequence[Sequence[numpy.ndarray]]
     ) -> list[Any]:
-        """The prediction for each row, in words; arguments as for `score`."""
+        """The prediction for each row, as text or labels; arguments as for `score`."""
 
     def collate(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch: padded to its longest, labels too."""
+        """A batch, padded to its longest input, labels too."""
         inputs = [{name: one[name] for name in self.tokenizer.model_input_names if name in one} for one in features]
         batch: dict[str, torch.Tensor] = dict(self.tokenizer.pad(inputs, return_tensors="pt"))
         for name in self.label_names:

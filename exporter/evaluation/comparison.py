@@ -1,8 +1,7 @@
-"""The model's metric and the artifact's, side by side, on a file of labelled examples.
+"""Compare the metrics of the model and of the artifact on a file of labelled examples.
 
-In: the file, a source and a plan; then the answers of either. Out: metrics in points of 100. Refuses (EvaluationError)
-a model without a fast tokenizer, a task without a metric, a file that does not fit; (MetricDropError) a drop larger
-than allowed.
+A model without a fast tokenizer, a task without a metric, and a file that does not fit are refused (EvaluationError),
+and so is a drop larger than the request allows (MetricDropError).
 """
 
 from __future__ import annotations
@@ -16,14 +15,15 @@ import torch
 from exporter.config.request import ExportRequest
 from exporter.evaluation import Evaluation, Features, Metrics, evaluation_for
 from exporter.loading.loader import Source
-from exporter.loading.model_errors import failing_by_name
+from exporter.loading.model_errors import named_model_errors
 from exporter.shapes.trace_plan import TracePlan
 from runtime.errors import EvaluationError, MetricDropError
 from runtime.format.golden import Case
 
-# Rows a batch; padded to the longest of them, as a server would.
+# Rows per batch, padded to the longest of them, as a server would.
 _BATCH = 8
-Answers = Sequence[Mapping[str, torch.Tensor]]
+# The outputs by name, one entry per case.
+Outputs = Sequence[Mapping[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Compared:
     artifact: Metrics
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """For people."""
         both = ", ".join(f"{name} {value:.2f} → {self.artifact[name]:.2f}" for name, value in self.model.items())
         return f"{both} (eager fp32 → artifact, {self.examples} examples of {self.file})"
@@ -45,7 +45,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The file as batches of the model's inputs, and what its answers are compared with."""
+    """The file as batches of the model's inputs (`cases`), and what the predictions are compared with."""
 
     path: str
     evaluation: Evaluation
@@ -53,27 +53,27 @@ class Labelled:
     features: Features
     cases: tuple[Case, ...]
 
-    def answered_by(self, adapter: torch.nn.Module, outputs: Sequence[str]) -> Metrics:
+    def model_metrics(self, adapter: torch.nn.Module, outputs: Sequence[str]) -> Metrics:
         """The metrics of the original model.
 
         Raises:
             ModelFailedError: it fails on a batch.
         """
-        answers = []
+        found = []
         for case in self.cases:
-            with failing_by_name(f"batch {case.name} of {self.path}"), torch.no_grad():
-                answers.append(dict(zip(outputs, adapter(**case.inputs), strict=True)))
-        return self.score(answers)
+            with named_model_errors(f"batch {case.name} of {self.path}"), torch.no_grad():
+                found.append(dict(zip(outputs, adapter(**case.inputs), strict=True)))
+        return self.score(found)
 
-    def score(self, answers: Answers) -> Metrics:
-        """The metrics of answers to `cases`, in order."""
+    def score(self, outputs: Outputs) -> Metrics:
+        """The metrics of outputs for `cases`, in order."""
         scores = [
-            [row.float().numpy() for answer in answers for row in answer[name]] for name in self.evaluation.outputs
+            [row.float().numpy() for output in outputs for row in output[name]] for name in self.evaluation.outputs
         ]
         return self.evaluation.score(self.rows, self.features, scores)
 
     def compare(self, model: Metrics, artifact: Metrics, request: ExportRequest) -> Compared:
-        """Both, side by side.
+        """Both metrics, side by side.
 
         Raises:
             MetricDropError: the artifact's main metric is lower by more than `request.max_metric_drop`.

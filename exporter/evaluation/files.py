@@ -1,7 +1,6 @@
-"""Files of labelled examples: CSV, JSON lines, CoNLL, JSON in SQuAD's form.
+"""Read files of labelled examples: CSV, JSON lines, CoNLL, JSON in SQuAD's form.
 
-In: a path. Out: rows as dicts, each with `place`, where it stands. Refuses (EvaluationError) what cannot be read, and
-names the line.
+Each row is a dict whose `place` says where it is in the file. Errors name the line.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from runtime.errors import EvaluationError
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of a `.csv` with a header, or of a `.jsonl` with an object a line, that have these columns.
+    """Rows of a `.csv` with a header, or of a `.jsonl` with one object per line, that have these columns.
 
     Raises:
         EvaluationError
@@ -37,7 +36,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> list[dict[str, Any]]
 
 
 def read_conll(path: str | Path) -> list[dict[str, Any]]:
-    """Sentences of a CoNLL file: a word a line, its label in the last column, blank lines between sentences.
+    """Sentences of a CoNLL file: one word per line, its label in the last column, blank lines between sentences.
 
     Raises:
         EvaluationError
@@ -97,7 +96,7 @@ def _object(text: str, place: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{place} is no JSON: {error}", "an object") from error
+        raise EvaluationError(f"{place} is not JSON: {error}", "an object") from error
     if not isinstance(value, dict):
         raise EvaluationError(f"{place} holds {type(value).__name__}", "an object")
     return value

@@ -1,7 +1,4 @@
-"""The metrics, by the packages that people report them with; each in points of 100.
-
-In: predictions and references. Out: numbers by name. Refuses (ExtraMissingError) where a package is missing.
-"""
+"""The metrics, computed by the packages that people report them with; each in points of 100."""
 
 from __future__ import annotations
 

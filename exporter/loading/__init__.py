@@ -1,1 +1,1 @@
-"""Read a model folder: its configuration, weights, tokenizer, and what stands behind the model in it."""
+"""Read a model folder: configuration, weights, tokenizer, and the modules that follow the model."""

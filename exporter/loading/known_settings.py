@@ -1,12 +1,12 @@
-"""Every setting of a sentence-transformers folder, as data: what becomes of each key of each of its files.
+"""Every setting of a sentence-transformers folder, as data: what this exporter does with each key of each file.
 
-In: nothing. Out: a table per kind of file, and the names of the library's modules. To take one more key, add a row here
-and read it where its value is used. A key without a row is refused by `exporter.loading.settings`.
+To support one more key, add it here and read it where its value is used. `exporter.loading.settings` refuses a key that
+is not listed.
 
 config.json and tokenizer_config.json have no table: models keep all kinds of keys there, and transformers itself reads
-them. What it makes of them is exported: the model is compared with its own forward pass, the tokenizer with its own
-tokens (`exporter.loading.tokenizer_probe`). The keys of config.json that others than the model read stand in
-`exporter.loading.score_activation` and `exporter.loading.unsupported`.
+them. The export is compared with what transformers makes of them: the model with its own forward pass, the tokenizer
+with its own tokens (`exporter.loading.tokenizer_probe`). The keys of config.json that something else than the model
+reads are in `exporter.loading.score_activation` and `exporter.loading.unsupported`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 class Key:
     """One key.
 
-    Its value is taken over where it is `honoured`. Otherwise any value is harmless where `allowed` is None, and
-    `reason` says why; or another value than those in `allowed` is refused, and `reason` says what it would change.
+    If it is `honoured`, its value is used. Otherwise, if `allowed` is None, any value is harmless, and `reason` says
+    why; else only the values in `allowed` are accepted, and `reason` says what another one would change.
     """
 
     reason: str
@@ -53,7 +53,7 @@ MODEL: Table = {
     "default_prompt_name": _taken("the prompt that each text gets"),
     "truncate_dim": _taken("how many numbers of a vector are kept"),
     "similarity_fn_name": _harmless("compares vectors after they are made"),
-    "activation_fn": _taken("what becomes of a cross encoder's scores"),
+    "activation_fn": _taken("the activation of a cross encoder's scores"),
     "keep_in_fp32_modules": _harmless("the reference is in fp32, and other precisions are compared with it"),
     "max_active_dims": _only(None, reason="it zeroes all but the largest numbers of a sparse vector"),
 }
@@ -72,10 +72,10 @@ TRANSFORMER: Table = {
     "max_seq_length": _taken("texts are cut there"),
     "do_lower_case": _taken("texts are written in lower case first"),
     "transformer_task": _taken("which head the model has"),
-    "modality_config": _taken("what is done with texts"),
-    "module_output_name": _taken("what the modules behind read"),
+    "modality_config": _taken("how texts are given to the model"),
+    "module_output_name": _taken("which output the next modules read"),
     "processing_kwargs": _only(None, {}, reason="it changes how texts are tokenised"),
-    "unpad_inputs": _harmless("leaves padding out of the work, not out of the answers"),
+    "unpad_inputs": _harmless("skips padding while computing; the outputs are the same"),
     "query_length": _only(None, reason="it cuts queries at a length of their own"),
     "document_length": _only(None, reason="it cuts documents at a length of their own"),
     "query_expansion": _only(None, reason="it lengthens queries by tokens of its own"),
@@ -107,7 +107,7 @@ MODEL_ARGUMENTS: Table = {
     "use_safetensors": _harmless("how the library loads the weights"),
 }
 
-# Legacy keys of a Pooling → today's names of the modes, in the order in which the library joins their vectors.
+# Legacy keys of a Pooling → current names of the modes, in the order in which the library concatenates their vectors.
 LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -117,10 +117,10 @@ LEGACY_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
-# <path>/config.json of the modules behind the transformer
+# <path>/config.json of the modules that follow the transformer
 POOLING: Table = {
-    "word_embedding_dimension": _harmless("only tells the size of the vectors"),
-    "embedding_dimension": _harmless("only tells the size of the vectors"),
+    "word_embedding_dimension": _harmless("only states the size of the vectors"),
+    "embedding_dimension": _harmless("only states the size of the vectors"),
     "pooling_mode": _taken("how token vectors become one"),
     "include_prompt": _taken("whether the prompt's tokens are pooled"),
 } | dict.fromkeys(LEGACY_POOLING, _taken("how token vectors become one"))
@@ -142,7 +142,7 @@ NORMALIZE: Table = {
 }
 DROPOUT: Table = {"dropout": _harmless("off outside of training")}
 
-# The library's packages of modules, in all its releases: `<package>.<Module>`, or with the module's file between.
+# The library's packages with modules, over all releases; a class is `<package>.<Module>` or `<package>.<file>.<Module>`
 PACKAGES = tuple(
     f"sentence_transformers.{name}"
     for name in (

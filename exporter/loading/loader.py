@@ -1,7 +1,7 @@
-"""Load what is to be exported: configuration, weights, tokenizer, sentence head.
+"""Load what is to be exported: configuration, weights, tokenizer and sentence head of one model.
 
-In: an ExportRequest. Out: a `Source`. Refuses, with a named error, whatever is missing, untrusted or untrained
-(see the modules of this room). The only room that imports transformers.
+Whatever is missing, damaged, not trusted or not trained is refused with an error that names it; the modules beside this
+one say what they refuse. Besides the Trainer's, this folder is the only one that imports transformers.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from transformers import AutoConfig
 
 from exporter.config.request import ExportRequest
 from exporter.config.tasks import TASKS, Task
-from exporter.loading.hub import Location, inside, locate, read_json, translated
+from exporter.loading.hub import ModelFiles, locate
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_token import complete_padding
 from exporter.loading.pooling import SentenceHead
 from exporter.loading.score_activation import activation_of, labels_of
 from exporter.loading.sentence_head import read_sentence_head
-from exporter.loading.sentence_modules import expect_supported, read_modules
+from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
 from exporter.loading.settings import Settings
-from exporter.loading.size_limits import bounds_of, check_sizes, within
+from exporter.loading.size_limits import bounds_of, check_sizes, enforce_bounds
 from exporter.loading.task_selection import choose_task, classes
 from exporter.loading.text_settings import TextSettings, read_texts
 from exporter.loading.tokenizer import TokenizerPart, load_tokenizer
@@ -35,11 +35,11 @@ __all__ = ["Source", "TokenizerPart", "load_source"]
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded model: fp32, in evaluation mode, with all that the stages behind need to know of it.
+    """A loaded model in fp32 and evaluation mode, with all that the later stages need to know about it.
 
-    `vocabulary` is the number of token ids, 0 for a model without text; `preprocessor` what the folder says of
-    preparing images or sound, empty where it says nothing. `compares`: the model type compares texts with images.
-    `notes` says, in words, what was decided about the folder's settings, and why.
+    `vocabulary` is the number of token ids, 0 for a model without text. `preprocessor` holds the folder's settings for
+    images or audio, empty if there are none. `compares`: the model type compares texts with images. `notes` say what
+    was decided about the folder's settings, and why.
     """
 
     model: Any
@@ -69,64 +69,48 @@ class Source:
 
 
 def load_source(request: ExportRequest, attention: str = "eager") -> Source:
-    """Load the model; `attention` is the form it computes attention in.
+    """Load the model; `attention` is transformers' `attn_implementation`.
 
     Raises:
         ExportError: one of its branches.
     """
-    location = locate(request)
-    nothing_stored = request.random_weights and location.folder is None
-    settings = Settings(location, request.ignore_settings)
+    whole = locate(request)
+    nothing_stored = request.random_weights and whole.folder is None
+    settings = Settings(whole, request.ignore_settings)
     modules = None if nothing_stored else read_modules(settings)
-    # Where config.json, weights and tokenizer are.
-    files = inside(location, modules.model_path if modules is not None else "")
-    if not nothing_stored:
-        expect_no_adapter(files)
-        expect_configuration(files)
-    config = _load_config(files, request)
-    expect_plain_weights(location, config)
-    task, reason = choose_task(config, request.task, modules, request.trust_remote_code)
+    # Older sentence-transformers folders have config.json, weights and tokenizer in a folder of their own.
+    files = whole.inside(modules.model_path if modules is not None else "")
+    config = _load_config(files, request, nothing_stored)
+    task, task_reason = choose_task(config, request.task, modules, request.trust_remote_code)
     texts = TextSettings()
     if modules is not None and task.name == modules.task:
-        expect_supported(location.id, modules)
+        expect_supported(whole.id, modules)
         texts = read_texts(settings, files, modules)
     else:
         modules = None
-    with within(bounds_of(files.folder, request.random_weights), location.id):
+    with enforce_bounds(bounds_of(files, request.random_weights), files.id):
         model, unused = load_model(files, config, task, request, attention)
-    _as_one_pass(model)
-    longest = longest_sequence(model)
-    labels = labels_of(model.config) if task.labels else ()
-    vocabulary = _vocabulary(model)
-    head = None
-    if task.pooled and modules is not None:
-        hidden = getattr(model.config.get_text_config(), "hidden_size", None)
-        width = hidden if isinstance(hidden, int) else None
-        head = read_sentence_head(settings, modules, texts.truncate_dim, width, request)
+    _prepare_for_one_pass(model)
+    longest, vocabulary = longest_sequence(model), _vocabulary(model)
+    head = _read_head(settings, modules, texts, model, request) if task.pooled and modules is not None else None
     settings.finish()
+    labels = labels_of(model.config) if task.labels else ()
     activation: Activation = "none"
-    why = ""
+    notes = [f"setting ignored, as requested: {key}" for key in settings.ignored]
+    pad_id = None
     if task.name == "text-classification":
-        activation, why = activation_of(model.config, len(labels), texts.activation, modules is not None)
-    classifies = task.name == "text-classification"
-    pad_id = getattr(model.config.get_text_config(), "pad_token_id", None) if classifies else None
+        activation, reason = activation_of(model.config, len(labels), texts.activation, modules is not None)
+        notes.append(f"scores by {activation}: {reason}")
+        pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
     tokenizer = load_tokenizer(files, request, longest, vocabulary, texts, pad_id)
-    filled = complete_padding(location.id, model.config, tokenizer) if classifies else ""
+    if task.name == "text-classification":
+        notes += complete_padding(files.id, model.config, tokenizer)
     return Source(
         model=model,
         config=model.config,
-        info=ModelInfo(
-            id=location.id,
-            revision=getattr(config, "_commit_hash", None),
-            type=config.model_type,
-            architecture=type(model).__name__,
-            parameters=sum(one.numel() for part in (model, head) if part is not None for one in part.parameters()),
-            weights_sha256=digest(model, head),
-            random_weights=request.random_weights,
-            ignored_settings=settings.ignored,
-        ),
+        info=_model_info(model, head, config, settings, request),
         task=task,
-        task_reason=reason,
+        task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
         labels=labels,
@@ -136,46 +120,67 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         preprocessor={} if nothing_stored else _preprocessor(files),
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
-        notes=(
-            *(f"setting ignored, as requested: {key}" for key in settings.ignored),
-            *([f"scores by {activation}: {why}"] if why else []),
-            *([filled] if filled else []),
-        ),
+        notes=tuple(notes),
     )
 
 
-def _load_config(location: Location, request: ExportRequest) -> Any:
-    if location.short is not None and request.random_weights:
-        short = location.short
-        config: Any = AutoConfig.for_model(short.model_type, **short.config)
-        config.architectures = [short.architecture]
+def _load_config(files: ModelFiles, request: ExportRequest, nothing_stored: bool) -> Any:
+    """The configuration; a folder that cannot be exported for a reason visible in its files is refused here."""
+    if nothing_stored and files.short_name is not None:
+        config: Any = AutoConfig.for_model(files.short_name.model_type, **files.short_name.config)
+        config.architectures = [files.short_name.architecture]
         return config
-    check_sizes(read_json(location, "config.json"), location.id)
-    with translated(location):
-        config = AutoConfig.from_pretrained(
-            location.reference, trust_remote_code=request.trust_remote_code, **location.options
-        )
-    return config  # noqa: RET504 (returned outside, so that errors of the block above are translated)
+    if not nothing_stored:
+        expect_no_adapter(files)
+        expect_configuration(files)
+    check_sizes(files.read_json("config.json"), files.id)
+    config = files.load(AutoConfig, trust_remote_code=request.trust_remote_code)
+    expect_plain_weights(files, config)
+    return config
 
 
-def _preprocessor(location: Location) -> dict[str, Any]:
+def _read_head(
+    settings: Settings, modules: Modules, texts: TextSettings, model: Any, request: ExportRequest
+) -> SentenceHead:
+    hidden = getattr(model.config.get_text_config(), "hidden_size", None)
+    return read_sentence_head(
+        settings, modules, texts.truncate_dim, hidden if isinstance(hidden, int) else None, request
+    )
+
+
+def _model_info(
+    model: Any, head: SentenceHead | None, config: Any, settings: Settings, request: ExportRequest
+) -> ModelInfo:
+    return ModelInfo(
+        id=settings.files.id,
+        revision=getattr(config, "_commit_hash", None),
+        type=config.model_type,
+        architecture=type(model).__name__,
+        parameters=sum(one.numel() for part in (model, head) if part is not None for one in part.parameters()),
+        weights_sha256=digest(model, head),
+        random_weights=request.random_weights,
+        ignored_settings=settings.ignored,
+    )
+
+
+def _preprocessor(files: ModelFiles) -> dict[str, Any]:
     """The settings of the image processor or feature extractor: a file of its own, or parts of a joint one.
 
     transformers 5 saves processors of several parts as `processor_config.json`.
     """
-    alone = read_json(location, "preprocessor_config.json")
+    alone = files.read_json("preprocessor_config.json")
     if isinstance(alone, dict):
         return alone
-    joint = read_json(location, "processor_config.json")
+    joint = files.read_json("processor_config.json")
     parts = [joint.get(name) for name in ("image_processor", "feature_extractor")] if isinstance(joint, dict) else []
     return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
 
 
-def _as_one_pass(model: Any) -> None:
-    """Settings of the folder that say how the model is called, not what it computes, as an export needs them.
+def _prepare_for_one_pass(model: Any) -> None:
+    """Override settings that say how the model is called, not what it computes.
 
-    One forward pass has no use for the keys and values that decoders keep for the next one. Outputs have names, which
-    `return_dict: false` and `torchscript: true` take away.
+    A single forward pass does not need the keys and values that decoders keep for the next one. Outputs must have
+    names, which `return_dict: false` and `torchscript: true` take away.
     """
     wanted = {"use_cache": False, "torchscript": False, "return_dict": True}
     for module in model.modules():
@@ -186,7 +191,7 @@ def _as_one_pass(model: Any) -> None:
 
 
 def _vocabulary(model: Any) -> int:
-    """Rows of the token table; where embeddings are no table, what the configuration says."""
+    """The number of token ids: the rows of the embedding table, or what the configuration says if there is no table."""
     try:
         embeddings = model.get_input_embeddings()
     except (NotImplementedError, AttributeError):  # models without text

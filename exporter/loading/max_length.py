@@ -1,7 +1,4 @@
-"""How long a sequence a model admits.
-
-In: a loaded model. Out: a number of tokens, or None where nothing limits it.
-"""
+"""How long a sequence a model admits, in tokens."""
 
 from __future__ import annotations
 
@@ -11,18 +8,17 @@ import torch
 
 
 def longest_sequence(model: Any) -> int | None:
-    """The number of positions that the model can tell apart.
+    """The number of usable positions, or None if nothing limits the length.
 
-    `max_position_embeddings` counts the rows of the position table. Models of the RoBERTa kind start
-    counting behind their padding id; their table is built with that `padding_idx`, and so many rows,
-    and one more, cannot be used.
+    `max_position_embeddings` counts the rows of the position table. Models like RoBERTa count positions from
+    `padding_idx + 1` on, so that many rows of their table are never used.
     """
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:  # 0 or -1: relative positions only (DeBERTa, T5)
         return None
     for name, module in model.named_modules():
         table = name.rsplit(".", 1)[-1] in ("position_embeddings", "embed_positions")
-        # Quantised models have tables of their own, with the same attributes.
+        # Quantised models have table classes of their own, with the same attributes.
         rows = getattr(module, "weight", None)
         padding = getattr(module, "padding_idx", None)
         if table and padding is not None and isinstance(rows, torch.Tensor):

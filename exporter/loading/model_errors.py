@@ -1,7 +1,4 @@
-"""What the code of models raises, and how it becomes a named error.
-
-In: a call of the original model. Out: its answer. Refuses (ModelFailedError) a model that fails by itself.
-"""
+"""Which exceptions the code of a model raises, and how they become a ModelFailedError."""
 
 from __future__ import annotations
 
@@ -10,12 +7,12 @@ from contextlib import contextmanager
 
 from runtime.errors import ModelFailedError
 
-# What models' own code raises for inputs that it was not made for; anything else is a defect of this project.
+# What a model's code raises for inputs that it does not support; anything else is a defect of this project.
 FAILURES = (RuntimeError, TypeError, ValueError, NameError, LookupError, AttributeError, AssertionError)
 
 
 @contextmanager
-def failing_by_name(shape: str) -> Iterator[None]:
+def named_model_errors(shape: str) -> Iterator[None]:
     """Around a call of the original model: what its code raises becomes a ModelFailedError."""
     try:
         yield
@@ -23,12 +20,12 @@ def failing_by_name(shape: str) -> Iterator[None]:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         if "padding token" in reason:
             raise ModelFailedError(
-                f"config.json names no pad_token_id, without which the model classifies one text at a time ({reason})",
-                "the id that shorter texts of a batch are filled up with",
+                f"config.json has no pad_token_id, without which the model classifies one text at a time ({reason})",
+                "the id with which shorter texts of a batch are padded",
                 "add pad_token_id to config.json, or a padding token to the tokenizer",
             ) from error
         raise ModelFailedError(
             f"the original model fails on inputs of {shape} ({reason})",
-            "a model that answers any batch and length that its configuration admits",
+            "a model that works for every batch and length that its configuration admits",
             "this architecture is not supported yet",
         ) from error

@@ -1,7 +1,6 @@
-"""What stands behind the model in a sentence-transformers folder, as torch modules: pooling, then vector to vector.
+"""What follows the model in a sentence-transformers folder, as torch modules: pooling, then vector to vector.
 
-In: token vectors and masks. Out: one vector per text, in float32 whatever the precision of the model. Each computes
-what the library's module of the same name does.
+Each computes what the library's module of the same name does, in float32 whatever the precision of the model.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-# The library's names, in its order.
+# The library's names, in the library's order.
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 # Activations of a Dense: those of torch that need no argument. Names are `torch.nn.modules.<file>.<Name>`.
 ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
@@ -28,7 +27,7 @@ class Pooling(torch.nn.Module):
     """Token vectors [batch, sequence, hidden] to [batch, hidden x number of modes].
 
     Args:
-        modes: of `MODES`; their vectors are joined in this order.
+        modes: of `MODES`; their vectors are concatenated in this order.
         include_prompt: whether tokens of a prompt are pooled too.
     """
 
@@ -45,7 +44,7 @@ class Pooling(torch.nn.Module):
             mask: int64 [batch, sequence], 1 at real tokens.
             pooled: the same, 1 at the tokens that are pooled.
         """
-        # Counted from the first real token on; with padding on the left it does not stand at position 0.
+        # Counted from the first real token on, which is not at position 0 if padding is on the left.
         positions = mask.cumsum(dim=1)
         return torch.cat([_pool(mode, vectors, pooled, positions) for mode in self.modes], dim=1)
 
@@ -90,24 +89,25 @@ class Normalize(torch.nn.Module):
 
 
 class Cut(torch.nn.Module):
-    """Keeps the first numbers of each row, as the library's `truncate_dim` does."""
+    """Keeps the first `size` numbers of each row, as the library's `truncate_dim` does."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """[batch, size], or as wide as it was if that is less."""
+        """[batch, size], or the vectors as they are if they are shorter."""
         return vectors[:, : self.size]
 
 
 class SentenceHead(torch.nn.Module):
     """A pooling, and the modules that follow it."""
 
-    def __init__(self, pooling: Pooling, behind: Sequence[torch.nn.Module] = ()) -> None:
+    def __init__(self, pooling: Pooling, following: Sequence[torch.nn.Module] = ()) -> None:
         super().__init__()
         self.pooling = pooling
-        self.behind = torch.nn.Sequential(*behind)
+        # Not named like the argument: the name is part of the digest of the weights.
+        self.behind = torch.nn.Sequential(*following)
 
     def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """Token vectors and masks, as `Pooling` takes them, to one vector per row."""
@@ -120,14 +120,14 @@ def _pool(mode: str, vectors: torch.Tensor, pooled: torch.Tensor, positions: tor
     if mode == "cls":
         return _at(vectors, pooled.argmax(dim=1))
     if mode == "lasttoken":
-        # The largest position among the pooled tokens; the first token where nothing is pooled.
+        # The last of the pooled tokens; the first token of a row in which none is pooled.
         return _at(vectors, (pooled * positions).argmax(dim=1))
     mask = pooled.unsqueeze(-1).to(vectors.dtype)
     if mode == "max":
         return vectors.masked_fill(mask == 0, -1e9).max(dim=1).values
     weights = mask * positions.unsqueeze(-1).to(vectors.dtype) if mode == "weightedmean" else mask
     total = (vectors * weights).sum(dim=1)
-    # The bound only matters for a row without a token to pool, and keeps its vector finite.
+    # The bound only matters for a row in which no token is pooled: its vector stays finite.
     count = weights.sum(dim=1).clamp(min=1e-9)
     return total / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)
 

@@ -1,9 +1,6 @@
-"""A classifier's labels, and how its logits become scores.
+"""A classifier's labels, and the activation that turns its logits into scores.
 
-In: the configuration, and what a sentence-transformers folder says. Out: label names, an `Activation`. Refuses labels
-that leave a class without a name, and activations that a file cannot name.
-
-A cross encoder's own activation counts (`CrossEncoder.predict`); other classifiers' scores are those of transformers'
+For a cross encoder these are the scores of `CrossEncoder.predict`; for other classifiers those of transformers'
 pipelines.
 """
 
@@ -31,33 +28,33 @@ def labels_of(config: Any) -> tuple[str, ...]:
     """The names of the classes, in order.
 
     Raises:
-        CheckpointError: they are not numbered from 0 on without a gap.
+        CheckpointError: they are not numbered 0, 1, 2, … without a gap.
     """
     names = config.id2label or {}
     if sorted(names) != list(range(len(names))):
         raise CheckpointError(
             f"config.json: id2label numbers its labels {', '.join(map(str, sorted(names)))}"[:200],
             f"0 to {len(names) - 1}, without a gap",
-            "mend config.json",
+            "correct config.json",
         )
     return tuple(str(names[index]) for index in sorted(names))
 
 
-def activation_of(config: Any, count: int, said: str | None, cross_encoder: bool) -> tuple[Activation, str]:
-    """How logits become scores, and why.
+def activation_of(config: Any, count: int, named: str | None, cross_encoder: bool) -> tuple[Activation, str]:
+    """The activation, and why it was chosen.
 
     Args:
         config: the model's configuration.
         count: how many labels there are.
-        said: the activation that config_sentence_transformers.json names.
+        named: the activation that config_sentence_transformers.json names.
         cross_encoder: whether `modules.json` makes it a cross encoder.
 
     Raises:
-        CheckpointError: an activation that a file cannot name.
+        CheckpointError: the activation has no name in the format.
     """
     own = getattr(config, "sentence_transformers", None)
     old = getattr(config, _OLD_KEY, None)
-    place, name = "config_sentence_transformers.json", said
+    place, name = "config_sentence_transformers.json", named
     if name is None and isinstance(own, dict) and "activation_fn" in own:
         place, name = "config.json, under sentence_transformers,", own["activation_fn"]
     elif name is None:
@@ -68,7 +65,7 @@ def activation_of(config: Any, count: int, said: str | None, cross_encoder: bool
             raise CheckpointError(
                 f"{place} names the activation {name!r}"[:200],
                 f"one of {', '.join(sorted({full.rpartition('.')[2] for full in ACTIVATIONS}))} of torch.nn",
-                "take the setting out, and apply the activation to the scores yourself",
+                "remove the setting, and apply the activation to the scores yourself",
             )
         return known, f"{place} names {name}"
     if cross_encoder or isinstance(own, dict):

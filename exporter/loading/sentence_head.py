@@ -1,9 +1,8 @@
-"""Read what stands behind the model in a sentence-transformers folder: pooling, linear layers, norms.
+"""Read the modules that follow the model in a sentence-transformers folder: pooling, linear layers, norms.
 
-In: the folder's settings and its modules. Out: `SentenceHead`, the modules with their weights. Refuses settings that
-are not supported, rather than leaving one out, and weights that are missing or of other sizes. To add a module: a case
-in `_behind`, its name in `exporter.loading.sentence_modules`, its keys in `exporter.loading.known_settings`, its
-computation in `exporter.loading.pooling`.
+A setting that is not supported is refused rather than ignored, and so are weights that are missing or of other sizes.
+To add a module: a case in `_following`, its name in `exporter.loading.sentence_modules`, its keys in
+`exporter.loading.known_settings`, its computation in `exporter.loading.pooling`.
 """
 
 from __future__ import annotations
@@ -26,42 +25,42 @@ _DAMAGED = "copy the whole folder again"
 def read_sentence_head(
     settings: Settings, modules: Modules, truncate: int | None, hidden: int | None, request: ExportRequest
 ) -> SentenceHead:
-    """The modules behind the transformer.
+    """The pooling and the modules that follow it.
 
     Args:
         settings: of the whole folder.
         modules: supported ones.
         truncate: how many numbers of a vector are kept; None: all.
-        hidden: the size of a token's vector, where the model says it.
+        hidden: the size of a token's vector, if the configuration says it.
         request: whether weights may be pickled, or are random.
 
     Raises:
         CheckpointError: a setting that is not supported, or a damaged file.
-        PickledWeightsError: weights that come as a pickle alone, which is not allowed.
+        PickledWeightsError: the weights are pickled, which was not allowed.
     """
     pooling = _pooling(settings, modules.listed[1])
     width = None if hidden is None else hidden * len(pooling.modes)
-    behind: list[torch.nn.Module] = []
+    following: list[torch.nn.Module] = []
     for module in modules.listed[2:]:
-        made = _behind(settings, module, request)
+        made = _following(settings, module, request)
         if isinstance(made, (Dense, LayerNorm)):
             if width is not None and made.weight.shape[-1] != width:
                 raise CheckpointError(
-                    f"{module.config} of {settings.location.id} takes vectors of {made.weight.shape[-1]} numbers",
+                    f"{module.config} of {settings.files.id} takes vectors of {made.weight.shape[-1]} numbers",
                     f"{width}, as the modules before it make",
                     _DAMAGED,
                 )
             width = made.weight.shape[0]
         if made is not None:
-            behind.append(made)
-    return SentenceHead(pooling, [*behind, *([] if truncate is None else [Cut(truncate)])])
+            following.append(made)
+    return SentenceHead(pooling, [*following, *([] if truncate is None else [Cut(truncate)])])
 
 
 def _pooling(settings: Settings, module: Module) -> Pooling:
     found = settings.read(module.config, known_settings.POOLING)
     if found is None:
         raise CheckpointError(
-            f"{settings.location.id} has no {module.config}", "the configuration of its pooling", _DAMAGED
+            f"{settings.files.id} has no {module.config}", "the configuration of its pooling", _DAMAGED
         )
     include = found.get("include_prompt", True)
     if not isinstance(include, bool):
@@ -70,20 +69,20 @@ def _pooling(settings: Settings, module: Module) -> Pooling:
         named = found["pooling_mode"]
         modes = [named] if isinstance(named, str) else named
     else:
-        # With none of them set the library takes the mean; a file without any of them is not one of a pooling.
+        # If none of them is set the library takes the mean; a file without any of these keys is no pooling's.
         modes = [mode for key, mode in known_settings.LEGACY_POOLING.items() if found.get(key)]
         modes = modes or ["mean"] * bool(set(found) & set(known_settings.LEGACY_POOLING))
     if not isinstance(modes, list) or not modes or not all(mode in MODES for mode in modes):
         raise CheckpointError(
-            f"{module.config} of {settings.location.id} asks for pooling {found.get('pooling_mode', '(none)')!r}"[:200],
+            f"{module.config} of {settings.files.id} asks for pooling {found.get('pooling_mode', '(none)')!r}"[:200],
             f"some of {', '.join(MODES)}",
             "export with --task feature-extraction for the vectors of tokens, and pool them yourself",
         )
     return Pooling(modes, include)
 
 
-def _behind(settings: Settings, module: Module, request: ExportRequest) -> torch.nn.Module | None:
-    """One module behind the pooling; None for one that does nothing outside of training."""
+def _following(settings: Settings, module: Module, request: ExportRequest) -> torch.nn.Module | None:
+    """One module after the pooling; None for one that does nothing outside of training."""
     if module.kind == "Dense":
         return _dense(settings, module, request)
     if module.kind == "LayerNorm":
@@ -91,7 +90,7 @@ def _behind(settings: Settings, module: Module, request: ExportRequest) -> torch
         tensors = _tensors(settings, module, {"norm.weight": (size,), "norm.bias": (size,)}, request)
         return LayerNorm(tensors["norm.weight"], tensors["norm.bias"])
     if module.kind == "Normalize":
-        # Older releases wrote no settings for it, and some of its folders are not even there.
+        # Older releases wrote no settings for it; some folders do not even exist.
         if module.path:
             settings.read(module.config, known_settings.NORMALIZE)
         return Normalize()
@@ -102,7 +101,7 @@ def _behind(settings: Settings, module: Module, request: ExportRequest) -> torch
 def _dense(settings: Settings, module: Module, request: ExportRequest) -> Dense:
     found = settings.read(module.config, known_settings.DENSE) or {}
     name = found.get("activation_function", "torch.nn.modules.activation.Tanh")
-    kind = ACTIVATIONS.get(_written_out(name)) if isinstance(name, str) else None
+    kind = ACTIVATIONS.get(_full_name(name)) if isinstance(name, str) else None
     if kind is None:
         raise settings.refusal(module.config, "activation_function", name, "the activation is not supported")
     bias = found.get("bias", True)
@@ -118,13 +117,13 @@ def _size(settings: Settings, module: Module, found: dict[str, Any], key: str) -
     size = found.get(key)
     if type(size) is not int or size < 1:
         raise CheckpointError(
-            f"{module.config} of {settings.location.id} has {key} {size!r}"[:200], "a number from 1 on", _DAMAGED
+            f"{module.config} of {settings.files.id} has {key} {size!r}"[:200], "a number from 1 on", _DAMAGED
         )
     return size
 
 
-def _written_out(name: str) -> str:
-    """The name of the class where it is defined, of `torch.nn.Tanh` too."""
+def _full_name(name: str) -> str:
+    """The name of the class where it is defined, also for `torch.nn.Tanh`."""
     short = name.removeprefix("torch.nn.")
     return next((full for full in ACTIVATIONS if full.rpartition(".")[2] == short), name)
 
@@ -132,14 +131,14 @@ def _written_out(name: str) -> str:
 def _tensors(
     settings: Settings, module: Module, sizes: dict[str, tuple[int, ...]], request: ExportRequest
 ) -> dict[str, torch.Tensor]:
-    """A module's weights: those that its settings describe, all of them and no others."""
+    """A module's weights: exactly those that its settings describe."""
     if request.random_weights:
         return random_tensors(sizes, request.seed)
-    tensors = read_tensors(settings.location, module.path, request.allow_pickle)
+    tensors = read_tensors(settings.files, module.path, request.allow_pickle)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != sizes:
         raise CheckpointError(
-            f"the weights in {module.path} of {settings.location.id} are {found}"[:300],
+            f"the weights in {module.path} of {settings.files.id} are {found}"[:300],
             f"{sizes}, as its config.json says",
             _DAMAGED,
         )

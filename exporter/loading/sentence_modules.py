@@ -1,7 +1,6 @@
-"""Read `modules.json`: which modules of sentence-transformers the folder consists of, and what kind of model they make.
+"""Read `modules.json`: the modules of a sentence-transformers folder, and the kind of model that they make.
 
-In: a folder's settings. Out: `Modules`, or None where the folder has no such file. Refuses a path that leads out of the
-folder; `expect_supported` refuses classes that are not the library's (own code), and kinds that are not supported.
+`expect_supported` refuses kinds that are not supported and classes that are not the library's (the model's own code).
 """
 
 from __future__ import annotations
@@ -11,17 +10,16 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from exporter.loading import known_settings
-from exporter.loading.hub import read_json
 from exporter.loading.settings import Settings
 from runtime.errors import CheckpointError, RemoteCodeError
 
-# What may stand behind the pooling.
-BEHIND = ("Dense", "LayerNorm", "Normalize", "Dropout")
+# The modules that may follow the pooling.
+FOLLOWING = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _TOKENS = "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself"
-# What helps with the others: kind of model → remedy.
+# Kinds of model that are not supported → what to do instead.
 _REMEDIES = {
     "SparseEncoder": "export with --task fill-mask, and pool its scores over the tokens as the folder's modules say",
-    "MultiVectorEncoder": "export with --task feature-extraction, and apply the modules behind the model yourself",
+    "MultiVectorEncoder": "export with --task feature-extraction, and apply the modules that follow the model yourself",
 }
 
 
@@ -29,8 +27,8 @@ _REMEDIES = {
 class Module:
     """One module: its class and the folder of its files.
 
-    `kind` is the class without its package where it is the `library`'s, else its full name. `path` is "" where the
-    files stand beside `modules.json`.
+    `kind` is the class name without its package if it is the `library`'s, else the full name. `path` is "" if the
+    files are beside `modules.json`.
     """
 
     kind: str
@@ -45,14 +43,14 @@ class Module:
 
 @dataclass(frozen=True)
 class Modules:
-    """The modules in order, and the library's class of the whole."""
+    """The modules in order, and the library's class for the whole model."""
 
     listed: tuple[Module, ...]
     model_type: str
 
     @property
     def task(self) -> str:
-        """The task of this exporter that gives the answers of the whole."""
+        """The task of this exporter that computes what the whole model computes."""
         return "text-classification" if self.model_type == "CrossEncoder" else "sentence-embedding"
 
     @property
@@ -62,37 +60,37 @@ class Modules:
 
     @property
     def model_path(self) -> str:
-        """The folder of config.json, weights and tokenizer: older releases gave the transformer one of its own."""
+        """The folder of config.json, weights and tokenizer; older releases gave the transformer a folder of its own."""
         first = self.listed[0] if self.listed else None
         return first.path if first is not None and first.kind.rpartition(".")[2].endswith("Transformer") else ""
 
 
 def read_modules(settings: Settings) -> Modules | None:
-    """What the folder consists of, whether it is supported or not; None where it has no modules.json.
+    """The folder's modules, supported or not; None if it has no modules.json.
 
     Raises:
         CheckpointError: the file is damaged, or a path leads out of the folder.
     """
-    listed = read_json(settings.location, "modules.json")
+    listed = settings.files.read_json("modules.json")
     if listed is None:
         return None
-    place = f"modules.json of {settings.location.id}"
+    place = f"modules.json of {settings.files.id}"
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise CheckpointError(f"{place} is damaged", "a list of modules with name, type and path", "copy it again")
     entries = [settings.check("modules.json", entry, known_settings.MODULE) for entry in listed]
     names = [str(entry.get("name")) for entry in entries]
     if len(set(names)) < len(names):
-        # The library keeps the last of them alone.
-        raise CheckpointError(f"{place} gives two modules the same name", "a name for each", "mend the file")
+        # The library would keep only the last of them.
+        raise CheckpointError(f"{place} gives two modules the same name", "a name for each", "correct the file")
     modules = tuple(_module(place, entry) for entry in entries)
-    model = read_json(settings.location, "config_sentence_transformers.json")
-    # Older folders do not say it.
+    model = settings.files.read_json("config_sentence_transformers.json")
+    # Older folders do not have the key.
     model_type = model.get("model_type", "SentenceTransformer") if isinstance(model, dict) else "SentenceTransformer"
     return Modules(modules, str(model_type))
 
 
 def expect_supported(place: str, modules: Modules) -> None:
-    """That the modules are ones whose answers a file can give.
+    """Check that a file can compute what the modules compute.
 
     Args:
         place: the model, for messages.
@@ -106,15 +104,15 @@ def expect_supported(place: str, modules: Modules) -> None:
     own = next((module.kind for module in modules.listed if not module.library), None)
     if own is not None and own.startswith("sentence_transformers."):
         raise CheckpointError(
-            f"modules.json of {place} names {own}, which this exporter does not know as a module of "
-            "sentence-transformers",
+            f"modules.json of {place} names {own}, a module of sentence-transformers that this exporter does not "
+            "support",
             f"modules such as {known_settings.PACKAGES[0]}.Pooling",
             _TOKENS,
         )
     if own is not None:
         raise RemoteCodeError(
-            f"modules.json of {place} names {own}: no module of sentence-transformers, but the model's own code",
-            "modules of the library: what own code computes is not read, not even with --trust-remote-code",
+            f"modules.json of {place} names {own}: the model's own code, not a module of sentence-transformers",
+            "modules of the library; own code is not run here, not even with --trust-remote-code",
             _TOKENS,
         )
     if modules.model_type == "CrossEncoder":
@@ -133,10 +131,10 @@ def expect_supported(place: str, modules: Modules) -> None:
             "a SentenceTransformer or a CrossEncoder",
             _REMEDIES.get(kind, "this kind of model is not supported yet"),
         )
-    if kinds[:2] != ["Transformer", "Pooling"] or not all(kind in BEHIND for kind in kinds[2:]):
+    if kinds[:2] != ["Transformer", "Pooling"] or not all(kind in FOLLOWING for kind in kinds[2:]):
         raise CheckpointError(
             f"modules.json of {place} lists {modules.kinds}",
-            f"Transformer, Pooling, and behind them any of {', '.join(BEHIND)}",
+            f"Transformer, Pooling, then any of {', '.join(FOLLOWING)}",
             _TOKENS,
         )
 
@@ -144,25 +142,27 @@ def expect_supported(place: str, modules: Modules) -> None:
 def _module(place: str, entry: dict[str, Any]) -> Module:
     name = entry.get("type")
     if not isinstance(name, str):
-        raise CheckpointError(f"{place} has a module of type {name!r}", "the dotted name of a class", "mend the file")
+        raise CheckpointError(
+            f"{place} has a module of type {name!r}", "the dotted name of a class", "correct the file"
+        )
     package, _, kind = name.rpartition(".")
-    library = kind in known_settings.MODULES and package in _homes(kind)
+    library = kind in known_settings.MODULES and package in _packages(kind)
     return Module(kind if library else name, _path(place, entry.get("path")), library)
 
 
-def _homes(kind: str) -> set[str]:
-    """Where the library has had the class: in a package, or in a file of one, which older releases named like it."""
+def _packages(kind: str) -> set[str]:
+    """Where the library has had the class over its releases: in a package, or in one of its files."""
     return {
-        home
+        place
         for package in known_settings.PACKAGES
-        for home in (package, f"{package}.{kind}", f"{package}.{known_settings.MODULES[kind]}")
+        for place in (package, f"{package}.{kind}", f"{package}.{known_settings.MODULES[kind]}")
     }
 
 
 def _path(place: str, path: Any) -> str:
-    """A folder inside the model's, by the library's own rule."""
+    """Check, by the library's own rule, that the path stays inside the model's folder."""
     if isinstance(path, str):
         windows = PureWindowsPath(path)
         if not windows.anchor and ".." not in windows.parts and "\0" not in path:
             return "/".join(PurePosixPath(path).parts)
-    raise CheckpointError(f"{place} has a module at {path!r}"[:200], "a folder inside the model's", "mend the file")
+    raise CheckpointError(f"{place} has a module at {path!r}"[:200], "a folder inside the model's", "correct the file")

@@ -1,7 +1,6 @@
-"""Choose the task: what the user said, or what the configuration and the folder say.
+"""Choose the task: the one that the user names, or the one that follows from configuration and folder.
 
-In: the configuration, the location, the request. Out: a `Task` and the reason. Refuses a task that the
-model type has no class for, naming those it has.
+A task for which the model type has no class is refused; the message names those that it has.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from runtime.errors import CheckpointError, RemoteCodeError, TaskError
 
 
 def choose_task(config: Any, requested: str, modules: Modules | None, trusted: bool = False) -> tuple[Task, str]:
-    """The task and why.
+    """The task, and why it was chosen.
 
     Args:
         config: the model's configuration.
         requested: a task's name, or `auto`.
-        modules: what a sentence-transformers folder consists of, or None.
+        modules: of a sentence-transformers folder, or None.
         trusted: whether the model's own code may run.
 
     Raises:
-        TaskError: nothing fits.
-        RemoteCodeError: the architecture is the model's own code, which may not run.
+        TaskError: the model has no class for the task, or no task follows.
+        RemoteCodeError: the architecture is the model's own code, and may not run.
         CheckpointError: a damaged configuration.
     """
     architectures = architectures_of(config)
@@ -38,7 +37,7 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
             "the option --trust-remote-code, which lets it run here with your rights",
             "read that code first",
         )
-    # Pooling needs the folder's modules: without them the task is not offered.
+    # Pooling needs the folder's modules; without them its task is not offered.
     possible = [
         task.name for task in TASKS.values() if classes(config, task) and (modules is not None or not task.pooled)
     ]
@@ -52,13 +51,13 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
             )
         if task.pooled and modules is None:
             raise TaskError(
-                "the model has no modules.json, so how to pool its token vectors is not known",
+                "the model has no modules.json, which says how to pool its token vectors",
                 "a sentence-transformers folder",
                 "choose --task feature-extraction and pool yourself",
             )
         return task, "as requested"
     if modules is not None:
-        # Any other task would leave modules out.
+        # Any other task would leave out modules.
         return choose_task(config, modules.task, modules, trusted)[0], f"modules.json describes a {modules.model_type}"
     for name in architectures:
         for task in TASKS.values():
@@ -75,12 +74,12 @@ def architectures_of(config: Any) -> list[str]:
     """The class names in `config.json`.
 
     Raises:
-        CheckpointError: if they are no list of names.
+        CheckpointError: they are not a list of names.
     """
     names = config.architectures or []
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise CheckpointError(
-            f"config.json: architectures is {names!r}"[:200], "a list of class names", "mend config.json"
+            f"config.json: architectures is {names!r}"[:200], "a list of class names", "correct config.json"
         )
     return list(names)
 
@@ -98,7 +97,7 @@ def tasks_of_checkpoint(config: Any) -> list[str]:
 
 
 def classes(config: Any, task: Task) -> tuple[str, ...]:
-    """The names of the classes for a task: the folder's own or its encoder alone, then transformers' table."""
+    """The classes for a task, by name: the folder's own, or its encoder alone, then those of transformers' table."""
     own = _own_classes(config).get(task.auto_class) or encoder_alone(config, task)
     entry = getattr(modeling_auto, task.mapping, {}).get(config.model_type, ())
     known = (entry,) if isinstance(entry, str) else tuple(entry)
@@ -106,9 +105,9 @@ def classes(config: Any, task: Task) -> tuple[str, ...]:
 
 
 def encoder_alone(config: Any, task: Task) -> str | None:
-    """The class that the folder names for the encoder of an encoder-decoder model (T5EncoderModel).
+    """The class of a folder that holds the encoder of an encoder-decoder model alone (T5EncoderModel).
 
-    transformers' tables list none of these for a task: they have the whole model, whose decoder the folder lacks.
+    transformers' tables do not list these classes: they have the whole model, whose decoder the folder lacks.
     """
     if task.name not in ("feature-extraction", "sentence-embedding"):
         return None
@@ -123,5 +122,5 @@ def _own_classes(config: Any) -> dict[str, str]:
     """Auto class → the name of the class in the model's own code."""
     own = getattr(config, "auto_map", None) or {}
     if not isinstance(own, dict):
-        raise CheckpointError(f"config.json: auto_map is {own!r}"[:200], "an object", "mend config.json")
+        raise CheckpointError(f"config.json: auto_map is {own!r}"[:200], "an object", "correct config.json")
     return {name: str(path).rsplit(".", 1)[-1] for name, path in own.items()}

@@ -1,7 +1,7 @@
-"""What a sentence-transformers folder says of its texts: their length, their case, the prompt before them.
+"""The text settings of a sentence-transformers folder: maximum length, lower case, prompt.
 
-In: the folder's settings and modules. Out: `TextSettings`. Refuses what changes how texts become tokens and is not
-supported: chat templates, a tokenizer from elsewhere, arguments of the tokenizer or the model.
+What changes how texts become tokens and is not supported is refused: chat templates, a tokenizer from elsewhere,
+arguments of the tokenizer or the model.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.loading import known_settings
-from exporter.loading.hub import Location, read_json
+from exporter.loading.hub import ModelFiles
 from exporter.loading.sentence_modules import Modules
 from exporter.loading.settings import Settings
 from runtime.errors import CheckpointError
 
-# In the order in which the library looks for one that says something.
+# In the order in which the library looks for one that is not empty.
 FILES = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# Prompts that the library knows in every SentenceTransformer; empty unless the folder says otherwise.
+# Prompts that every SentenceTransformer has; empty unless the folder sets them.
 _COMMON_PROMPTS = ("query", "document")
-# Model type → the task of its transformer, the output that it takes of the model, and its own name for that.
+# Model type → the task of its transformer, the model output that it uses, and its own name for that output.
 _HEADS = {
     "SentenceTransformer": ("feature-extraction", "last_hidden_state", "token_embeddings"),
     "CrossEncoder": ("sequence-classification", "logits", "scores"),
@@ -31,10 +31,10 @@ _HEADS = {
 
 @dataclass(frozen=True)
 class TextSettings:
-    """What is done with a text before the tokenizer sees it, and where its tokens are cut.
+    """How a text is prepared for the tokenizer, and how many of its tokens are kept.
 
-    `max_length` counts instead of the tokenizer's own limit; None where the folder sets none. `truncate_dim` is how
-    many numbers of a vector are kept; None: all. `activation` names what becomes of a cross encoder's scores.
+    `max_length` replaces the tokenizer's own limit; None if the folder sets none. `truncate_dim` is how many numbers of
+    a vector are kept; None: all. `activation` is the activation of a cross encoder's scores, if the folder names one.
     """
 
     max_length: int | None = None
@@ -44,23 +44,23 @@ class TextSettings:
     activation: str | None = None
 
 
-def read_texts(settings: Settings, inside: Location, modules: Modules) -> TextSettings:
+def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modules) -> TextSettings:
     """The folder's settings for texts.
 
     Args:
         settings: of the whole folder.
-        inside: where the transformer's own files are.
+        transformer_files: where the transformer's own files are.
         modules: supported ones.
 
     Raises:
-        CheckpointError: a setting that is not supported, or makes no sense.
+        CheckpointError: a setting that is not supported or not possible.
     """
     model = settings.read("config_sentence_transformers.json", known_settings.MODEL) or {}
     truncate = model.get("truncate_dim")
     if truncate is not None and (type(truncate) is not int or truncate < 1):
-        raise CheckpointError(f"truncate_dim of {settings.location.id} is {truncate!r}"[:200], "a number from 1 on")
+        raise CheckpointError(f"truncate_dim of {settings.files.id} is {truncate!r}"[:200], "a number from 1 on")
     prompt = _default_prompt(settings, model, modules.model_type)
-    name, found = _transformer(settings, inside)
+    name, found = _transformer(settings, transformer_files)
     _check_head(settings, name, found, modules.model_type)
     lengths = [
         settings.check(f"{name}: {key}", found.get(key) or {}, known_settings.TOKENIZER_ARGUMENTS).get(
@@ -74,7 +74,7 @@ def read_texts(settings: Settings, inside: Location, modules: Modules) -> TextSe
     if not isinstance(lower_case, bool):
         raise settings.refusal(name, "do_lower_case", lower_case, "it is neither true nor false")
     return TextSettings(
-        # An argument of the tokenizer counts before the setting.
+        # An argument of the tokenizer has precedence over the setting.
         max_length=next((length for length in (*lengths, found.get("max_seq_length")) if length is not None), None),
         lower_case=lower_case,
         prompt=prompt,
@@ -83,30 +83,33 @@ def read_texts(settings: Settings, inside: Location, modules: Modules) -> TextSe
     )
 
 
-def _transformer(settings: Settings, inside: Location) -> tuple[str, dict[str, Any]]:
-    """The first settings file that says something, as the library looks for it, and what of it is taken over."""
+def _transformer(settings: Settings, transformer_files: ModelFiles) -> tuple[str, dict[str, Any]]:
+    """The name of the first settings file that is not empty, in the library's order, and its values that are used."""
     for name in FILES:
-        content = read_json(inside, name)
+        content = transformer_files.read_json(name)
         if content is not None and content != {}:
             return name, settings.check(name, content, known_settings.TRANSFORMER)
     return FILES[0], {}
 
 
 def _default_prompt(settings: Settings, model: dict[str, Any], model_type: str) -> str:
-    """What is put before every text; mostly nothing."""
+    """The text that is put before every text; usually empty."""
     prompts, name = model.get("prompts", {}), model.get("default_prompt_name")
-    place = f"config_sentence_transformers.json of {settings.location.id}"
+    place = f"config_sentence_transformers.json of {settings.files.id}"
     if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
-        raise CheckpointError(f"{place}: prompts is {prompts!r}"[:200], "texts by name", "mend the file")
+        raise CheckpointError(f"{place}: prompts is {prompts!r}"[:200], "texts by name", "correct the file")
     if name is None:
         return ""
     if model_type == "CrossEncoder":
         raise settings.refusal(
-            "config_sentence_transformers.json", "default_prompt_name", name, "pairs of texts get no prompt here"
+            "config_sentence_transformers.json",
+            "default_prompt_name",
+            name,
+            "a prompt before a pair of texts is not supported",
         )
-    given: dict[str, str] = dict.fromkeys(_COMMON_PROMPTS, "") | {key: text or "" for key, text in prompts.items()}
-    prompt = given.get(name) if isinstance(name, str) else None
-    # The manifest holds no control characters.
+    known: dict[str, str] = dict.fromkeys(_COMMON_PROMPTS, "") | {key: text or "" for key, text in prompts.items()}
+    prompt = known.get(name) if isinstance(name, str) else None
+    # The manifest must not hold control characters.
     if prompt is None or not (prompt == "" or prompt.isprintable()):
         raise CheckpointError(
             f"{place}: the default prompt {name!r} is {prompt!r}"[:200],
@@ -117,18 +120,20 @@ def _default_prompt(settings: Settings, model: dict[str, Any], model_type: str) 
 
 
 def _check_head(settings: Settings, name: str, found: dict[str, Any], model_type: str) -> None:
-    """That the transformer is read in the usual way: its texts as they are, its vectors or scores as they come."""
+    """Check that texts go to the transformer unchanged, and its vectors or scores to the next module unchanged."""
     task, output, own = _HEADS[model_type]
-    said = found.get("transformer_task", "feature-extraction")
-    if said != task:
-        raise settings.refusal(name, "transformer_task", said, f"a {model_type} is one of {task}")
+    set_task = found.get("transformer_task", "feature-extraction")
+    if set_task != task:
+        raise settings.refusal(name, "transformer_task", set_task, f"a {model_type} is one of {task}")
     config = found.get("modality_config")
     if config is None:
         return
     text = config.get("text") if isinstance(config, dict) else None
     if not isinstance(config, dict) or "message" in config or not isinstance(text, dict):
-        raise settings.refusal(name, "modality_config", config, "texts go through a chat template, or are not taken")
+        raise settings.refusal(
+            name, "modality_config", config, "texts go through a chat template, or are not supported"
+        )
     if text.get("method") != "forward" or text.get("method_output_name") not in (output, [output]):
-        raise settings.refusal(name, "modality_config", config, f"texts are to be answered by {output} of forward")
+        raise settings.refusal(name, "modality_config", config, f"the result for a text must be {output} of forward")
     if found.get("module_output_name", own) != own:
         raise settings.refusal(name, "module_output_name", found["module_output_name"], f"expected {own}")

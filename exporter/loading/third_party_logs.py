@@ -1,7 +1,7 @@
-"""Keep other packages' floods of warnings off the user's screen.
+"""Keep the warnings of other packages off the user's screen.
 
-In: nothing. Out: a context in which Python warnings, and the log lines of the packages below, go to this
-project's logger at level DEBUG, where `export-model -v` shows them. Nothing is dropped.
+During an export, Python warnings and the log lines of the packages below go to this project's logger at level DEBUG,
+which `export-model -v` shows. Nothing is dropped.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class _ToDebug(logging.Handler):
 
 @contextmanager
 def third_parties_quiet() -> Iterator[None]:
-    """Redirect for the time of an export, then put everything back."""
-    # Their handlers and levels are set when they are first used, so that has to come before the swap.
+    """Redirect during an export, then restore everything."""
+    # Handlers and levels are set when a logger is first used; that must happen before they are replaced.
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.get_logger()

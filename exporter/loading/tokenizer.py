@@ -1,8 +1,7 @@
-"""Take the model's tokenizer along, in the form that the `tokenizers` package reads.
+"""Read the model's tokenizer into the form that the file carries: `tokenizer.json` and the settings to use it with.
 
-In: location, configuration, the longest length. Out: the content of `tokenizer.json` with a `TextInfo`, or
-the reason why there is none. Refuses a tokenizer that is there but damaged or empty; a model without one takes
-tensors.
+A model without a tokenizer, or with one that exists as Python code alone, is exported without: it takes tensors. A
+tokenizer that is damaged or empty is refused.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from exporter.config.forward_parameters import TRIES
 from exporter.config.request import ExportRequest
-from exporter.loading.hub import Location, has_file, read_json, translated
+from exporter.loading.hub import ModelFiles
 from exporter.loading.text_settings import TextSettings
 from exporter.loading.tokenizer_probe import expect_same_tokens
 from runtime.errors import CheckpointError
 from runtime.format.manifest import TextInfo, TextRules
 
-# Files of which at least one is there when a model has a tokenizer.
+# A model with a tokenizer has at least one of these files.
 _FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -32,15 +31,15 @@ _FILES = (
     "sentencepiece.bpe.model",
 )
 _REMEDY = "mend it, or export from a folder without tokenizer files"
-# A length from here on means none.
+# Lengths from here on mean "no limit".
 _NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
 class TokenizerPart:
-    """The tokenizer and how to use it, or (`content` None) why there is none.
+    """The tokenizer and how to use it; or, with `content` None, a note that says why there is none.
 
-    `special_ids` are ids with a meaning of their own; examples avoid them. `fast` is the tokenizer itself.
+    `special_ids` are ids with a special meaning, which example inputs avoid. `fast` is the tokenizer itself.
     """
 
     content: bytes | None
@@ -50,76 +49,41 @@ class TokenizerPart:
     fast: Any = None
 
 
-def _python_only(name: Any) -> bool:
-    """Whether transformers has the tokenizer of this name as Python code alone."""
-    if not isinstance(name, str):
-        return False
-    kinds = [tokenizer_class_from_name(name), tokenizer_class_from_name(f"{name.removesuffix('Fast')}Fast")]
-    known = [kind for kind in kinds if isinstance(kind, type)]
-    return bool(known) and not any(issubclass(kind, PreTrainedTokenizerFast) for kind in known)
-
-
 def load_tokenizer(
-    location: Location,
+    files: ModelFiles,
     request: ExportRequest,
     longest: int | None,
     vocabulary: int,
     texts: TextSettings,
     pad_id: int | None = None,
 ) -> TokenizerPart:
-    """Load it.
+    """Load the tokenizer and check that the file's copy makes the same tokens.
 
     Args:
-        location: where the model is.
+        files: the model's.
         request: what the user allows.
         longest: the number of tokens that the model's positions admit.
         vocabulary: the number of rows of the model's token table.
-        texts: what a sentence-transformers folder says of its texts.
-        pad_id: what the model takes for padding, where it looks at the ids; None: what the tokenizer pads with.
+        texts: the text settings of a sentence-transformers folder.
+        pad_id: the id that the model treats as padding, if it looks at the ids; None: what the tokenizer pads with.
 
     Raises:
-        CheckpointError: it is there, and damaged, empty, or of an impossible length.
+        CheckpointError: the tokenizer is damaged or empty, or its maximum length is impossible.
     """
-    if request.random_weights and location.folder is None:
+    if request.random_weights and files.folder is None:
         return TokenizerPart(None, None, (), "no tokenizer (random weights)")
-    if not any(has_file(location, name) for name in _FILES):
+    if not any(files.has(name) for name in _FILES):
         return TokenizerPart(None, None, (), "no tokenizer with the model")
-    said = read_json(location, "tokenizer_config.json")
-    if (
-        isinstance(said, dict)
-        and not has_file(location, "tokenizer.json")
-        and _python_only(said.get("tokenizer_class"))
-    ):
-        # Not even loaded: it may want packages (pandas, for TAPAS) for what no artifact can take along.
-        return TokenizerPart(None, None, (), f"no tokenizer ({said['tokenizer_class']} has no tokenizer.json form)")
-    try:
-        with translated(location):
-            tokenizer: Any = AutoTokenizer.from_pretrained(
-                location.reference, trust_remote_code=request.trust_remote_code, **location.options
-            )
-    except CheckpointError as error:
-        raise CheckpointError(f"the tokenizer of {location.id} cannot be loaded ({error})", "", _REMEDY) from error
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        # transformers makes a tokenizer without a vocabulary file too: every word is then unknown to it.
-        raise CheckpointError(
-            f"the tokenizer of {location.id} has no vocabulary", "tokenizer.json or a vocabulary", _REMEDY
-        )
-    if not getattr(tokenizer, "is_fast", False):
-        return TokenizerPart(None, None, (), f"no tokenizer ({type(tokenizer).__name__} has no tokenizer.json form)")
-    max_length = _limit(location, tokenizer, longest, texts)
-    if pad_id is None or not 0 <= pad_id < min(vocabulary, len(tokenizer)):
-        # A tokenizer without a padding token (decoders): any id does, since the mask hides it.
-        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-    info = TextInfo(
-        max_length=max_length,
-        pad_id=pad_id,
-        pad_token=str(tokenizer.convert_ids_to_tokens(pad_id)),
-        pad_type_id=getattr(tokenizer, "pad_token_type_id", 0),
-        padding_side=tokenizer.padding_side,
-        rules=_rules(tokenizer, texts.prompt),
-    )
+    tokenizer_class = _python_only_class(files)
+    if tokenizer_class is None:
+        tokenizer = _load(files, request)
+        if not getattr(tokenizer, "is_fast", False):
+            tokenizer_class = type(tokenizer).__name__
+    if tokenizer_class is not None:
+        return TokenizerPart(None, None, (), f"no tokenizer ({tokenizer_class} has no tokenizer.json form)")
+    info = _text_info(files, tokenizer, longest, vocabulary, texts, pad_id)
     content = tokenizer.backend_tokenizer.to_str().encode()
-    expect_same_tokens(location.id, tokenizer, content, info)
+    expect_same_tokens(files.id, tokenizer, content, info)
     if texts.lower_case:
         content = _lowercased(content)
     note = f"tokenizer, at most {info.max_length} tokens"
@@ -128,11 +92,56 @@ def load_tokenizer(
     return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note, tokenizer)
 
 
-def _limit(location: Location, tokenizer: Any, longest: int | None, texts: TextSettings) -> int:
+def _python_only_class(files: ModelFiles) -> str | None:
+    """The tokenizer class that the folder names, if transformers has it as Python code alone; else None.
+
+    Such a tokenizer is not even loaded: it may want packages (pandas, for TAPAS) for what no artifact can carry.
+    """
+    config = files.read_json("tokenizer_config.json")
+    name = config.get("tokenizer_class") if isinstance(config, dict) else None
+    if not isinstance(name, str) or files.has("tokenizer.json"):
+        return None
+    found = [tokenizer_class_from_name(name), tokenizer_class_from_name(f"{name.removesuffix('Fast')}Fast")]
+    known = [one for one in found if isinstance(one, type)]
+    fast = any(issubclass(one, PreTrainedTokenizerFast) for one in known)
+    return name if known and not fast else None
+
+
+def _load(files: ModelFiles, request: ExportRequest) -> Any:
+    try:
+        tokenizer = files.load(AutoTokenizer, trust_remote_code=request.trust_remote_code)
+    except CheckpointError as error:
+        raise CheckpointError(f"the tokenizer of {files.id} cannot be loaded ({error})", "", _REMEDY) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers also makes a tokenizer without a vocabulary file: every word is then unknown to it.
+        raise CheckpointError(
+            f"the tokenizer of {files.id} has no vocabulary", "tokenizer.json or a vocabulary", _REMEDY
+        )
+    return tokenizer
+
+
+def _text_info(
+    files: ModelFiles, tokenizer: Any, longest: int | None, vocabulary: int, texts: TextSettings, pad_id: int | None
+) -> TextInfo:
+    max_length = _max_length(files, tokenizer, longest, texts)
+    if pad_id is None or not 0 <= pad_id < min(vocabulary, len(tokenizer)):
+        # For a tokenizer without a padding token (decoders) any id works, since the mask hides it.
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    return TextInfo(
+        max_length=max_length,
+        pad_id=pad_id,
+        pad_token=str(tokenizer.convert_ids_to_tokens(pad_id)),
+        pad_type_id=getattr(tokenizer, "pad_token_type_id", 0),
+        padding_side=tokenizer.padding_side,
+        rules=_rules(tokenizer, texts.prompt),
+    )
+
+
+def _max_length(files: ModelFiles, tokenizer: Any, longest: int | None, texts: TextSettings) -> int:
     """The longest text in tokens, by the rule of sentence-transformers.
 
-    What the folder sets for its texts counts instead of the tokenizer's own limit, be it more or less. The model's
-    positions bound both.
+    A limit that the folder sets for its texts replaces the tokenizer's own, even if it is larger. The model's positions
+    bound both.
     """
     named = {
         "max_seq_length" if texts.max_length is not None else "model_max_length": (
@@ -145,9 +154,9 @@ def _limit(location: Location, tokenizer: Any, longest: int | None, texts: TextS
         number = isinstance(length, (int, float)) and not isinstance(length, bool)
         if length is not None and (not number or length < least or length != int(length)):
             raise CheckpointError(
-                f"{name} of {location.id} is {length!r}"[:200], f"a number of tokens, at least {least}", _REMEDY
+                f"{name} of {files.id} is {length!r}"[:200], f"a number of tokens, at least {least}", _REMEDY
             )
-    # Tokenizers without a length of their own carry a number of thirty digits.
+    # Tokenizers without a limit carry a number of thirty digits.
     known = [int(length) for length in named.values() if length is not None and length < _NO_LIMIT]
     return min(known, default=TRIES["sequence"].longest or least)
 
@@ -176,9 +185,9 @@ def _rules(tokenizer: Any, prompt: str) -> TextRules:
 
 
 def _lowercased(content: bytes) -> bytes:
-    """The tokenizer with lower case put before all else, as sentence-transformers does for `do_lower_case`.
+    """The tokenizer with lowercasing as its first step, as sentence-transformers does for `do_lower_case`.
 
-    It does nothing where the tokenizer has that step already.
+    A tokenizer that has that step already stays as it is.
     """
     tokenizer = json.loads(content)
     known = tokenizer.get("normalizer")

@@ -1,7 +1,6 @@
-"""Compare the tokenizer that a file carries with the folder's own, on texts that tell settings apart.
+"""Compare the tokenizer that the file carries with the folder's own one, on texts that reveal differences.
 
-In: the folder's tokenizer as transformers loads it, and what the file carries. Out: nothing. Refuses a tokenizer whose
-Python code or settings make other tokens than its tokenizer.json: whichever setting it is, it does not pass unseen.
+A tokenizer whose Python code or settings make other tokens than its tokenizer.json is refused, whichever setting it is.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ TEXTS = (
 
 
 def expect_same_tokens(place: str, tokenizer: Any, content: bytes, info: TextInfo) -> None:
-    """That both make the same tokens of texts of different length, case and script, alone and in pairs.
+    """Check that both make the same tokens for texts of different length, case and script, alone and in pairs.
 
     Args:
         place: the model, for messages.
         tokenizer: of transformers.
-        content: tokenizer.json as the file carries it.
+        content: the file's tokenizer.json.
         info: its settings in the file.
 
     Raises:
         CheckpointError: they do not.
     """
     special = "".join(map(str, tokenizer.all_special_tokens[:6]))
-    # Long enough to be cut, unless the limit is beyond what a few texts can show.
+    # Long enough to be truncated, unless the limit is too large to be tried.
     long = _LONG * (1 + min(info.max_length, 512) // 16)
     items: list[Any] = [*TEXTS, f"a {special} b", long, (TEXTS[0], TEXTS[1]), (long, TEXTS[3])]
     encoder = TextEncoder(content, info, ("input_ids", "token_type_ids"))
@@ -44,16 +43,16 @@ def expect_same_tokens(place: str, tokenizer: Any, content: bytes, info: TextInf
         parts = item if isinstance(item, tuple) else (item,)
         try:
             own = tokenizer(*parts, truncation="longest_first", max_length=info.max_length)
-        # A vocabulary without an unknown token raises a bare Exception for a word that it lacks, here and in the file.
+        # A vocabulary without an unknown token raises a bare Exception for a word that it lacks, in both tokenizers.
         except Exception:  # noqa: BLE001
             continue
         types = own.get("token_type_ids")
         if getattr(found, "ids", None) == own["input_ids"] and types in (None, getattr(found, "type_ids", None)):
             continue
         raise CheckpointError(
-            f"the tokenizer of {place}, {type(tokenizer).__name__}, makes other tokens than its tokenizer.json of "
+            f"the tokenizer of {place}, {type(tokenizer).__name__}, makes other tokens than its tokenizer.json for "
             f"{' and '.join(part[:40] for part in parts)!r}",
-            "a tokenizer that is all in tokenizer.json",
-            "take the settings that do it out of tokenizer_config.json, or export from a folder without tokenizer "
+            "a tokenizer that tokenizer.json describes completely",
+            "remove the settings that cause it from tokenizer_config.json, or export from a folder without tokenizer "
             "files and make the tokens yourself",
         )

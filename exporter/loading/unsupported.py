@@ -1,14 +1,13 @@
-"""What stands in a model folder's way before anything is loaded, told by its cause.
+"""Refuse model folders that cannot be exported for a reason visible in their files, and say what helps.
 
-In: where the model is, its config.json. Out: nothing. Refuses adapters that are not merged, quantised weights, and
-folders that are no model, with what helps.
+These are adapters that are not merged, quantised weights, and folders that hold no model.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from exporter.loading.hub import Location, has_file, read_json
+from exporter.loading.hub import ModelFiles
 from runtime.errors import CheckpointError
 
 _MERGE = (
@@ -17,61 +16,61 @@ _MERGE = (
 )
 
 
-def expect_no_adapter(location: Location) -> None:
-    """That no PEFT adapter lies in the folder.
+def expect_no_adapter(files: ModelFiles) -> None:
+    """Check that the folder holds no PEFT adapter.
 
-    transformers applies it where the package peft is installed, and drops it without a word where it is not.
+    transformers applies it if the package peft is installed, and silently ignores it otherwise.
 
     Raises:
         CheckpointError: there is one.
     """
-    said = read_json(location, "adapter_config.json")
+    config = files.read_json("adapter_config.json")
     name = "adapter_config.json"
-    if said is None:
-        stored = sorted(location.folder.glob("adapter_model.*")) if location.folder is not None else []
+    if config is None:
+        stored = files.in_folder("adapter_model.*")
         if not stored:
             return
-        name, said = stored[0].name, {}
-    said = said if isinstance(said, dict) else {}
-    base = said.get("base_model_name_or_path")
-    kind = f" of type {said['peft_type']}" if "peft_type" in said else ""
+        name, config = stored[0].name, {}
+    config = config if isinstance(config, dict) else {}
+    base = config.get("base_model_name_or_path")
+    kind = f" of type {config['peft_type']}" if "peft_type" in config else ""
     raise CheckpointError(
-        f"{location.id} holds a PEFT adapter{kind} ({name}){f' for {base}' if base else ''}"[:300],
+        f"{files.id} holds a PEFT adapter{kind} ({name}){f' for {base}' if base else ''}"[:300],
         "weights with the adapter merged in",
         _MERGE,
     )
 
 
-def expect_configuration(location: Location) -> None:
-    """That the folder has a config.json that names a model type.
+def expect_configuration(files: ModelFiles) -> None:
+    """Check that the folder has a config.json that names a model type.
 
     Raises:
-        CheckpointError: it has not.
+        CheckpointError: it has none.
     """
-    if location.folder is not None and not has_file(location, "config.json"):
+    if files.folder is not None and not files.has("config.json"):
         raise CheckpointError(
-            f"{location.folder} has no config.json", "a model folder as transformers saves it", "check the path"
+            f"{files.folder} has no config.json", "a model folder as transformers saves it", "check the path"
         )
-    said = read_json(location, "config.json")
-    if isinstance(said, dict) and not {"model_type", "auto_map"} & set(said):
+    config = files.read_json("config.json")
+    if isinstance(config, dict) and not {"model_type", "auto_map"} & set(config):
         # transformers 4 would take the model type from the folder's name.
         raise CheckpointError(
-            f"config.json of {location.id} names no model_type", "the type of the model", "copy config.json again"
+            f"config.json of {files.id} names no model_type", "the type of the model", "copy config.json again"
         )
 
 
-def expect_plain_weights(location: Location, config: Any) -> None:
-    """That the weights are numbers as they are, and no code of a quantisation.
+def expect_plain_weights(files: ModelFiles, config: Any) -> None:
+    """Check that the weights are not quantised.
 
     Raises:
-        CheckpointError: config.json says that they are quantised.
+        CheckpointError: config.json says that they are.
     """
-    said = getattr(config, "quantization_config", None)
-    if said is None:
+    settings = getattr(config, "quantization_config", None)
+    if settings is None:
         return
-    method = said.get("quant_method") if isinstance(said, dict) else getattr(said, "quant_method", None)
+    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
     raise CheckpointError(
-        f"the weights of {location.id} are quantised ({getattr(method, 'value', method) or 'quantization_config'})",
+        f"the weights of {files.id} are quantised ({getattr(method, 'value', method) or 'quantization_config'})",
         "weights in fp32, bf16 or fp16",
-        "export the model that they were made from, with --bf16 or --int8",
+        "export the original model, with --bf16 or --int8",
     )

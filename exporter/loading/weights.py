@@ -1,7 +1,6 @@
-"""Load the weights: from safetensors, or seeded random ones.
+"""Load a model with its weights in fp32: from safetensors, or seeded random ones.
 
-In: location, configuration, task, request. Out: a model in fp32 and evaluation mode, with the digest of its
-weights. Refuses pickles and missing weights unless the request allows them.
+Pickles and missing weights are refused unless the request allows them.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import transformers
 
 from exporter.config.request import ExportRequest
 from exporter.config.tasks import Task
-from exporter.loading.hub import Location, translated
+from exporter.loading.hub import ModelFiles
 from exporter.loading.task_selection import encoder_alone, tasks_of_checkpoint
 from exporter.loading.weight_files import check_weight_files
 from runtime.errors import CheckpointError, NewHeadError
@@ -25,64 +24,79 @@ _DTYPE = "dtype" if minor(transformers.__version__) >= (4, 56) else "torch_dtype
 
 
 def load_model(
-    location: Location, config: Any, task: Task, request: ExportRequest, attention: str
+    files: ModelFiles, config: Any, task: Task, request: ExportRequest, attention: str
 ) -> tuple[Any, tuple[str, ...]]:
-    """The model, and the checkpoint's weights that it has no place for.
-
-    The model is in fp32 and evaluation mode. `attention` is `eager`, written out, or `sdpa`, PyTorch's operator.
+    """The model in fp32 and evaluation mode, and the names of the checkpoint's weights that it does not use.
 
     Raises:
         CheckpointError, PickledWeightsError, NewHeadError
     """
-    alone = encoder_alone(config, task)
-    auto = getattr(transformers, alone or task.auto_class)
-    common = {"attn_implementation": attention, "trust_remote_code": request.trust_remote_code, _DTYPE: torch.float32}
+    encoder = encoder_alone(config, task)
+    auto_class = getattr(transformers, encoder or task.auto_class)
+    options: dict[str, Any] = {"attn_implementation": attention, _DTYPE: torch.float32}
     if request.random_weights:
         torch.manual_seed(request.seed)
-        with translated(location):
-            if alone:
-                return auto._from_config(config, attn_implementation=attention, **{_DTYPE: torch.float32}).eval(), ()
-            return auto.from_config(config, **common).eval(), ()
-    check_weight_files(location, request.allow_pickle)
-    common |= {"config": config, "output_loading_info": True, "use_safetensors": None if request.allow_pickle else True}
+        with files.named_errors():
+            if encoder:
+                return auto_class._from_config(config, **options).eval(), ()
+            return auto_class.from_config(config, trust_remote_code=request.trust_remote_code, **options).eval(), ()
+    check_weight_files(files, request.allow_pickle)
+    options |= {
+        "trust_remote_code": request.trust_remote_code,
+        "config": config,
+        "output_loading_info": True,
+        "use_safetensors": None if request.allow_pickle else True,
+    }
+    found, missing = _load_complete(files, auto_class, task, options)
+    if found is None:
+        if not request.allow_new_head:
+            raise _incomplete(files, config, task, missing)
+        torch.manual_seed(request.seed)
+        found = files.load(auto_class, **options)
+    model, loading = found
+    return model.eval(), tuple(sorted(loading["unexpected_keys"]))
+
+
+def _load_complete(
+    files: ModelFiles, auto_class: Any, task: Task, options: dict[str, Any]
+) -> tuple[tuple[Any, dict[str, Any]] | None, list[str]]:
+    """The model and what transformers says about loading it; or None, and the weights that the checkpoint lacks."""
+    without_pooler = {"add_pooling_layer": False}
     # A sentence head pools the token vectors itself; the model's own pooler would be dead weight.
-    attempts: list[dict[str, Any]] = (
-        [{"add_pooling_layer": False}, {}] if task.pooled else [{}, {"add_pooling_layer": False}]
-    )
-    missing: list[str] = []
+    attempts: list[dict[str, Any]] = [without_pooler, {}] if task.pooled else [{}, without_pooler]
+    first_missing: list[str] = []
     for extra in attempts:
         try:
-            with translated(location):
-                model, loading = auto.from_pretrained(location.reference, **location.options, **common, **extra)
+            model, loading = files.load(auto_class, **options, **extra)
         except CheckpointError as error:
             if extra and "unexpected keyword argument 'add_pooling_layer'" in str(error):
                 continue  # this architecture has no pooler to leave out
             raise
-        now_missing = sorted(loading["missing_keys"])
-        if not now_missing:
-            return model.eval(), tuple(sorted(loading["unexpected_keys"]))
-        missing = missing or now_missing
-        # Checkpoints of other heads lack the pooler, which feature extraction can do without.
-        if task.auto_class != "AutoModel" or not all(name.startswith("pooler.") for name in now_missing):
+        missing = sorted(loading["missing_keys"])
+        if not missing:
+            return (model, loading), []
+        first_missing = first_missing or missing
+        # Checkpoints of other heads lack the pooler, which feature extraction does not need.
+        if task.auto_class != "AutoModel" or not all(name.startswith("pooler.") for name in missing):
             break
-    if not request.allow_new_head:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        has = tasks_of_checkpoint(config)
-        if task.name in has and task.auto_class != "AutoModel":
-            raise CheckpointError(
-                f"the checkpoint of {location.id} lacks {shown}",
-                "weights for all that config.json describes",
-                "copy both again",
-            )
-        raise NewHeadError(
-            f"the checkpoint of {location.id} lacks {shown}, which {task.name} needs",
-            f"a checkpoint trained for it; this one has {', '.join(has)}",
-            "choose one of these as --task, or give --allow-new-head to ship untrained weights",
+    return None, first_missing
+
+
+def _incomplete(files: ModelFiles, config: Any, task: Task, missing: list[str]) -> CheckpointError | NewHeadError:
+    """The error for a checkpoint without some of the model's weights."""
+    shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    trained_for = tasks_of_checkpoint(config)
+    if task.name in trained_for and task.auto_class != "AutoModel":
+        return CheckpointError(
+            f"the checkpoint of {files.id} lacks {shown}",
+            "weights for all that config.json describes",
+            "copy both again",
         )
-    torch.manual_seed(request.seed)
-    with translated(location):
-        model, loading = auto.from_pretrained(location.reference, **location.options, **common)
-    return model.eval(), tuple(sorted(loading["unexpected_keys"]))
+    return NewHeadError(
+        f"the checkpoint of {files.id} lacks {shown}, which {task.name} needs",
+        f"a checkpoint trained for it; this one has {', '.join(trained_for)}",
+        "choose one of these as --task, or give --allow-new-head to ship untrained weights",
+    )
 
 
 def digest(model: torch.nn.Module, head: torch.nn.Module | None = None) -> str:

@@ -1,10 +1,8 @@
-"""The typed contract of one artifact, as a C++ header: what `export-model --cpp-header FILE` writes.
+"""Write one artifact's contract as a C++ header: what `export-model --cpp-header FILE` makes.
 
-In: a sealed manifest, the file's digest, a name for the namespace. Out: the header's text. Refuses nothing: names that
-C++ does not take are changed, and strings are written as bytes.
-
-A program that includes it names inputs and outputs as members, so that a typing error or an artifact with other ones
-ends at the compiler; and it refuses at run time any other artifact than the one that the header belongs to.
+A program that includes it names inputs and outputs as members: a misspelled name, or an artifact with other inputs,
+does not compile. At run time it refuses any artifact but the one that the header was written for. Names that C++ does
+not allow are changed, and strings are written as bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from collections.abc import Iterator
 
 from runtime.format.manifest import Axis, Manifest, TensorSpec
 
-# Words of C++17 and 20 that a name could meet; what the header itself uses in the same scope.
+# Keywords of C++17 and 20, and the names that the header itself uses in the same scope.
 _WORDS = (
     "and asm auto bool break case catch char class concept const continue decltype default delete do double else enum "
     "explicit export extern false float for friend goto if inline int long mutable namespace new not nullptr operator "
@@ -31,15 +29,15 @@ def cpp_header(manifest: Manifest, sha256: str, name: str) -> str:
     """The header's text.
 
     Args:
-        manifest: as it stands in the file.
+        manifest: the file's.
         sha256: the whole file's digest, in hexadecimal.
-        name: the namespace; letters that it cannot have are replaced.
+        name: of the namespace; characters that it cannot have are replaced.
     """
     return "\n".join(_lines(manifest, sha256, identifier(name))) + "\n"
 
 
 def identifier(text: str) -> str:
-    """The nearest name that C++ takes."""
+    """The nearest name that C++ allows."""
     name = re.sub(r"_+", "_", re.sub(r"\W", "_", text, flags=re.ASCII)).strip("_")
     if not name or name[0].isdigit():
         name = f"model_{name}".rstrip("_")
@@ -84,7 +82,7 @@ def _lines(manifest: Manifest, sha256: str, namespace: str) -> Iterator[str]:
 
 
 def _fingerprint(manifest: Manifest) -> str:
-    """As `exported_model::fingerprint` computes it from the manifest."""
+    """What `exported_model::fingerprint` computes from the manifest."""
     return f"{functools.reduce(operator.xor, (int(part.sha256, 16) for part in manifest.parts), 0):064x}"
 
 
@@ -167,6 +165,6 @@ def _camel(name: str) -> str:
 
 
 def _string(text: str) -> str:
-    """A C++ literal of the text's UTF-8 bytes; all but plain characters in octal, whose length is fixed."""
+    """A C++ literal of the text's UTF-8 bytes; all but plain characters are octal escapes, whose length is fixed."""
     plain = re.compile(r"[A-Za-z0-9 .,;:_+*/()\[\]<>=#@&|~^!$%{}'-]")
     return '"' + "".join(chr(b) if plain.match(chr(b)) and b < 128 else f"\\{b:03o}" for b in text.encode()) + '"'

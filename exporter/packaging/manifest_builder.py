@@ -1,7 +1,6 @@
-"""Describe an artifact: from what the stages know to the manifest.
+"""Build the manifest from what the stages know; what is measured later is still empty.
 
-In: the request, the source, the plan, the candidate and what it needs, the reference points. Out: `Manifest`, its
-measured parts still empty. Refuses outputs whose axes do not follow the task.
+Outputs whose axes do not fit the task are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from exporter.backends.candidates import Candidate
 from exporter.config.request import ExportRequest
 from exporter.loading.loader import Source
 from exporter.shapes.trace_plan import TracePlan
-from exporter.verification.reference import Point
+from exporter.verification.reference import VerificationCase
 from runtime.errors import TaskError
 from runtime.format.manifest import (
     FORMAT_VERSION,
@@ -31,9 +30,9 @@ from runtime.format.manifest import (
 
 logger = logging.getLogger("exporter")
 
-# The first call profiles, the second optimises, the third runs what the second made. Without that, one does all.
+# With optimisation by TorchScript the first call profiles, the second optimises, the third runs the result.
 WARMUP_CALLS, WARMUP_CALLS_AS_IS = 3, 1
-# A warm-up is cheap when short, and must not be 1 along any axis (docs/decisions.md, shapes of size 1).
+# Short, so that a warm-up is cheap; no axis may be 1 (docs/decisions/export.md).
 WARMUP_SEQUENCE = 16
 
 
@@ -41,9 +40,9 @@ def draft_manifest(
     request: ExportRequest,
     source: Source,
     plan: TracePlan,
-    way: Candidate,
+    candidate: Candidate,
     requires: Requirements,
-    points: Sequence[Point],
+    cases: Sequence[VerificationCase],
     tolerance: Tolerance,
 ) -> Manifest:
     """The manifest of a file that has not been verified yet.
@@ -51,13 +50,13 @@ def draft_manifest(
     Raises:
         TaskError: an output's axes do not follow the task.
     """
-    outputs = describe_outputs(plan, points)
+    outputs = describe_outputs(plan, cases)
     return Manifest(
         format_version=FORMAT_VERSION,
         exporter_version=runtime.__version__,
         task=plan.task.name,
         precision=request.precision,
-        backend=way.backend.name,
+        backend=candidate.backend.name,
         model=source.info,
         requires=requires,
         inputs=plan.inputs,
@@ -68,15 +67,15 @@ def draft_manifest(
         tolerance=tolerance,
         verification=request.verify,
         verified=(),
-        execution=_execution(plan, way.backend.optimised_at_run),
+        execution=_execution(plan, candidate.backend.optimised_at_run),
         text=_text(source.tokenizer.info, plan),
         parts=(),
-        padded_output="repeated" if way.drop_padding else "computed",
+        padded_output="repeated" if candidate.drop_padding else "computed",
     )
 
 
 def _text(info: TextInfo | None, plan: TracePlan) -> TextInfo | None:
-    """The tokenizer's part, its longest text one that the inputs admit."""
+    """The text settings, with a maximum length that the inputs admit."""
     sequence = plan.dimensions.get("sequence")
     if info is None or sequence is None:
         return info
@@ -88,7 +87,7 @@ def _execution(plan: TracePlan, optimise: bool) -> Execution:
 
 
 def _labels(labels: Sequence[str], outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
-    """The labels, where they name the outputs: some heads count by a setting of their own (speakers), not by labels."""
+    """The labels, if there is one per output: some heads have a size of their own (the number of speakers)."""
     if not labels or {spec.axes[-1].maximum for spec in outputs} == {len(labels)}:
         return tuple(labels)
     logger.warning("left out %d labels of config.json: the outputs have another number of classes", len(labels))
@@ -96,7 +95,7 @@ def _labels(labels: Sequence[str], outputs: Sequence[TensorSpec]) -> tuple[str, 
 
 
 def _warmup_shape(plan: TracePlan) -> dict[str, int]:
-    """Small, 2 or more along each axis, and inside what the inputs admit."""
+    """Small, 2 or more along each axis, and supported."""
     wanted = {"batch": 2, "sequence": WARMUP_SEQUENCE}
     return {
         name: dimension.within(wanted[name]) if name in wanted else dimension.within(dimension.axis.minimum)
@@ -104,60 +103,62 @@ def _warmup_shape(plan: TracePlan) -> dict[str, int]:
     }
 
 
-def describe_outputs(plan: TracePlan, points: Sequence[Point]) -> tuple[TensorSpec, ...]:
-    """The outputs' axes: of the task where it names them, and their sizes as they were measured."""
+def describe_outputs(plan: TracePlan, cases: Sequence[VerificationCase]) -> tuple[TensorSpec, ...]:
+    """The outputs' axes: names from the task, sizes as they were measured."""
     named = {output.name: output.axes for output in plan.task.outputs}
     specs = []
-    for output, first in points[0].output_shapes.items():
-        shapes = [point.output_shapes[output] for point in points]
+    for output, first in cases[0].output_shapes.items():
+        shapes = [case.output_shapes[output] for case in cases]
         if len({len(shape) for shape in shapes}) > 1:
             raise TaskError(
-                f"output {output} has shape {list(first)}, and another number of axes at other sizes of the inputs",
+                f"output {output} has shape {list(first)}, and another number of axes for inputs of other sizes",
                 "a fixed number of axes",
                 "this model cannot be exported for this task",
             )
         sizes = [[shape[position] for shape in shapes] for position in range(len(first))]
         names = named.get(output, ())
-        if len(names) != len(first) or (plan.task.whole and not _follows(plan, points, names, sizes)):
+        if len(names) != len(first) or (plan.task.whole and not _follows(plan, cases, names, sizes)):
             if not plan.task.whole:
                 raise TaskError(
                     f"output {output} has shape {list(first)}",
                     f"{len(names)} axes",
-                    "this model's answer does not fit the task",
+                    "this model's output does not fit the task",
                 )
-            names = _named_by_size(plan, points, output, sizes)
-        axes = tuple(_axis(plan, points, output, name, found) for name, found in zip(names, sizes, strict=True))
+            names = _named_by_size(plan, cases, output, sizes)
+        axes = tuple(_axis(plan, cases, output, name, found) for name, found in zip(names, sizes, strict=True))
         specs.append(TensorSpec(output, "float32", axes))
     return tuple(specs)
 
 
-def _follows(plan: TracePlan, points: Sequence[Point], names: Sequence[str], sizes: Sequence[Sequence[int]]) -> bool:
-    """Whether the axes that the task names have the inputs' sizes."""
+def _follows(
+    plan: TracePlan, cases: Sequence[VerificationCase], names: Sequence[str], sizes: Sequence[Sequence[int]]
+) -> bool:
+    """Whether the axes that are named like an axis of the inputs have its sizes."""
     return all(
-        name not in plan.dimensions or list(found) == [point.shape[name] for point in points]
+        name not in plan.dimensions or list(found) == [case.shape[name] for case in cases]
         for name, found in zip(names, sizes, strict=True)
     )
 
 
 def _named_by_size(
-    plan: TracePlan, points: Sequence[Point], output: str, sizes: Sequence[Sequence[int]]
+    plan: TracePlan, cases: Sequence[VerificationCase], output: str, sizes: Sequence[Sequence[int]]
 ) -> tuple[str, ...]:
-    """Names for axes that no task names: of the inputs' axis with the same size at every shape, else the position."""
+    """Names for axes that the task does not name: that of an input axis with the same sizes, else a number."""
     names: list[str] = []
     for position, found in enumerate(sizes):
         same = (
             name
             for name, dimension in plan.dimensions.items()
-            if not dimension.fixed and name not in names and [point.shape[name] for point in points] == list(found)
+            if not dimension.fixed and name not in names and [case.shape[name] for case in cases] == list(found)
         )
         names.append(next(same, f"{output}_{position}"))
     return tuple(names)
 
 
-def _axis(plan: TracePlan, points: Sequence[Point], output: str, name: str, sizes: Sequence[int]) -> Axis:
+def _axis(plan: TracePlan, cases: Sequence[VerificationCase], output: str, name: str, sizes: Sequence[int]) -> Axis:
     dimension = plan.dimensions.get(name)
     if dimension is not None:
-        expected = [point.shape[name] for point in points]
+        expected = [case.shape[name] for case in cases]
         if list(sizes) != expected:
             raise TaskError(
                 f"output {output} has sizes {list(sizes)} along its {name} axis", f"{expected}, for {plan.task.name}"
@@ -165,5 +166,5 @@ def _axis(plan: TracePlan, points: Sequence[Point], output: str, name: str, size
         return dimension.axis
     if len(set(sizes)) == 1:
         return Axis(name, sizes[0], sizes[0])
-    # Follows the inputs' sizes in a way of the model's own: frames of audio, a grid of patches.
+    # Depends on the inputs' sizes by a rule of the model: frames of audio, a grid of patches.
     return Axis(name, 1, None)

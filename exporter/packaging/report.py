@@ -1,7 +1,4 @@
-"""Report: what an export did.
-
-In: values of the pipeline. Out: a frozen value that turns into JSON. Refuses nothing.
-"""
+"""The report of an export, and the clock that times its stages."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageEvent:
-    """A stage began, or goes on with a word on how far it is (`seconds` None), or ended and says what it did."""
+    """A stage began or makes progress (`seconds` is None), or it ended; `detail` says what it does or did."""
 
     name: str
     seconds: float | None = None
@@ -33,9 +30,9 @@ class StageEvent:
 class Report:
     """One finished export.
 
-    `sha256` is the whole file's, `size` in bytes, `stages` the events with their seconds, `example_inputs`
-    the form that was traced, `choices` what was decided and why, `findings` what the tracer remarked, `metrics` what
-    the model and the artifact reach on a file of labelled examples, where one was given.
+    `sha256` is the whole file's, `size` is in bytes, `stages` are the events with their seconds, `example_inputs` is
+    the form that was traced. `choices` say what was decided and why, `findings` are the tracer's warnings, `metrics`
+    those of the model and the artifact on a file of labelled examples, if one was given.
     """
 
     output: str
@@ -64,7 +61,7 @@ class Report:
             lines.append("fused: " + ", ".join(f"{fusion.count} {fusion.kind}" for fusion in manifest.fusions))
         lines += [f"accuracy: {accuracy.summary}" for accuracy in manifest.accuracy]
         if self.metrics is not None:
-            lines.append(f"metrics: {self.metrics.words}")
+            lines.append(f"metrics: {self.metrics.summary}")
         lines.append(
             f"tolerance: max error {manifest.tolerance.max_error:g}, rms {manifest.tolerance.rms_error:g}, "
             "relative to eager fp32 of the original model"
@@ -72,7 +69,7 @@ class Report:
         return lines
 
     def explained(self) -> list[str]:
-        """Every choice and every finding, a line each, for people."""
+        """Every choice and every finding, one line each, for people."""
         remarks = [f"finding: {finding}" for finding in self.findings]
         return [*(f"choice: {choice}" for choice in self.choices), *(remarks or ["finding: none"])]
 
@@ -98,5 +95,5 @@ class StageClock:
         self.observe(event)
 
     def progress(self, name: str, detail: str) -> None:
-        """Tell the observer how far the running stage is."""
+        """Tell the observer about the progress of the running stage."""
         self.observe(StageEvent(name, None, detail))

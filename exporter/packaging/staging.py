@@ -1,7 +1,7 @@
-"""The place where a draft grows until it may take its name.
+"""The hidden folder beside the output in which the file is written before it gets its name.
 
-In: the output path and whether it may be replaced. Out: a hidden folder beside the output, gone afterwards; the
-finished file renamed into place. Refuses an existing output, a missing or read-only folder, a full disk.
+An existing output, a missing or read-only folder, and a full disk are refused. Whatever happens, the folder is removed
+afterwards, and only a finished file is renamed into place.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class Workspace:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around a stage that writes into the workspace: system errors become named ones."""
+        """Around a stage that writes into the workspace: system errors become OutputErrors."""
         try:
             yield
         except OSError as error:
             raise _named(self.target, error) from error
 
     def publish(self) -> None:
-        """Give the draft its name: an atomic rename within one folder.
+        """Rename the draft to the output: atomic, since both are in the same folder's file system.
 
         Raises:
-            OutputExistsError: if another process wrote the target meanwhile, and `force` is off.
+            OutputExistsError: another process wrote the output meanwhile, and `force` is off.
         """
         if not self.force:
             _refuse_existing(self.target)
@@ -48,21 +48,21 @@ class Workspace:
 
 @contextmanager
 def workspace(output: str | os.PathLike[str], force: bool) -> Iterator[Workspace]:
-    """Open it; whatever happens inside, only `publish` touches the output, and nothing else stays.
+    """Make the folder. Only `publish` changes the output, and nothing else stays afterwards.
 
     Raises:
         OutputExistsError, OutputError
     """
-    # A link stays a link: what it points to is written.
+    # If the output is a symbolic link, its target is written.
     target = Path(os.path.realpath(output))
     if target.is_dir() or os.fspath(output).endswith(os.sep):
         raise OutputError(f"{output} is a folder", "the name of a file", f"for instance -o {Path(output) / 'model.pt'}")
     try:
         if target.exists() and not target.is_file():
-            raise OutputError(f"{output} is no regular file", "a file, or a name that is free", "give another -o")
+            raise OutputError(f"{output} is not a regular file", "a file, or a new name", "give another -o")
         if not force:
             _refuse_existing(target)
-        _sweep(target)
+        _remove_abandoned(target)
         holder = tempfile.TemporaryDirectory(prefix=f".{target.name}.{os.getpid()}-", dir=target.parent)
     except OSError as error:
         raise _named(target, error) from error
@@ -70,8 +70,8 @@ def workspace(output: str | os.PathLike[str], force: bool) -> Iterator[Workspace
         yield Workspace(Path(folder) / "model.pt", target, force)
 
 
-def _sweep(target: Path) -> None:
-    """Take away the folders of exports to the same target that were killed: their process is gone."""
+def _remove_abandoned(target: Path) -> None:
+    """Remove the folders that killed exports to the same output have left: their process no longer exists."""
     for folder in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
         owner = folder.name.removeprefix(f".{target.name}.").partition("-")[0]
         if (
@@ -84,15 +84,15 @@ def _sweep(target: Path) -> None:
 
 
 def _named(target: Path, error: OSError) -> OutputError:
-    """Say in words what the system said with a number."""
+    """The error for a system error."""
     if error.errno == errno.ENOSPC:
         return OutputError(
             f"the disk of {target.parent} is full",
-            "room for the artifact, twice the weights while exporting",
+            "free space of twice the weights while exporting",
             "free some, or choose another folder with -o",
         )
     if error.errno == errno.ENOENT and not target.parent.is_dir():
-        return OutputError(f"there is no folder {target.parent}", "a folder for the output", "make it first")
+        return OutputError(f"there is no folder {target.parent}", "an existing folder", "create it first")
     return OutputError(
         f"cannot write to {target.parent}: {error.strerror or error}",
         "a folder that can be written to",

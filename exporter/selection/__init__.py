@@ -1,1 +1,1 @@
-"""Try candidates: build each, time them against each other, and take the fastest that is right."""
+"""Build the candidates, time them against each other, and take the fastest one that is correct."""

@@ -1,10 +1,8 @@
-"""Choose by measuring: time drafts against each other at the shapes that the user cares about.
+"""Time the candidates' files against each other at the shapes that the user cares about.
 
-In: drafts with their manifests, shapes, rounds. Out: milliseconds by draft and shape, and the order to try
-the drafts in. Refuses shapes that do not lie in the range that is verified.
-
-Each draft runs in a process of its own, as it would at a consumer's, and they take turns: round after round, so that a
-noisy moment meets all of them. What counts is the geometric mean over the shapes of the median times.
+Each file runs in a process of its own, as it would in production. The processes take turns, round after round, so that
+a slow moment of the machine affects all of them. Candidates are ranked by the geometric mean, over the shapes, of their
+median times.
 """
 
 from __future__ import annotations
@@ -28,20 +26,20 @@ from runtime.errors import RequestError
 from runtime.format.codec import to_json
 from runtime.format.manifest import Manifest, Timing
 
-# A second draft has to be this much faster than one before it in the list: less is noise.
+# A draft must be this much faster than one before it in the list to be preferred: less is noise.
 MARGIN = 0.02
-# After the first round, drafts slower than the fastest by this are not timed any further at that shape.
+# After the first round, a draft that is slower than the fastest by this factor is not timed further at that shape.
 HOPELESS = 1.3
 WARMUP_CALLS = 3
-# Milliseconds that a block of calls should take, and how many blocks: the short form costs seconds, the full one a
-# minute or two for a model of bert-base's size.
+# Milliseconds that a block of calls should take, and how many blocks: for a model of the size of bert-base `short`
+# takes seconds, `full` a minute or two.
 _EFFORT: Mapping[Tune, tuple[float, int]] = {"short": (100.0, 3), "full": (400.0, 9)}
 _BATCHES = (1, 8)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What is timed: a name for people, the file, its manifest, and what is allowed beside the list of operators."""
+    """A file to time: its name for people, its manifest, and the operators allowed in addition to the list."""
 
     name: str
     file: Path
@@ -50,62 +48,62 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Timed:
-    """A shape to time, size by axis; `padded` as in `runtime.format.manifest.Timing`."""
+class TimedShape:
+    """A shape to time: the size of each axis; `padded` as in `runtime.format.manifest.Timing`."""
 
     shape: dict[str, int]
     padded: bool = False
 
 
-# Draft by name → a median in milliseconds a shape. Drafts that failed are not in it.
+# Name of a draft → the median in milliseconds per shape. Drafts that failed are left out.
 Times = Mapping[str, Sequence[float]]
 
 
-def tune_shapes(plan: TracePlan, asked: Sequence[tuple[int, ...]], ragged: bool = False) -> list[Timed]:
-    """The shapes to time: those asked for, their sizes in the order of the plan's axes; else two usual ones.
+def tune_shapes(plan: TracePlan, asked: Sequence[tuple[int, ...]], ragged: bool = False) -> list[TimedShape]:
+    """The shapes to time: those asked for, with sizes in the order of the plan's axes; by default two usual ones.
 
-    With `ragged`, and nothing asked for, a batch of texts of different lengths too, where the model has such.
+    With `ragged` the default also has a batch of texts of different lengths, if the model takes texts with a mask.
 
     Raises:
-        RequestError: another number of sizes than the model has axes, or a size outside the verified range.
+        RequestError: a shape has the wrong number of sizes, or a size outside the verified range.
     """
-    open_axes = [name for name, dimension in plan.dimensions.items() if name == "batch" or not dimension.fixed]
+    varying = [name for name, dimension in plan.dimensions.items() if name == "batch" or not dimension.fixed]
     if not asked:
         dimension = plan.dimensions["batch"]
         usual = [
-            Timed(plan.example | {"batch": size}) for size in sorted({dimension.within(size) for size in _BATCHES})
+            TimedShape(plan.example | {"batch": size}) for size in sorted({dimension.within(size) for size in _BATCHES})
         ]
         masked = plan.padded_axis == "sequence" and any(spec.name == "attention_mask" for spec in plan.inputs)
-        return [*usual, *([Timed(usual[-1].shape, True)] if ragged and masked else [])]
+        return [*usual, *([TimedShape(usual[-1].shape, True)] if ragged and masked else [])]
     shapes = []
     for sizes in asked:
-        words = "x".join(map(str, sizes))
-        if len(sizes) != len(open_axes):
-            raise RequestError(f"the tune shape {words}", f"sizes of {' x '.join(open_axes)}")
-        for name, size in zip(open_axes, sizes, strict=True):
+        shown = "x".join(map(str, sizes))
+        if len(sizes) != len(varying):
+            raise RequestError(f"the tune shape {shown}", f"sizes of {' x '.join(varying)}")
+        for name, size in zip(varying, sizes, strict=True):
             dimension = plan.dimensions[name]
             if dimension.within(size) != size:
                 axis = dimension.axis
                 step = f", multiples of {axis.multiple}" if axis.multiple > 1 else ""
                 raise RequestError(
-                    f"the tune shape {words}: {name} {size} is outside the verified range",
+                    f"the tune shape {shown}: {name} {size} is outside the verified range",
                     f"{name} from {axis.minimum} to {axis.maximum}{step}",
                 )
-        shapes.append(Timed(plan.example | dict(zip(open_axes, sizes, strict=True))))
+        shapes.append(TimedShape(plan.example | dict(zip(varying, sizes, strict=True))))
     return shapes
 
 
-def time_drafts(drafts: Sequence[Draft], shapes: Sequence[Timed], mode: Tune, threads: int) -> Times:
-    """Time every draft at every shape, taking turns; a draft that fails is left out.
+def time_drafts(drafts: Sequence[Draft], shapes: Sequence[TimedShape], mode: Tune, threads: int) -> Times:
+    """Time every draft at every shape, in turns; a draft that fails is left out.
 
     Args:
         drafts: their files lie in a folder that may be written to.
-        shapes: what to time them at.
-        mode: how long.
-        threads: torch's, for each.
+        shapes: to time them at.
+        mode: how thorough.
+        threads: of torch, in each process.
 
     Raises:
-        OSError: if the manifests cannot be written beside the drafts.
+        OSError: the manifests cannot be written beside the drafts.
     """
     block, rounds = _EFFORT[mode]
     found: dict[str, list[float]] = {draft.name: [] for draft in drafts}
@@ -121,7 +119,7 @@ def time_drafts(drafts: Sequence[Draft], shapes: Sequence[Timed], mode: Tune, th
 
 
 def fastest_first(names: Sequence[str], times: Times) -> list[str]:
-    """The names in the order to try: by speed, the earlier one where two are alike; untimed ones last."""
+    """The names in the order to try: by speed, in the given order if two are equally fast; untimed ones last."""
 
     def score(name: str) -> float:
         return math.exp(statistics.fmean(math.log(milliseconds) for milliseconds in times[name]))
@@ -135,9 +133,9 @@ def fastest_first(names: Sequence[str], times: Times) -> list[str]:
 
 
 def timings(
-    order: Sequence[str], chosen: str, times: Times, shapes: Sequence[Timed], threads: int
+    order: Sequence[str], chosen: str, times: Times, shapes: Sequence[TimedShape], threads: int
 ) -> tuple[Timing, ...]:
-    """For the manifest of the chosen one."""
+    """The timings for the manifest of the chosen draft."""
     return tuple(
         Timing(name, name == chosen, dict(shape.shape), threads, milliseconds, shape.padded)
         for name in order
@@ -145,7 +143,7 @@ def timings(
     )
 
 
-def _at(runners: Mapping[str, _Runner], shape: Timed, block: float, rounds: int) -> dict[str, float]:
+def _at(runners: Mapping[str, _Runner], shape: TimedShape, block: float, rounds: int) -> dict[str, float]:
     medians: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(rounds):
         best = min((min(found) for found in medians.values() if found), default=math.inf)
@@ -154,8 +152,8 @@ def _at(runners: Mapping[str, _Runner], shape: Timed, block: float, rounds: int)
             if earlier and min(earlier) > HOPELESS * best:
                 continue
             calls = max(1, min(100, round(block / earlier[0]))) if earlier else 1
-            answer = runner.ask(shape, calls)
-            earlier.append(statistics.median(answer) if answer else math.inf)
+            times = runner.ask(shape, calls)
+            earlier.append(statistics.median(times) if times else math.inf)
     return {name: statistics.median(found) for name, found in medians.items() if math.isfinite(max(found))}
 
 
@@ -173,10 +171,10 @@ class _Runner:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        # Loaded one after the other: the memory of all at once, but not all at the same time.
+        # Wait: drafts load one after the other, since loading takes more memory than the loaded model.
         self._alive = "ready" in self._read()
 
-    def ask(self, shape: Timed, calls: int) -> list[float]:
+    def ask(self, shape: TimedShape, calls: int) -> list[float]:
         """Milliseconds of each call; none if the draft fails."""
         assert self._process.stdin is not None
         if not self._alive:

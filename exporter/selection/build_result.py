@@ -1,7 +1,4 @@
-"""Built: a candidate's file, on its way through the gate.
-
-In: what the stages of one candidate made. Out: a frozen value. Refuses nothing.
-"""
+"""The result of building one candidate: its file, and later what verification measured."""
 
 from __future__ import annotations
 
@@ -11,35 +8,36 @@ from pathlib import Path
 
 from exporter.backends.candidates import ATTENTION, Candidate
 from exporter.tracing.tracer_warnings import Finding
-from exporter.verification.reference import Point
+from exporter.verification.reference import VerificationCase
 from exporter.verification.verify import Outcome
 from runtime.format.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Built:
-    """A candidate's file, and what the gate saw of it, once it did.
+class BuildResult:
+    """A candidate's file; `outcome` is None until it has been verified.
 
-    `form` is that of the traced example, `findings` what the tracer remarked, `choices` how it computes, in words.
+    `form` is the form of the traced example inputs, `findings` are the tracer's warnings, `choices` say how the file
+    computes.
     """
 
-    way: Candidate
+    candidate: Candidate
     file: Path
     form: str
     findings: tuple[Finding, ...]
     choices: tuple[str, ...]
     manifest: Manifest
-    points: Sequence[Point]
+    cases: Sequence[VerificationCase]
     outcome: Outcome | None = None
 
 
-def how(
-    way: Candidate, form: str, repairs: Sequence[str], calibrated: Sequence[str], rewritten: Sequence[str]
+def describe_computation(
+    candidate: Candidate, form: str, repairs: Sequence[str], calibrated: Sequence[str], rewritten: Sequence[str]
 ) -> tuple[str, ...]:
-    """How a candidate computes, a line a choice, for people."""
+    """How a candidate computes, one line per choice, for people."""
     return (
-        f"attention {way.attention}: {ATTENTION[way.attention]}",
-        f"kernels of {way.backend.name}: {way.backend.kernels}",
+        f"attention {candidate.attention}: {ATTENTION[candidate.attention]}",
+        f"kernels of {candidate.backend.name}: {candidate.backend.kernels}",
         f"example inputs traced as a {form}",
         *(f"repaired: {what}" for what in repairs),
         *(f"calibrated: {what}" for what in calibrated),

@@ -1,7 +1,7 @@
-"""The part of the straight line that is walked once a candidate, and the choice between candidates.
+"""Build the candidates, verify them, and choose: the first one that is correct, the fastest first if they are timed.
 
-In: what the stages before have made, and the candidates. Out: `Built`, the first candidate that is right, the fastest
-first where they are timed. Refuses (with the first failure) a model that no candidate is right for.
+Candidates that are wrong at some shapes are kept: if no candidate is correct everywhere, the first is taken that is
+correct for a smaller range of shapes. If there is none, the error of the first candidate is raised.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from exporter.packaging.manifest_builder import draft_manifest
 from exporter.packaging.operator_check import check_draft
 from exporter.packaging.report import StageClock
 from exporter.packaging.staging import Workspace
-from exporter.selection.autotune import Draft, Timed, fastest_first, time_drafts, timings, tune_shapes
-from exporter.selection.build_result import Built, how
+from exporter.selection.autotune import Draft, TimedShape, fastest_first, time_drafts, timings, tune_shapes
+from exporter.selection.build_result import BuildResult, describe_computation
 from exporter.selection.hints import with_remedy
-from exporter.selection.padding_fallback import answered, drop_padding, with_padding_kept
+from exporter.selection.padding_fallback import drop_padding, expected_cases, with_padding_kept
 from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.narrowing import narrow
 from exporter.shapes.trace_plan import TracePlan
@@ -33,7 +33,7 @@ from exporter.tracing.adapter import Adapter, adapt
 from exporter.tracing.graphs.token_pruning import prune
 from exporter.tracing.trace import trace
 from exporter.verification import verify
-from exporter.verification.reference import Point, probe_points
+from exporter.verification.reference import VerificationCase, probe_cases
 from runtime.artifact import artifact_file
 from runtime.errors import (
     BackendError,
@@ -49,186 +49,194 @@ from runtime.host import requirements
 
 logger = logging.getLogger("exporter")
 
-# How often an envelope may turn out too wide.
+# How often the supported shapes may be narrowed further.
 _ROUNDS = 3
 
 
 @dataclass
-class Attempts:
-    """What all candidates share; `choices` says what was given up, and why."""
+class CandidateSearch:
+    """What all candidates share; `choices` say what was chosen or excluded, and why."""
 
     request: ExportRequest
-    here: requirements.Environment
+    environment: requirements.Environment
     source: Source
-    # The untouched model, for whichever candidate comes first: a backend may change it.
+    # The untouched model, for the first candidate alone: a backend may change it.
     adapter: Adapter | None
     plan: TracePlan
-    points: Sequence[Point]
+    cases: Sequence[VerificationCase]
     tolerance: Tolerance
     place: Workspace
     clock: StageClock
-    # For int8.
+    # To calibrate int8 with.
     samples: Sequence[Mapping[str, torch.Tensor]] = ()
     choices: list[str] = field(default_factory=list)
     failures: list[tuple[Candidate, ExportError]] = field(default_factory=list)
 
-    def first_sound(self, ways: Sequence[Candidate]) -> Built:
-        """The first candidate that is right at every point; else the first that is right within an envelope.
+    def first_correct(self, candidates: Sequence[Candidate]) -> BuildResult:
+        """The first candidate that is correct in every case; else the first that is correct for fewer shapes.
 
-        Raises the first failure where nothing is left, with what was not tried.
+        Raises:
+            ExportError: the first failure, if no candidate is left, with the options that were not tried.
         """
-        several = len(ways) > 1
-        narrowable: list[Built] = []
-        for built in with_padding_kept(self._in_order(ways), lambda way: self._build(way, True)):
+        several = len(candidates) > 1
+        narrowable: list[BuildResult] = []
+        for built in with_padding_kept(self._in_order(candidates), lambda candidate: self._build(candidate, True)):
             try:
                 verified = self._verify(built)
             except VerificationError as error:
-                self._failed(built.way, error, several)
+                self._failed(built.candidate, error, several)
                 continue
             if verified.outcome is None or not verified.outcome.failed:
-                self.choices.append(f"chosen: {built.way.name} ({built.way.reason})")
+                self.choices.append(f"chosen: {built.candidate.name} ({built.candidate.reason})")
                 return verified
-            self._failed(built.way, verify.refusal(verified.outcome, verified.manifest.tolerance), several)
+            self._failed(built.candidate, verify.refusal(verified.outcome, verified.manifest.tolerance), several)
             narrowable.append(verified)
         hopeless: list[frozenset[str]] = []
         for built in narrowable:
             assert built.outcome is not None
             failed = frozenset(built.outcome.failed)
             if any(failed >= earlier for earlier in hopeless):
-                # Wrong wherever an earlier one was, which nothing sound was left of: the trace is to blame.
+                # Wrong wherever an earlier one was, for which no range of shapes was left.
                 continue
             hopeless.append(failed)
             narrowed = self._narrowed(built)
             if narrowed is not None:
-                again, given_up = narrowed
-                self.choices.append(f"given up, because it was wrong there: {given_up}")
+                narrowed_result, excluded = narrowed
+                self.choices.append(f"excluded, because it was wrong there: {excluded}")
                 logger.warning("%s", self.choices[-1])
-                return again
+                return narrowed_result
         raise with_remedy(self.failures, self.request, self.plan)
 
-    def _in_order(self, ways: Sequence[Candidate]) -> Iterator[Built]:
-        """Each candidate, built: the timed ones by speed, then the others as they are listed."""
-        timed = [way for way in ways if way.timed]
+    def _in_order(self, candidates: Sequence[Candidate]) -> Iterator[BuildResult]:
+        """Each candidate, built: first the timed ones by speed, then the others in their order."""
+        timed = [candidate for candidate in candidates if candidate.timed]
         if len(timed) > 1:
             shapes = tune_shapes(self.plan, self.request.tune_shapes, self.request.padding == "drop")
-            yield from self._by_speed([built for way in timed if (built := self._build(way, True))], shapes)
-        for way in ways:
-            if (len(timed) < 2 or not way.timed) and (built := self._build(way, len(ways) > 1)) is not None:
+            yield from self._by_speed([built for candidate in timed if (built := self._build(candidate, True))], shapes)
+        for candidate in candidates:
+            if (len(timed) < 2 or not candidate.timed) and (
+                built := self._build(candidate, len(candidates) > 1)
+            ) is not None:
                 yield built
 
-    def _by_speed(self, built: Sequence[Built], shapes: Sequence[Timed]) -> Iterator[Built]:
+    def _by_speed(self, built: Sequence[BuildResult], shapes: Sequence[TimedShape]) -> Iterator[BuildResult]:
         threads = torch.get_num_threads()
-        drafts = [Draft(one.way.name, one.file, one.manifest, self.request.allow_operators) for one in built]
-        with self.clock.stage("tune") as say, self.place.writing():
+        drafts = [Draft(one.candidate.name, one.file, one.manifest, self.request.allow_operators) for one in built]
+        with self.clock.stage("tune") as notes, self.place.writing():
             times = time_drafts(drafts, shapes, self.request.tune, threads)
             order = fastest_first([draft.name for draft in drafts], times)
             for name in order:
                 medians = ", ".join(f"{milliseconds:.2f}" for milliseconds in times.get(name, ()))
-                say.append(f"{name} {medians or 'failed'}{' ms' if medians else ''}")
-        named = {one.way.name: one for one in built}
+                notes.append(f"{name} {medians or 'failed'}{' ms' if medians else ''}")
+        named = {one.candidate.name: one for one in built}
         for chosen in order:
             found = timings(order, chosen, times, shapes, threads)
             yield dataclasses.replace(
                 named[chosen], manifest=dataclasses.replace(named[chosen].manifest, timings=found)
             )
 
-    def _build(self, way: Candidate, several: bool) -> Built | None:
-        """The candidate's file; None where it failed, which `failures` then says."""
+    def _build(self, candidate: Candidate, several: bool) -> BuildResult | None:
+        """The candidate's file; None if building it failed, which `failures` then records."""
         try:
             adapter, self.adapter = self.adapter, None
-            return self._trace(way, adapter or self._again(way))
+            return self._trace(candidate, adapter or self._load_again(candidate))
         except (BackendError, CheckpointError, ForbiddenOperatorError, TraceError) as error:
-            self._failed(way, error, several)
+            self._failed(candidate, error, several)
             return None
 
-    def _again(self, way: Candidate) -> Adapter:
-        """The model anew: the candidate before may have changed it."""
-        with self.clock.stage("source") as say:
-            source = load_source(self.request, way.attention)
-            say.append(f"again, with {way.attention} attention")
+    def _load_again(self, candidate: Candidate) -> Adapter:
+        """Load the model again: an earlier candidate may have changed it."""
+        with self.clock.stage("source") as notes:
+            source = load_source(self.request, candidate.attention)
+            notes.append(f"again, with {candidate.attention} attention")
         return adapt(source, self.plan, make_inputs(self.plan, self.plan.example))
 
-    def _trace(self, way: Candidate, adapter: Adapter) -> Built:
-        backend, request, plan = way.backend, self.request, self.plan
-        with self.clock.stage("backend") as say:
-            # After the reference: its answers are the untouched model's.
+    def _trace(self, candidate: Candidate, adapter: Adapter) -> BuildResult:
+        backend, request, plan = candidate.backend, self.request, self.plan
+        with self.clock.stage("backend") as notes:
+            # After the reference, whose outputs are the untouched model's.
             repairs = patches.repair(adapter.model)
             example = make_inputs(plan, plan.example)
-            module, calibrated = optimise(backend, adapter, request.precision, example, self.samples, self._calibrating)
-            say += [f"repaired: {what}" for what in repairs]
-            say += [f"{backend.name}: {way.reason}; {request.precision}, {way.attention} attention", *calibrated]
-        with self.clock.stage("trace") as say:
+            module, calibrated = optimise(
+                backend, adapter, request.precision, example, self.samples, self._show_calibration
+            )
+            notes += [f"repaired: {what}" for what in repairs]
+            notes += [
+                f"{backend.name}: {candidate.reason}; {request.precision}, {candidate.attention} attention",
+                *calibrated,
+            ]
+        with self.clock.stage("trace") as notes:
             traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))
             pruned = prune(traced.module, example)
             rewritten = [f"{pruned} linears compute the one token that the head reads"] if pruned else []
-            way, dropped = drop_padding(way, plan, traced.module, example)
+            candidate, dropped = drop_padding(candidate, plan, traced.module, example)
             rewritten += filter(None, [*dropped, backend.rewrite(traced.module, example)])
-            say += [f"{traced.form} example inputs, {plan.example_words}", *rewritten]
-        points = answered(way, self.points)
-        file = self.place.draft.with_name(f"{way.name.replace(' ', '-')}.pt")
-        with self.clock.stage("save") as say, self.place.writing():
+            notes += [f"{traced.form} example inputs, {plan.example_sizes}", *rewritten]
+        cases = expected_cases(candidate, self.cases)
+        file = self.place.draft.with_name(f"{candidate.name.replace(' ', '-')}.pt")
+        with self.clock.stage("save") as notes, self.place.writing():
             artifact_file.save(traced.module, file)
-            check_draft(file, request.allow_operators)
-            say.append(f"{file.stat().st_size / 1e6:.1f} MB")
-        choices = how(way, traced.form, repairs, calibrated, rewritten)
-        manifest = self._manifest(way, plan, points)
-        return Built(way, file, traced.form, traced.findings, choices, manifest, points)
+            check_draft(traced.module, file, request.allow_operators)
+            notes.append(f"{file.stat().st_size / 1e6:.1f} MB")
+        choices = describe_computation(candidate, traced.form, repairs, calibrated, rewritten)
+        manifest = self._manifest(candidate, plan, cases)
+        return BuildResult(candidate, file, traced.form, traced.findings, choices, manifest, cases)
 
-    def _calibrating(self, done: int) -> None:
+    def _show_calibration(self, done: int) -> None:
         self.clock.progress("backend", f"calibrating, {done} of {len(self.samples)} samples")
 
-    def _manifest(self, way: Candidate, plan: TracePlan, points: Sequence[Point]) -> Manifest:
-        requires = way.backend.requirements(self.request.precision, self.here)
-        return draft_manifest(self.request, self.source, plan, way, requires, points, self.tolerance)
+    def _manifest(self, candidate: Candidate, plan: TracePlan, cases: Sequence[VerificationCase]) -> Manifest:
+        requires = candidate.backend.requirements(self.request.precision, self.environment)
+        return draft_manifest(self.request, self.source, plan, candidate, requires, cases, self.tolerance)
 
-    def _verify(self, built: Built) -> Built:
-        """Run the gate on the file."""
+    def _verify(self, built: BuildResult) -> BuildResult:
+        """Compare the file with the original model in fresh processes."""
         if self.request.verify == "off":
             logger.warning("NOT verified (--verify off): the artifact says so")
             return built
-        with self.clock.stage("verify") as say, self.place.writing():
-            outcome = verify.verify(built.file, built.manifest, built.points, self.request.allow_operators)
-            say.append(outcome.summary)
-        fusions = built.way.backend.fusions(outcome.operators)
-        manifest = dataclasses.replace(built.manifest, verified=outcome.points, fusions=fusions)
+        with self.clock.stage("verify") as notes, self.place.writing():
+            outcome = verify.verify(built.file, built.manifest, built.cases, self.request.allow_operators)
+            notes.append(outcome.summary)
+        fusions = built.candidate.backend.fusions(outcome.operators)
+        manifest = dataclasses.replace(built.manifest, verified=outcome.cases, fusions=fusions)
         return dataclasses.replace(built, manifest=manifest, outcome=outcome)
 
-    def _narrowed(self, built: Built) -> tuple[Built, str] | None:
-        """The same file within a smaller envelope, verified anew there; None where nothing sound is left.
+    def _narrowed(self, built: BuildResult) -> tuple[BuildResult, str] | None:
+        """The same file for fewer shapes, verified again, and what was excluded; None if no range is left.
 
-        At further shapes too: a few that passed say little of the others once one has failed.
+        It is verified at further shapes too: once one shape has failed, the few that passed say little about others.
         """
         assert built.outcome is not None
-        points, failed = list(built.points), dict(built.outcome.failed)
+        cases, failed = list(built.cases), dict(built.outcome.failed)
         for _ in range(_ROUNDS):
-            envelope = narrow(self.plan, [point.trial for point in points], failed)
-            if envelope is None:
+            supported = narrow(self.plan, [case.test_shape for case in cases], failed)
+            if supported is None:
                 return None
-            inside = [point for point in points if point.trial.name in envelope.inside]
-            more = self._probes(built.way, envelope.plan, len(points))
+            inside = [case for case in cases if case.test_shape.name in supported.inside]
+            more = self._probes(built.candidate, supported.plan, len(cases))
             if more is None:
                 return None
-            manifest = self._manifest(built.way, envelope.plan, inside)
+            manifest = self._manifest(built.candidate, supported.plan, inside)
             manifest = dataclasses.replace(manifest, timings=built.manifest.timings)
-            again = self._verify(dataclasses.replace(built, manifest=manifest, points=[*inside, *more]))
-            if again.outcome is None or not again.outcome.failed:
-                return again, envelope.given_up
-            points, failed = [*points, *more], failed | again.outcome.failed
+            narrowed_result = self._verify(dataclasses.replace(built, manifest=manifest, cases=[*inside, *more]))
+            if narrowed_result.outcome is None or not narrowed_result.outcome.failed:
+                return narrowed_result, supported.excluded
+            cases, failed = [*cases, *more], failed | narrowed_result.outcome.failed
         return None
 
-    def _probes(self, way: Candidate, plan: TracePlan, first: int) -> list[Point] | None:
-        """Shapes inside a narrowed plan with the original model's answers; None where it fails itself."""
-        with self.clock.stage("reference") as say:
+    def _probes(self, candidate: Candidate, plan: TracePlan, first: int) -> list[VerificationCase] | None:
+        """Further cases inside a narrowed plan; None if the original model fails there."""
+        with self.clock.stage("reference") as notes:
             adapter = adapt(load_source(self.request), self.plan, make_inputs(self.plan, self.plan.example))
             try:
-                points = probe_points(adapter, plan, adapter.outputs, first)
+                cases = probe_cases(adapter, plan, adapter.outputs, first)
             except ModelFailedError:
                 return None
-            say.append(f"again, at {', '.join(point.name for point in points)}")
-        return answered(way, points)
+            notes.append(f"again, at {', '.join(case.name for case in cases)}")
+        return expected_cases(candidate, cases)
 
-    def _failed(self, way: Candidate, error: ExportError, several: bool) -> None:
-        self.failures.append((way, error))
-        self.choices.append(f"{way.name} failed: {error.found}")
+    def _failed(self, candidate: Candidate, error: ExportError, several: bool) -> None:
+        self.failures.append((candidate, error))
+        self.choices.append(f"{candidate.name} failed: {error.found}")
         if several:
             logger.warning("%s", self.choices[-1])

@@ -1,7 +1,6 @@
-"""What to try next: options that this export has not tried already.
+"""Suggest what to try next: options that this export has not tried.
 
-In: a request, the candidates with their errors. Out: the first error with a remedy that follows from them. What an
-export tried is known only here, not where a backend or the tracer fails.
+Only the search over candidates knows what was tried, not the place where a backend or the tracer failed.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from runtime.errors import ExportedModelError, ExportError, TraceError
 def with_remedy(
     failures: Sequence[tuple[Candidate, ExportError]], request: ExportRequest, plan: TracePlan
 ) -> ExportError:
-    """The first error, of the same class, with what is left to try.
+    """A copy of the first error whose remedy names what is left to try.
 
     Args:
-        failures: of each candidate that failed; no option of the command line in its remedy.
+        failures: of each candidate; their remedies name no command-line options.
         request: what was asked for.
-        plan: that of the model; it says whether texts have a length.
+        plan: of the model; says whether it has a sequence length.
     """
-    error, tried = failures[0][1], [way for way, _ in failures]
+    error, tried = failures[0][1], [candidate for candidate, _ in failures]
     left = list(_untried(error, request, tried, plan))
     advice = f"try {', or '.join(left)}" if left else "no option is left to try: report the model"
     remedy = "; ".join(part for part in (error.remedy, "nothing was written", advice) if part)
-    # A copy, which keeps what else its class holds.
+    # A copy keeps the further attributes that its class may have.
     advised = copy.copy(error)
     ExportedModelError.__init__(advised, error.found, error.expected, remedy)
     return advised
 
 
 def _untried(error: ExportError, request: ExportRequest, tried: Sequence[Candidate], plan: TracePlan) -> Iterator[str]:
-    backends = {way.backend.name for way in tried}
+    backends = {candidate.backend.name for candidate in tried}
     int8 = request.precision == "int8"
     if "plain" not in backends and request.backend != "plain":
         yield "--fp32 --backend plain" if int8 else "--backend plain"
@@ -44,7 +43,7 @@ def _untried(error: ExportError, request: ExportRequest, tried: Sequence[Candida
         yield "--bf16"
     elif request.precision == "bf16":
         yield "--fp32"
-    if all(way.attention == "eager" for way in tried) and request.tune != "full":
+    if all(candidate.attention == "eager" for candidate in tried) and request.tune != "full":
         yield "--tune full, which also tries PyTorch's own attention"
     if isinstance(error, TraceError):
         if request.example_inputs != "auto":

@@ -1,1 +1,1 @@
-"""What goes into the model: the inputs, their sizes, the example that is traced, the shapes that are tested."""
+"""The inputs of the model: their sizes, the example that is traced, the shapes that are verified."""

@@ -1,7 +1,4 @@
-"""What cannot be derived and holds for single architectures: pure data, each entry with its reason.
-
-In: a Source and a name. Out: what the table says of it, or None. Refuses nothing.
-"""
+"""What single architectures need and no rule can derive: pure data, each entry with its reason."""
 
 from __future__ import annotations
 
@@ -13,20 +10,27 @@ from exporter.config.forward_parameters import Group
 from exporter.loading.loader import Source
 from runtime.format.manifest import ValueRange
 
-# Images of models that say nothing of their size: what the field trains image models on.
+# The image size for models that do not say theirs: the one that most image models are trained with.
 DEFAULT_IMAGE = 224
 
 
 @dataclass(frozen=True)
 class Override:
-    """What one model type needs beyond the rules.
+    """What one model type needs beyond the rules. Functions take the configuration; those of `sizes` take the Source.
 
-    `layouts` gives a parameter's axes, `sizes` the fixed size of an axis or None, `longest` its largest size or None,
-    `least` its smallest, `multiples` its step, `image` the side of the images, `values` the integers that a parameter
-    holds, `floats` the parameters that hold numbers instead, `groups` the kinds of data that go in whatever the task,
-    `answers` the names under which the model gives the task's outputs, `unwanted` the parameters left at their default,
-    with the reason as it is shown, `refused` why no trace can be right. Functions take the configuration; those of
-    `sizes` the Source.
+    Attributes:
+        layouts: the axes of a parameter.
+        sizes: the fixed size of an axis, or None.
+        longest: the largest size of an axis, or None.
+        least: the smallest size of an axis.
+        multiples: the number of which the size of an axis must be a multiple.
+        image: the side of the images.
+        values: the smallest and largest integer of a parameter.
+        floats: parameters with floating-point numbers where other models have integers.
+        groups: the kinds of data that go in, whatever the task.
+        output_aliases: the task's name of an output → the model's.
+        unwanted: parameters to leave at their default, with the reason that is shown.
+        refused: why no trace can be correct.
     """
 
     layouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -38,7 +42,7 @@ class Override:
     values: Mapping[str, Callable[[Any], tuple[int, int]]] = field(default_factory=dict)
     floats: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
-    answers: Mapping[str, str] = field(default_factory=dict)
+    output_aliases: Mapping[str, str] = field(default_factory=dict)
     unwanted: Mapping[str, str] = field(default_factory=dict)
     refused: str | None = None
 
@@ -48,9 +52,9 @@ def _windowed_side(config: Any) -> int:
 
 
 OVERRIDES: dict[str, Override] = {
-    # Its classifier's scores stand in the field of features.
-    "pp_lcnet": Override(answers={"logits": "last_hidden_state"}),
-    # Characters instead of tokens: any code point is an id, hashed into the model's buckets.
+    # Its classifier returns the scores in the field for features.
+    "pp_lcnet": Override(output_aliases={"logits": "last_hidden_state"}),
+    # Characters instead of tokens: every code point is an id, which the model hashes.
     "canine": Override(values={"input_ids": lambda _config: (0, 0x10FFFF)}),
     # A spectrogram of fixed length, called input_values.
     "audio-spectrogram-transformer": Override(
@@ -70,9 +74,9 @@ OVERRIDES: dict[str, Override] = {
         },
     ),
     "wav2vec2-bert": Override(sizes={"features": lambda source: source.config.feature_projection_input_dim}),
-    # Colours of pixels, in the order of reading: an image as a text.
+    # The colours of the pixels, row by row, as token ids.
     "imagegpt": Override(groups=("text",)),
-    # Longer sequences switch its attention to sparse blocks, and it stays where a call has left it.
+    # A longer sequence switches its attention to sparse blocks, for all later calls too.
     "big_bird": Override(
         longest={
             "sequence": lambda config: (
@@ -82,12 +86,12 @@ OVERRIDES: dict[str, Override] = {
             )
         }
     ),
-    # Cuts longer texts short, by a decision that a trace keeps.
+    # Truncates longer texts by a decision that a trace would keep.
     **dict.fromkeys(
         ("grounding-dino", "mm-grounding-dino"), Override(longest={"sequence": lambda config: config.max_text_len})
     ),
-    # Bare, it takes vectors and not ids. Its masked language model answers at every position of its table, so that its
-    # tokenizer pads to that many.
+    # The bare model takes vectors instead of ids. The masked language model gives an output at every position of its
+    # table, so its tokenizer pads to that length.
     "perceiver": Override(
         sizes={
             "features": lambda source: source.config.d_model,
@@ -96,20 +100,20 @@ OVERRIDES: dict[str, Override] = {
             ),
         },
     ),
-    # Clips of so many images, under the name of one.
+    # Video clips, under the parameter name of a single image.
     **dict.fromkeys(
         ("timesformer", "videomae", "vivit"),
         Override(layouts={"pixel_values": ("batch", "images", "channels", "height", "width")}),
     ),
-    # An image smaller than its windows at the last stage makes the windows smaller, for all images to come.
+    # An image smaller than the windows of the last stage makes them smaller for all later images too.
     **dict.fromkeys(("swin", "donut-swin"), Override(least={"height": _windowed_side, "width": _windowed_side})),
     # The image is cut into patches at three scales, the smallest as large as one patch.
     "depth_pro": Override(image=lambda config: int(config.patch_size / min(config.scaled_images_ratios))),
-    # Two frames and their changes a step.
+    # Each step has two frames and their deltas.
     "granite_speech5_ctc": Override(sizes={"features": lambda source: 4 * source.config.encoder_config.num_mel_bins}),
     **dict.fromkeys(
         ("siglip2", "siglip2_vision_model"),
-        Override(refused="it resizes its table of positions for each image of the batch, in a loop of Python"),
+        Override(refused="it resizes its position table for each image of the batch, in a Python loop"),
     ),
     # Features of regions of an image, found by another model.
     "lxmert": Override(sizes={"visual_features": lambda source: source.config.visual_feat_dim}),
@@ -120,7 +124,7 @@ OVERRIDES: dict[str, Override] = {
     ),
     # Its boxes are relative to the page, from 0 to 1.
     "bros": Override(floats=("bbox",)),
-    # Seven kinds of token types a token, each with its own number of values: the smallest has two.
+    # Seven kinds of token types per token, each with its own number of values: the smallest has two.
     "tapas": Override(
         layouts={"token_type_ids": ("batch", "sequence", "type_kinds")},
         sizes={"type_kinds": lambda source: len(source.config.type_vocab_sizes)},
@@ -134,34 +138,34 @@ def _override(source: Source) -> Override:
 
 
 def layout(source: Source, name: str) -> tuple[str, ...] | None:
-    """The axes of a parameter, where they are not the usual ones."""
+    """The axes of a parameter, if they are not the usual ones."""
     return _override(source).layouts.get(name)
 
 
 def unwanted(source: Source, name: str) -> str | None:
-    """Why a parameter is left out."""
+    """Why a parameter is left out, or None."""
     return _override(source).unwanted.get(name)
 
 
 def values(source: Source, name: str) -> ValueRange | None:
-    """The integers that a parameter may hold."""
+    """The integers that a parameter may hold, if they are not the usual ones."""
     found = _override(source).values.get(name)
     return ValueRange(*found(source.config)) if found is not None else None
 
 
 def is_float(source: Source, name: str) -> bool:
-    """Whether a parameter that usually holds integers holds numbers here."""
+    """Whether a parameter that usually holds integers holds floating-point numbers."""
     return name in _override(source).floats
 
 
 def multiple(source: Source, name: str) -> int:
-    """The step of an axis."""
+    """The number of which the size of an axis must be a multiple."""
     found = _override(source).multiples.get(name)
     return found(source.config) if found is not None else 1
 
 
 def fixed_size(source: Source, name: str) -> int | None:
-    """The only size of an axis, or None where it varies."""
+    """The only size of an axis, or None if it varies."""
     found = _override(source).sizes.get(name)
     if found is not None:
         return found(source)
@@ -180,7 +184,7 @@ def fixed_size(source: Source, name: str) -> int | None:
 
 
 def longest(source: Source, name: str) -> int | None:
-    """The largest size of an axis, or None where nothing special limits it."""
+    """The largest size of an axis, or None if the architecture sets no limit."""
     found = _override(source).longest.get(name)
     return found(source.config) if found is not None else None
 
@@ -192,10 +196,10 @@ def least(source: Source, name: str) -> int:
 
 
 def _features(source: Source) -> int:
-    """Numbers a frame of sound: as the feature extractor says, else the configuration of the model or its encoder."""
-    said = source.preprocessor.get("feature_size")
-    if isinstance(said, int) and said > 1:
-        return said
+    """Features per audio frame: from the feature extractor, else the configuration of the model or its encoder."""
+    feature_size = source.preprocessor.get("feature_size")
+    if isinstance(feature_size, int) and feature_size > 1:
+        return feature_size
     for holder in (source.config, *(getattr(source.config, name, None) for name in ("encoder_config", "audio_config"))):
         for name in ("num_mel_bins", "input_dim", "input_feat_per_channel"):
             size = getattr(holder, name, None)
@@ -204,9 +208,9 @@ def _features(source: Source) -> int:
     return 80
 
 
-def answers(source: Source) -> Mapping[str, str]:
+def output_aliases(source: Source) -> Mapping[str, str]:
     """Outputs that the model gives under another name: the task's name → the model's."""
-    return _override(source).answers
+    return _override(source).output_aliases
 
 
 def refused(source: Source) -> str | None:
@@ -215,12 +219,12 @@ def refused(source: Source) -> str | None:
 
 
 def groups(source: Source) -> tuple[Group, ...]:
-    """The kinds of data that go in, where the task's are not right."""
+    """The kinds of data that go in, if they are not the task's."""
     return _override(source).groups
 
 
 def image_size(source: Source) -> tuple[int, int]:
-    """Height and width: the configuration's, else those that the image processor makes, else the usual ones."""
+    """Height and width: from the configuration, else from the image processor, else the usual ones."""
     config = source.config
     side = _override(source).image
     if side is not None:

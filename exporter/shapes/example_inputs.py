@@ -1,8 +1,4 @@
-"""ExampleInputs: real tensors for a plan, as a dict or as a tuple.
-
-In: a TracePlan, sizes, row lengths, a seed. Out: `ExampleInputs`, the same for the same arguments. Refuses rows
-that are longer than the tensor.
-"""
+"""Example inputs: seeded random tensors for a plan, as a dict or as a tuple."""
 
 from __future__ import annotations
 
@@ -36,13 +32,13 @@ def make_inputs(
     """Seeded random inputs.
 
     Args:
-        plan: what goes in.
+        plan: the inputs.
         shape: the size of every axis, by name.
-        lengths: the rows' real lengths along the padded axis, the rest of each row being padding.
-        seed: of the generator.
+        lengths: the real length of each row along the padded axis; the rest of the row is padding.
+        seed: of the random numbers.
 
     Raises:
-        ValueError: a length that is not within 1 to the tensor's, or not one a row.
+        ValueError: the lengths are not one per row, each from 1 to the size of the axis.
     """
     generator = torch.Generator().manual_seed(seed)
     batch, whole = shape["batch"], shape.get(plan.padded_axis or "", 1)
@@ -68,28 +64,28 @@ def _tensor(
         place = names.index(plan.padded_axis)
         mask &= real.reshape([size if i in (0, place) else 1 for i, size in enumerate(sizes)])
     if spec.name == "pooling_mask":
-        # Of each row a prompt, a third of its tokens, is left out.
+        # The first third of each row's tokens stands for a prompt, which is not pooled.
         places = mask.long().cumsum(dim=-1)
-        behind: torch.Tensor = places > places[..., -1:] // 3
-        return (mask & behind).long()
+        after_prompt: torch.Tensor = places > places[..., -1:] // 3
+        return (mask & after_prompt).long()
     if spec.name.endswith("mask") and spec.fill is not None:
         return mask.long()
     if spec.dtype == "float32":
         draw = torch.rand if spec.name == "bbox" else torch.randn
         drawn = draw(sizes, generator=generator) * mask
-        return drawn + _parts(sizes, generator) if names[-2:] == ["height", "width"] else drawn
+        return drawn + _squares(sizes, generator) if names[-2:] == ["height", "width"] else drawn
     assert spec.values is not None  # every integer input of a plan is bounded
     padding = plan.pad_id if spec.name.endswith("input_ids") else 0
     drawn = torch.where(mask, _draw(plan, spec, spec.values, sizes, generator), padding)
     if spec.required_token_id is not None:
-        # At each row's last real position, as tokenizers place it.
+        # At each row's last real position, where tokenizers put it.
         last = (mask * torch.arange(1, sizes[-1] + 1)).argmax(dim=-1, keepdim=True)
         drawn = drawn.scatter(-1, last, spec.required_token_id)
     return drawn
 
 
-def _parts(sizes: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Flat squares of 32 pixels: an image of noise alone looks the same everywhere, and detectors rank places."""
+def _squares(sizes: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """Plain squares of 32 pixels: detectors rank positions, and pure noise looks the same at all of them."""
     height, width = sizes[-2:]
     coarse = torch.randn([*sizes[:-2], height // 32 + 1, width // 32 + 1], generator=generator) * 2
     return coarse.repeat_interleave(32, -2).repeat_interleave(32, -1)[..., :height, :width]
@@ -104,7 +100,7 @@ def _draw(
         return share.expand(*sizes).clone()
     drawn = torch.randint(values.minimum, values.maximum + 1, list(sizes), generator=generator)
     if spec.name == "bbox":
-        # Left and top, then right and bottom, none before the other.
+        # Left and top, then right and bottom, which are not smaller.
         first, second = drawn[..., :2], drawn[..., 2:]
         return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
     if not spec.name.endswith("input_ids"):

@@ -1,7 +1,6 @@
-"""Derive what a model takes: which parameters of its forward, with which axes, sizes and values.
+"""Derive the inputs of a model: which parameters of its forward, with which axes, sizes and values.
 
-In: a Source, sizes that were asked for. Out: `Derived`. Refuses a model none of whose inputs is known. The rules here
-hold for all architectures; what holds for one stands in `exporter.shapes.architecture_overrides`, with its reason.
+The rules here hold for all architectures; what holds for a single one is in `exporter.shapes.architecture_overrides`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,11 @@ from runtime.format.manifest import Axis, TensorSpec, ValueRange
 
 @dataclass(frozen=True)
 class Derived:
-    """The inputs in the order of the forward's parameters, their axes by name, and along which rows are padded."""
+    """The inputs in the order of the forward's parameters, and their axes by name.
+
+    Rows may be padded along `padded_axis`; None if they cannot. `dropped` are parameters left at their default, each
+    with the reason.
+    """
 
     inputs: tuple[TensorSpec, ...]
     dimensions: Mapping[str, Dimension]
@@ -30,15 +33,15 @@ class Derived:
 
 
 def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> Derived:
-    """What goes in.
+    """The inputs of a model.
 
     Args:
         source: the model.
-        examples: sizes of the example that the user asked for, by axis name.
-        every: all inputs that are known, whatever kind of data they hold; else those of the task or the main input.
+        examples: sizes of the traced example that the user asked for, by axis name.
+        every: all inputs that are known, not only those of the task or of the kind of the main input.
 
     Raises:
-        TaskError: the model takes nothing that is known, or is known to defeat a trace.
+        TaskError: none of the model's inputs is known, or it is known that the model cannot be traced.
     """
     reason = architecture_overrides.refused(source)
     if reason is not None:
@@ -46,7 +49,7 @@ def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> 
     parameters = inspect.signature(source.model.forward).parameters
     names = [*parameters]
     if source.sentence_head is not None and not source.sentence_head.pooling.include_prompt:
-        # Not the model's: the pooling behind it is told which tokens are a prompt's.
+        # Not a parameter of the model: it tells the pooling which tokens belong to a prompt.
         names.append("pooling_mask")
     known = {name: PARAMETERS[name] for name in names if name in PARAMETERS}
     groups = {parameter.group for parameter in known.values()} if every else _groups(source, known)
@@ -77,7 +80,7 @@ def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> 
 
 
 def _groups(source: Source, known: Mapping[str, Parameter]) -> set[Group]:
-    """The kinds of data: those of the task, else that of the model's main input."""
+    """The kinds of data: those of the task, else the kind of the model's main input."""
     if architecture_overrides.groups(source):
         return set(architecture_overrides.groups(source))
     if source.task.groups:
@@ -110,15 +113,15 @@ def _unwanted(source: Source, name: str, groups: set[Group], every: bool) -> str
 
 
 def _global_by_separators(source: Source) -> bool:
-    """Where Longformer would look for exactly three separators in every row, it takes the choice as an input."""
+    """For these tasks Longformer would look for exactly three separators per row; the mask is an input instead."""
     return source.task.name in ("question-answering", "multiple-choice")
 
 
 def _takes_audio_mask(source: Source) -> bool:
-    """As the folder's feature extractor says; without one, as transformers' documentation of Wav2Vec2 explains."""
-    said = source.preprocessor.get("return_attention_mask")
-    if isinstance(said, bool):
-        return said
+    """From the folder's feature extractor, else by the rule in transformers' documentation of Wav2Vec2."""
+    setting = source.preprocessor.get("return_attention_mask")
+    if isinstance(setting, bool):
+        return setting
     return getattr(source.config, "feat_extract_norm", "layer") != "group"
 
 
@@ -132,7 +135,7 @@ def _axes(source: Source, name: str, parameter: Parameter, groups: set[Group]) -
     if parameter.group == "text" and source.task.choices:
         layout = ("batch", "choices", *layout[1:])
     if parameter.group == "text" and groups >= {"text", "image"} and source.compares:
-        # Every text is compared with every image: they are counted apart.
+        # Every text is compared with every image: texts have a batch axis of their own.
         layout = ("texts", *layout[1:])
     return tuple(_axis(source, axis) for axis in layout)
 
@@ -142,7 +145,7 @@ def _takes(source: Source, name: str) -> bool:
 
 
 def _axis(source: Source, name: str) -> Axis:
-    """What the model admits along one axis."""
+    """The sizes that the model admits along one axis."""
     fixed = architecture_overrides.fixed_size(source, name)
     if fixed is not None:
         return Axis(name, fixed, fixed)
@@ -195,7 +198,7 @@ def _values(source: Source, name: str) -> ValueRange:
 
 
 def needs_end_token(source: Source) -> bool:
-    """Encoder-decoder models classify by the state at their end token, and demand equally many of it in every row."""
+    """Encoder-decoder models classify by the state at the end token, and need equally many of these in every row."""
     config = source.config
     return bool(
         source.task.name == "text-classification"
@@ -205,9 +208,9 @@ def needs_end_token(source: Source) -> bool:
 
 
 def type_count(model: Any, config: Any) -> int:
-    """Rows of the token type table: the table itself where it has its usual name, else the configuration.
+    """The number of token types: of the table if it has its usual name, else from the configuration.
 
-    Of several tables (TAPAS) the largest counts.
+    If there are several tables (TAPAS), that of the largest.
     """
     for name, module in model.named_modules():
         if name.endswith("token_type_embeddings") and hasattr(module, "num_embeddings"):

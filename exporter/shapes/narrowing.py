@@ -1,7 +1,6 @@
-"""Narrow what is declared to what was right, where some shapes failed and the rest is sound.
+"""Narrow the supported shapes to those that were correct, if the model or the file failed at some.
 
-In: the plan, the shapes tried, the names of those that failed. Out: an `Envelope`, or None where nothing sound is left.
-A session refuses, by name, whatever lies outside.
+A session refuses inputs outside the supported shapes by name.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from exporter.shapes.test_shapes import Dimension, Trial
+from exporter.shapes.test_shapes import Dimension, TestShape
 from exporter.shapes.trace_plan import TracePlan
 from runtime.format.manifest import Axis, TensorSpec, ValueRange
 
@@ -19,27 +18,27 @@ _STEPS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
-class Envelope:
-    """What is left: the narrowed plan, the names of the trials inside, and in words what was given up."""
+class SupportedShapes:
+    """The narrowed plan, the names of the test shapes inside it, and in words what was excluded."""
 
     plan: TracePlan
     inside: frozenset[str]
-    given_up: str
+    excluded: str
 
 
 @dataclass(frozen=True)
-class _Fix:
-    """One way to narrow: axes by name to what is left of them, and whether padding goes."""
+class _Restriction:
+    """One possible restriction: the remaining axes by name, and whether padding is excluded."""
 
-    words: str
+    excluded: str
     axes: Mapping[str, Axis] = field(default_factory=dict)
     unpadded: bool = False
 
-    def admits(self, trial: Trial) -> bool:
-        """Whether the trial lies inside."""
-        return not (self.unpadded and trial.padded) and all(
-            axis.minimum <= trial.shape[name] <= (axis.maximum or trial.shape[name])
-            and trial.shape[name] % axis.multiple == 0
+    def admits(self, test_shape: TestShape) -> bool:
+        """Whether the test shape is inside."""
+        return not (self.unpadded and test_shape.padded) and all(
+            axis.minimum <= test_shape.shape[name] <= (axis.maximum or test_shape.shape[name])
+            and test_shape.shape[name] % axis.multiple == 0
             for name, axis in self.axes.items()
         )
 
@@ -59,28 +58,31 @@ class _Fix:
         return dataclasses.replace(spec, axes=axes, values=ValueRange(1, 1) if whole else spec.values)
 
 
-def narrow(plan: TracePlan, tried: Sequence[Trial], failed: Collection[str], retried: bool = False) -> Envelope | None:
-    """The widest sound envelope, tried from the smallest loss to the largest.
+def narrow(
+    plan: TracePlan, tried: Sequence[TestShape], failed: Collection[str], retried: bool = False
+) -> SupportedShapes | None:
+    """The widest range of shapes in which nothing failed; None if there is none.
 
-    Sound: every trial inside passed, the traced shape is inside, and so is a second trial, unless all axes are fixed.
-    `retried`: the caller tries other shapes inside the envelope afterwards. The traced shape alone is then enough, and
-    sizes may become multiples, of which a few that happen to pass say little of the next one.
+    Restrictions are tried from the mildest to the strictest. Every test shape inside must have passed, and the traced
+    shape must be inside, together with a second one unless all axes are fixed. `retried`: the caller verifies other
+    shapes inside the result. Then the traced shape is enough, and multiples may be required, for which a few shapes
+    that pass would prove little.
     """
-    for fix in _fixes(plan, tried, retried):
-        inside = [trial for trial in tried if fix.admits(trial)]
-        traced = any(dict(trial.shape) == plan.example for trial in inside)
-        narrowed = fix.applied(plan)
+    for restriction in _restrictions(plan, tried, retried):
+        inside = [test_shape for test_shape in tried if restriction.admits(test_shape)]
+        traced = any(dict(test_shape.shape) == plan.example for test_shape in inside)
+        narrowed = restriction.applied(plan)
         enough = retried or len(inside) >= 2 or all(dimension.fixed for dimension in narrowed.dimensions.values())
         smaller = len(inside) < len(tried)
-        if traced and enough and smaller and not any(trial.name in failed for trial in inside):
-            return Envelope(narrowed, frozenset(trial.name for trial in inside), fix.words)
+        if traced and enough and smaller and not any(test_shape.name in failed for test_shape in inside):
+            return SupportedShapes(narrowed, frozenset(test_shape.name for test_shape in inside), restriction.excluded)
     return None
 
 
 def narrow_axis(dimension: Dimension, good: Collection[int], bad: Collection[int]) -> tuple[Axis, str]:
-    """What is left of one axis whose sizes were tried alone, the traced size being good; and in words what is not.
+    """The remaining range of one axis, whose sizes were tried alone, and in words what is excluded.
 
-    The smallest loss first: a bound, a step, both. Images go in steps sooner than they meet bounds.
+    The mildest restriction is preferred: one bound, a multiple, both bounds; for images a multiple before a bound.
     """
     axis, example = dimension.axis, dimension.example
     lows = sorted(size for size in (*good, axis.minimum) if size <= example)
@@ -92,7 +94,7 @@ def narrow_axis(dimension: Dimension, good: Collection[int], bad: Collection[int
     first, second = (steps, bounds) if axis.name in ("height", "width") else (bounds, steps)
     for left in (*first, *second, *both):
         if not any(_admits(left, size) for size in bad):
-            return left, _lost(axis, left)
+            return left, _excluded(axis, left)
     return Axis(axis.name, example, example), f"{axis.name} other than {example}"
 
 
@@ -100,61 +102,66 @@ def _admits(axis: Axis, size: int) -> bool:
     return axis.minimum <= size and (axis.maximum is None or size <= axis.maximum) and size % axis.multiple == 0
 
 
-def _lost(axis: Axis, left: Axis) -> str:
+def _excluded(axis: Axis, left: Axis) -> str:
     noun = f"{axis.name}s" if axis.name == "sequence" else axis.name
-    words = []
+    bounds = []
     if left.minimum == left.maximum:
         return f"{noun} other than {left.minimum}"
     if left.multiple != axis.multiple:
-        return f"{noun} that is no multiple of {left.multiple}"
+        return f"{noun} not a multiple of {left.multiple}"
     if left.maximum != axis.maximum:
-        words.append(f"longer than {left.maximum}")
+        bounds.append(f"longer than {left.maximum}")
     if left.minimum != axis.minimum:
-        words.append(f"shorter than {left.minimum}")
-    return f"{noun} {' or '.join(words)}"
+        bounds.append(f"shorter than {left.minimum}")
+    return f"{noun} {' or '.join(bounds)}"
 
 
 def with_axis(plan: TracePlan, axis: Axis) -> TracePlan:
     """The plan with one axis narrowed."""
-    return _Fix("", {axis.name: axis}).applied(plan)
+    return _Restriction("", {axis.name: axis}).applied(plan)
 
 
-def _fixes(plan: TracePlan, tried: Sequence[Trial], retried: bool) -> Iterator[_Fix]:
+def _restrictions(plan: TracePlan, tried: Sequence[TestShape], retried: bool) -> Iterator[_Restriction]:
+    """From the mildest to the strictest."""
     lengths = [name for name, dimension in plan.dimensions.items() if name != "batch" and not dimension.fixed]
     images = [name for name in lengths if name in ("height", "width")]
     if images and not retried:
-        # A trace that kept one size of an image is right at others by chance alone: what is near them tells nothing.
+        # A trace that kept one image size is correct at others only by chance: sizes near them prove nothing.
         yield from _images_fixed(plan, images, lengths)
         return
     for name in lengths:
-        axis, example = plan.dimensions[name].axis, plan.dimensions[name].example
-        sizes = sorted({trial.shape[name] for trial in tried})
-        noun = f"{name}s" if name == "sequence" else name
-        for size in sorted((size for size in sizes if size >= example), reverse=True):
-            yield _Fix(f"{noun} longer than {size}", {name: dataclasses.replace(axis, maximum=size)})
-        for size in (size for size in sizes if axis.minimum < size <= example):
-            yield _Fix(f"{noun} shorter than {size}", {name: dataclasses.replace(axis, minimum=size)})
-        for step in (step for step in _STEPS if retried and example % step == 0 and step > axis.multiple):
-            left = _stepped(axis, step)
-            only = f"other than {left.minimum}" if left.minimum == left.maximum else f"that is no multiple of {step}"
-            yield _Fix(f"{name} {only}", {name: left})
-    yield _Fix("padding", unpadded=True)
-    words = ", ".join(f"{name} {plan.example[name]}" for name in lengths)
+        yield from _along_axis(plan.dimensions[name], {test_shape.shape[name] for test_shape in tried}, retried)
+    yield _Restriction("padding", unpadded=True)
+    sizes = ", ".join(f"{name} {plan.example[name]}" for name in lengths)
     if lengths and retried:
-        yield _fixed(plan, lengths, f"sizes other than {words}")
+        yield _fixed(plan, lengths, f"sizes other than {sizes}")
     yield _fixed(plan, ["batch"], f"batches other than {plan.example['batch']}")
     if lengths:
-        yield _fixed(plan, lengths, f"sizes other than {words}")
-        yield _fixed(plan, lengths, f"padding, and sizes other than {words}", unpadded=True)
-    yield _fixed(plan, ["batch", *lengths], f"shapes other than {plan.example_words}")
-    yield _fixed(plan, ["batch", *lengths], f"padding, and shapes other than {plan.example_words}", unpadded=True)
+        yield _fixed(plan, lengths, f"sizes other than {sizes}")
+        yield _fixed(plan, lengths, f"padding, and sizes other than {sizes}", unpadded=True)
+    yield _fixed(plan, ["batch", *lengths], f"shapes other than {plan.example_sizes}")
+    yield _fixed(plan, ["batch", *lengths], f"padding, and shapes other than {plan.example_sizes}", unpadded=True)
 
 
-def _images_fixed(plan: TracePlan, images: Sequence[str], lengths: Sequence[str]) -> Iterator[_Fix]:
+def _along_axis(dimension: Dimension, tried: Collection[int], retried: bool) -> Iterator[_Restriction]:
+    """An upper bound, a lower bound, or a multiple, for one axis."""
+    axis, example = dimension.axis, dimension.example
+    noun = f"{axis.name}s" if axis.name == "sequence" else axis.name
+    for size in sorted((size for size in tried if size >= example), reverse=True):
+        yield _Restriction(f"{noun} longer than {size}", {axis.name: dataclasses.replace(axis, maximum=size)})
+    for size in sorted(size for size in tried if axis.minimum < size <= example):
+        yield _Restriction(f"{noun} shorter than {size}", {axis.name: dataclasses.replace(axis, minimum=size)})
+    for step in (step for step in _STEPS if retried and example % step == 0 and step > axis.multiple):
+        left = _stepped(axis, step)
+        excluded = f"other than {left.minimum}" if left.minimum == left.maximum else f"not a multiple of {step}"
+        yield _Restriction(f"{axis.name} {excluded}", {axis.name: left})
+
+
+def _images_fixed(plan: TracePlan, images: Sequence[str], lengths: Sequence[str]) -> Iterator[_Restriction]:
     for names in (images, lengths, ["batch", *lengths]):
-        words = "sizes other than " + ", ".join(f"{name} {plan.example[name]}" for name in names)
-        yield _fixed(plan, names, words)
-        yield _fixed(plan, names, f"padding, and {words}", unpadded=True)
+        excluded = "sizes other than " + ", ".join(f"{name} {plan.example[name]}" for name in names)
+        yield _fixed(plan, names, excluded)
+        yield _fixed(plan, names, f"padding, and {excluded}", unpadded=True)
 
 
 def _stepped(axis: Axis, step: int) -> Axis:
@@ -162,6 +169,6 @@ def _stepped(axis: Axis, step: int) -> Axis:
     return Axis(axis.name, -(-axis.minimum // step) * step, high, step)
 
 
-def _fixed(plan: TracePlan, names: Sequence[str], words: str, unpadded: bool = False) -> _Fix:
+def _fixed(plan: TracePlan, names: Sequence[str], excluded: str, unpadded: bool = False) -> _Restriction:
     sizes = {name: plan.example[name] for name in names}
-    return _Fix(words, {name: Axis(name, size, size) for name, size in sizes.items()}, unpadded)
+    return _Restriction(excluded, {name: Axis(name, size, size) for name, size in sizes.items()}, unpadded)

@@ -1,8 +1,4 @@
-"""The shapes to try: sizes along every axis, and the lengths of padded rows.
-
-In: the axes of the inputs with their sizes, the name of the padded axis. Out: `Trial`s. Refuses nothing: sizes are
-brought inside what the axes admit.
-"""
+"""The shapes to verify: sizes along every axis, and the lengths of padded rows."""
 
 from __future__ import annotations
 
@@ -19,13 +15,13 @@ Level = Literal["least", "short", "odd", "middle", "example", "longest"]
 
 @dataclass(frozen=True)
 class Dimension:
-    """One axis of the inputs: what is declared, and the traced example's size along it."""
+    """One axis of the inputs: its supported range, and the traced example's size along it."""
 
     axis: Axis
     example: int
 
     def at(self, level: Level) -> int:
-        """The size tried at a level, inside what the axis admits."""
+        """The size to try at a level, inside the supported range."""
         tries = TRIES.get(self.axis.name)
         if level == "least":
             return self.within(self.axis.minimum)
@@ -38,14 +34,14 @@ class Dimension:
         return self.within(size)
 
     def within(self, size: int) -> int:
-        """The nearest size that the axis admits."""
+        """The nearest size in the supported range."""
         step = self.axis.multiple
         low, high = -(-self.axis.minimum // step) * step, self.axis.maximum
         size = max(low, size // step * step)
         return size if high is None else min(size, high // step * step)
 
     def between(self, share: float) -> int:
-        """An odd size at a share of the way from the least to the largest: twice the example's if unbounded."""
+        """An odd size at a fraction of the range, whose upper end is twice the example's size if it has none."""
         high = self.axis.maximum or 2 * self.example
         return self.within(int(self.axis.minimum + share * (high - self.axis.minimum)) | 1)
 
@@ -56,8 +52,8 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One shape: the size of each axis by name; `lengths` are the rows' real lengths where some are padded."""
+class TestShape:
+    """One shape: the size of each axis by name; `lengths` are the rows' real lengths if some are padded."""
 
     name: str
     shape: Mapping[str, int]
@@ -65,17 +61,19 @@ class Trial:
 
     @property
     def padded(self) -> bool:
-        """Whether rows of several lengths are tried."""
+        """Whether its rows have different lengths."""
         return self.lengths is not None
 
 
-def trials(dimensions: Mapping[str, Dimension], padded_axis: str | None, mode: Verification) -> list[Trial]:
-    """The shapes for a verification mode, the smallest golden ones first; each once.
+def shapes_to_verify(
+    dimensions: Mapping[str, Dimension], padded_axis: str | None, mode: Verification
+) -> list[TestShape]:
+    """The shapes for a verification mode, without duplicates; the small ones that are stored come first.
 
     Args:
         dimensions: by axis name; `batch` among them.
-        padded_axis: along which a mask allows shorter rows; None where nothing does.
-        mode: `full` tries more, `off` makes only what a consumer needs to check itself.
+        padded_axis: the axis along which a mask allows shorter rows; None if there is none.
+        mode: `full` has more, `off` only those that are stored for consumers to check with.
     """
     rows: list[tuple[int, Level, Sequence[float] | None]] = [
         (1, "short", None),
@@ -87,7 +85,7 @@ def trials(dimensions: Mapping[str, Dimension], padded_axis: str | None, mode: V
         (2, "least", None),
     ]
     if "height" in dimensions:
-        # Images mostly have the one size that the processor makes: it is tried with other batches too.
+        # Most images have the one size that the image processor makes, so other batches are tried with it too.
         rows[3:3] = [(1, "example", None), (3, "example", None)]
     if mode == "off":
         rows = rows[:2]
@@ -98,47 +96,47 @@ def trials(dimensions: Mapping[str, Dimension], padded_axis: str | None, mode: V
             if batch != 1:
                 rows.append((batch, level, (1, *(index / 6 for index in range(1, batch or 2)))))
         rows.append((2, "least", None))
-    found: dict[tuple[tuple[int, ...], tuple[int, ...] | None], Trial] = {}
+    found: dict[tuple[tuple[int, ...], tuple[int, ...] | None], TestShape] = {}
     for batch, level, shares in rows:
         batch = dimensions["batch"].within(batch or dimensions["batch"].example)
         shape = {name: batch if name == "batch" else dimension.at(level) for name, dimension in dimensions.items()}
         lengths = _lengths(dimensions[padded_axis], shape, shares) if padded_axis is not None and shares else None
         key = (tuple(shape.values()), lengths)
         if key not in found:
-            # Digits in front keep the order: safetensors sorts by name.
-            name = f"{len(found):02}-{_words(dimensions, shape)}{'-padded' if lengths else ''}"
-            found[key] = Trial(name, shape, lengths)
+            # The number in front keeps the order: safetensors sorts by name.
+            name = f"{len(found):02}-{_label(dimensions, shape)}{'-padded' if lengths else ''}"
+            found[key] = TestShape(name, shape, lengths)
     return list(found.values())
 
 
-def probes(dimensions: Mapping[str, Dimension], padded_axis: str | None, first: int) -> list[Trial]:
-    """Further shapes inside a narrowed range: what a trace has kept may hold at those sizes that happened to be tried.
+def probe_shapes(dimensions: Mapping[str, Dimension], padded_axis: str | None, first: int) -> list[TestShape]:
+    """Further shapes inside a narrowed range: a wrong trace may be correct at the sizes that happened to be tried.
 
-    Between the bounds, at sizes that few steps divide, with batches that were not tried. Their names are numbered
+    They lie between the bounds, at sizes with few divisors, with batches that were not tried. Their names are numbered
     from `first` on.
     """
-    found: dict[tuple[int, ...], Trial] = {}
+    found: dict[tuple[int, ...], TestShape] = {}
     for number, (batch, share, shares) in enumerate(((3, 0.31, None), (4, 0.57, (1, 0.7, 0.2)), (7, 0.06, None))):
         shape = {
             name: dimension.within(batch if name == "batch" else dimension.between(share))
             for name, dimension in dimensions.items()
         }
         lengths = _lengths(dimensions[padded_axis], shape, shares) if padded_axis is not None and shares else None
-        name = f"{first + number:02}-{_words(dimensions, shape)}{'-padded' if lengths else ''}"
-        found.setdefault(tuple(shape.values()), Trial(name, shape, lengths))
+        name = f"{first + number:02}-{_label(dimensions, shape)}{'-padded' if lengths else ''}"
+        found.setdefault(tuple(shape.values()), TestShape(name, shape, lengths))
     return list(found.values())
 
 
 def _lengths(axis: Dimension, shape: Mapping[str, int], shares: Sequence[float]) -> tuple[int, ...] | None:
-    """The rows' lengths: `shares` of the whole, the last share repeated; None where all would be whole."""
+    """The rows' lengths: `shares` of the axis, the last share repeated; None if no row would be shorter."""
     size, batch = shape[axis.axis.name], shape["batch"]
     parts = [*shares, *([shares[-1]] * batch)][:batch]
     least = min(axis.axis.minimum, size)
-    # The floor, and not the nearest size: a fixed or stepped axis may hold shorter rows all the same.
+    # Rounded down, not to a supported size: rows may be shorter than a fixed axis or a multiple.
     lengths = tuple(max(least if not axis.fixed else 1, int(size * part)) for part in parts)
     return lengths if min(lengths) < size else None
 
 
-def _words(dimensions: Mapping[str, Dimension], shape: Mapping[str, int]) -> str:
-    """Batch and whatever varies, for instance `2x128`."""
+def _label(dimensions: Mapping[str, Dimension], shape: Mapping[str, int]) -> str:
+    """The batch and the sizes that vary, for instance `2x128`."""
     return "x".join(str(size) for name, size in shape.items() if name == "batch" or not dimensions[name].fixed)

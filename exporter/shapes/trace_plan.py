@@ -1,8 +1,4 @@
-"""TracePlan: what goes in, in which order, at which sizes, resolved and explained.
-
-In: a Source and an ExportRequest. Out: a frozen `TracePlan`. Refuses a model none of whose inputs it knows,
-and example sizes that the model does not admit.
-"""
+"""The plan of an export: the inputs, their order and sizes, and why they were chosen."""
 
 from __future__ import annotations
 
@@ -20,12 +16,12 @@ from runtime.format.manifest import TensorSpec
 
 @dataclass(frozen=True)
 class TracePlan:
-    """Everything that the stages behind need to make inputs and to describe the artifact.
+    """Everything that the later stages need to make inputs and to describe the artifact.
 
     `inputs` are in the order of the model's forward parameters; `dimensions` are their axes by name, `batch` first.
-    Along `padded_axis` a mask allows shorter rows; None where nothing does. `pad_id` fills padded positions,
-    `avoided_ids` are special tokens that examples leave out, `padding_side` is where padding goes. `choices` says, in
-    words, what was decided and why.
+    Along `padded_axis` a mask allows shorter rows; None if there is none. `pad_id` fills padded positions,
+    `padding_side` is the side on which they are, `avoided_ids` are special tokens that examples leave out. `choices`
+    say what was decided and why.
     """
 
     task: Task
@@ -43,7 +39,7 @@ class TracePlan:
         return {name: dimension.example for name, dimension in self.dimensions.items()}
 
     @property
-    def example_words(self) -> str:
+    def example_sizes(self) -> str:
         """The traced example's sizes along the axes that vary, for instance `2x128`."""
         return "x".join(
             str(dimension.example)
@@ -53,7 +49,7 @@ class TracePlan:
 
 
 def make_plan(source: Source, request: ExportRequest, every: bool = False) -> TracePlan:
-    """Resolve the plan; with `every`, of all inputs that are known, where the main ones are not enough.
+    """Make the plan; with `every`, with all inputs that are known instead of the main ones.
 
     Raises:
         RequestError: `sequence_length` is longer than the model admits, or the model takes no sequences.
@@ -81,7 +77,7 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
     return TracePlan(
         task=source.task,
         inputs=derived.inputs,
-        # First, so that shapes are told batch first.
+        # First, so that shapes are shown batch first.
         dimensions={"batch": derived.dimensions["batch"]} | dict(derived.dimensions),
         padded_axis=derived.padded_axis,
         pad_id=pad_id,
@@ -104,7 +100,7 @@ def _check_length(asked: int, sequence: Dimension | None) -> None:
 
 
 def _range(source: Source, dimension: Dimension) -> str:
-    """What is declared along one axis, and why no more."""
+    """The range of one axis, and why it is not wider."""
     axis = dimension.axis
     if dimension.fixed:
         return f"{axis.name} {axis.minimum}: the only size that the model admits"

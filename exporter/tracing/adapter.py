@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from exporter.loading.loader import Source
-from exporter.loading.model_errors import failing_by_name
+from exporter.loading.model_errors import named_model_errors
 from exporter.loading.pooling import SentenceHead
 from exporter.shapes import architecture_overrides
 from exporter.shapes.example_inputs import ExampleInputs
@@ -23,7 +23,7 @@ from exporter.shapes.trace_plan import TracePlan
 from runtime.errors import TaskError
 
 # The way to a tensor in a nested answer: names of fields and numbers of entries.
-Path = tuple[str | int, ...]
+OutputPath = tuple[str | int, ...]
 
 
 class Adapter(torch.nn.Module):
@@ -32,7 +32,7 @@ class Adapter(torch.nn.Module):
     Instances come from `adapt`, which gives each its own `forward` signature.
     """
 
-    def __init__(self, model: torch.nn.Module, inputs: tuple[str, ...], outputs: Mapping[str, Path]) -> None:
+    def __init__(self, model: torch.nn.Module, inputs: tuple[str, ...], outputs: Mapping[str, OutputPath]) -> None:
         super().__init__()
         self.model = model
         self.inputs = inputs
@@ -45,8 +45,8 @@ class Adapter(torch.nn.Module):
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The named outputs for tensors given in order, by name, or both."""
-        answer = self.model(**own(dict(zip(self.inputs, args, strict=False)) | kwargs))
-        return tuple(_at(answer, path).float() for path in self.paths.values())
+        output = self.model(**cloned_floats(dict(zip(self.inputs, args, strict=False)) | kwargs))
+        return tuple(_at(output, path).float() for path in self.paths.values())
 
 
 class SentenceAdapter(Adapter):
@@ -56,7 +56,7 @@ class SentenceAdapter(Adapter):
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One vector a row: shape [batch, hidden size x number of modes]."""
-        inputs = own(dict(zip(self.inputs, args, strict=False)) | kwargs)
+        inputs = cloned_floats(dict(zip(self.inputs, args, strict=False)) | kwargs)
         pooled = inputs.pop("pooling_mask", None)
         vectors = self.model(**inputs)["last_hidden_state"].float()
         mask = inputs["attention_mask"]
@@ -83,11 +83,11 @@ def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
         assert source.sentence_head is not None
         adapter.head = source.sentence_head
     else:
-        adapter.paths = _given_outputs(adapter.model, plan, example, architecture_overrides.answers(source))
+        adapter.paths = _find_outputs(adapter.model, plan, example, architecture_overrides.output_aliases(source))
     return adapter.eval()
 
 
-def own(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def cloned_floats(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Copies of the floating-point inputs; the rest as they are.
 
     IPEX accumulates `linear(x) + r` into `r`: where `r` is an input, that is the caller's tensor. Integers
@@ -110,22 +110,22 @@ def with_signature(forward: Any, names: tuple[str, ...]) -> Any:
     return named
 
 
-def _given_outputs(
+def _find_outputs(
     model: torch.nn.Module, plan: TracePlan, example: ExampleInputs, aliases: Mapping[str, str]
-) -> dict[str, Path]:
+) -> dict[str, OutputPath]:
     """Where the task's outputs stand in the model's answer, found by asking it once."""
-    with failing_by_name(plan.example_words), torch.no_grad():
-        answer = model(**own(example.as_dict()))
-    found = {"_".join(map(str, path)): path for path in _paths(answer)}
+    with named_model_errors(plan.example_sizes), torch.no_grad():
+        output = model(**cloned_floats(example.as_dict()))
+    found = {"_".join(map(str, path)): path for path in _paths(output)}
     found |= {
         name: found[alias]
         for name, alias in aliases.items()
         if alias in found and any(output.name == name for output in plan.task.outputs)
     }
-    given = {output.name: found[output.name] for output in plan.task.outputs if output.name in found}
+    available = {output.name: found[output.name] for output in plan.task.outputs if output.name in found}
     missing = [output.name for output in plan.task.outputs if output.name not in found and not output.optional]
     if not missing:
-        return given
+        return available
     if plan.task.whole and found:
         return found
     raise TaskError(
@@ -135,21 +135,21 @@ def _given_outputs(
     )
 
 
-def _paths(answer: Any, so_far: Path = ()) -> Iterator[Path]:
+def _paths(output: Any, so_far: OutputPath = ()) -> Iterator[OutputPath]:
     """The ways to all floating-point tensors of a nested answer; caches and the like are no part of it."""
-    if isinstance(answer, torch.Tensor):
-        if answer.is_floating_point() and so_far:
+    if isinstance(output, torch.Tensor):
+        if output.is_floating_point() and so_far:
             yield so_far
-    elif isinstance(answer, (tuple, list)):
-        for index, part in enumerate(answer):
+    elif isinstance(output, (tuple, list)):
+        for index, part in enumerate(output):
             yield from _paths(part, (*so_far, index))
-    elif isinstance(answer, Mapping):
-        for name, part in answer.items():
+    elif isinstance(output, Mapping):
+        for name, part in output.items():
             yield from _paths(part, (*so_far, name))
 
 
-def _at(answer: Any, path: Path) -> torch.Tensor:
+def _at(output: Any, path: OutputPath) -> torch.Tensor:
     for step in path:
-        answer = answer[step]
-    tensor: torch.Tensor = answer
+        output = output[step]
+    tensor: torch.Tensor = output
     return tensor

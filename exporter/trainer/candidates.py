@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from exporter.backends.candidates import Candidate, candidates, choose_backend
+from exporter.backends.candidates import Candidate, choose_backend, list_candidates
 from runtime.errors import CpuFeatureError, ExportedModelError
 from runtime.format.manifest import Precision
 from runtime.host import requirements
@@ -20,13 +20,13 @@ def candidates_of(use_ipex: bool, precision: Precision) -> list[Candidate]:
     Raises:
         IpexMissingError, IpexVersionError: IPEX is asked for and cannot be used.
     """
-    here = requirements.detect()
+    environment = requirements.detect()
     if use_ipex:
         # Asked for by name, so never left out silently.
-        choose_backend("ipex", here)
+        choose_backend("ipex", environment)
     else:
-        here = dataclasses.replace(here, ipex=None)
-    return candidates("auto", here, "off", precision, "keep")
+        environment = dataclasses.replace(environment, ipex=None)
+    return list_candidates("auto", environment, "off", precision, "keep")
 
 
 def in_jit_mode(error: ExportedModelError) -> ExportedModelError:

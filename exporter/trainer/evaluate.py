@@ -28,4 +28,4 @@ def evaluate_rows(
     predictions = output.predictions if isinstance(output.predictions, tuple) else (output.predictions,)
     scores: list[Sequence[numpy.ndarray]] = [numpy.asarray(each) for each in predictions[: len(evaluation.outputs)]]
     found = {f"{prefix}_{name}": value for name, value in evaluation.score(rows, features, scores).items()}
-    return output.metrics | found, evaluation.answers(rows, features, scores)
+    return output.metrics | found, evaluation.predictions(rows, features, scores)

@@ -50,7 +50,7 @@ def jit_model(
         ExportedModelError: with `strict`.
     """
     precision: Precision = "bf16" if bf16 else "fp32"
-    ways = candidates_of(use_ipex, precision)
+    candidates = candidates_of(use_ipex, precision)
     evaluated = copy.copy(model)
     evaluated.__dict__ = dict(model.__dict__)
     evaluated._modules = dict(model._modules)
@@ -60,7 +60,7 @@ def jit_model(
     inner = model._modules.get(prefix) if prefix else None
     if inner is not None:
         inner.eval()
-        evaluated._modules[prefix] = JitPart(inner, precision, ways, strict)
+        evaluated._modules[prefix] = JitPart(inner, precision, candidates, strict)
         for name, module in evaluated._modules.items():
             if name != prefix and module is not None:
                 module.eval()
@@ -68,7 +68,7 @@ def jit_model(
         if bf16:
             evaluated.__dict__["forward"] = _under_autocast(evaluated)
     else:
-        evaluated = JitPart(model.eval(), precision, ways, strict)
+        evaluated = JitPart(model.eval(), precision, candidates, strict)
     if example_batch is not None:
         with torch.no_grad():
             evaluated(**example_batch)

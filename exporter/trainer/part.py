@@ -27,8 +27,8 @@ from exporter.loading.model_errors import FAILURES
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing import patches
 from exporter.tracing.trace import trace
-from exporter.trainer.answers import Form, form_of, put_together, taken_apart
 from exporter.trainer.candidates import in_jit_mode
+from exporter.trainer.outputs import Structure, flatten, structure_of, unflatten
 from exporter.trainer.traceable import Traceable
 from runtime.errors import CheckFailedError, ExportedModelError, TraceError, VerificationError
 from runtime.format.manifest import Precision
@@ -52,7 +52,7 @@ class _Trace:
 
     module: ScriptModule
     optimise: bool
-    form: Form
+    structure: Structure
     right: set[tuple[int, ...]] = field(default_factory=set)
 
     def covers(self, sizes: tuple[int, ...]) -> bool:
@@ -119,13 +119,15 @@ class JitPart(torch.nn.Module):
     def _arguments(self, args: Any, kwargs: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The tensors by name, and all else that was given; what is None is left out."""
         bound = self._signature.bind(*args, **kwargs)
-        given: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for name, value in bound.arguments.items():
-            given |= value if self._signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+            arguments |= (
+                value if self._signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+            )
         # The Trainer's, for the loss alone, another one with each batch.
-        given.pop("num_items_in_batch", None)
-        tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
-        others = {name: value for name, value in given.items() if name not in tensors and value is not None}
+        arguments.pop("num_items_in_batch", None)
+        tensors = {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
+        others = {name: value for name, value in arguments.items() if name not in tensors and value is not None}
         # A cache is of no use to a single pass, and no trace holds one.
         if "use_cache" in self._signature.parameters:
             others["use_cache"] = False
@@ -142,18 +144,18 @@ class JitPart(torch.nn.Module):
                 if len(self._traces) == MOST_TRACES:
                     raise TraceError(f"{MOST_TRACES} kinds of arguments were traced, and another came", "fewer kinds")
                 start = perf_counter()
-                self._traces[key], answers = self._first_right(tensors, others)
+                self._traces[key], outputs = self._first_right(tensors, others)
                 self._traces[key].right.add(sizes)
                 self.seconds += perf_counter() - start
-                return put_together(self._traces[key].form, answers)
+                return unflatten(self._traces[key].structure, outputs)
             known = self._traces[key]
-            answers = self._run(known, tensors)
+            outputs = self._run(known, tensors)
             if not known.covers(sizes):
                 start = perf_counter()
-                self._compare(known, answers, tensors, others)
+                self._compare(known, outputs, tensors, others)
                 known.right.add(sizes)
                 self.seconds += perf_counter() - start
-        return put_together(known.form, answers)
+        return unflatten(known.structure, outputs)
 
     def _first_right(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> tuple[_Trace, Any]:
         """The trace by the first candidate that is right on its example, and its answers; else the first failure."""
@@ -162,8 +164,8 @@ class JitPart(torch.nn.Module):
         while True:
             try:
                 made = self._make(self.candidates[0], tensors, others)
-                answers = self._run(made, tensors)
-                self._compare(made, answers, tensors, others)
+                outputs = self._run(made, tensors)
+                self._compare(made, outputs, tensors, others)
             except (*FAILURES, ExportedModelError) as raised:
                 error = in_jit_mode(raised) if isinstance(raised, ExportedModelError) else raised
                 logger.info("jit mode: %s failed: %s", self.candidates[0].name, error)
@@ -174,31 +176,31 @@ class JitPart(torch.nn.Module):
                 continue
             if wanted == "ipex" != self.candidates[0].backend.name:
                 logger.warning("jit mode goes on without IPEX: %s", first)
-            return made, answers
+            return made, outputs
 
     def _run(self, known: _Trace, tensors: Mapping[str, torch.Tensor]) -> Any:
         with optimized_execution(known.optimise):
             return known.module(*tensors.values())
 
-    def _make(self, way: Candidate, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> _Trace:
-        here, backend = requirements.detect(), way.backend
+    def _make(self, candidate: Candidate, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> _Trace:
+        environment, backend = requirements.detect(), candidate.backend
         requirements.check_cpu(
-            backend.requirements(self.precision, here).cpu_flags, f"{self.precision} in jit mode", here
+            backend.requirements(self.precision, environment).cpu_flags, f"{self.precision} in jit mode", environment
         )
-        form = form_of(self._eager(tensors, others))
+        structure = structure_of(self._eager(tensors, others))
         part = copy.deepcopy(self.part).float().eval()
         if hasattr(part, "set_attn_implementation"):
-            part.set_attn_implementation(way.attention)
+            part.set_attn_implementation(candidate.attention)
         patches.repair(part)
         example = ExampleInputs(tensors)
-        module = Traceable.of(part, tuple(tensors), others, lambda answer: taken_apart(answer, form))
+        module = Traceable.of(part, tuple(tensors), others, lambda output: flatten(output, structure))
         traced = trace(backend.optimise(module, self.precision), example, "auto", backend.autocast(self.precision))
         logger.debug("jit mode: %s; %s", backend.name, backend.rewrite(traced.module, example))
         if hasattr(traced.module, "prepare"):
             traced.module.prepare()
         for _ in range(_WARM_UP if backend.optimised_at_run else 0):
             traced.module(*tensors.values())
-        return _Trace(traced.module, backend.optimised_at_run, form)
+        return _Trace(traced.module, backend.optimised_at_run, structure)
 
     def _eager(self, tensors: Mapping[str, torch.Tensor], others: Mapping[str, Any]) -> Any:
         """The original's answer in fp32."""
@@ -207,22 +209,22 @@ class JitPart(torch.nn.Module):
             part = copy.deepcopy(part).float()
         return part(**tensors, **others)
 
-    def _compare(self, known: _Trace, answers: Any, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> None:
+    def _compare(self, known: _Trace, outputs: Any, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> None:
         """Raise VerificationError unless the trace answers as the original does."""
-        expected = taken_apart(self._eager(tensors, others), known.form)
-        for number, (answer, reference) in enumerate(zip(answers, expected, strict=True)):
+        expected = flatten(self._eager(tensors, others), known.structure)
+        for number, (output, reference) in enumerate(zip(outputs, expected, strict=True)):
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
             try:
-                parity = compare(shapes, f"output {number}", 1, answer.float(), reference.float())
+                comparison = compare(shapes, f"output {number}", 1, output.float(), reference.float())
             except CheckFailedError as error:
                 raise VerificationError(f"the trace is wrong: {error}", "eager fp32's answer") from error
             # In fp32 the widest: which rounding is the model's own is not measured here.
-            if not parity.within(WIDEST if self.precision == "fp32" else TOLERANCES[self.precision, "scores"]):
-                raise VerificationError(_words(parity), "eager fp32's answer")
+            if not comparison.within(WIDEST if self.precision == "fp32" else TOLERANCES[self.precision, "scores"]):
+                raise VerificationError(_describe(comparison), "eager fp32's answer")
 
 
-def _words(parity: Comparison) -> str:
+def _describe(comparison: Comparison) -> str:
     return (
-        f"the trace is wrong at {parity.case}: {parity.output} max error {parity.max_error:.2e}, "
-        f"rms {parity.rms_error:.2e}"
+        f"the trace is wrong at {comparison.case}: {comparison.output} max error {comparison.max_error:.2e}, "
+        f"rms {comparison.rms_error:.2e}"
     )

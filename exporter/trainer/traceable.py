@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from exporter.tracing.adapter import own, with_signature
+from exporter.tracing.adapter import cloned_floats, with_signature
 
 
 class Traceable(torch.nn.Module):
@@ -22,27 +22,27 @@ class Traceable(torch.nn.Module):
         part: torch.nn.Module,
         names: tuple[str, ...],
         others: Mapping[str, Any],
-        take_apart: Callable[[Any], Sequence[torch.Tensor]],
+        flatten: Callable[[Any], Sequence[torch.Tensor]],
     ) -> None:
         super().__init__()
         self.part = part
         self.names = names
         self.others = dict(others)
-        self.take_apart = take_apart
+        self.flatten = flatten
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The answer's tensors in float32, for tensors given in order, by name, or both."""
         tensors = dict(zip(self.names, args, strict=False)) | kwargs
-        return tuple(tensor.float() for tensor in self.take_apart(self.part(**own(tensors), **self.others)))
+        return tuple(tensor.float() for tensor in self.flatten(self.part(**cloned_floats(tensors), **self.others)))
 
     @staticmethod
     def of(
         part: torch.nn.Module,
         names: tuple[str, ...],
         others: Mapping[str, Any],
-        take_apart: Callable[[Any], Sequence[torch.Tensor]],
+        flatten: Callable[[Any], Sequence[torch.Tensor]],
     ) -> Traceable:
         """In evaluation mode, as IPEX looks at the outermost module."""
         kind = type("Traceable", (Traceable,), {"forward": with_signature(Traceable.forward, names)})
-        made: Traceable = kind(part, names, others, take_apart)
+        made: Traceable = kind(part, names, others, flatten)
         return made.eval()

@@ -1,11 +1,10 @@
-"""The gate: the written file against the original model's answers, in fresh processes.
+"""Verification: compare the written file with the original model's outputs, in fresh processes.
 
-In: the draft, its manifest, the points with their expected answers. Out: `Outcome`, the errors measured. Refuses
-(VerificationError) a file that writes to its inputs or on which a process dies; wrong answers are in the outcome, for
-the pipeline to narrow the artifact or refuse it.
+A file that writes to its inputs or ends the process is refused here (VerificationError). Wrong outputs are reported in
+the `Outcome`, so that the caller can exclude some shapes or refuse the file.
 
-Nothing is compared in the exporting process: it has IPEX's package and the traced module in memory, and a
-consumer has neither.
+Nothing is compared in the exporting process: it has IPEX's package and the traced module in memory, which a consumer
+has not.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from exporter.verification.reference import Point
+from exporter.verification.reference import VerificationCase
 from exporter.verification.subprocesses import allowing, worker
 from runtime.errors import VerificationError
 from runtime.format.codec import to_json
@@ -31,13 +30,14 @@ from runtime.verification.compare import Comparison, worse
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the fresh processes saw.
+    """What the fresh processes measured.
 
-    `points` has an entry a shape and output, the worst of all orders and threads; `failed` the cases outside the
-    tolerance with what was wrong; `operators` those of the executed graph; `orders` what was tried.
+    `cases` has one entry per shape and output, the worst of all orders and thread counts. `failed` maps the cases
+    outside the tolerance to what was wrong. `operators` are those of the executed graph, `orders` the orders of calls
+    that were tried.
     """
 
-    points: tuple[VerifiedCase, ...]
+    cases: tuple[VerifiedCase, ...]
     failed: dict[str, str]
     operators: dict[str, int]
     orders: tuple[str, ...]
@@ -45,43 +45,43 @@ class Outcome:
     @property
     def summary(self) -> str:
         """What was done and the largest errors, for people."""
-        calls = min(point.calls for point in self.points)
-        worst, rms = max(point.max_error for point in self.points), max(point.rms_error for point in self.points)
-        shapes = len({(tuple(point.shape.items()), point.padded) for point in self.points})
+        calls = min(case.calls for case in self.cases)
+        worst, rms = max(case.max_error for case in self.cases), max(case.rms_error for case in self.cases)
+        shapes = len({(tuple(case.shape.items()), case.padded) for case in self.cases})
         text = f"{shapes} shapes, {calls} calls each or more: {', '.join(self.orders)}; "
         text += f"largest max error {worst:.1e}, rms {rms:.1e}, relative to eager fp32"
-        changed = [point for point in self.points if point.argmax_mismatches is not None]
+        changed = [case for case in self.cases if case.argmax_mismatches is not None]
         if changed:
-            winners = sum(point.argmax_mismatches or 0 for point in changed)
-            text += f"; winner changed in {winners} of {sum(point.rows for point in changed)} rows"
+            winners = sum(case.argmax_mismatches or 0 for case in changed)
+            text += f"; winner changed in {winners} of {sum(case.rows for case in changed)} rows"
         return text
 
 
-def verify(draft: Path, manifest: Manifest, points: Sequence[Point], allow: Sequence[str] = ()) -> Outcome:
-    """Run every point on the draft, in every order of `runtime.verification.worker`, in fresh processes.
+def verify(draft: Path, manifest: Manifest, cases: Sequence[VerificationCase], allow: Sequence[str] = ()) -> Outcome:
+    """Run every case on the draft, in every order of `runtime.verification.worker`, in fresh processes.
 
-    `full` adds a process with another thread count. `allow`, here and below, are the request's `allow_operators`.
+    `full` adds a process with another thread count. `allow`, here and below, is the request's `allow_operators`.
 
     Raises:
-        VerificationError: the file writes to its inputs, gives answers of another shape, or kills the process.
-        OSError: if the working files cannot be written.
+        VerificationError: the file writes to its inputs, gives outputs of another shape, or ends the process.
+        OSError: the working files cannot be written.
     """
     threads = [torch.get_num_threads()]
     if manifest.verification == "full":
         threads.append(1 if threads[0] > 1 else 2)
-    files = [*_working_files(draft, manifest, [point.case for point in points]), *allowing(allow)]
-    parities: list[Comparison] = []
+    files = [*_working_files(draft, manifest, [case.golden for case in cases]), *allowing(allow)]
+    comparisons: list[Comparison] = []
     orders: list[str] = []
     operators: dict[str, int] = {}
     for number, count in enumerate(threads):
-        # What the order does was seen with the first thread count; the second looks at the threads.
+        # The orders were tried with the first thread count; the second run is about the threads.
         first = ["--first-order-only"] if number else []
         report = _run(["verify", *files, "--threads", str(count), *first], draft.parent)
         operators = operators or report["operators"]
         for order, rows in report["comparisons"].items():
             orders.append(f"{order} ({count} threads)" if len(threads) > 1 else order)
-            parities += [Comparison(**row) for row in rows]
-    return _judge(parities, manifest.tolerance, points, operators, tuple(orders))
+            comparisons += [Comparison(**row) for row in rows]
+    return _judge(comparisons, manifest.tolerance, cases, operators, tuple(orders))
 
 
 def confirm(sealed: Path, allow: Sequence[str] = ()) -> None:
@@ -95,7 +95,7 @@ def confirm(sealed: Path, allow: Sequence[str] = ()) -> None:
     if report["wrong"]:
         raise VerificationError(
             f"the finished file is wrong at {', '.join(report['wrong'])}",
-            "its golden answers",
+            "its golden outputs",
             "nothing was written; report the model",
         )
 
@@ -103,26 +103,26 @@ def confirm(sealed: Path, allow: Sequence[str] = ()) -> None:
 def held_out_accuracy(
     draft: Path, manifest: Manifest, cases: Sequence[Case], allow: Sequence[str] = ()
 ) -> tuple[Accuracy, ...]:
-    """The file's accuracy on held-out samples, measured in a fresh process; nothing is judged.
+    """The file's accuracy on held-out samples, measured in a fresh process.
 
     Raises:
-        VerificationError: the file fails on a sample, or admits none.
+        VerificationError: the file fails on a sample, or supports none of them.
         OSError: if the working files cannot be written.
     """
     files = [*_working_files(draft, manifest, cases), *allowing(allow)]
     report = _run(["accuracy", *files, "--threads", str(torch.get_num_threads())], draft.parent)
     if not report["accuracy"]:
-        raise VerificationError("the range that is right holds none of the held-out samples", "some")
+        raise VerificationError("none of the held-out samples has a supported shape", "at least one that has")
     return tuple(Accuracy(**row) for row in report["accuracy"])
 
 
-def answers(
+def file_outputs(
     draft: Path, manifest: Manifest, cases: Sequence[Case], allow: Sequence[str] = ()
 ) -> list[Mapping[str, torch.Tensor]]:
-    """The file's answers to cases, in order, from a fresh process; nothing is judged.
+    """The file's outputs for cases, in order, from a fresh process.
 
     Raises:
-        VerificationError: the file fails on a case, or does not admit it.
+        VerificationError: the file fails on a case, or does not support its shape.
         OSError: if the working files cannot be written.
     """
     written = draft.parent / "verify.outputs"
@@ -133,7 +133,7 @@ def answers(
 
 
 def refusal(outcome: Outcome, tolerance: Tolerance) -> VerificationError:
-    """The error for an outcome with failures that nothing can be saved of."""
+    """The error for an outcome with failures."""
     return VerificationError(
         f"the written file is wrong at {len(outcome.failed)} of the shapes tried: "
         + "; ".join(list(outcome.failed.values())[:3]),
@@ -142,24 +142,28 @@ def refusal(outcome: Outcome, tolerance: Tolerance) -> VerificationError:
 
 
 def _judge(
-    parities: Sequence[Comparison],
+    comparisons: Sequence[Comparison],
     tolerance: Tolerance,
-    points: Sequence[Point],
+    cases: Sequence[VerificationCase],
     operators: dict[str, int],
     orders: tuple[str, ...],
 ) -> Outcome:
     verified, failed = [], {}
-    for point in points:
-        for output in point.case.outputs:
-            mine = [parity for parity in parities if (parity.case, parity.output) == (point.case.name, output)]
+    for case in cases:
+        for output in case.golden.outputs:
+            mine = [
+                comparison
+                for comparison in comparisons
+                if (comparison.case, comparison.output) == (case.golden.name, output)
+            ]
             worst = functools.reduce(worse, mine)
             verified.append(
                 VerifiedCase(
-                    case=point.case.name,
-                    shape=point.shape,
-                    padded=point.padded,
+                    case=case.golden.name,
+                    shape=case.shape,
+                    padded=case.padded,
                     output=output,
-                    calls=sum(parity.calls for parity in mine),
+                    calls=sum(comparison.calls for comparison in mine),
                     max_abs_error=worst.max_abs_error,
                     max_error=worst.max_error,
                     rms_error=worst.rms_error,
@@ -168,14 +172,14 @@ def _judge(
                 )
             )
             if not worst.within(tolerance):
-                failed[point.case.name] = (
-                    f"{point.name} {output}: max error {worst.max_error:.2e}, rms {worst.rms_error:.2e}"
+                failed[case.golden.name] = (
+                    f"{case.name} {output}: max error {worst.max_error:.2e}, rms {worst.rms_error:.2e}"
                 )
     return Outcome(tuple(verified), failed, operators, orders)
 
 
 def _working_files(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> list[str]:
-    """Write what the fresh process reads beside the draft; the arguments that name it."""
+    """Write beside the draft what the fresh process reads; returns the arguments that name these files."""
     paths = {name: draft.parent / f"verify.{name}" for name in ("manifest", "cases")}
     paths["manifest"].write_text(to_json(manifest))
     paths["cases"].write_bytes(dump_cases(cases))
@@ -188,13 +192,13 @@ def _run(arguments: list[str], folder: Path) -> dict[str, Any]:
     done = _spawn([*arguments, "--report", str(report)])
     if done.returncode < 0:
         signal = -done.returncode
-        raise VerificationError(f"a fresh process died of signal {signal} running the file", "answers")
+        raise VerificationError(f"the file ended a fresh process with signal {signal}", "outputs")
     if done.returncode > 0 or not report.exists():
-        raise VerificationError(f"the fresh process failed: {_last_line(done)}", "answers")
+        raise VerificationError(f"the fresh process failed: {_last_line(done)}", "outputs")
     value: dict[str, Any] = json.loads(report.read_text())
     if "error" in value:
         raise VerificationError(
-            f"the written file failed in a fresh process: {value['error']}", "answers like the model's"
+            f"the written file failed in a fresh process: {value['error']}", "outputs like the model's"
         )
     return value
 

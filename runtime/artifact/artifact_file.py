@@ -194,6 +194,7 @@ def load(source: Source | Archive, allow_operators: Collection[str] = ()) -> Scr
         UnsafeArchiveError: its pickles say of records and classes what is not so.
         NotAnArtifactError: if TorchScript cannot read it.
     """
+    from runtime.artifact.argument_check import check_arguments
     from runtime.host import torchscript
 
     with open_archive(source) as archive:
@@ -206,6 +207,7 @@ def load(source: Source | Archive, allow_operators: Collection[str] = ()) -> Scr
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = lines[0][:200].replace(link or archive.origin, archive.origin)
             raise NotAnArtifactError(f"TorchScript cannot load {archive.origin}: {reason}", "", _COPY_AGAIN) from error
+        check_arguments(module, archive.origin, allow_operators)
     return module
 
 

@@ -3,16 +3,17 @@
 Errors of torch pass through unchanged; the callers turn them into errors of this project.
 
 Newer releases of torch deprecate TorchScript, with a warning at every call, and recommend torch.export. The user of an
-artifact cannot act on these warnings, so they are suppressed here; docs/decisions.md says what happens when torch.jit
-is removed.
+artifact cannot act on these warnings, so they are suppressed here; docs/decisions/files.md says what happens when
+torch.jit is removed.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 
@@ -26,9 +27,12 @@ __all__ = [
     "INTEGERS",
     "TENSOR",
     "TENSORS",
+    "Call",
+    "Computed",
     "ScriptModule",
     "TracerWarning",
     "as_if_tracing",
+    "calls",
     "define",
     "eliminate_dead_code",
     "executed_graph",
@@ -56,6 +60,9 @@ INTEGER = torch._C.IntType.get()
 # Types of lists.
 INTEGERS = torch._C.ListType.ofInts()
 TENSORS = torch._C.ListType.ofTensors()
+
+# Classes of C++: which of them and which of their methods code may name was checked in its text.
+_CPP_CLASSES = "__torch__.torch.classes."
 
 # The first release of torch with `example_kwarg_inputs`.
 DICT_SINCE = (2, 0)
@@ -153,6 +160,77 @@ def python_calls(frozen: ScriptModule) -> list[str]:
             if node.kind() == "prim::PythonOp":
                 found.append(str(node.pyname()))
     return found
+
+
+class Computed(NamedTuple):
+    """An argument that is no constant, and the operator that gives it."""
+
+    operator: str
+
+
+class Call(NamedTuple):
+    """A call of an operator in a graph; `node` is torch's own."""
+
+    operator: str
+    arguments: tuple[str, ...]
+    node: Any
+
+    def value(self, place: int) -> Any:
+        """The argument at this place: a constant, a list of constants that nothing else uses, or `Computed`."""
+        value = self.node.inputsAt(place)
+        # Of a list that something else uses, its items could be changed there.
+        if value.node().kind() == "prim::ListConstruct" and len(value.uses()) == 1:
+            return [_constant(item) for item in value.node().inputs()]
+        return _constant(value)
+
+
+def _constant(value: Any) -> Any:
+    kind = value.node().kind()
+    return value.toIValue() if kind == "prim::Constant" else Computed(str(kind))
+
+
+def calls(module: ScriptModule) -> Iterator[Call]:
+    """Every call in the methods of a module and of its submodules, each class once, as their code is written.
+
+    Calls that lead anywhere else have no names of arguments: of functions, of methods of other classes, and of
+    constructors. What is on the way is not inlined: a few methods that call each other twice would become a graph
+    without an end.
+    """
+    classes: dict[str, Any] = {}
+    waiting = [module._c]
+    while waiting:
+        owner = waiting.pop()
+        name = owner._type().qualified_name()
+        if name not in classes:
+            classes[name] = owner
+            waiting.extend(part for _, part in torch._C.ModuleDict(owner).items())
+    for owner in classes.values():
+        for method in owner._method_names():
+            yield from _calls_of(owner._get_method(method).graph, classes)
+
+
+def _calls_of(graph: Any, classes: Collection[str]) -> Iterator[Call]:
+    blocks: list[Any] = [graph]
+    while blocks:
+        for node in blocks.pop().nodes():
+            kind = node.kind()
+            # To ask each node for its blocks takes longer than all else.
+            if kind.startswith("prim::") and kind != "prim::Constant":
+                blocks.extend(node.blocks())
+            if kind == "prim::CallMethod":
+                receiver = node.inputsAt(0).type()
+                name = receiver.qualified_name() if receiver.kind() == "ClassType" else ""
+                if name not in classes and not name.startswith(_CPP_CLASSES):
+                    yield Call(kind, (), node)
+            elif kind in ("prim::CallFunction", "prim::CreateObject"):
+                yield Call(kind, (), node)
+            elif (schema := node.schema()) != "(no schema)":
+                yield Call(kind, _argument_names(schema), node)
+
+
+@functools.cache
+def _argument_names(schema: str) -> tuple[str, ...]:
+    return tuple(argument.name for argument in torch._C.parse_schema(schema).arguments)
 
 
 def optimized_execution(wanted: bool) -> AbstractContextManager[None]:

@@ -74,7 +74,7 @@ class Pool:
         # Idle workers wait on `_idle` for a first request; the leader waits on `_joining` for others to join its batch.
         self._lock = threading.Lock()
         self._idle, self._joining = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._queue = RequestQueue(max_tokens)
+        self._queue: RequestQueue[Request] = RequestQueue(max_tokens)
         self._has_leader, self._closed = False, False
         self._trimmed_at = time.monotonic()
         self._counters = Counters()

@@ -1,6 +1,7 @@
 """The waiting requests, ordered by arrival and indexed by length.
 
-Not locked: the caller holds a lock. The caller also decides how many requests may wait.
+Not locked: the caller holds a lock. The caller also decides how many requests may wait. The benchmarks batch the
+queries of other runtimes by the same queue, in environments without torch, which is imported for types alone.
 
 Adding, removing and finding the oldest request take the same time however many wait; selecting a batch takes time
 proportional to the size of the batch.
@@ -15,13 +16,42 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-Outputs = dict[str, torch.Tensor]
+Outputs: TypeAlias = "dict[str, torch.Tensor]"
 
 # Deadlines of requests that were removed stay in the heap until it has this many entries more than twice the queue.
 _STALE = 64
+
+
+class Queued(Protocol):
+    """What the queue has to know of a request; requests are compared by identity."""
+
+    @property
+    def rows(self) -> int:
+        """Its rows in a batch."""
+
+    @property
+    def length(self) -> int:
+        """The length of its rows, in tokens."""
+
+    @property
+    def key(self) -> Hashable:
+        """Only requests with the same key may share a batch."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When it expires; None: never."""
+
+    @property
+    def most_rows(self) -> int | None:
+        """The limit of rows in its batch; None: no limit."""
+
+
+_Queued = TypeVar("_Queued", bound=Queued)
 
 
 @dataclass(eq=False)  # compared by identity: comparing tensors does not give a bool
@@ -45,7 +75,7 @@ class Request:
     future: Future[Outputs] = field(default_factory=Future)
 
 
-class RequestQueue:
+class RequestQueue(Generic[_Queued]):
     """Waiting requests in the order of their arrival.
 
     Args:
@@ -56,9 +86,9 @@ class RequestQueue:
         self.rows = 0
         self._max_tokens = max_tokens
         # A linked list: finding the first entry of a dict takes longer, the more entries before it were deleted.
-        self._order: OrderedDict[Request, None] = OrderedDict()
-        self._by_key: dict[Hashable, _ByLength] = {}
-        self._deadlines: list[tuple[float, int, Request]] = []
+        self._order: OrderedDict[_Queued, None] = OrderedDict()
+        self._by_key: dict[Hashable, _ByLength[_Queued]] = {}
+        self._deadlines: list[tuple[float, int, _Queued]] = []
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
@@ -68,11 +98,11 @@ class RequestQueue:
         return request in self._order
 
     @property
-    def oldest(self) -> Request:
+    def oldest(self) -> _Queued:
         """The next request; the queue must not be empty."""
         return next(iter(self._order))
 
-    def add(self, request: Request) -> None:
+    def add(self, request: _Queued) -> None:
         """Append a request."""
         self._order[request] = None
         self._by_key.setdefault(request.key, _ByLength()).add(request)
@@ -81,7 +111,7 @@ class RequestQueue:
             heapq.heappush(self._deadlines, (request.deadline, next(self._numbers), request))
             self._forget_stale()
 
-    def remove(self, request: Request) -> None:
+    def remove(self, request: _Queued) -> None:
         """Remove a waiting request."""
         del self._order[request]
         self.rows -= request.rows
@@ -90,7 +120,7 @@ class RequestQueue:
         if not same_key.lengths:
             del self._by_key[request.key]
 
-    def expired(self, now: float) -> list[Request]:
+    def expired(self, now: float) -> list[_Queued]:
         """Remove and return the requests whose deadline has passed."""
         found = []
         while self._deadlines and self._deadlines[0][0] < now:
@@ -100,7 +130,7 @@ class RequestQueue:
                 found.append(request)
         return found
 
-    def batch(self) -> tuple[list[Request], bool]:
+    def batch(self) -> tuple[list[_Queued], bool]:
         """The oldest request with the nearest in length that fit, not removed, and whether the batch is full."""
         oldest = self.oldest
         batch, rows, longest = [oldest], oldest.rows, oldest.length
@@ -120,27 +150,27 @@ class RequestQueue:
             heapq.heapify(self._deadlines)
 
 
-class _ByLength:
+class _ByLength(Generic[_Queued]):
     """Requests that may share a batch, sorted by length, and by arrival if their lengths are equal."""
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
-        self._of_length: dict[int, OrderedDict[Request, None]] = {}
+        self._of_length: dict[int, OrderedDict[_Queued, None]] = {}
 
-    def add(self, request: Request) -> None:
+    def add(self, request: _Queued) -> None:
         if request.length not in self._of_length:
             self._of_length[request.length] = OrderedDict()
             insort(self.lengths, request.length)
         self._of_length[request.length][request] = None
 
-    def remove(self, request: Request) -> None:
+    def remove(self, request: _Queued) -> None:
         same = self._of_length[request.length]
         del same[request]
         if not same:
             del self._of_length[request.length]
             del self.lengths[bisect_left(self.lengths, request.length)]
 
-    def nearest(self, length: int) -> Iterator[Request]:
+    def nearest(self, length: int) -> Iterator[_Queued]:
         """All requests, nearest length first; the shorter of two that are equally near."""
         above = bisect_left(self.lengths, length)
         below = above - 1

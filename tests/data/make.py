@@ -14,12 +14,11 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from conftest import tiny_model  # noqa: E402 (behind the path)
+sys.path[:0] = [str(ROOT)]
 
 from exporter import ExportRequest, export  # noqa: E402
 from runtime.format.manifest import FORMAT_VERSION  # noqa: E402
+from tests.conftest import tiny_model  # noqa: E402 (behind the path)
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 64}
 

@@ -76,14 +76,14 @@ def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:
         return dataclasses.replace(row, result="refused", reason=_line(error), seconds=time.perf_counter() - start)
     except Exception as error:  # noqa: BLE001 (a defect of the exporter: the table has to show it)
         return dataclasses.replace(row, result="died", reason=_line(error), seconds=time.perf_counter() - start)
-    given_up = [choice for choice in report.choices if choice.startswith(("given up", "the model itself fails"))]
+    excluded = [choice for choice in report.choices if choice.startswith(("excluded", "the model itself fails"))]
     plain = report.manifest.backend != "ipex"
-    narrowed = any(choice.startswith("given up") for choice in given_up)
+    narrowed = any(choice.startswith("excluded") for choice in excluded)
     failed = [choice for choice in report.choices if " failed: " in choice] if plain else []
     return dataclasses.replace(
         row,
         result="plain" if plain else "narrowed" if narrowed else "right",
-        reason="; ".join([*failed, *given_up])[:400],
+        reason="; ".join([*failed, *excluded])[:400],
         max_error=max(point.max_error for point in report.manifest.verified),
         seconds=time.perf_counter() - start,
     )

@@ -29,8 +29,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from support.commands import parse
-from support.forkclient import redirect_workers
+from tests.support.commands import parse
+from tests.support.forkclient import redirect_workers
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from exporter.selection import autotune
 from exporter.verification import subprocesses, verify
 from runtime.host.requirements import minor
-from support.commands import parse
-from support.forkclient import forked
+from tests.support.commands import parse
+from tests.support.forkclient import forked
 
-_TESTS = Path(__file__).resolve().parent.parent
-_SERVE = (
-    f"import sys; sys.path.insert(0, {str(_TESTS)!r}); from support.forkserver import main; "
-    "sys.path.pop(0); main(*sys.argv[1:])"
-)
+_SERVE = "import sys; from tests.support.forkserver import main; main(*sys.argv[1:])"
 
 
 class _Server:

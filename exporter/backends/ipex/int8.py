@@ -26,7 +26,7 @@ from runtime.host import torchscript
 
 # A few channels of a transformer's activations are a hundred times larger than the others, and one scale for all
 # leaves these few steps. SmoothQuant moves that size into the weights, which have a scale a row: by its power ALPHA.
-# Measured on MiniLM against plain histograms and other powers: docs/decisions.md.
+# Measured on MiniLM against plain histograms and other powers: docs/decisions/int8.md.
 ALPHA = 0.7
 # Products of two activations, which stay out of int8.
 PRODUCTS = ("matmul", "bmm")

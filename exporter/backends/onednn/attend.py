@@ -3,7 +3,8 @@
 In: a frozen module, with attention written out, and its tensors' shapes. Out: how many attentions were placed.
 Refuses nothing, and leaves alone whatever is not exactly `softmax(query @ keys * scale + mask) @ values`.
 
-Which form is fastest depends on precision and number of scores (benchmarks/attention.py, docs/decisions.md):
+Which form is fastest depends on precision and number of scores
+(benchmarks/experiments/attention.py, docs/decisions/onednn.md):
 - fp32, or few: PyTorch's own operator, which is a single call;
 - as many as stay in a processor's cache: two batched products, with the mask added in place;
 - more: the same row by row of the batch, so that they stay there.

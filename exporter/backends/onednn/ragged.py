@@ -15,9 +15,9 @@ import torch
 
 from exporter.backends.onednn.attend import attend, explicit_attention, sdpa
 
-# Where these come from: benchmarks/padding.py, docs/decisions.md. The shapes that every export is verified at take each
-# way (exporter.shapes.test_shapes.trials): whoever changes these looks there.
-# The share of real tokens beyond which leaving the others out does not pay.
+# Where these come from: benchmarks/experiments/padding.py, docs/decisions/padding.md. The shapes that every export is
+# verified at take each way (exporter.shapes.test_shapes.trials): whoever changes these looks there. The share of real
+# tokens beyond which leaving the others out does not pay.
 FULL = 0.85
 # Places of a batch, padding among them, below which it does not.
 LEAST = 128

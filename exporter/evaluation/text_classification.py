@@ -1,7 +1,4 @@
-"""Text classification: CSV or JSON lines with `text` (and `text_pair`) and `label`.
-
-In: rows, scores of classes. Out: accuracy and F1. Refuses a label that the model does not have.
-"""
+"""Text classification: CSV or JSON lines with `text` (and `text_pair`) and `label`. Metrics: accuracy and F1."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from exporter.evaluation.files import read_table
 
 
 class TextClassification(Evaluation):
-    """One class a text."""
+    """One class per text."""
 
     task: ClassVar[str] = "text-classification"
     main: ClassVar[str] = "accuracy"
@@ -27,7 +24,7 @@ class TextClassification(Evaluation):
         return read_table(path, ("text", "label"))
 
     def features(self, rows: Sequence[Mapping[str, Any]]) -> Features:
-        """One a row; longer texts are cut."""
+        """One per row; longer texts are truncated."""
         pairs = [row["text_pair"] for row in rows] if rows and rows[0].get("text_pair") is not None else None
         encoded = self.tokenizer([row["text"] for row in rows], pairs, truncation=True, max_length=self.max_length)
         return [
@@ -36,7 +33,7 @@ class TextClassification(Evaluation):
             for index, row in enumerate(rows)
         ]
 
-    def answers(
+    def predictions(
         self, rows: Sequence[Mapping[str, Any]], features: Features, scores: Sequence[Sequence[numpy.ndarray]]
     ) -> list[Any]:
         """The class with the largest score."""

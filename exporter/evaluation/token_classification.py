@@ -1,7 +1,6 @@
-"""Token classification: CoNLL files, labels as B-, I- and O.
+"""Token classification: CoNLL files with labels B-, I- and O. Metrics: precision, recall and F1 of entities.
 
-In: sentences as words, scores of tokens. Out: entities' precision, recall and F1. Refuses a label that the model does
-not have. A word has the label of its first token; words that do not fit into the model are not counted.
+A word has the label of its first token; words beyond the model's maximum length are not counted.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from exporter.evaluation.files import read_conll
 
 
 class TokenClassification(Evaluation):
-    """One label a word."""
+    """One label per word."""
 
     task: ClassVar[str] = "token-classification"
     main: ClassVar[str] = "f1"
@@ -28,7 +27,7 @@ class TokenClassification(Evaluation):
         return read_conll(path)
 
     def features(self, rows: Sequence[Mapping[str, Any]]) -> Features:
-        """One a row; -100 stands where a token does not begin a word."""
+        """One per row; a token that does not begin a word has the label -100."""
         words = [row["words"] for row in rows]
         encoded = self.tokenizer(words, is_split_into_words=True, truncation=True, max_length=self.max_length)
         made = []
@@ -42,10 +41,10 @@ class TokenClassification(Evaluation):
             made.append({name: encoded[name][index] for name in encoded} | {"labels": labels})
         return made
 
-    def answers(
+    def predictions(
         self, rows: Sequence[Mapping[str, Any]], features: Features, scores: Sequence[Sequence[numpy.ndarray]]
     ) -> list[Any]:
-        """The labels of the words that fit."""
+        """The labels of the words within the maximum length."""
         return [
             [
                 self.labels[int(numpy.argmax(row))]
@@ -60,4 +59,4 @@ class TokenClassification(Evaluation):
     ) -> Metrics:
         """Entities' precision, recall and F1; accuracy of words."""
         expected = [[self.labels[label] for label in feature["labels"] if label != -100] for feature in features]
-        return metrics.entities(self.answers(rows, features, scores), expected)
+        return metrics.entities(self.predictions(rows, features, scores), expected)

@@ -1,7 +1,6 @@
-"""Question answering: JSON in SQuAD's form; the answer is a span of the context.
+"""Question answering: JSON in SQuAD's form; the answer is a span of the context. Metrics: exact match and F1.
 
-In: questions with contexts, scores of where the answer begins and ends. Out: exact match and F1. Refuses files of
-another form. A context longer than the model admits is read in windows that overlap; the best span of any wins.
+A context longer than the model admits is read in overlapping windows; the best span of all windows counts.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from exporter.evaluation import metrics
 from exporter.evaluation.base import Evaluation, Features, Metrics
 from exporter.evaluation.files import read_squad
 
-# As SQuAD's own reference has them: candidates at each end, and the longest answer in tokens.
+# As in SQuAD's reference: how many candidates per end, and the longest answer in tokens.
 _BEST = 20
 _LONGEST_ANSWER = 30
 
 
 class QuestionAnswering(Evaluation):
-    """One span a question."""
+    """One span per question."""
 
     task: ClassVar[str] = "question-answering"
     label_names: ClassVar[tuple[str, ...]] = ("start_positions", "end_positions")
@@ -30,11 +29,11 @@ class QuestionAnswering(Evaluation):
     main: ClassVar[str] = "f1"
 
     def read(self, path: str | Path) -> list[dict[str, Any]]:
-        """Rows with `id`, `question`, `context`, `answers`."""
+        """Rows with `id`, `question`, `context`, `predictions`."""
         return read_squad(path)
 
     def features(self, rows: Sequence[Mapping[str, Any]]) -> Features:
-        """One a window; where the answer stands in none of it, both positions are 0."""
+        """One per window; if the window does not contain the answer, both positions are 0."""
         encoded = self.tokenizer(
             [row["question"] for row in rows],
             [row["context"] for row in rows],
@@ -46,7 +45,7 @@ class QuestionAnswering(Evaluation):
         )
         made = []
         for window, owner in enumerate(encoded["overflow_to_sample_mapping"]):
-            # Where each token of the context stands in it; None for all other tokens.
+            # The place of each token in the context; None for all other tokens.
             offsets = [
                 place if part == 1 else None
                 for place, part in zip(encoded["offset_mapping"][window], encoded.sequence_ids(window), strict=True)
@@ -56,7 +55,7 @@ class QuestionAnswering(Evaluation):
             made.append(feature | {"start_positions": start, "end_positions": end, "_row": owner, "_offsets": offsets})
         return made
 
-    def answers(
+    def predictions(
         self, rows: Sequence[Mapping[str, Any]], features: Features, scores: Sequence[Sequence[numpy.ndarray]]
     ) -> list[Any]:
         """The span with the largest sum of scores, as text."""
@@ -72,7 +71,7 @@ class QuestionAnswering(Evaluation):
         self, rows: Sequence[Mapping[str, Any]], features: Features, scores: Sequence[Sequence[numpy.ndarray]]
     ) -> Metrics:
         """Exact match and F1."""
-        found = self.answers(rows, features, scores)
+        found = self.predictions(rows, features, scores)
         return metrics.spans({row["id"]: text for row, text in zip(rows, found, strict=True)}, rows)
 
 
@@ -88,7 +87,7 @@ def _positions(offsets: Sequence[Any], answers: Sequence[tuple[str, int]]) -> tu
 
 def _best_span(offsets: Sequence[Any], starts: numpy.ndarray, ends: numpy.ndarray) -> tuple[float, int, int] | None:
     """Score, begin and end in characters."""
-    # Padding of a batch stands behind.
+    # Padding of the batch follows the real tokens.
     starts, ends = starts[: len(offsets)], ends[: len(offsets)]
     best = None
     for start in numpy.argsort(starts)[::-1][:_BEST]:
