@@ -152,7 +152,7 @@ def test_wrong_files(tiny_artifact: Path, tmp_path: Path, capsys: pytest.Capture
 def test_errors_are_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
     assert "there is no file" in error_of(run([RUN, "inspect", tmp_path / "no.pt"]))
     assert "not a zip" in error_of(run([RUN, "check", __file__]))
-    assert "no tokenizer" in error_of(run([RUN, "predict", tiny_artifact, "--text", "x"]))
+    assert "--text needs a tokenizer" in error_of(run([RUN, "predict", tiny_artifact, "--text", "x"]))
 
 
 @pytest.mark.parametrize("command", ["inspect", "check"])

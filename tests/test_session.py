@@ -202,7 +202,7 @@ def test_without_warm_up_the_answers_are_the_same(minilm_ipex: Path) -> None:
 
 
 def test_text_needs_a_tokenizer(tiny_session: Session) -> None:
-    with pytest.raises(InputTextError, match="no tokenizer"):
+    with pytest.raises(InputTextError, match="text input needs a tokenizer"):
         tiny_session.text.encode(["a"])
 
 

@@ -62,7 +62,7 @@ def test_an_unsigned_file_is_refused_where_a_key_is_given(tiny_artifact: Path, s
 
 def test_a_changed_part_is_seen_even_with_a_new_manifest(signed: tuple[Path, Path], tmp_path: Path) -> None:
     path, public = signed
-    forged = rewrite(path, tmp_path / "forged.pt", {"format_version": b"0001"})
+    forged = rewrite(path, tmp_path / "forged.pt", {"format_version": b"0002"})
     with pytest.raises((SignatureError, DigestError)):
         load(forged, verify_key=public)
 

@@ -244,17 +244,17 @@ def test_no_more_than_a_window_is_read_ahead(monkeypatch: pytest.MonkeyPatch) ->
         buffer = Endless()
 
     monkeypatch.setattr(sys, "stdin", Standard)
-    windows = predict._windows(read_lines("-"))
-    first, second = next(windows), next(windows)
+    chunks = predict._chunks(read_lines("-"))
+    first, second = next(chunks), next(chunks)
     assert [line.item for line in first][:2] == ["line 0", "line 1"]
-    assert len(first) == predict.WINDOW_LINES and second[0].number == predict.WINDOW_LINES + 1
-    assert next(given) <= 2 * predict.WINDOW_LINES
+    assert len(first) == predict.CHUNK_LINES and second[0].number == predict.CHUNK_LINES + 1
+    assert next(given) <= 2 * predict.CHUNK_LINES
 
 
-def test_large_lines_end_a_window(tmp_path: Path) -> None:
+def test_large_lines_end_a_chunk(tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
-    path.write_text(f"{'x' * (predict.WINDOW_BYTES // 2)}\n" * 5)
-    assert [len(window) for window in predict._windows(read_lines(str(path)))] == [2, 2, 1]
+    path.write_text(f"{'x' * (predict.CHUNK_BYTES // 2)}\n" * 5)
+    assert [len(chunk) for chunk in predict._chunks(read_lines(str(path)))] == [2, 2, 1]
 
 
 def test_what_a_line_weighs_adds_up_to_the_file(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Options that the artifact's task does not have are refused before anything is loaded. If a row fails, its line holds the
 error and the other rows are computed; at the end InputTextError says how many failed.
 
-Texts are processed in windows of lines: the rows of a window are batched by length, and only one window is in memory.
+Texts are processed in chunks of lines: the texts of a chunk are batched by length, and only one chunk is in memory.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from runtime.commands.text_file import Line, json_question, json_text, read_line
 from runtime.errors import ExportedModelError, InputNameError, InputTaskError, InputTextError
 from runtime.format.manifest import Manifest
 
-# A window ends with whichever comes first.
-WINDOW_LINES = 256
-WINDOW_BYTES = 2**20
+# A chunk ends with whichever comes first.
+CHUNK_LINES = 256
+CHUNK_BYTES = 2**20
 
 # Option → the tasks whose method has an argument of this name.
 _OPTIONS = {
@@ -43,14 +43,14 @@ def predict(options: argparse.Namespace) -> int:
         option = next(name for name in ("text", "texts", "jsonl") if getattr(options, name) is not None)
         raise InputNameError(f"--{option} needs a tokenizer, which {options.file} does not have", "", "give --inputs")
     arguments = _arguments(options, manifest.task)
-    # The first window is read before the model is loaded, so that a missing file is reported at once.
-    rest = _windows(_lines(options, manifest.task))
-    windows = itertools.chain([next(rest)], rest)
+    # The first chunk is read before the model is loaded, so that a missing file is reported at once.
+    rest = _chunks(_lines(options, manifest.task))
+    chunks = itertools.chain([next(rest)], rest)
     method = _method(options, manifest.task, arguments)
     if options.text is not None:
-        return _print_results(windows, method, manifest, True, lambda _: None)
+        return _print_results(chunks, method, manifest, True, lambda _: None)
     with progress(size_of(options.texts or options.jsonl)) as done:
-        return _print_results(windows, method, manifest, False, done)
+        return _print_results(chunks, method, manifest, False, done)
 
 
 def _tensors(options: argparse.Namespace, manifest: Manifest) -> int:
@@ -105,17 +105,17 @@ def _lines(options: argparse.Namespace, task: str) -> Iterable[Line]:
     return [Line(number, text, 0) for number, text in enumerate(options.text, 1)]
 
 
-def _windows(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    window: list[Line] = []
+def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    chunk: list[Line] = []
     size = 0
     for line in lines:
-        window.append(line)
+        chunk.append(line)
         size += line.size
-        if len(window) == WINDOW_LINES or size >= WINDOW_BYTES:
-            yield window
-            window, size = [], 0
-    if window:
-        yield window
+        if len(chunk) == CHUNK_LINES or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _method(options: argparse.Namespace, task: str, arguments: dict[str, Any]) -> Callable[[Sequence[Any]], list[Any]]:
@@ -128,7 +128,7 @@ def _method(options: argparse.Namespace, task: str, arguments: dict[str, Any]) -
 
 
 def _print_results(
-    windows: Iterable[list[Line]],
+    chunks: Iterable[list[Line]],
     method: Callable[[Sequence[Any]], list[Any]],
     manifest: Manifest,
     echo: bool,
@@ -137,10 +137,10 @@ def _print_results(
     from runtime.commands.json_output import fields
 
     count, failed, first = 0, 0, ""
-    for window in windows:
-        good = [line.item for line in window if not isinstance(line.item, InputTextError)]
+    for chunk in chunks:
+        good = [line.item for line in chunk if not isinstance(line.item, InputTextError)]
         results = iter(method(good) if good else [])
-        for line in window:
+        for line in chunk:
             count += 1
             result = line.item if isinstance(line.item, InputTextError) else next(results)
             row: dict[str, Any] = {"text": line.item} if echo else {}
@@ -153,7 +153,7 @@ def _print_results(
                 row |= fields(manifest, result)
             print(json.dumps(row))
         sys.stdout.flush()
-        done(sum(line.size for line in window))
+        done(sum(line.size for line in chunk))
     if failed:
         raise InputTextError(f"{failed} of {count} {'texts' if echo else 'lines'} failed; {first}")
     return 0
