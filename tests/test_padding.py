@@ -20,7 +20,7 @@ from exporter.shapes.test_shapes import shapes_to_verify
 from exporter.tracing.graphs.graph import shapes
 from runtime import Session, load
 
-SAID = "attentions, and all between them, on real tokens alone"
+SAID = "attentions, and all between them, on real tokens only"
 
 
 def batch(lengths: Sequence[int], size: int, seed: int = 0) -> dict[str, torch.Tensor]:
