@@ -109,21 +109,11 @@ def attend_ragged(
     lengths: List[int],  # noqa: UP006
     real: torch.Tensor,
 ) -> torch.Tensor:
-    """Attention within each row of the batch.
+    """Attention within each row of the batch; `scale`, `few` and `many_bytes` as for `attend`.
 
-    Args:
-        query: if there are `lengths`, a single row that holds the tokens of all rows.
-        keys: the same.
-        values: the same.
-        mask: of the padded batch.
-        scale: as for `attend`.
-        few: as for `attend`.
-        many_bytes: as for `attend`.
-        short: up to this length, rows are padded again for the products, which costs less than a call per row.
-        kept: from `plan_padding`.
-        back: from `plan_padding`.
-        lengths: from `plan_padding`.
-        real: the batch's attention mask.
+    `mask` is added to the scores of the padded batch. `kept`, `back` and `lengths` are from `plan_padding` for the
+    attention mask `real`; if there are lengths, `query`, `keys` and `values` are a single row with the tokens of all.
+    Up to the length `short`, rows are padded again for the products, which costs less than a call per row.
     """
     if len(lengths) == 0:
         return attend(query, keys, values, mask, scale, few, many_bytes)
