@@ -27,12 +27,15 @@ MINILM = $$($(BIN)/python examples/python/minilm_folder.py)
 PRECISION ?= $(shell grep -qs avx512dq /proc/cpuinfo && echo bf16 || echo fp32)
 DEMO := build/minilm-$(PRECISION).pt
 SOURCES := $(shell find exporter runtime -name '*.py')
+PACKAGED := $(shell find exporter runtime -type f -not -name '*.pyc') pyproject.toml MANIFEST.in README.md LICENSE
+# The model of the worker's image.
+MODEL ?= build/minilm-fp32-plain.pt
 
-TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_and_inputs round_trip source text text_tasks trace trainer traps unknown_model))
+TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_and_inputs round_trip source text text_tasks mask_broadcasting trace trainer traps unknown_model))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text soak flood kill traps coverage coverage-sample format clean
+.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text dist image soak flood kill traps coverage coverage-sample docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -62,6 +65,15 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
+
+# The site's own environment: references are read from the sources, so it needs no torch.
+.venv-docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+docs: .venv-docs/.installed  ## the documents as a site, in build/site; links are checked (1 minute, the first time 2)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --clean
 
 environments: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed .venv-transformers-4/.installed  ## every environment of the tests; make -j 2 environments sets up two at a time
 
@@ -155,6 +167,25 @@ finetune: build/finetune/.done  ## fine-tune MiniLM for three tasks, for the exa
 bench-trainer: build/finetune/.done .venv-transformers-4/.installed  ## the Trainer in jit mode against eager mode: metrics and samples a second; writes docs/benchmarks (15 minutes)
 	$(BIN)/python -m benchmarks.trainer 5=$(BIN)/python 4=.venv-transformers-4/bin/python $(ARGS)
 
+.venv-dist/.installed: requirements/dist.txt
+	@echo "setting up .venv-dist: build, twine; half a minute, once"
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# The source archive from the checkout, the wheel from the source archive.
+dist/.built: $(PACKAGED) .venv-dist/.installed
+	rm -rf dist
+	.venv-dist/bin/python -m build
+	touch $@
+
+dist: dist/.built build/minilm-fp32-plain.pt  ## build the wheel and the source archive, check them, try the wheel beside torch alone (1 minute)
+	.venv-dist/bin/python -m twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/python release/try_wheel.py dist/*.whl build/minilm-fp32-plain.pt
+
+image: dist/.built $(MODEL)  ## build the worker's container image; without docker or podman, try the steps of its Dockerfile; MODEL=model.pt
+	PYTHON=$(BIN)/python TORCH_INDEX=$(TORCH_INDEX) release/build_image.sh $(MODEL)
+
 soak: $(DEMO)  ## 8 threads x 2,000 calls on one session: answers and memory (2 minutes)
 	$(BIN)/python benchmarks/soak.py $(DEMO)
 
@@ -178,4 +209,4 @@ format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built; .venv stays
-	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

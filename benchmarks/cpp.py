@@ -1,11 +1,12 @@
-"""`python -m benchmarks.cpp`: is C++ as fast as it should be? Start, steady calls, and what Session::run costs.
+"""`python -m benchmarks.cpp`: the speed of the C++ library: start, steady calls, and the overhead of Session::run.
 
-In: the programs of `make cpp-build`, bert-base with seeded random weights (made in build/bench as for `make bench`).
-Out: docs/benchmarks/cpp.json, .md and .svg. Nothing is timed before C++ has given Python's answer.
+Needs the programs of `make cpp-build`, and bert-base with seeded random weights (made in build/bench as for
+`make bench`). Writes docs/benchmarks/cpp.json, .md and .svg. Before anything is timed, the outputs of C++ are compared
+with those of Python.
 
-Three questions, in rounds that take turns:
-- From process start to the first answer at 1x32, files in the page cache: the C++ example worker, which is spawned,
-  given a line and read; against Python processes with this project's runtime, OpenVINO and ONNX Runtime.
+Three measurements, in rounds that take turns:
+- From process start to the first output at 1x32, with files in the page cache: the C++ example worker, which is
+  spawned, sent a line and read; against Python processes with this project's runtime, OpenVINO and ONNX Runtime.
 - A call at 1x32 in a warm process: `exported-model bench` against the Python runtime.
 - `Session::run` against the module's `forward` alone, in turn within one process.
 """

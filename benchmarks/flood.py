@@ -1,8 +1,8 @@
-"""A pool that is asked ten times what it can answer: what becomes of each request, and of the memory?
+"""Send a pool ten times more requests than it can answer, and check what happens to the requests and to the memory.
 
-In: an artifact. Out: the figures; exit code 1 if a request that was accepted had no answer or a wrong one, if a refusal
-was no PoolFullError, if the queue never was full, or if memory grew by more than 64 MB after the first fifth (the
-median of the later half over that of the earlier half). See benchmarks/README.md.
+The exit code is 1 if an accepted request got no answer or a wrong one, if a refusal was not a PoolFullError, if the
+queue was never full, or if memory grew by more than 64 MB after the first fifth (the median of the later half against
+that of the earlier half). See benchmarks/README.md.
 """
 
 from __future__ import annotations

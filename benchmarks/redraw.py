@@ -1,6 +1,6 @@
-"""`python -m benchmarks.redraw`: every page and picture again, from the raw results that are there.
+"""`python -m benchmarks.redraw`: make every page and picture again from the stored results; nothing is measured.
 
-In: docs/benchmarks/NAME.json, as a benchmark left it. Out: NAME.md and NAME.svg beside it. Nothing is measured.
+Reads docs/benchmarks/NAME.json, as a benchmark wrote it, and writes NAME.md and NAME.svg beside it.
 """
 
 from __future__ import annotations

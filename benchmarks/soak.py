@@ -1,7 +1,7 @@
-"""Do many threads on one session get the right answers, and does memory stay flat?
+"""Check that many threads on one session get right outputs, and that memory does not grow.
 
-In: an artifact. Out: the figures; exit code 1 if any answer differs from the single-threaded one by more than the
-tolerance, or if memory grows by more than 32 MB after the first tenth. See benchmarks/README.md.
+The exit code is 1 if any output differs from the single-threaded one by more than the tolerance, or if memory grows by
+more than 32 MB after the first tenth. See benchmarks/README.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How long does a worker take from process start to its first answer?
+"""How long does a worker take from process start to its first output?
 
-In: an artifact (bf16, IPEX, of the MiniLM model that `make demo` exports) and the folder it came from. Out: a table,
-docs/benchmarks/start.json, .md and .svg. Nothing is timed before all ways have given the same answer. Method: see
-benchmarks/README.md.
+Needs an artifact (bf16, IPEX, of the MiniLM model that `make demo` exports) and the folder it was exported from. Writes
+docs/benchmarks/start.json, .md and .svg, and prints a table. Before anything is timed, all contenders' outputs are
+compared. See benchmarks/README.md for the method.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What does text cost beside the model: tokenising and making answers, as a share of the time of a call?
+"""What does text cost beside the model: tokenising and making results, as a share of the time of a call?
 
-In: an artifact (bf16 MiniLM, as `make demo` exports it). Out: docs/benchmarks/text.json and .md. The whole of
-`session.text.embed` is timed, and inside it the session's call; the rest is what text costs. The texts have 20 to 60
-tokens, or 128. Medians over calls; a call and the text around it are timed together, so that noise of the machine hits
-both.
+Needs an artifact (bf16 MiniLM, as `make demo` exports it) and writes docs/benchmarks/text.json and .md. The whole of
+`session.text.embed` is timed, and within it the session's call; the difference is the cost of text. The texts have 20
+to 60 tokens, or 128. The figures are medians over calls; a call and the text work around it are timed together, so that
+noise of the machine affects both.
 
 Usage: python -m benchmarks.text FILE [--calls N]
 """

@@ -1,11 +1,11 @@
-"""`python -m benchmarks.trainer`: the Trainer in jit mode against eager mode, metric and samples a second.
+"""`python -m benchmarks.trainer`: the Trainer in jit mode against eager mode: metric and samples per second.
 
-In: models that examples/finetune made in build/finetune (`make finetune`), environments as NAME=PYTHON. Out:
-docs/benchmarks/trainer.json and .md. It ends where jit mode fell back to eager mode.
+Needs the models that examples/finetune made in build/finetune (`make finetune`), and environments as NAME=PYTHON.
+Writes docs/benchmarks/trainer.json and .md. It stops if jit mode fell back to eager mode.
 
-Each row is a process of its own: a task, a precision, with IPEX or without. It evaluates the validation file in eager
-mode, then in jit mode, and so on in turn; the fastest of each counts, since noise only slows down. Tracing and
-comparing are counted apart, as the Trainer does. bf16 in eager mode is the Trainer's `bf16_full_eval`.
+Each row is a separate process: a task, a precision, with or without IPEX. It evaluates the validation file in eager
+mode and in jit mode in turn; the fastest of each counts, since noise only slows down. Tracing and comparing are timed
+separately, as the Trainer does. bf16 in eager mode is the Trainer's `bf16_full_eval`.
 """
 
 from __future__ import annotations

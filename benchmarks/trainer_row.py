@@ -1,7 +1,7 @@
-"""One row of `benchmarks.trainer`, in a process of its own: a task, a precision, with IPEX or without.
+"""One row of `benchmarks.trainer`, in a separate process: a task, a precision, with or without IPEX.
 
-In: the row as JSON on the command line. Out: its figures as a line of JSON. It runs in each environment that is
-compared, so it needs nothing but what the Trainer needs.
+The row is JSON on the command line, and the figures are printed as a line of JSON. It runs in each environment that is
+compared, so it needs only what the Trainer needs.
 """
 
 from __future__ import annotations

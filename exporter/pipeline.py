@@ -192,7 +192,7 @@ def _measure_accuracy(
         return built
     with clock.stage("accuracy") as notes, place.writing():
         accuracy = verify.held_out_accuracy(built.file, built.manifest, held_out, request.allow_operators)
-        notes += [one.words for one in accuracy]
+        notes += [one.summary for one in accuracy]
     return dataclasses.replace(built, manifest=dataclasses.replace(built.manifest, accuracy=accuracy))
 
 

@@ -5,8 +5,8 @@
     session = runtime.load("model.pt")
     outputs = session(input_ids=ids, attention_mask=mask)
 
-Needs torch and safetensors. `read_manifest` and the errors need neither: what pulls in torch is imported
-at its first use.
+Needs torch and safetensors. `read_manifest` and the errors need neither: torch is imported when a name that needs it is
+first used.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy (PEP 562): the session module imports torch, which takes a second that reading a manifest
-    # does not need.
+    # Lazy (PEP 562): the session module imports torch, which takes a second. Reading a manifest does not need it.
     if name in ("Session", "load"):
         from runtime import session
 

@@ -1,4 +1,4 @@
-"""`python -m runtime --cmake-dir | --ipex-library`: where the files lie that programs in C++ build with and load."""
+"""`python -m runtime --cmake-dir | --ipex-library`: print the paths of files that C++ programs build with and load."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from runtime.errors import IpexMissingError
 
 
 def main() -> int:
-    """Print what was asked for."""
+    """Print the requested path and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m runtime", description="Say where files for programs in C++ lie. To run a model: run-model."
+        prog="python -m runtime",
+        description="Print paths of files for C++ programs. To run a model: run-model.",
     )
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument("--cmake-dir", action="store_true", help="the folder of ExportedModelConfig.cmake")
@@ -20,7 +21,7 @@ def main() -> int:
     if parser.parse_args().cmake_dir:
         print(Path(__file__).parent / "cpp/cmake")
         return 0
-    # Imports torch, which `--cmake-dir` does without.
+    # Imports torch, which `--cmake-dir` does not need.
     from runtime.host.ipex_library import ipex_library
 
     try:

@@ -1,6 +1,6 @@
 """Every error that this project raises on purpose.
 
-In: what was found, what was expected, what to do. Out: one readable line.
+An error's text is one line: what was found, what was expected, what to do.
 
     ExportedModelError
     ├── ArtifactError                 the file itself
@@ -8,7 +8,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── NotAnArtifactError            not a zip archive, cut short, or not TorchScript
     │   ├── UnsafeArchiveError            a zip that two readers could read differently, or that lies about its parts
     │   ├── DigestError                   a part, or the whole file, is not the one that was sealed
-    │   ├── OperatorNotAllowedError       its code calls what no export contains
+    │   ├── OperatorNotAllowedError       its code calls operators that no export contains
     │   ├── ManifestMissingError          a TorchScript file that this exporter did not write
     │   ├── ManifestDamagedError          the manifest or another stored part cannot be understood
     │   ├── ArtifactFailedError           the model in it fails where its manifest says that it works
@@ -19,9 +19,9 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── IpexMissingError              Intel Extension for PyTorch is needed and absent
     │   ├── IpexVersionError              Intel Extension for PyTorch is there and does not fit
     │   ├── CpuFeatureError               the processor lacks an instruction set
-    │   ├── OperatorNameError             a name in `allow_operators` that is no operator's
+    │   ├── OperatorNameError             a name in `allow_operators` that is not an operator's
     │   ├── ThreadCountError              the thread count changed after weights were packed for it
-    │   ├── ForkError                     threads that compute stayed in the process that this one was forked from
+    │   ├── ForkError                     the process was forked, and the threads that compute are in its parent
     │   └── ExtraMissingError             a package is needed and absent
     ├── InputError                    what the caller passed to a session
     │   ├── InputNameError                unknown or missing name
@@ -30,14 +30,14 @@ In: what was found, what was expected, what to do. Out: one readable line.
     │   ├── InputSizeError                empty, too long, or axes that disagree
     │   ├── InputValueError               token ids (or other integers) out of range
     │   ├── InputTextError                text that does not fit the model
-    │   ├── InputTaskError                an answer that belongs to another task than the artifact's
+    │   ├── InputTaskError                a method of another task than the artifact's
     │   └── InputFileError                a file of inputs that cannot be read
     ├── PoolError                     a pool of sessions
     │   ├── PoolFullError                 its queue holds as many rows as it may
     │   ├── PoolClosedError               it takes no requests any more
-    │   └── DeadlineError                 the answer would have come too late
+    │   └── DeadlineError                 the deadline passed while the request waited
     ├── KeyFileError                  a key for signing that cannot be read or is of another kind
-    ├── CheckFailedError              an answer differs from the stored one by more than the tolerance
+    ├── CheckFailedError              an output differs from the stored one by more than the tolerance
     └── ExportError                   an export that cannot be done
         ├── RequestError                  the request contradicts itself
         ├── CalibrationError              the calibration samples cannot be used
@@ -56,7 +56,7 @@ In: what was found, what was expected, what to do. Out: one readable line.
         ├── ForbiddenOperatorError        the model calls operators that files may not call
         ├── BackendError                  the backend is not available here, or failed
         ├── TraceError                    no form of example inputs could be traced
-        └── VerificationError             the written file gave wrong answers
+        └── VerificationError             the written file computes wrong outputs
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ from runtime.printing import printable
 
 
 class ExportedModelError(Exception):
-    """The root of the tree.
+    """The base class of all errors of this project.
 
     Args:
         found: what was found, naming the file, input or package.
-        expected: what would have been right; left out where `found` says it all.
-        remedy: what the reader can do, as an imperative.
+        expected: what would have been right; empty if `found` already says it.
+        remedy: what the user can do, as an imperative.
     """
 
     def __init__(self, found: str, expected: str = "", remedy: str = "") -> None:
@@ -84,8 +84,8 @@ class ExportedModelError(Exception):
             line += f"; expected {expected}"
         if remedy:
             line += f"; {remedy}"
-        # One line is the contract of the command line; causes from other packages bring newlines, and names of files
-        # and an artifact's strings may hold anything.
+        # The command line promises one line per error. Messages of other packages contain newlines, and file names and
+        # an artifact's strings may contain anything.
         super().__init__(printable(" ".join(line.split())))
 
 
@@ -102,7 +102,7 @@ class NotAnArtifactError(ArtifactError):
 
 
 class UnsafeArchiveError(ArtifactError):
-    """The zip, or a pickle in it, is one that no exporter writes: it could be read in two ways, or lies about sizes."""
+    """The zip, or a pickle in it, can be read in two ways or states wrong sizes; no exporter writes such a file."""
 
 
 class DigestError(ArtifactError):
@@ -154,23 +154,23 @@ class CpuFeatureError(RequirementError):
 
 
 class ThreadCountError(RequirementError):
-    """The thread count changed after the weights were packed for another one, or is none."""
+    """The thread count is not valid, or changed after the weights were packed for another one."""
 
 
 class ForkError(RequirementError):
-    """The process was forked after loading; the threads that compute, or a pool's, exist in the parent alone."""
+    """The process was forked after loading; the threads that compute, or a pool's threads, exist only in the parent."""
 
 
 class OperatorNameError(RequirementError):
-    """What was given in `allow_operators` is no list of operators' names, or the installed torch lacks one of them."""
+    """`allow_operators` is not a list of operator names, or the installed torch does not have one of the operators."""
 
 
 class ExtraMissingError(RequirementError):
-    """A package is needed for this call, and is not there or cannot be imported."""
+    """A package that this call needs is not installed or cannot be imported."""
 
 
 class InputError(ExportedModelError):
-    """What the caller passed does not fit the artifact's inputs."""
+    """An input from the caller does not fit the artifact."""
 
 
 class InputNameError(InputError):
@@ -178,7 +178,7 @@ class InputNameError(InputError):
 
 
 class InputTypeError(InputError):
-    """A value is no tensor, or its dtype cannot be converted without loss."""
+    """A value is not a tensor, or its dtype cannot be converted without loss."""
 
 
 class InputRankError(InputError):
@@ -198,7 +198,7 @@ class InputTextError(InputError):
 
 
 class InputTaskError(InputError):
-    """What was asked for is the answer of another task than the artifact's, or needs what it does not hold."""
+    """The method is for another task than the artifact's, or needs something that the artifact does not have."""
 
 
 class InputFileError(InputError):
@@ -206,11 +206,11 @@ class InputFileError(InputError):
 
 
 class PoolError(ExportedModelError):
-    """A pool did not take a request, or did not answer it."""
+    """A pool did not accept a request, or did not answer it."""
 
 
 class PoolFullError(PoolError):
-    """The queue is full: more was asked than the machine answers."""
+    """The queue is full: requests arrive faster than the machine answers them."""
 
 
 class PoolClosedError(PoolError):
@@ -226,7 +226,7 @@ class KeyFileError(ExportedModelError):
 
 
 class CheckFailedError(ExportedModelError):
-    """An answer differs from the stored one by more than the tolerance."""
+    """An output differs from the stored one, or a call changed its inputs."""
 
 
 class ExportError(ExportedModelError):
@@ -309,4 +309,4 @@ class TraceError(ExportError):
 
 
 class VerificationError(ExportError):
-    """The written file gave answers that differ from the model's; nothing was shipped."""
+    """The written file's outputs differ from the model's; nothing was saved."""

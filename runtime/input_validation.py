@@ -1,8 +1,7 @@
-"""Check the caller's inputs against the manifest and bring them into the artifact's order.
+"""Check the caller's inputs against the manifest and arrange them in the order of the artifact's `forward`.
 
-In: the input specifications and tensors (or NumPy arrays) by name. Out: a list of torch tensors in the
-order of the specifications, left-out ones filled. Refuses, by name, whatever the model would answer
-wrongly or fail on: unknown or missing names, lossy dtypes, ranks, sizes, integers out of range.
+Anything on which the model would fail or compute nonsense is refused with the input's name: unknown or missing inputs,
+dtypes that cannot be converted without loss, wrong ranks and sizes, integers out of range.
 """
 
 from __future__ import annotations
@@ -23,27 +22,27 @@ _LOSSLESS = {
 _DTYPES = {"int64": torch.int64, "float32": torch.float32}
 
 
-def arrange(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> list[torch.Tensor]:
+def arrange(specs: Sequence[TensorSpec], inputs: Mapping[str, Any]) -> list[torch.Tensor]:
     """The tensors to pass to `forward`, in order.
 
     Raises:
         InputNameError, InputTypeError, InputRankError, InputSizeError, InputValueError
     """
     names = [spec.name for spec in specs]
-    for name in given:
+    for name in inputs:
         if name not in names:
             raise InputNameError(f"unknown input {name!r}", f"some of {', '.join(names)}")
     for spec in specs:
-        if spec.fill is None and given.get(spec.name) is None:
+        if spec.fill is None and inputs.get(spec.name) is None:
             raise InputNameError(
                 f"input {spec.name!r} is missing", f"at least {', '.join(s.name for s in specs if s.fill is None)}"
             )
 
-    tensors = {spec.name: _convert(spec, given[spec.name]) for spec in specs if given.get(spec.name) is not None}
+    tensors = {spec.name: _convert(spec, inputs[spec.name]) for spec in specs if inputs.get(spec.name) is not None}
     sizes = _sizes(specs, tensors)
     for spec in specs:
         if spec.name not in tensors:
-            assert spec.fill is not None  # required inputs were seen above
+            assert spec.fill is not None  # missing required inputs were refused above
             shape = [sizes.get(axis.name, axis.minimum) for axis in spec.axes]
             tensors[spec.name] = torch.full(shape, spec.fill, dtype=_DTYPES[spec.dtype])
     return [tensors[name] for name in names]
@@ -55,7 +54,7 @@ def _convert(spec: TensorSpec, value: Any) -> torch.Tensor:
         if not (hasattr(value, "__array_interface__") and hasattr(value, "flags") and hasattr(value, "astype")):
             raise InputTypeError(f"input {spec.name!r} is a {type(value).__name__}", expected)
         try:
-            # Shares memory; an array that is read-only, byte-swapped or reversed cannot be shared: it is copied.
+            # from_numpy shares memory. An array that is read-only, byte-swapped or reversed must be copied first.
             shared = value.flags.writeable and value.dtype.isnative and all(stride >= 0 for stride in value.strides)
             array = value if shared else value.astype(value.dtype.newbyteorder("="), order="C")
             value = torch.from_numpy(array)
@@ -76,7 +75,7 @@ def _convert(spec: TensorSpec, value: Any) -> torch.Tensor:
 
 
 def _sizes(specs: Sequence[TensorSpec], tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """Sizes by axis name, all checked; integers checked too."""
+    """Check sizes and integers; return the sizes by axis name."""
     sizes: dict[str, tuple[int, str]] = {}
     for spec in specs:
         if spec.name not in tensors:

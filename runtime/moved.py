@@ -1,7 +1,7 @@
-"""Modules that had other names before format 2: whoever imports one by its old name is told the new one.
+"""Importing a module by its name from before format 2 raises an error that tells the new name.
 
-Only `runtime.__all__`, `exporter.__all__` and what docs/versioning.md names are meant to be imported; these are the
-others that documents or examples once showed.
+Only `runtime.__all__`, `exporter.__all__` and the names in docs/versioning.md are meant to be imported. The modules
+listed here are others that documents or examples once showed.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ MOVED = {
 
 
 class _Moved:
-    """The last of `sys.meta_path`: asked for modules that no other finder knows."""
+    """An entry at the end of `sys.meta_path`: Python asks it for modules that no other finder knows."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """None, for it finds nothing.
+        """Always None: it finds no modules.
 
         Raises:
             ModuleNotFoundError: the module has another name now.
         """
         if name in MOVED:
             raise ModuleNotFoundError(
-                f"{name} is now {MOVED[name]}; expected imports from `runtime` or `exporter`, whose names stay "
+                f"{name} is now {MOVED[name]}; expected imports from `runtime` or `exporter`, whose names are stable "
                 "(docs/versioning.md)",
                 name=name,
             )
@@ -53,5 +53,5 @@ class _Moved:
 
 
 def watch() -> None:
-    """Have old names told of, from now on."""
+    """Install the finder; called once, at import."""
     sys.meta_path.append(_Moved())

@@ -1,4 +1,4 @@
-"""`from runtime.pool import Pool`: the public place of what `runtime.serving.pool` has."""
+"""The public import path `from runtime.pool import Pool`; the code is in `runtime.serving.pool`."""
 
 from runtime.serving.pool import Pool
 

@@ -1,7 +1,6 @@
-"""Session: named tensors in, named tensors out.
+"""Load an artifact and call it: named tensors in, named tensors out.
 
-In: the path of an artifact; then tensors by name. Out: a dict of tensors in the manifest's order. Refuses
-files and machines that do not fit (before torch reads the file), and inputs that do not fit.
+The file and the machine are checked before torch reads the file; inputs are checked at each call.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from runtime.artifact.zip_reader import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.format.manifest import TOKENIZER_FILE, Manifest, TensorSpec
 from runtime.host import allocator, forking, ipex_library, requirements
-from runtime.host.torchscript import FAILURES, ScriptModule, optimising
+from runtime.host.torchscript import FAILURES, ScriptModule, optimized_execution
 from runtime.printing import shown
 
 if TYPE_CHECKING:
@@ -33,9 +32,9 @@ class Session:
     """A loaded artifact. Safe to call from several threads: a call changes nothing in it.
 
     Args:
-        module: what `artifact.load` returned, its operators registered.
-        manifest: what the file says of itself.
-        tokenizer: the content of `tokenizer.json`, where the artifact has one.
+        module: the result of `artifact_file.load`; the operators it needs are registered.
+        manifest: the artifact's manifest.
+        tokenizer: the content of `tokenizer.json`, if the artifact has one.
     """
 
     def __init__(self, module: ScriptModule, manifest: Manifest, tokenizer: bytes | None = None) -> None:
@@ -57,7 +56,7 @@ class Session:
             float32 tensors by name, in the order of `manifest.outputs`.
 
         Raises:
-            InputError: one of its branches, naming the input, what was found and what was expected.
+            InputError: an input does not fit; the subclass says how.
             ArtifactFailedError: the model failed, or memory ran out.
             ThreadCountError: if torch's thread count changed since an IPEX artifact was loaded.
             ForkError: the process was forked after loading, and torch uses several threads.
@@ -71,23 +70,23 @@ class Session:
                 f"{self._threads}, for which the weights were packed",
                 "call torch.set_num_threads before runtime.load, or load the artifact again",
             )
-        # Not inference mode: its tensors refuse to be changed in place, or to enter autograd, later on.
+        # Not inference mode: its tensors could later not be changed in place or enter autograd.
         try:
-            with torch.no_grad(), optimising(self.manifest.execution.optimized_execution):
+            with torch.no_grad(), optimized_execution(self.manifest.execution.optimized_execution):
                 outputs = self._module(*tensors)
             named = dict(zip(self._names, outputs, strict=True))
             if not all(isinstance(output, torch.Tensor) for output in named.values()):
-                raise TypeError("an output that is no tensor")
+                raise TypeError("an output is not a tensor")
             return named
-        # Also outputs that are not as many as the manifest says, or no tensors.
+        # This includes outputs that are not tensors, or not as many as the manifest says.
         except FAILURES as error:
             shapes = ", ".join(
                 f"{spec.name} {list(t.shape)}" for spec, t in zip(self.manifest.inputs, tensors, strict=True)
             )
             raise ArtifactFailedError(
                 f"the model failed on {shapes}: {_reason(error)}",
-                "an answer, since the manifest admits these inputs",
-                "run run-model check; export the model again if it fails too, use smaller batches if memory ran out",
+                "outputs, since the manifest admits these inputs",
+                "run `run-model check`, and export again if it fails too; if memory ran out, use smaller batches",
             ) from error
 
     def warm_up(self) -> None:
@@ -99,7 +98,7 @@ class Session:
 
     @property
     def text(self) -> Text:
-        """Texts in, answers out, with the tokenizer stored in the artifact.
+        """Methods that take text, with the tokenizer stored in the artifact.
 
         Raises:
             InputTextError: if the artifact has no tokenizer.
@@ -107,7 +106,7 @@ class Session:
         """
         from runtime.text import Text
 
-        # Made anew: kept, it and the session would hold each other, and the weights, until a garbage collection.
+        # Made at each use: if it were kept, a reference cycle would hold the weights until a garbage collection.
         return Text(self, self.manifest, self._encoder)
 
     @functools.cached_property
@@ -116,8 +115,8 @@ class Session:
 
         if self.manifest.text is None or self._tokenizer is None:
             raise InputTextError(
-                "this artifact holds no tokenizer",
-                "one, to take text",
+                "text input needs a tokenizer, which this artifact does not have",
+                "",
                 "pass tensors, or export from a folder that has a tokenizer",
             )
         names = [spec.name for spec in self.manifest.inputs]
@@ -138,22 +137,22 @@ def load(
     Args:
         path: the file that `export-model` wrote; or its content as bytes, or a file object opened for reading in
             binary, of which a copy is checked and loaded (`runtime.artifact.opening`).
-        threads: sets torch's thread count for the whole process first; None leaves it.
+        threads: the thread count of torch, set for the whole process before loading; None leaves it unchanged.
         warmup: make the warm-up calls, so that the first real call is as fast as the rest.
         sha256: the digest that the whole file must have, in hexadecimal, compared before anything is read from it.
-        verify_key: a file with the public key whose owner must have signed the artifact.
-        allow_operators: names such as `aten::segment_reduce`: operators that the file may call though they are not on
-            the list (docs/operators.md). Some read or write any memory of the process that the file asks for, or files:
-            give names only for files whose author you trust.
+        verify_key: a file with the public key of whoever must have signed the artifact.
+        allow_operators: names such as `aten::segment_reduce`: operators that the file may call although they are not
+            on the list (docs/operators.md). Some of them can read or write any memory of the process, or files, so use
+            this only for files whose author you trust.
 
     Raises:
-        ArtifactError: the file is missing, damaged or of a newer format.
-        RequirementError: torch, IPEX, the processor or the thread count do not fit, or `allow_operators` names no
-            operator; nothing was loaded.
+        ArtifactError: the file is missing, damaged or of another format version.
+        RequirementError: torch, IPEX, the processor or the thread count do not fit, or `allow_operators` holds a name
+            that is not an operator's; nothing was loaded.
         KeyFileError: the key cannot be read.
     """
-    # Opened once: whoever replaces the file meanwhile does not mix two artifacts.
-    with artifact_file.opened(path) as archive:
+    # Opened once: if the file is replaced meanwhile, two artifacts do not get mixed.
+    with artifact_file.open_archive(path) as archive:
         manifest = admit(archive, threads=threads, sha256=sha256, verify_key=verify_key)
         with artifact_file.verifying_parts(archive, manifest):
             session = open_module(archive, manifest, allow_operators)
@@ -170,7 +169,7 @@ def admit(
     sha256: str | None = None,
     verify_key: artifact_file.PathLike | None = None,
 ) -> Manifest:
-    """All that `load` checks before the file's parts, and the thread count that it sets."""
+    """Read the manifest, make all checks of `load` that come before those of the file's parts, and set the threads."""
     if sha256 is not None:
         artifact_file.check_sha256(archive, sha256)
     manifest = artifact_file.read_manifest(archive)
@@ -183,13 +182,11 @@ def admit(
 
 def _set_threads(threads: int | None) -> None:
     if threads is not None:
-        # More threads than that never help, and thousands hang the OpenMP runtime.
+        # More threads never help, and thousands hang the OpenMP runtime.
         most = MAX_THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
-        # `True` is an int to Python, and no thread count to torch.
+        # `True` is an int for Python, but not a thread count for torch.
         if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= most:
-            raise ThreadCountError(
-                f"threads is {shown(threads)}", f"a whole number from 1 to {most}, for this machine's processors"
-            )
+            raise ThreadCountError(f"threads is {shown(threads)}", f"a whole number from 1 to {most}, on this machine")
         torch.set_num_threads(threads)
     forking.check_load(torch.get_num_threads())
 
@@ -197,36 +194,36 @@ def _set_threads(threads: int | None) -> None:
 def open_module(
     source: artifact_file.Source | Archive, manifest: Manifest, allow_operators: Collection[str] = ()
 ) -> Session:
-    """A session on the file's code under a given manifest; `load` without its checks and its warm-up."""
+    """A session on the file's code with the given manifest: `load` without its checks and its warm-up."""
     allowed = operator_lists.check_names(allow_operators)
     allocator.keep_memory_between_calls()
     if manifest.requires.ipex is not None:
         ipex_library.register_ipex()
     operator_lists.check_known(allowed)
-    with artifact_file.opened(source) as archive:
+    with artifact_file.open_archive(source) as archive:
         module = artifact_file.load(archive, allowed)
         tokenizer = artifact_file.read_part(archive, TOKENIZER_FILE)
     if hasattr(module, "prepare"):
-        # Brings the weights into the processor's own order (runtime/format/manifest.py, THE FORMAT).
+        # Reorders the weights for this processor (runtime/format/manifest.py, THE FORMAT).
         try:
             module.prepare()
         except FAILURES as error:
             raise ArtifactFailedError(
                 f"the weights could not be prepared for this processor: {_reason(error)}",
-                "a method prepare that runs without inputs",
-                "run run-model check; export the model again if it fails too",
+                "a method `prepare` that runs without inputs",
+                "run `run-model check`, and export again if it fails too",
             ) from error
     return Session(module, manifest, tokenizer)
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what PyTorch says; the lines before it are its stack."""
+    """The last line of PyTorch's message; the lines before it are its stack."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1][:200]
 
 
 def placeholders(manifest: Manifest, shape: dict[str, int]) -> dict[str, torch.Tensor]:
-    """Inputs of one shape that the manifest admits, without padding: for warm-up and for timing."""
+    """Inputs of one shape that the manifest admits, without padding; for warm-up and timing."""
     return {spec.name: _placeholder(spec, shape) for spec in manifest.inputs}
 
 
@@ -236,7 +233,7 @@ def _placeholder(spec: TensorSpec, shape: dict[str, int]) -> torch.Tensor:
         return torch.zeros(size)
     if spec.fill is not None:
         return torch.full(size, spec.fill)
-    # The middle of the vocabulary: special tokens stand at its ends.
+    # The middle of the vocabulary, since special tokens are at its ends.
     middle = (spec.values.minimum + spec.values.maximum) // 2 if spec.values else 0
     tensor = torch.full(size, middle)
     if spec.required_token_id is not None:

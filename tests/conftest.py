@@ -22,8 +22,6 @@ os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 import torch
 import transformers
-from support.artifacts import Artifacts
-from support.processes import PROCESSES
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -42,6 +40,8 @@ from runtime import Session, load
 from runtime.errors import CpuFeatureError
 from runtime.host.requirements import detect
 from runtime.text import Text
+from tests.support.artifacts import Artifacts
+from tests.support.processes import PROCESSES
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

@@ -40,10 +40,11 @@ def main() -> int:
         bases = [path.read_bytes() for path in options.artifact or _make(Path(folder))]
         if options.only is None:
             return _run(options, bases, folder)
-    from fuzzing.mutations import mutate
+    from tests.fuzzing.mutations import mutate
 
     kind, data = mutate(bases[options.only % len(bases)], options.seed, options.only)
     path = ROOT / "build" / f"fuzz-{options.seed}-{options.only}.pt"
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     print(kind, path, flush=True)
     from runtime import load
@@ -56,9 +57,8 @@ def main() -> int:
 
 def _make(folder: Path) -> list[Path]:
     """A very small classifier, through each backend; the same each time, so that an index means the same."""
-    from conftest import tiny_model
-
     from exporter import ExportRequest, export
+    from tests.conftest import tiny_model
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     tiny_model("bert", "text-classification", num_labels=3, vocab_size=64, **sizes).save_pretrained(folder / "model")
@@ -79,7 +79,7 @@ def _make(folder: Path) -> list[Path]:
 
 
 def _run(options: argparse.Namespace, bases: list[bytes], folder: str) -> int:
-    from fuzzing.trial import work
+    from tests.fuzzing.trial import work
 
     context = multiprocessing.get_context("spawn")
     counts: collections.Counter[str] = collections.Counter()
@@ -113,5 +113,5 @@ def _run(options: argparse.Namespace, bases: list[bytes], folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT)]
     sys.exit(main())

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import torch
 from operator_recipes import RECIPES
 
+from runtime.artifact.argument_check import expected_instead
 from runtime.artifact.operator_lists import lists
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +43,7 @@ UNWRITTEN = 0xE7
 DTYPES = ("float32", "int64", "bfloat16", "float64", "bool", "int32", "uint8", "complex64", "float16", "int8", "int16")
 COUNTS = (0, 1, 2, 3, 4, 5, 8)
 HUGE = (2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63), -(2**31), -(2**40))
-ENUMERATIONS = ("dtype", "layout", "memory_format", "output_dtype")
+ENUMERATIONS = tuple(lists().enumerations)
 LAYOUTS = ("plain", "plain", "plain", "transposed", "steps", "expanded")
 WORDS = (
     *("", "none", "add", "relu", "gelu", "tanh", "mul", "sum", "mean", "amax", "constant", "reflect", "floor", "trunc"),
@@ -190,7 +191,7 @@ class Maker:
         if kind == "Tensor":
             return self.tensor(list(alike) if alike is not None and chance.random() < 0.6 else None)
         if kind == "int":
-            if name in ("dtype", "output_dtype"):
+            if name.endswith("dtype"):
                 return pick((None, None, *([255, -1, 99, 2**40] if self.wild else []), *range(16)))
             if name in ("layout", "memory_format"):
                 return pick((None, 0, 0, *([4, 5, 99, -1] if self.wild else []), 1, 2, 3))
@@ -289,6 +290,16 @@ def _copy(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
+def fits(overload: Overload, specs: list[Any]) -> bool:
+    """Whether a file with these arguments would be loaded; those that are no plain values may be computed."""
+    given = {name: spec for (name, _, _), spec in zip(overload.arguments, specs, strict=True)}
+    return not any(
+        expected_instead(overload.name, name, spec, given.get)
+        for name, spec in given.items()
+        if not isinstance(spec, dict)
+    )
+
+
 def unwritten(value: Any) -> bool:
     """Whether an output holds bytes that only new memory has."""
     if isinstance(value, (list, tuple)):
@@ -351,6 +362,8 @@ def child(overload: Overload, calls: int, seed: int, told: mmap.mmap, guarded: b
                 if seeds and chance.random() < 0.75
                 else maker.fresh(overload)
             )
+        if not wild and not fits(overload, specs):
+            continue
         text = f"{number} {accepted} {json.dumps(specs, default=str)}".encode()[: len(told) - 9]
         told[: len(text) + 1] = text + b"\0"
         try:
@@ -451,7 +464,9 @@ def main() -> int:
         "--ipex", action="store_true", help="with IPEX's library loaded, which replaces some of PyTorch's"
     )
     parser.add_argument(
-        "--wild", action="store_true", help="with numbers that are no dtype, and tensors in oneDNN's own layout"
+        "--wild",
+        action="store_true",
+        help="with arguments that are refused when a file is loaded, and tensors in oneDNN's own layout",
     )
     parser.add_argument("--report", type=Path, help="all rows, as JSON")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""End exports with SIGKILL at random moments and look at what they leave.
+"""End exports with SIGKILL at random moments and check the files that they leave.
 
-In: a model folder, how often, a seed. Out: a line a kill; exit code 1 if the target was ever anything but the whole old
-file or the whole new one. `make kill` runs it 50 times; tests/test_export_model.py runs it a few times.
+Prints one line per kill. The exit code is 1 if the target was ever anything but the whole old file or the whole new
+one. `make kill` runs it 50 times; tests/test_export_model.py runs it a few times.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The lines of PyTorch: the same round trips in each environment, then each line's artifacts in every other line.
+"""Run the round-trip tests in each release line of PyTorch, then load each line's artifacts in every other line.
 
-In: for each line its name and the Python of its environment, `before-2.0=PATH …`. Out: the tables in docs/lines.md and
-on standard output; exit code 1 if a test failed, a line is not what its name says, or an artifact was answered
-wrongly or refused without need. `make test-lines` makes the environments and runs this.
+Each line is given by its name and the Python of its environment: `before-2.0=PATH …`. Writes the tables in
+docs/lines.md and prints them. The exit code is 1 if a test failed, a line is not what its name says, or an artifact
+computed wrong outputs or was refused without need. `make test-lines` makes the environments and runs this.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ import sys
 from runtime.errors import CheckFailedError, ExportedModelError
 from runtime.verification.worker import check_golden
 try:
-    manifest, parities = check_golden(sys.argv[1])
-    print("right" if all(parity.within(manifest.tolerance) for parity in parities) else "WRONG")
+    manifest, comparisons = check_golden(sys.argv[1])
+    print("right" if all(comparison.within(manifest.tolerance) for comparison in comparisons) else "WRONG")
 except CheckFailedError:
     print("WRONG")
 except ExportedModelError as error:

@@ -15,9 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python
-from hostile.builder import forge
-from test_artifact import rewrite
 from transformers import BertForSequenceClassification
 
 from exporter import ExportRequest, export
@@ -37,6 +34,9 @@ from runtime.errors import (
     RequestError,
     UnsafeArchiveError,
 )
+from tests.conftest import BIN, ROOT, run, run_python
+from tests.hostile.builder import forge
+from tests.test_artifact import rewrite
 
 FORWARD = "class A(Module):\n  def forward(self: __torch__.A, x: Tensor) -> Tensor:\n    {}\n    return x\n"
 
@@ -60,7 +60,7 @@ def test_exports_pass(
 ) -> None:
     folder = tiny_folder(model_type, "feature-extraction")
     report = exported(folder, backend=backend, precision="bf16" if backend == "ipex" else "fp32", verify="off")
-    with artifact_file.opened(report.output) as archive:
+    with artifact_file.open_archive(report.output) as archive:
         check_pickles(archive, check_code(archive))
 
 
@@ -159,13 +159,13 @@ def test_a_forged_artifact_is_refused_before_torch_reads_it(tiny_artifact: Path,
 def test_reading_the_code_needs_no_torch(tiny_artifact: Path) -> None:
     code = """
 import sys
-from runtime import artifact
+from runtime.artifact import artifact_file
 from runtime.artifact.operator_allowlist import check_code
 from runtime.artifact.pickles import check_pickles
 from runtime.artifact.pickles.handles import check_handles
 from runtime.artifact.pickles.values import InvalidPickle, Object, Tensor
-with artifact.opened(sys.argv[1]) as archive:
-    artifact.verify_parts(archive, artifact.read_manifest(archive))
+with artifact_file.open_archive(sys.argv[1]) as archive:
+    artifact_file.verify_parts(archive, artifact_file.read_manifest(archive))
     check_pickles(archive, check_code(archive))
 print('torch' in sys.modules)
 """
@@ -200,7 +200,7 @@ def test_all_that_exports_contained_is_on_the_list() -> None:
     known = lists()
     kinds = {"operator": known.operators, "keyword": known.keywords, "function": known.functions}
     kinds |= {"method": known.methods, "class": known.classes}
-    found = json.loads((ROOT / "matrix" / "operators.json").read_text())
+    found = json.loads((ROOT / "tests/model_matrix/operators.json").read_text())
     uses = [use.split(" ", 1) for part in found.values() for use in part["uses"]]
     assert len(uses) > 500
     assert [use for use in uses if use[1] not in kinds[use[0]]] == []

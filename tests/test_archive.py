@@ -22,7 +22,7 @@ PLAIN: Files = [("a/version", b"3\n"), ("a/code/m.py", b"x = 1\n"), ("a/data/0",
 DEFLATED = zipfile.ZIP_DEFLATED
 
 
-def opened(data: bytes) -> Archive:
+def open_archive(data: bytes) -> Archive:
     return Archive(io.BytesIO(data), "f.pt")
 
 
@@ -71,7 +71,7 @@ def test_pytorch_s_own_passes(tmp_path: Path) -> None:
 
 def test_python_s_own_passes() -> None:
     files: Files = [("a/code/m.py", b"x = 1\n" * 1000), ("a/data.pkl", b"")]
-    assert opened(made(files, DEFLATED)).read("code/m.py", 6000) == b"x = 1\n" * 1000
+    assert open_archive(made(files, DEFLATED)).read("code/m.py", 6000) == b"x = 1\n" * 1000
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_python_s_own_passes() -> None:
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_names(names: list[str]) -> None:
     with pytest.raises(UnsafeArchiveError):
-        opened(made([(name, b"") for name in names]))
+        open_archive(made([(name, b"") for name in names]))
 
 
 @pytest.mark.parametrize("byte", [b"\\", b"\0", b"\xff"])
 def test_names_that_python_would_mend(byte: bytes) -> None:
     with pytest.raises(UnsafeArchiveError):
-        opened(made([("a/x?y", b"")]).replace(b"a/x?y", b"a/x" + byte + b"y"))
+        open_archive(made([("a/x?y", b"")]).replace(b"a/x?y", b"a/x" + byte + b"y"))
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
@@ -136,7 +136,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("kind", sorted(HOSTILE))
 def test_hostile_zips(kind: str) -> None:
     with pytest.raises(UnsafeArchiveError, match=r"^f\.pt: "):
-        opened(HOSTILE[kind]())
+        open_archive(HOSTILE[kind]())
 
 
 def test_a_gap_between_records() -> None:
@@ -152,19 +152,19 @@ def test_a_gap_between_records() -> None:
     with zipfile.ZipFile(io.BytesIO(moved)) as forgiving:
         assert forgiving.testzip() is None
     with pytest.raises(UnsafeArchiveError, match="right behind"):
-        opened(moved)
+        open_archive(moved)
 
 
 @pytest.mark.parametrize("behind", [b"\0", b"PK", b"\0" * 22, made()[:-1], made(comment=b"hello")])
 def test_trailing_junk_and_cuts(behind: bytes) -> None:
     with pytest.raises(NotAnArtifactError):
-        opened(made() + behind)
+        open_archive(made() + behind)
 
 
 def test_too_many_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_reader, "MAX_RECORDS", 2)
     with pytest.raises(UnsafeArchiveError, match="3 records"):
-        opened(made())
+        open_archive(made())
 
 
 def test_an_end_that_contradicts_its_longer_form(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_an_end_that_contradicts_its_longer_form(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), str(path))
     data = path.read_bytes()
     with pytest.raises(UnsafeArchiveError, match="contradict"):
-        opened(data[:-6] + struct.pack("<L", 7) + data[-2:])
+        open_archive(data[:-6] + struct.pack("<L", 7) + data[-2:])
 
 
 @pytest.mark.parametrize("content", [b"x = 1\n" * 50, b""])
@@ -180,15 +180,15 @@ def test_a_stream_that_is_not_what_was_declared(content: bytes) -> None:
     """Longer, shorter, cut, or not deflate at all: found while reading, and never more than was declared is kept."""
     data = made([("a/code/m.py", content)], DEFLATED)
     with pytest.raises(NotAnArtifactError):
-        opened(patched(data, 0, 24, "<L", len(content) + 1, 22)).read("code/m.py", 10**6)
+        open_archive(patched(data, 0, 24, "<L", len(content) + 1, 22)).read("code/m.py", 10**6)
     with pytest.raises(NotAnArtifactError):
-        opened(patched(data, 0, 16, "<L", zlib.crc32(content) ^ 1, 14)).read("code/m.py", 10**6)
+        open_archive(patched(data, 0, 16, "<L", zlib.crc32(content) ^ 1, 14)).read("code/m.py", 10**6)
     broken = bytearray(data)
     broken[30 + len("a/code/m.py")] = 0xFF
     with pytest.raises(NotAnArtifactError):
-        opened(bytes(broken)).read("code/m.py", 10**6)
+        open_archive(bytes(broken)).read("code/m.py", 10**6)
 
 
 def test_more_than_the_caller_admits() -> None:
     with pytest.raises(UnsafeArchiveError, match="declares 64 bytes; expected at most 63"):
-        opened(made()).read("data/0", 63)
+        open_archive(made()).read("data/0", 63)

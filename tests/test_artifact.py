@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run
 
 from runtime import load, read_manifest
 from runtime.artifact import artifact_file
@@ -26,6 +25,7 @@ from runtime.errors import (
     ManifestMissingError,
     NotAnArtifactError,
 )
+from tests.conftest import BIN, ROOT, run
 
 Copy = Callable[[Path], Path]
 
@@ -269,7 +269,7 @@ def test_inspect_verify(tiny_artifact: Path, tmp_path: Path) -> None:
 def test_a_file_that_is_written_to_while_it_is_read(tiny_artifact: Path, copy_of: Copy) -> None:
     path = copy_of(tiny_artifact)
     raised = pytest.raises(DigestError, match="written to while it was read")
-    with raised, artifact_file.opened(path), open(path, "ab") as file:
+    with raised, artifact_file.open_archive(path), open(path, "ab") as file:
         file.write(b"x")
 
 

@@ -6,6 +6,7 @@ Without LoadGen and without models: what the engines call is here a list, or sle
 from __future__ import annotations
 
 import random
+import subprocess
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +22,10 @@ from benchmarks.loadgen.check import is_right, judge
 from benchmarks.loadgen.markdown import markdown
 from benchmarks.loadgen.measure import SCENARIOS, measure
 from benchmarks.loadgen.picture import picture
-from benchmarks.loadgen.queueing import Query, Queue, fitting, longest_first
+from benchmarks.loadgen.queueing import Query, Queue, longest_first
 from benchmarks.loadgen.search import RateSearch
 from benchmarks.loadgen.systems import LAYOUTS, SYSTEMS, choose_systems, strategies
-from runtime.serving.request_queue import Request, Waiting
+from exporter.verification.subprocesses import python
 
 
 def test_lengths_are_seeded_and_two_fifths_of_the_longest() -> None:
@@ -54,35 +55,35 @@ def test_a_batch_is_padded_to_its_longest_or_to_the_bucket() -> None:
     assert samples.padded(rows, [1, 0], 16)["input_ids"].shape == (2, 32)
 
 
-@pytest.mark.parametrize("budget", [1, 64, 300, 5000])
-def test_batches_keep_the_budget_and_begin_with_the_oldest(budget: int) -> None:
+def taken(lengths: list[int], budget: int | None) -> list[list[int]]:
+    """The numbers of the queries in each batch, all of them queued from the beginning."""
+    queue = Queue(budget)
+    for number, length in enumerate(lengths):
+        queue.put(Query(number, length, lambda _: None))
+    queue.close()
+    return [[query.number for query in batch] for batch in iter(queue.take, [])]
+
+
+@pytest.mark.parametrize("budget", [None, 1, 64, 300, 5000])
+def test_batches_keep_the_budget_and_begin_with_the_oldest(budget: int | None) -> None:
     lengths = [int(length) for length in samples.lengths()]
     left = list(range(len(lengths)))
-    while left:
-        places = fitting([lengths[number] for number in left], budget)
-        assert places[0] == 0 and len(set(places)) == len(places)
-        chosen = [lengths[left[place]] for place in places]
-        assert len(chosen) == 1 or len(chosen) * max(chosen) <= budget
-        left = [number for place, number in enumerate(left) if place not in places]
+    for batch in taken(lengths, budget):
+        assert batch[0] == left[0]
+        assert len(batch) == 1 or (budget is not None and len(batch) * max(lengths[one] for one in batch) <= budget)
+        left = [number for number in left if number not in batch]
+    assert left == []
 
 
 def test_batches_hold_the_nearest_lengths() -> None:
-    assert fitting([50, 10, 128, 49, 52], 160) == [0, 3, 4]
+    assert taken([50, 10, 128, 49, 52], 160) == [[0, 3, 4], [1], [2]]
 
 
-def test_peers_get_the_batches_that_the_pool_forms() -> None:
-    """Else the benchmark would compare two ways of batching."""
-    chance = random.Random(5)
-    waiting, left = Waiting(max_tokens=300), []
-    for _ in range(400):
-        left.append(Request((), 1, chance.randint(1, 60), "", lambda _: [], 0.0, 0.0))
-        waiting.add(left[-1])
-        if chance.random() < 0.3:
-            batch, _ = waiting.batch()
-            assert [left[place] for place in fitting([one.length for one in left], 300)] == batch
-            for one in batch:
-                waiting.remove(one)
-                left.remove(one)
+def test_the_queue_of_the_peers_needs_no_torch() -> None:
+    """Their environment has none."""
+    code = "from benchmarks.loadgen import queueing; queueing.Queue(64)"
+    done = subprocess.run(python(code, absent=("torch",)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_longest_come_first() -> None:

@@ -12,7 +12,7 @@ import torch
 from runtime.errors import ArtifactFailedError, CheckFailedError, ManifestDamagedError
 from runtime.format.golden import SAMPLE, Case, dump_cases, parse_cases, sampled
 from runtime.format.manifest import Tolerance
-from runtime.verification.compare import Parity, run_cases
+from runtime.verification.compare import Comparison, run_cases
 from runtime.verification.worker import check_golden
 
 
@@ -26,7 +26,7 @@ class Fake:
         return {"y": self.answers.pop(0)}
 
 
-def parity(expected: list[float], *answers: list[float]) -> Parity:
+def comparison(expected: list[float], *answers: list[float]) -> Comparison:
     case = Case("c", {"x": torch.ones(1)}, {"y": torch.tensor(expected)})
     session: Any = Fake(*map(torch.tensor, answers))
     (result,) = run_cases(session, [case], rounds=len(answers))
@@ -34,10 +34,10 @@ def parity(expected: list[float], *answers: list[float]) -> Parity:
 
 
 def test_equal_answers_have_no_error() -> None:
-    assert parity([1.0, -2.0], [1.0, -2.0]) == Parity("c", "y", 1, 0.0, 0.0, 0.0)
+    assert comparison([1.0, -2.0], [1.0, -2.0]) == Comparison("c", "y", 1, 0.0, 0.0, 0.0)
 
 
-def test_a_changed_winner_is_counted() -> None:
+def test_argmax_mismatches_are_counted() -> None:
     case = Case("c", {"x": torch.ones(1)}, {"y": torch.tensor([[1.0, 2.0], [5.0, 3.0], [0.0, 1.0]])})
     session: Any = Fake(torch.tensor([[1.0, 2.0], [5.0, 3.0], [1.1, 1.0]]), case.outputs["y"])
     (result,) = run_cases(session, [case], rounds=2)
@@ -45,42 +45,42 @@ def test_a_changed_winner_is_counted() -> None:
 
 
 def test_errors_are_relative_to_the_whole_output() -> None:
-    result = parity([3.0, -4.0], [3.0, -3.0])
+    result = comparison([3.0, -4.0], [3.0, -3.0])
     assert result.max_abs_error == pytest.approx(1.0)
     assert result.max_error == pytest.approx(1 / 4)
     assert result.rms_error == pytest.approx(1 / 5)
 
 
 def test_the_worst_call_counts() -> None:
-    result = parity([1.0], [1.0], [1.5], [1.0])
+    result = comparison([1.0], [1.0], [1.5], [1.0])
     assert (result.calls, result.max_abs_error) == (3, pytest.approx(0.5))
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_fails(wrong: float) -> None:
-    result = parity([1.0, 2.0], [1.0, wrong])
+    result = comparison([1.0, 2.0], [1.0, wrong])
     assert math.isinf(result.max_error)
     assert not result.within(Tolerance(1e9, 1e9))
 
 
 def test_a_nan_in_only_one_call_fails() -> None:
-    assert math.isinf(parity([1.0], [math.nan], [1.0]).max_error)
+    assert math.isinf(comparison([1.0], [math.nan], [1.0]).max_error)
 
 
 def test_equal_infinities_are_no_error() -> None:
-    assert parity([1.0, -math.inf], [1.0, -math.inf]).max_error == 0
+    assert comparison([1.0, -math.inf], [1.0, -math.inf]).max_error == 0
 
 
 def test_an_infinity_that_should_be_there_and_is_not_fails() -> None:
-    assert math.isinf(parity([1.0, -math.inf], [1.0, 0.0]).max_error)
+    assert math.isinf(comparison([1.0, -math.inf], [1.0, 0.0]).max_error)
 
 
 def test_an_output_of_zeros_is_compared_absolutely() -> None:
-    assert parity([0.0, 0.0], [0.5, 0.0]).max_error == pytest.approx(0.5)
+    assert comparison([0.0, 0.0], [0.5, 0.0]).max_error == pytest.approx(0.5)
 
 
 def test_both_bounds_count() -> None:
-    result = Parity("c", "y", 3, 1.0, 0.05, 0.02)
+    result = Comparison("c", "y", 3, 1.0, 0.05, 0.02)
     assert result.within(Tolerance(0.05, 0.02))
     assert not result.within(Tolerance(0.04, 0.02))
     assert not result.within(Tolerance(0.05, 0.01))
@@ -88,7 +88,7 @@ def test_both_bounds_count() -> None:
 
 def test_another_shape_is_refused() -> None:
     with pytest.raises(CheckFailedError, match=r"shape \[2\]; expected shape \[1\]"):
-        parity([1.0], [1.0, 1.0])
+        comparison([1.0], [1.0, 1.0])
 
 
 def test_a_model_that_writes_to_its_inputs_is_refused() -> None:
@@ -116,16 +116,16 @@ def test_a_failed_call_costs_its_own_case_alone() -> None:
 
     opened: list[Spoilt] = []
 
-    def renew() -> Any:
+    def reopen() -> Any:
         opened.append(Spoilt())
         return opened[-1]
 
     cases = [Case(str(size), {"x": torch.ones(size)}, {"y": torch.ones(size) * 2}) for size in (2, 3, 4, 5)]
-    errors = {parity.case: parity.max_error for parity in run_cases(renew(), cases, renew=renew)}
+    errors = {comparison.case: comparison.max_error for comparison in run_cases(reopen(), cases, reopen=reopen)}
     assert errors == {"2": 0.0, "3": math.inf, "4": 0.0, "5": math.inf}
     assert len(opened) == 2
     with pytest.raises(ArtifactFailedError):
-        run_cases(renew(), cases)
+        run_cases(reopen(), cases)
 
 
 def test_cases_survive_the_file() -> None:
@@ -157,7 +157,7 @@ def test_large_outputs_are_stored_as_samples() -> None:
     wrong = whole.clone()
     wrong[0, 3] += 1
     answers: Any = lambda x: {"y": wrong, "z": torch.ones(2)}  # noqa: E731, ARG005
-    by_output = {parity.output: parity for parity in run_cases(answers, [back], rounds=1)}
+    by_output = {comparison.output: comparison for comparison in run_cases(answers, [back], rounds=1)}
     assert by_output["y"].max_abs_error == pytest.approx(1.0) and by_output["z"].max_error == 0
 
 

@@ -18,11 +18,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python
-from hostile import all_cases
-from hostile.__main__ import write
-from hostile.builder import forge
-from test_artifact import rewrite
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.candidates import ONEDNN_SINCE
@@ -32,6 +27,11 @@ from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.format import manifest as format_
 from runtime.host.ipex_library import ipex_library
 from runtime.host.requirements import minor
+from tests.conftest import BIN, ROOT, run, run_python
+from tests.hostile import all_cases
+from tests.hostile.__main__ import write
+from tests.hostile.builder import forge
+from tests.test_artifact import rewrite
 
 pytestmark = pytest.mark.cpp
 
@@ -46,12 +46,13 @@ ANSWERS = """
 import sys
 from pathlib import Path
 import runtime
-from runtime import artifact
+from runtime.artifact import artifact_file
 from runtime.format.golden import Case, dump_cases, parse_cases
 
 for path in map(Path, sys.argv[1:]):
     session = runtime.load(path, threads=2)
-    cases = sorted(parse_cases(artifact.read_part(path, "golden.safetensors"), path.name), key=lambda case: case.name)
+    golden = artifact_file.read_part(path, "golden.safetensors")
+    cases = sorted(parse_cases(golden, path.name), key=lambda case: case.name)
     for _ in range(3):
         answers = [session(**case.inputs) for case in cases]
     found = [Case(case.name, case.inputs, answer) for case, answer in zip(cases, answers, strict=True)]
@@ -107,6 +108,8 @@ def data(
         "golden": {"golden.safetensors": b"\xff" * 20},
     }.items():
         rewrite(Path(plain), folder / f"{name}.pt", parts)
+    for path in (ROOT / "tests/data").glob("*.pt"):
+        shutil.copy(path, folder)
     (folder / "cut.pt").write_bytes(Path(plain).read_bytes()[:100_000])
     (folder / "text.pt").write_text("no artifact")
     (folder / "empty.pt").touch()

@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from conftest import run_python
 
 from exporter.backends.plain import BF16_FLAGS
 from runtime import read_manifest
 from runtime.errors import CpuFeatureError, IpexMissingError, IpexVersionError, RequirementError, TorchVersionError
 from runtime.host import requirements
 from runtime.host.requirements import Environment, check, ipex_problem
+from tests.conftest import run_python
 
 FULL = frozenset({"avx2", "avx512bw", "avx512vl", "avx512dq"})
 GOOD = Environment("2.8.0+cpu", "2.8.0", FULL)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy
 import pytest
 import transformers
-from conftest import BIN, ROOT, run
 
 from exporter.verification.subprocesses import script as start
+from tests.conftest import BIN, ROOT, run
 
 pytest.importorskip("torchmetrics")
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import BIN, ROOT, run
 
 import exporter.cli
 from exporter import ExportRequest, export
@@ -25,6 +24,7 @@ from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.trace_plan import make_plan
 from exporter.verification.subprocesses import python, script
 from runtime import load, read_manifest
+from tests.conftest import BIN, ROOT, run
 
 Folder = Callable[..., Path]
 EXPORT = BIN / "export-model"
@@ -307,7 +307,7 @@ def test_a_package_of_the_extra_that_is_missing(package: str, tmp_path: Path) ->
     code = f"import sys; sys.modules[{package!r}] = None; from exporter.cli import main; main()"
     done = run([*python(code), "bert-base", "-o", tmp_path / "m.pt"])
     assert done.returncode == 1
-    line = f"export-model: the package {package} is not installed; expected it, to export; "
+    line = f"export-model: the package {package} is needed to export and is not installed; "
     assert done.stderr == line + "pip install 'export-model[export]'\n"
 
 
@@ -319,7 +319,7 @@ def test_a_standard_output_that_is_closed(tmp_path: Path) -> None:
 def test_what_nobody_foresaw_is_one_line(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.pipeline.export", lambda *_: [][1])
     line = error_of(invoke("bert-base", "-o", "m.pt", "-q"))
-    assert line.startswith("export-model: IndexError: list index out of range; expected an error with a name")
+    assert line.startswith("export-model: unexpected IndexError: list index out of range; -v shows the traceback")
 
 
 def test_a_folder_whose_name_would_steer_a_terminal(tiny_folder: Folder, tmp_path: Path) -> None:

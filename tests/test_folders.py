@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from test_kinds import AUDIO, CLIP_TEXT, TEXT, VISION
 
 from exporter import Report
 from runtime import load
+from tests.test_kinds import AUDIO, CLIP_TEXT, TEXT, VISION
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[EMPTY]", "a", "b", "c", "##a", "##b", "the", "word"]
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b", "c", "ab", "\u0120a", "\u0120b"]

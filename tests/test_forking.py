@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import run_python
 
 from runtime.errors import ForkError
 from runtime.host import forking
+from tests.conftest import run_python
 
 # A child prints a line for each thing that it tries; one that hangs is ended by the alarm, and prints no more.
 IN_CHILD = """

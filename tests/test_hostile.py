@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from hostile import Case, all_cases
-from hostile.__main__ import write
+
+from tests.conftest import ROOT
+from tests.hostile import Case, all_cases
+from tests.hostile.__main__ import write
 
 CASES = all_cases()
 

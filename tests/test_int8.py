@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python, skip_without_instructions
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.candidates import list_candidates
@@ -34,6 +33,7 @@ from runtime.errors import BackendError, CpuFeatureError, RequestError
 from runtime.format.codec import from_json, to_json
 from runtime.host import requirements, torchscript
 from runtime.host.requirements import Environment
+from tests.conftest import BIN, ROOT, run, run_python, skip_without_instructions
 
 EXPORT = BIN / "export-model"
 
@@ -129,7 +129,7 @@ def test_the_accuracy_is_that_of_the_file_on_held_out_samples(
 
 def test_inspect_prints_the_accuracy(tiny_int8: Report) -> None:
     shown = run([BIN / "run-model", "inspect", tiny_int8.output]).stdout
-    words = r"^accuracy  logits: cosine [01]\.\d{4} in the mean.*winner kept in \d of 8 rows.*8 held-out"
+    words = r"^accuracy  logits: cosine [01]\.\d{4} in the mean.*argmax matches in \d of 8 rows.*8 held-out"
     assert re.search(words, shown, re.M)
     described = json.loads(run([BIN / "run-model", "inspect", tiny_int8.output, "--json"]).stdout)
     assert described["accuracy"][0]["samples"] == 8

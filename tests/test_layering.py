@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_python
+
+from tests.conftest import ROOT, run_python
 
 pytestmark = pytest.mark.fresh
 

@@ -11,7 +11,7 @@ import pytest
 
 from runtime import read_manifest
 from runtime.errors import ManifestDamagedError
-from runtime.format import manifest
+from runtime.format import codec, manifest
 
 TEXT = {"max_length": 3, "pad_id": 0, "pad_token": "", "pad_type_id": 0, "padding_side": "left"}
 RULES: dict[str, Any] = dict.fromkeys(("unknown_id", "class_id", "mask_id", "mask_token")) | {
@@ -24,13 +24,13 @@ RULES: dict[str, Any] = dict.fromkeys(("unknown_id", "class_id", "mask_id", "mas
 
 def test_round_trip(minilm_ipex: Path) -> None:
     value = read_manifest(minilm_ipex)
-    assert manifest.from_json(manifest.to_json(value), "f") == value
+    assert codec.from_json(codec.to_json(value), "f") == value
 
 
 def test_what_a_manifest_says(minilm_ipex: Path) -> None:
     value = read_manifest(minilm_ipex)
     assert (value.format_version, value.task, value.precision, value.backend) == (
-        1,
+        manifest.FORMAT_VERSION,
         "sentence-embedding",
         "fp32",
         "ipex",
@@ -58,7 +58,7 @@ def test_verified_shapes_hold_padded_and_unpadded_ones_within_tolerance(minilm_i
 def test_unknown_fields_are_ignored(tiny_artifact: Path) -> None:
     value = read_manifest(tiny_artifact)
     raw = dataclasses.asdict(value) | {"of_the_future": 1}
-    assert manifest.from_json(json.dumps(raw), "f") == value
+    assert codec.from_json(json.dumps(raw), "f") == value
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_wrong_value_is_refused_by_its_place(tiny_artifact: Path, path: list[A
         target = target[step]
     target[path[-1]] = wrong
     with pytest.raises(ManifestDamagedError, match=place):
-        manifest.from_json(json.dumps(raw), "f")
+        codec.from_json(json.dumps(raw), "f")
 
 
 @pytest.mark.parametrize(
@@ -124,19 +124,19 @@ def test_a_wrong_value_is_refused_by_its_place(tiny_artifact: Path, path: list[A
     ],
 )
 def test_what_makes_no_sense_is_refused(tiny_artifact: Path, path: list[Any], nonsense: Any) -> None:
-    raw = json.loads(manifest.to_json(read_manifest(tiny_artifact)))
+    raw = json.loads(codec.to_json(read_manifest(tiny_artifact)))
     target = raw
     for step in path[:-1]:
         target = target[step]
     target[path[-1]] = nonsense
     with pytest.raises(ManifestDamagedError, match="of the-file"):
-        manifest.from_json(json.dumps(raw), "the-file")
+        codec.from_json(json.dumps(raw), "the-file")
 
 
 def test_what_the_text_section_says_beside_the_tokenizer_may_be_left_out(tiny_artifact: Path) -> None:
-    raw = json.loads(manifest.to_json(read_manifest(tiny_artifact)))
+    raw = json.loads(codec.to_json(read_manifest(tiny_artifact)))
     for text in (TEXT, TEXT | {"rules": None}, TEXT | {"rules": RULES}):
-        found = manifest.from_json(json.dumps(raw | {"text": text}), "f").text
+        found = codec.from_json(json.dumps(raw | {"text": text}), "f").text
         assert found is not None and (found.rules is None) == (text.get("rules") is None)
 
 
@@ -145,22 +145,22 @@ def test_a_missing_field_is_named(tiny_artifact: Path, field: str) -> None:
     raw = dataclasses.asdict(read_manifest(tiny_artifact))
     del raw[field]
     with pytest.raises(ManifestDamagedError, match=f"no field {field}"):
-        manifest.from_json(json.dumps(raw), "f")
+        codec.from_json(json.dumps(raw), "f")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 200_000])
 def test_what_is_no_manifest_is_refused(text: bytes) -> None:
     with pytest.raises(ManifestDamagedError):
-        manifest.from_json(text, "f")
+        codec.from_json(text, "f")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-32-be", "utf-8-sig", "latin-1"])
 def test_a_manifest_is_utf_8_and_nothing_else(tiny_artifact: Path, encoding: str) -> None:
     value = read_manifest(tiny_artifact)
-    text = manifest.to_json(dataclasses.replace(value, task="größe")).replace("gr\\u00f6\\u00dfe", "größe")
-    assert manifest.from_json(text.encode(), "a file").task == "größe"
+    text = codec.to_json(dataclasses.replace(value, task="größe")).replace("gr\\u00f6\\u00dfe", "größe")
+    assert codec.from_json(text.encode(), "a file").task == "größe"
     with pytest.raises(ManifestDamagedError, match=r"damaged manifest\.json of a file"):
-        manifest.from_json(text.encode(encoding), "a file")
+        codec.from_json(text.encode(encoding), "a file")
 
 
 def test_the_longest_text_is_the_smaller_of_two_limits() -> None:

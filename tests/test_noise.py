@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import run_python
 
 from exporter import ExportRequest, export
 from runtime.host import requirements
 from runtime.host.requirements import ipex_problem
-from runtime.host.torchscript import filtered
+from runtime.host.torchscript import with_python_warnings
+from tests.conftest import run_python
 
 SPEECH = {
     "hidden_size": 32,
@@ -53,5 +53,5 @@ def test_what_a_filtered_call_raises_comes_through() -> None:
             raise raised
 
         with pytest.raises(type(error)):
-            filtered(fails)
-    assert filtered(lambda: "an answer") == "an answer"
+            with_python_warnings(fails)
+    assert with_python_warnings(lambda: "an answer") == "an answer"

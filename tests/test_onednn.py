@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, run, run_python
 
 from exporter import ExportRequest, export
 from exporter.backends.candidates import ONEDNN_SINCE
@@ -28,6 +27,7 @@ from runtime.artifact import artifact_file
 from runtime.errors import BackendError
 from runtime.host import torchscript
 from runtime.host.requirements import check_cpu, detect, minor
+from tests.conftest import BIN, ROOT, run, run_python
 
 if minor(torch.__version__) < ONEDNN_SINCE:
     pytest.skip("operators of a newer torch", allow_module_level=True)
@@ -94,8 +94,8 @@ def test_attention_beside_the_library_of_ipex() -> None:
     code = """
 import torch
 from exporter.backends.onednn.attend import explicit_attention
-from runtime import ops, torchscript
-ops.register_ipex()
+from runtime.host import ipex_library
+ipex_library.register_ipex()
 form = torch.jit.script(explicit_attention)
 query, values, keys = torch.randn(2, 3, 5, 16), torch.randn(2, 3, 5, 16), torch.randn(2, 3, 16, 5)
 mask = torch.randn(2, 1, 1, 5) * 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,15 @@ def request(length: int, rows: int = 1, first: int = 7) -> dict[str, torch.Tenso
 
 
 class Slow:
-    """A session that waits until it may answer; the calls it got."""
+    """A session that tells when it is asked and waits until it may answer; the calls it got."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.manifest = session, session.manifest
-        self.gate = threading.Event()
+        self.asked, self.gate = threading.Event(), threading.Event()
         self.calls: list[tuple[int, ...]] = []
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
+        self.asked.set()
         self.gate.wait(30)
         self.calls.append(tuple(inputs["input_ids"].shape))
         if (inputs["input_ids"] == 299).any():
@@ -92,8 +92,7 @@ def test_similar_lengths_share_a_batch_within_the_budget(tiny_session: Session) 
     waiting = slow(tiny_session)
     with Pool(waiting, workers=1, max_tokens=40, max_wait_ms=0) as running:
         futures = [running.submit(request(1))]
-        while running.statistics().queued:
-            time.sleep(0.01)
+        assert waiting.asked.wait(30)
         futures += [running.submit(request(length)) for length in (10, 30, 11, 2, 9, 30)]
         waiting.gate.set()
         for future in futures:
@@ -116,8 +115,7 @@ def test_what_is_refused_before_it_is_queued(tiny_session: Session) -> None:
         with pytest.raises(InputSizeError):
             running.submit(request(5000))
         begun = running.submit(request(3))
-        while running.statistics().queued:
-            time.sleep(0.01)
+        assert waiting.asked.wait(30)
         accepted = [running.submit(request(3)) for _ in range(4)]
         with pytest.raises(PoolFullError, match="the queue holds 4 rows; expected at most 4"):
             running.submit(request(3))
@@ -145,11 +143,9 @@ def test_deadlines_and_cancelling(tiny_session: Session) -> None:
     waiting = slow(tiny_session)
     with Pool(waiting, workers=1, max_wait_ms=0) as running:
         begun = running.submit(request(3))
-        while running.statistics().queued:
-            time.sleep(0.01)
-        late, cancelled, last = (running.submit(request(3), deadline_s=limit) for limit in (0.01, None, 30))
+        assert waiting.asked.wait(30)
+        late, cancelled, last = (running.submit(request(3), deadline_s=limit) for limit in (0.0, None, 30))
         assert cancelled.cancel()
-        time.sleep(0.05)
         waiting.gate.set()
         with pytest.raises(DeadlineError, match="its turn before the deadline"):
             late.result(30)

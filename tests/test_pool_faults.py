@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -14,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run, run_python
-from test_pool import Slow, request
 
 from exporter.verification.subprocesses import module
 from runtime import Session, load
 from runtime.errors import DeadlineError, PoolClosedError, PoolError, PoolFullError
 from runtime.host import requirements
 from runtime.serving.pool import Pool
+from tests.conftest import run, run_python
+from tests.test_pool import Slow, request
 
 
 class Raising(Slow):
@@ -30,6 +29,7 @@ class Raising(Slow):
     error: BaseException = MemoryError("no memory")
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
+        self.asked.set()
         self.gate.wait(30)
         self.calls.append(tuple(inputs["input_ids"].shape))
         if (inputs["input_ids"] == 299).any():
@@ -48,8 +48,7 @@ def waiting(tiny_session: Session) -> Iterator[tuple[Any, Pool]]:
     session: Any = Raising(tiny_session)
     with Pool(session, workers=1, max_wait_ms=0, capacity=8) as pool:
         pool.submit(request(3))
-        while pool.statistics().queued:
-            time.sleep(0.001)
+        assert session.asked.wait(30)
         yield session, pool
         session.gate.set()
 
@@ -115,8 +114,7 @@ def test_cancelling_makes_room(waiting: tuple[Any, Pool]) -> None:
 def test_late_requests_make_room(waiting: tuple[Any, Pool]) -> None:
     """A queue full of requests that nobody wants any more refuses none."""
     session, pool = waiting
-    late = [pool.submit(request(3), deadline_s=0.01) for _ in range(8)]
-    time.sleep(0.05)
+    late = [pool.submit(request(3), deadline_s=0.0) for _ in range(8)]
     last = pool.submit(request(3))
     assert all(isinstance(future.exception(0), DeadlineError) for future in late)
     session.gate.set()
@@ -222,7 +220,7 @@ def test_a_session_is_replaced_under_load(two: list[Path]) -> None:
     old, new = map(load, two)
     answered: dict[str, int] = {"old": 0, "new": 0}
     with Pool(old, workers=2, max_wait_ms=1) as pool:
-        replaced = threading.Event()
+        replaced, enough = threading.Event(), threading.Event()
         failures: list[Any] = []
 
         def ask(thread: int) -> None:
@@ -234,14 +232,15 @@ def test_a_session_is_replaced_under_load(two: list[Path]) -> None:
                 found = pool(**inputs)
                 which = "old" if found["logits"].shape[1] == 3 else "new"
                 answered[which] += 1
+                if answered["old"] >= 40:
+                    enough.set()
                 if (late and which == "old") or not same(found, old if which == "old" else new, **inputs):
                     failures.append((late, which))
 
         threads = [threading.Thread(target=ask, args=(thread,)) for thread in range(6)]
         for thread in threads:
             thread.start()
-        while answered["old"] < 40:
-            time.sleep(0.001)
+        assert enough.wait(60)
         pool.replace(new)
         replaced.set()
         for thread in threads:

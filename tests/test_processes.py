@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT, run, run_python
 
 from exporter.selection import autotune
 from exporter.verification import verify
 from exporter.verification.subprocesses import away, module, python, script
 from runtime import read_manifest
+from tests.conftest import BIN, ROOT, run, run_python
 
 pytestmark = pytest.mark.fresh
 

@@ -6,13 +6,13 @@ import importlib
 import re
 
 import pytest
-from conftest import BIN, ROOT, run
 
 import exporter
 import runtime
 from exporter.cli import main as export_model
 from exporter.config.request import ExportRequest
 from runtime import moved
+from tests.conftest import BIN, ROOT, run
 
 
 def test_public_names() -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import BIN, run, run_python
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.candidates import ONEDNN_SINCE
@@ -23,6 +22,7 @@ from runtime import load
 from runtime.format.golden import Case, dump_cases
 from runtime.host.requirements import detect, ipex_problem, minor
 from runtime.verification.compare import run_cases
+from tests.conftest import BIN, run, run_python
 
 TORCH = minor(torch.__version__)
 FORM = "dict" if TORCH >= (2, 0) else "tuple"
@@ -71,8 +71,8 @@ session = runtime.load(sys.argv[1])
 cases = parse_cases(pathlib.Path(sys.argv[2]).read_bytes(), sys.argv[2])
 backwards = [type(c)(c.name, dict(reversed(list(c.inputs.items()))), c.outputs) for c in cases]
 found = run_cases(session, backwards)
-assert found and all(parity.within(session.manifest.tolerance) for parity in found), found
-print(max(parity.max_error for parity in found))
+assert found and all(comparison.within(session.manifest.tolerance) for comparison in found), found
+print(max(comparison.max_error for comparison in found))
 """
 
 
@@ -215,7 +215,7 @@ def test_a_batch_in_another_order(
     assert [spec.name for spec in report.manifest.inputs] == ["token_type_ids", "attention_mask", "input_ids"]
     cases = cases_of(tiny_folder("bert", "text-classification"), report)
     found = run_cases(load(output), cases)
-    assert all(parity.within(report.manifest.tolerance) for parity in found)
+    assert all(comparison.within(report.manifest.tolerance) for comparison in found)
 
 
 def test_ipex_of_another_minor_release_is_never_imported(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import BIN, run
 from safetensors.torch import save_file
-from test_artifact import rewrite
 
 from exporter.verification.subprocesses import python
 from runtime import Session, read_manifest
 from runtime.commands.main import main
 from runtime.format.golden import Case, dump_cases
+from tests.conftest import BIN, run
+from tests.test_artifact import rewrite
 
 RUN = BIN / "run-model"
 
@@ -104,9 +104,9 @@ def test_predict_tensors(tiny_artifact: Path, tiny_session: Session, tmp_path: P
     [
         ("{", "cannot read"),
         ("[1]", "holds a list"),
-        ('{"input_ids": [[1, 2], [3]]}', "is no tensor"),
-        ('{"input_ids": [["a"]]}', "is no tensor"),
-        ('{"input_ids": [[99999999999999999999999]]}', "is no tensor"),
+        ('{"input_ids": [[1, 2], [3]]}', "is not a tensor"),
+        ('{"input_ids": [["a"]]}', "is not a tensor"),
+        ('{"input_ids": [[99999999999999999999999]]}', "is not a tensor"),
         ('{"input_ids": [[1.5]]}', "dtype torch.float32"),
         ('{"input_ids": []}', "shape [0]"),
         ('{"input_ids": [[1, 300]]}', "holds 300"),
@@ -198,14 +198,14 @@ def test_a_package_that_is_missing(tiny_artifact: Path, package: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None\n"
     code += "from runtime.commands.main import main; sys.exit(main(sys.argv[1:]))"
     line = error_of(run([*python(code), "check", tiny_artifact]))
-    assert line == f"run-model: the package {package} is not installed; expected it, to run artifacts; install it"
+    assert line == f"run-model: the package {package} is needed to run artifacts and is not installed; install it"
 
 
 def test_what_nobody_foresaw_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("runtime.artifact.artifact_file.read_manifest", lambda _: [][1])
-    monkeypatch.setattr("runtime.artifact.artifact_file.opened", contextlib.nullcontext)
+    monkeypatch.setattr("runtime.artifact.artifact_file.open_archive", contextlib.nullcontext)
     assert main(["inspect", "x.pt"]) == 1
-    assert capsys.readouterr().err.startswith("run-model: IndexError: list index out of range; expected an error with")
+    assert capsys.readouterr().err.startswith("run-model: unexpected IndexError: list index out of range; -v shows")
     with pytest.raises(IndexError):
         main(["inspect", "x.pt", "-v"])
 

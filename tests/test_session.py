@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import run_python
 
 from runtime import Session, load
 from runtime.errors import (
@@ -26,6 +25,7 @@ from runtime.errors import (
     ThreadCountError,
 )
 from runtime.format.manifest import Axis
+from tests.conftest import run_python
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, ROOT, byte_level, run, tiny_model
 from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
@@ -23,6 +22,7 @@ from runtime import load
 from runtime.errors import CheckpointError, PickledWeightsError, RemoteCodeError, RequestError
 from runtime.text import TextEncoder
 from runtime.text.classification import SCORES
+from tests.conftest import BIN, ROOT, byte_level, run, tiny_model
 
 TEXTS = [
     "Permission is hereby granted",

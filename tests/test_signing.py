@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BIN, run
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
-from test_artifact import rewrite
 
 from exporter import ExportRequest, export
 from runtime import load
 from runtime.errors import DigestError, ExtraMissingError, KeyFileError, SignatureError
+from tests.conftest import BIN, run
+from tests.test_artifact import rewrite
 
 Folder = Callable[..., Path]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_model
 
 from exporter import ExportRequest
 from exporter.config.model_aliases import SHORT_NAMES
@@ -25,6 +24,7 @@ from runtime.errors import (
     RemoteCodeError,
     TaskError,
 )
+from tests.conftest import tiny_model
 
 Folder = Callable[..., Path]
 Copy = Callable[[Path], Path]

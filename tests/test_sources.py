@@ -137,7 +137,7 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 def test_a_buffer_that_is_changed_after_its_check(tiny_artifact: Path, tiny_session: Session) -> None:
     """Whoever holds the buffer writes to it as soon as the manifest was read: what was checked is loaded."""
     buffer = bytearray(tiny_artifact.read_bytes())
-    with artifact_file.opened(buffer) as archive:
+    with artifact_file.open_archive(buffer) as archive:
         artifact_file.read_manifest(archive)
         buffer[:] = bytes(len(buffer))
         session = load(archive)

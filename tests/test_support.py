@@ -12,14 +12,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import BIN, run, run_python
-from support import artifacts as cached
-from support.artifacts import Artifacts
-from support.processes import PROCESSES
 
 from exporter import ExportRequest, Report
 from exporter.verification.subprocesses import ABSENT, python
 from runtime.artifact.artifact_file import sha256
+from tests.conftest import BIN, run, run_python
+from tests.support import artifacts as cached
+from tests.support.artifacts import Artifacts
+from tests.support.processes import PROCESSES
 
 FORKED = "import os; print('forkserver' in open(f'/proc/{os.getppid()}/cmdline').read())"
 

@@ -15,9 +15,9 @@ from runtime import Session, load
 from runtime.errors import ExtraMissingError, InputTextError, ManifestDamagedError
 from runtime.format.manifest import Axis, TextInfo, TextRules
 from runtime.text import TextEncoder
-from runtime.text.batched import Rows
-from runtime.text.classification import Vectors
-from runtime.text.tokenizer import Flaw
+from runtime.text.batched import TaskRunner
+from runtime.text.classification import EmbeddingTask
+from runtime.text.tokenizer import InvalidText
 
 TEXTS = ["A short one.", "Ein längerer Satz, mit Ümläuten und 日本語 and emoji 🙂.", "x", ""]
 
@@ -56,7 +56,7 @@ def test_what_is_no_list_of_texts(session: Session, texts: Any) -> None:
 
 
 def test_bytes_that_are_no_text(session: Session) -> None:
-    with pytest.raises(InputTextError, match="text 2 holds bytes that are no UTF-8"):
+    with pytest.raises(InputTextError, match="text 2 holds bytes that are not UTF-8"):
         session.text.encode(["good", b"\xff".decode(errors="surrogateescape")])
 
 
@@ -114,8 +114,8 @@ def test_without_a_mask_only_texts_of_one_length_share_a_batch(session: Session,
         shapes.append(tuple(inputs["input_ids"].shape))
         return session(**inputs)
 
-    rows = Rows(run, session.manifest, encoder)
-    found = rows.answers(Vectors(encoder, "sentence_embedding", False), ["a", "b c", "d", "e f"], "raise")
+    runner = TaskRunner(run, session.manifest, encoder)
+    found = runner.run(EmbeddingTask(encoder, "sentence_embedding", False), ["a", "b c", "d", "e f"], "raise")
     assert shapes == [(2, 3), (2, 4)]
     torch.testing.assert_close(
         torch.stack(found), torch.stack(session.text.embed(["a", "b c", "d", "e f"])), atol=2e-2, rtol=0
@@ -131,5 +131,5 @@ def test_a_word_that_a_vocabulary_lacks_fails_alone() -> None:
         encoder.encode(["one", "three", "two"])
     with pytest.raises(InputTextError, match="text 1 cannot be tokenised"):
         encoder.encode(["three"], truncate=True)
-    first, flaw, last = encoder.tokens(["one", "three", "two"])
-    assert [first.ids, last.ids] == [[0], [1]] and isinstance(flaw, Flaw)
+    first, problem, last = encoder.tokens(["one", "three", "two"])
+    assert [first.ids, last.ids] == [[0], [1]] and isinstance(problem, InvalidText)

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BIN, Side, run
 
 from runtime.commands import predict, text_file
 from runtime.commands.main import main
 from runtime.commands.text_file import json_question, json_text, read_lines
 from runtime.errors import InputFileError, InputTextError
+from tests.conftest import BIN, Side, run
 
 RUN = BIN / "run-model"
 Capture = pytest.CaptureFixture[str]
@@ -70,7 +70,7 @@ def test_bad_lines_fail_alone_by_number(
     assert [row["line"] for row in rows if "error" in row] == [2, 3, 4, 6]
     for row, message in zip(
         [row for row in rows if "error" in row],
-        ["is empty", "no UTF-8: byte 0xff at place 5", "602 tokens", f"{text_file.MAX_LINE + 6} bytes"],
+        ["is empty", "not UTF-8: byte 0xff at position 5", "602 tokens", f"{text_file.MAX_LINE + 6} bytes"],
         strict=True,
     ):
         assert message in row["error"]
@@ -83,14 +83,14 @@ def test_bad_lines_fail_alone_by_number(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "the line is no JSON"),
-        ("[1]", "no JSON object but list"),
-        ("[" * 100_000, "the line is no JSON"),
+        ("{", "the line is not JSON"),
+        ("[1]", "is a JSON list, not an object"),
+        ("[" * 100_000, "the line is not JSON"),
         ('{"question": "q"}', 'the line has no "text"; expected {"text": "…"}'),
         ('{"text": 5}', '"text" is 5'),
         ('{"text": "a", "text_pair": 5}', '"text_pair" is 5'),
         ('{"text": ""}', "is empty"),
-        (r'{"text": "\ud800"}', "bytes that are no UTF-8"),
+        (r'{"text": "\ud800"}', "bytes that are not UTF-8"),
     ],
 )
 def test_json_lines(
@@ -155,8 +155,8 @@ def test_answers_of_the_other_tasks(
         ("fill-mask", ["--inputs", "x.json", "--top-k", "3"], "--top-k with --inputs"),
         ("fill-mask", ["--texts", "missing.txt"], "cannot read missing.txt: No such file or directory"),
         ("fill-mask", ["--texts", "/"], "cannot read /: Is a directory"),
-        ("fill-mask", ["--texts", os.devnull], "is empty; expected a text a line"),
-        ("fill-mask", ["--jsonl", os.devnull], "is empty; expected a JSON object a line"),
+        ("fill-mask", ["--texts", os.devnull], "is empty; expected one text per line"),
+        ("fill-mask", ["--jsonl", os.devnull], "is empty; expected one JSON object per line"),
     ],
 )
 def test_refused_before_anything_is_loaded(

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import Side, byte_level, tiny_model
 from transformers import AutoTokenizer
 
 from exporter import Report
@@ -19,6 +18,7 @@ from runtime import Session, load
 from runtime.errors import InputError, InputTaskError, InputTextError, InputValueError
 from runtime.format.codec import from_json, to_json
 from runtime.text import Answer, Text, TextEncoder
+from tests.conftest import Side, byte_level, tiny_model
 
 TEXTS = [
     "Ada Lovelace wrote to Charles Babbage from London in 1843.",
@@ -236,7 +236,7 @@ BAD = [
     ("", "is empty"),
     (" \n", "is empty"),
     (("a", ""), "is empty"),
-    (b"\xff".decode(errors="surrogateescape"), "holds bytes that are no UTF-8"),
+    (b"\xff".decode(errors="surrogateescape"), "holds bytes that are not UTF-8"),
     ("word " * 600, "has 602 tokens; expected at most 512"),
 ]
 
@@ -340,7 +340,7 @@ def test_a_file_of_an_older_writer_embeds_and_classifies_and_says_what_it_cannot
         if works:
             method(both_old.text)
         else:
-            with pytest.raises(InputTaskError, match="older exporter.*export the model again"):
+            with pytest.raises(InputTaskError, match="exporter of this file.*export the model again"):
                 method(both_old.text)
 
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, run_python
-from test_artifact import rewrite
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from runtime import Session, load
 from runtime.errors import InputTextError, ManifestDamagedError
 from runtime.serving.pool import Pool
-from runtime.text.tokenizer import MAX_BYTES, MAX_CHARACTERS, Flaw, StoredTokenizer
+from runtime.text.tokenizer import MAX_BYTES, MAX_CHARACTERS, InvalidText, StoredTokenizer
+from tests.conftest import ROOT, run_python
+from tests.test_artifact import rewrite
 
 Json = dict[str, Any]
 GPT4 = (
@@ -97,7 +97,7 @@ def test_ctrl_c_is_no_error_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tokenizer, "_encoded", lambda *_: interrupted(0))
+    monkeypatch.setattr(tokenizer, "_encode", lambda *_: interrupted(0))
     with pytest.raises(KeyboardInterrupt):
         tokenizer.encode(["ok"])
 
@@ -121,25 +121,27 @@ GROWING: dict[str, Json] = {
 def test_a_text_that_would_grow_is_refused_before_the_memory_is_taken(kind: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tokenizer = stored(words(normalizer=GROWING[kind]))
-    (flaw,) = tokenizer.encode(["a" * 10_000])
+    (problem,) = tokenizer.encode(["a" * 10_000])
     assert (
-        isinstance(flaw, Flaw) and f"at most {MAX_BYTES}" in flaw.expected and "bytes when it is tokenised" in flaw.what
+        isinstance(problem, InvalidText)
+        and f"at most {MAX_BYTES}" in problem.expected
+        and "bytes when it is tokenised" in problem.what
     )
     # In kilobytes.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
 
 
 def test_texts_that_do_not_grow_are_taken_by_a_tokenizer_that_could_let_them() -> None:
-    (one, flaw, other) = stored(words(normalizer=GROWING["eight replacements"])).encode(["ok", "a" * 100, "fine"])
-    assert isinstance(flaw, Flaw) and not isinstance(one, Flaw) and not isinstance(other, Flaw)
+    (one, problem, other) = stored(words(normalizer=GROWING["eight replacements"])).encode(["ok", "a" * 100, "fine"])
+    assert isinstance(problem, InvalidText) and not isinstance(one, InvalidText) and not isinstance(other, InvalidText)
     assert (one.ids, other.ids) == ([1], [2])
 
 
 def test_pieces_that_would_grow_when_they_are_parted() -> None:
     mark = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     tokenizer = stored(words(pre_tokenizer={"type": "Sequence", "pretokenizers": [mark] * 30}))
-    (flaw,) = tokenizer.encode(["a b c"])
-    assert isinstance(flaw, Flaw) and "may become" in flaw.what
+    (problem,) = tokenizer.encode(["a b c"])
+    assert isinstance(problem, InvalidText) and "may become" in problem.what
 
 
 def test_a_long_text_is_refused_by_its_characters(with_tokenizer: Callable[..., Session]) -> None:
@@ -155,10 +157,10 @@ def test_many_texts_are_tokenised_in_groups(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("runtime.text.tokenizer.MAX_BYTES", 100)
     tokenizer = stored(words())
     sizes: list[int] = []
-    encoded = tokenizer._encoded
-    monkeypatch.setattr(tokenizer, "_encoded", lambda items, cut: sizes.append(len(items)) or encoded(items, cut))
+    encode = tokenizer._encode
+    monkeypatch.setattr(tokenizer, "_encode", lambda items, cut: sizes.append(len(items)) or encode(items, cut))
     found = tokenizer.encode(["ok" + " ok" * 9] * 10 + ["a " * 80] + ["fine"])
-    assert [isinstance(one, Flaw) for one in found] == [False] * 10 + [True, False]
+    assert [isinstance(one, InvalidText) for one in found] == [False] * 10 + [True, False]
     assert sizes == [3, 3, 3, 1, 1]
 
 
@@ -181,7 +183,7 @@ SPECIAL = {"SpecialToken": {"id": "ok", "type_id": 0}}
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([], "the whole is no object"),
+        ([], "it is not an object"),
         (words() | {"more": 1}, "unknown 'more'"),
         (words(normalizer={"type": "Python"}), "normalizer is of the kind 'Python'"),
         (words(normalizer=5), "normalizer is of the kind None"),
@@ -205,9 +207,9 @@ SPECIAL = {"SpecialToken": {"id": "ok", "type_id": 0}}
             words(added_tokens=[ADDED | {"content": "a" * 2000}], normalizer=GROWING["eight replacements"]),
             "grow beyond measure",
         ),
-        (words(added_tokens=[5]), "no string"),
+        (words(added_tokens=[5]), "not a string"),
         (changed("model.unk_token", "x" * 1000), "unk_token has more than 256 bytes"),
-        (changed("model.vocab", {"x" * 5000: 0}), "no token of at most 2048"),
+        (changed("model.vocab", {"x" * 5000: 0}), "not a token of at most 2048"),
         (changed("model.vocab", None), "no vocabulary"),
         (changed("model.type", "Python"), "model is of the kind"),
         (words(model=None), "no model"),
@@ -229,7 +231,7 @@ def test_what_is_no_json(content: bytes) -> None:
 def test_of_a_name_that_stands_twice_what_was_checked_is_used() -> None:
     text = json.dumps(words()).removesuffix("}") + ', "normalizer": {"type": "Lowercase"}}'
     (found,) = StoredTokenizer(text.encode()).encode(["OK"])
-    assert not isinstance(found, Flaw) and found.ids == [1]
+    assert not isinstance(found, InvalidText) and found.ids == [1]
 
 
 def trained(model: Any, trainer: Any, **parts: Any) -> Tokenizer:
@@ -334,13 +336,13 @@ def test_real_kinds_load_and_give_the_package_s_own_tokens(kind: str) -> None:
     long = (" Some words here, and more." * 20_000)[:MAX_CHARACTERS]
     items: list[Any] = [*TEXTS, ("a pair", "of texts")]
     found = own.encode(items)
-    assert [one if isinstance(one, Flaw) else one.ids for one in found] == [
+    assert [one if isinstance(one, InvalidText) else one.ids for one in found] == [
         one.ids for one in tokenizer.encode_batch(items)
     ]
     ids = tokenizer.encode(TEXTS[0]).ids
     assert own.decode(ids, special=True) == tokenizer.decode(ids, skip_special_tokens=False)
     (whole,) = own.encode([long[: MAX_CHARACTERS // 4]])
-    assert not isinstance(whole, Flaw)
+    assert not isinstance(whole, InvalidText)
 
 
 def test_a_table_of_sentencepiece_loads() -> None:
@@ -348,7 +350,7 @@ def test_a_table_of_sentencepiece_loads() -> None:
     content = (2048).to_bytes(4, "little") + bytes(2048)
     table = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(content).decode()}
     (found,) = stored(words(normalizer=table)).encode(["ok"])
-    assert not isinstance(found, Flaw) and found.ids == [1]
+    assert not isinstance(found, InvalidText) and found.ids == [1]
 
 
 def test_a_growing_text_under_a_limit_of_memory(minilm_plain: Path, minilm: Path, tmp_path: Path) -> None:

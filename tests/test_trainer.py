@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import ROOT, run_python, tiny_model
+
+from tests.conftest import run_python, tiny_model
 
 pytest.importorskip("accelerate")
 
@@ -31,7 +32,7 @@ from runtime.errors import (
     VerificationError,
 )
 from runtime.host import requirements
-from runtime.host.requirements import ipex_problem, minor
+from runtime.host.requirements import ipex_problem
 
 HERE = requirements.detect()
 NO_IPEX = ipex_problem(HERE) is not None
@@ -136,10 +137,9 @@ def test_training_goes_through_the_model_and_evaluation_follows_it(tmp_path: Pat
 def test_the_library_of_ipex_leaves_gradients_as_they_are() -> None:
     """It replaces kernels for the whole process, and PyTorch warns that one has no gradient of its own."""
     code = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-from conftest import ROOT, run_python, tiny_model
-from runtime import ops
+import torch
+from tests.conftest import ROOT, run_python, tiny_model
+from runtime.host import ipex_library
 model = tiny_model("bert", "text-classification", num_labels=3)
 def gradients():
     model.zero_grad(set_to_none=True)
@@ -147,12 +147,12 @@ def gradients():
     model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.tensor([0, 1, 2, 0])).loss.backward()
     return [weight.grad.clone() for weight in model.parameters()]
 before = gradients()
-ops.register_ipex()
+ipex_library.register_ipex()
 after = gradients()
 error = max(((a - b).abs().max() / b.abs().max().clamp(min=1e-6)).item() for a, b in zip(after, before))
 print(len(after) > 30, error < 1e-4)
 """
-    done = run_python(code, ROOT / "tests")
+    done = run_python(code)
     assert done.stdout.split() == ["True", "True"], done.stdout + done.stderr
 
 
@@ -237,13 +237,7 @@ def _no_linear(kind: str) -> tuple[Any, dict[str, torch.Tensor]]:
     return transformers.MobileNetV2ForImageClassification(mobile), batch
 
 
-MASKS_BY_VMAP = pytest.mark.skipif(
-    minor(transformers.__version__) in ((4, minor_release) for minor_release in range(53, 58)),
-    reason="this transformers makes causal masks through vmap, which torch.jit.trace does not follow",
-)
-
-
-@pytest.mark.parametrize("kind", ["resnet", "mobilenet", pytest.param("gpt2", marks=MASKS_BY_VMAP)])
+@pytest.mark.parametrize("kind", ["resnet", "mobilenet", "gpt2"])
 def test_a_model_without_linears_is_traced(kind: str) -> None:
     """oneDNN's linears have nothing to do in it: the next candidate, the plain trace, serves it."""
     torch.manual_seed(3)

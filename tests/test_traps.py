@@ -31,7 +31,7 @@ from runtime.errors import CheckFailedError, InputValueError, VerificationError
 from runtime.format.golden import Case
 from runtime.format.manifest import ValueRange
 from runtime.host.requirements import check_cpu, detect
-from runtime.verification.compare import Parity, run_cases
+from runtime.verification.compare import Comparison, run_cases
 
 Folder = Callable[..., Path]
 
@@ -147,7 +147,7 @@ class Accumulating(torch.nn.Module):
         return {"y": self.second(hidden) + hidden}
 
 
-def accumulate(precision: Any) -> list[Parity]:
+def accumulate(precision: Any) -> list[Comparison]:
     """The poisoned model through adapter, IPEX and trace; the worst of four rounds at three shapes."""
     backend = IpexBackend()
     here = detect()
@@ -175,8 +175,8 @@ def accumulate(precision: Any) -> list[Parity]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_sums_that_ipex_accumulates_in_place(precision: Any) -> None:
     """The adapter hands IPEX tensors of its own, and its default kernels are right."""
-    for parity in accumulate(precision):
-        assert parity.within(TOLERANCES[precision, "scores"]), parity
+    for comparison in accumulate(precision):
+        assert comparison.within(TOLERANCES[precision, "scores"]), comparison
 
 
 @pytest.mark.trap("1: the same with IPEX's other kernels, as the gate sees it", "refuses")
@@ -188,7 +188,7 @@ def test_the_first_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         ipex, "optimize", lambda module, **options: optimize(module, **(options | {"auto_kernel_selection": True}))
     )
-    assert not any(parity.within(TOLERANCES["fp32", "scores"]) for parity in accumulate("fp32"))
+    assert not any(comparison.within(TOLERANCES["fp32", "scores"]) for comparison in accumulate("fp32"))
 
 
 @pytest.mark.trap("2: the same without the adapter's copies, as the gate sees it", "refuses")
@@ -202,7 +202,7 @@ def test_the_second_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_gate_lets_a_right_one_pass(tiny_folder: Folder, exported: Callable[..., Any]) -> None:
     report = exported(tiny_folder("bert", "text-classification", num_labels=3), backend="plain")
     assert {point.calls for point in report.manifest.verified} == {8}
-    # A head with classes: whether the winner changed is recorded too.
+    # A head with classes: argmax mismatches are recorded too.
     assert {point.argmax_mismatches for point in report.manifest.verified} == {0}
     assert all(point.rows == point.shape["batch"] for point in report.manifest.verified)
 

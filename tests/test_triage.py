@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, run
 from torch.jit import TracerWarning
 
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.trace import trace
 from exporter.tracing.tracer_warnings import _RULES, Finding, triage
+from tests.conftest import BIN, run
 
 EXAMPLE = ExampleInputs({"a": torch.ones(2, 3)})
 # The line that compares the lengths of mask and keys: every model of transformers with such a mask passes it.

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BIN, run
 
 from exporter import ExportRequest, export
 from exporter.backends.candidates import list_candidates
@@ -19,6 +18,7 @@ from exporter.shapes.trace_plan import TracePlan, make_plan
 from runtime import load, read_manifest
 from runtime.errors import RequestError
 from runtime.host.requirements import Environment
+from tests.conftest import BIN, run
 
 WITH_IPEX, AFTER_IPEX = Environment("2.8.0", "2.8.0", None), Environment("2.13.0", None, None)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BIN, run
 from safetensors.torch import save_file
 
 from runtime import load, read_manifest
 from runtime.errors import InputSizeError
+from tests.conftest import BIN, run
 
 # A text encoder whose mixing of tokens, names and sizes are nobody else's.
 CONFIGURATION = """

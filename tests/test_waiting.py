@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-
-from runtime.serving.request_queue import Request, Waiting
+from runtime.serving.request_queue import Request, RequestQueue
 
 
 def of(
@@ -13,73 +11,45 @@ def of(
     return Request([], rows, length, key, lambda _: [], 0.0, 0.0, deadline, most)
 
 
-def fill(waiting: Waiting, *requests: Request) -> None:
+def fill(queue: RequestQueue, *requests: Request) -> None:
     for request in requests:
-        waiting.add(request)
+        queue.add(request)
 
 
 def test_a_batch_is_the_oldest_and_its_nearest() -> None:
-    waiting = Waiting(max_tokens=40)
-    fill(waiting, *(of(length) for length in (10, 30, 11, 2, 9, 30)))
-    batch, full = waiting.batch()
+    queue = RequestQueue(max_tokens=40)
+    fill(queue, *(of(length) for length in (10, 30, 11, 2, 9, 30)))
+    batch, full = queue.batch()
     assert ([one.length for one in batch], full) == ([10, 9, 11], True)
-    assert len(waiting) == 6  # they are not taken out
+    assert len(queue) == 6  # they are not taken out
 
 
 def test_only_those_of_one_key_share_a_batch_and_most_rows_holds() -> None:
-    waiting = Waiting(max_tokens=1000)
-    fill(waiting, of(5, most=3), of(5, key="b"), of(5, rows=2, most=3), of(5, most=3))
-    batch, full = waiting.batch()
+    queue = RequestQueue(max_tokens=1000)
+    fill(queue, of(5, most=3), of(5, key="b"), of(5, rows=2, most=3), of(5, most=3))
+    batch, full = queue.batch()
     assert ([one.rows for one in batch], full) == ([1, 2], True)
     for request in batch:
-        waiting.remove(request)
-    assert waiting.oldest.key == "b" and waiting.batch() == ([waiting.oldest], False)
-    assert (waiting.rows, len(waiting)) == (2, 2)
+        queue.remove(request)
+    assert queue.oldest.key == "b" and queue.batch() == ([queue.oldest], False)
+    assert (queue.rows, len(queue)) == (2, 2)
 
 
 def test_a_request_beyond_the_budget_is_a_batch_of_its_own() -> None:
-    waiting = Waiting(max_tokens=10)
-    fill(waiting, of(500), of(500))
-    assert waiting.batch() == ([waiting.oldest], True)
+    queue = RequestQueue(max_tokens=10)
+    fill(queue, of(500), of(500))
+    assert queue.batch() == ([queue.oldest], True)
 
 
 def test_what_expires_is_taken_out_and_what_has_gone_is_forgotten() -> None:
-    waiting = Waiting(max_tokens=100)
+    queue = RequestQueue(max_tokens=100)
     late, later, ever = of(3, deadline=1.0), of(3, deadline=5.0), of(3)
-    fill(waiting, ever, later, late)
-    assert waiting.expired(0.5) == [] and waiting.expired(2.0) == [late] and waiting.expired(2.0) == []
-    waiting.remove(later)
-    assert waiting.expired(9.0) == [] and waiting.batch()[0] == [ever]
+    fill(queue, ever, later, late)
+    assert queue.expired(0.5) == [] and queue.expired(2.0) == [late] and queue.expired(2.0) == []
+    queue.remove(later)
+    assert queue.expired(9.0) == [] and queue.batch()[0] == [ever]
     for _ in range(10_000):
         brief = of(3, deadline=1e9)
-        waiting.add(brief)
-        waiting.remove(brief)
-    assert len(waiting._deadlines) < 200
-
-
-def test_the_same_as_by_sorting_everything() -> None:
-    """Random requests against the plain definition."""
-    chance = random.Random(7)
-    waiting, known = Waiting(max_tokens=64), []
-    for _ in range(2000):
-        if known and chance.random() < 0.4:
-            batch, _ = waiting.batch()
-            oldest = known[0]
-            nearest = sorted(
-                (one for one in known[1:] if one.key == oldest.key),
-                key=lambda one: (abs(one.length - oldest.length), one.length > oldest.length),
-            )
-            expected, rows, longest = [oldest], oldest.rows, oldest.length
-            for one in nearest:
-                rows, longest = rows + one.rows, max(longest, one.length)
-                if rows * longest > 64:
-                    break
-                expected.append(one)
-            assert batch == expected
-            for one in batch:
-                waiting.remove(one)
-                known.remove(one)
-        else:
-            known.append(of(chance.randint(1, 30), chance.randint(1, 3), chance.choice("ab")))
-            waiting.add(known[-1])
-        assert waiting.rows == sum(one.rows for one in known)
+        queue.add(brief)
+        queue.remove(brief)
+    assert len(queue._deadlines) < 200

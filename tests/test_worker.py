@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, run
 
 from exporter.verification.subprocesses import script
 from runtime import Session, load
+from tests.conftest import ROOT, run
 
 WORKER = ROOT / "examples/python/worker.py"
 
@@ -126,9 +126,17 @@ def serving() -> Iterator[Callable[..., Serving]]:
 
 
 def stream(
-    serving: Serving, first: int, answers: list[dict[str, Any]], until: threading.Event, pause: float = 0.0
+    serving: Serving,
+    first: int,
+    answers: list[dict[str, Any]],
+    until: threading.Event,
+    pause: float = 0.0,
+    flowing: threading.Event | None = None,
 ) -> None:
-    """One client: sends without waiting for answers, reads all of them until the worker ends."""
+    """One client: sends without waiting for answers, reads all of them until the worker ends.
+
+    `flowing` is set when it has some.
+    """
     with serving.connect() as client:
 
         def send() -> None:
@@ -143,21 +151,25 @@ def stream(
         sender = threading.Thread(target=send)
         sender.start()
         with client.makefile("rb") as lines:
-            answers += [json.loads(one) for one in lines]
+            for one in lines:
+                answers.append(json.loads(one))
+                if flowing is not None and len(answers) >= 50 and "error" not in answers[-1]:
+                    flowing.set()
         until.set()
         sender.join()
 
 
 def test_sigterm_under_load(tiny_artifact: Path, tiny_session: Session, serving: Callable[..., Serving]) -> None:
     worker = serving(tiny_artifact, "--queue", 64)
-    ended = [threading.Event() for _ in range(4)]
+    ended, flowing = ([threading.Event() for _ in range(4)] for _ in range(2))
     answers: list[list[dict[str, Any]]] = [[] for _ in ended]
     clients = [
-        threading.Thread(target=stream, args=(worker, 10_000 * n, answers[n], ended[n])) for n in range(len(ended))
+        threading.Thread(target=stream, args=(worker, 10_000 * n, answers[n], ended[n], 0.0, flowing[n]))
+        for n in range(len(ended))
     ]
     for client in clients:
         client.start()
-    time.sleep(0.7)
+    assert all(event.wait(60) for event in flowing)
     worker.process.send_signal(signal.SIGTERM)
     for client in clients:
         client.join()

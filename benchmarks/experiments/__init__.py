@@ -1,1 +1,1 @@
-"""Single studies: scripts that print a table each, from which a decision in docs/decisions.md or a limit was taken."""
+"""Single studies: scripts that print a table each, from which a decision in docs/decisions/ or a limit was taken."""

@@ -1,4 +1,4 @@
-"""Is TorchScript's other executor faster, or none? What docs/decisions.md says of executors.
+"""Is TorchScript's other executor faster, or none? What docs/decisions/serving.md says of executors.
 
 Usage: python benchmarks/experiments/executor.py FILE ...
 

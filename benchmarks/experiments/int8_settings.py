@@ -1,4 +1,4 @@
-"""What IPEX's int8 settings cost in accuracy: one export of a model each, as docs/decisions.md tells of.
+"""What IPEX's int8 settings cost in accuracy: one export of a model each, as docs/decisions/int8.md tells of.
 
 Usage: python benchmarks/experiments/int8_settings.py MODEL CALIBRATION
 

@@ -1,7 +1,7 @@
-"""Memory of a pool of four calls at once against a pool of one: one copy of the weights for all.
+"""Memory of a pool of four workers against a pool of one: both have one copy of the weights.
 
-In: artifacts. Out: a line for each, the resident memory of fresh processes in the middle of their work, and the ratio;
-exit code 1 if a ratio is above 1.25. Each process answers the same requests of up to 128 tokens, in batches within a
+For each artifact, prints the resident memory of fresh processes in the middle of their work, and the ratio; the exit
+code is 1 if a ratio is above 1.25. Each process answers the same requests of up to 128 tokens, in batches within a
 budget of 1,024 tokens (8 x 128), for the given seconds. See benchmarks/README.md.
 """
 

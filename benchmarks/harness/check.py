@@ -1,10 +1,8 @@
-"""How far a contender's answers are from those of eager fp32, and how far they may be.
+"""How far a contender's outputs are from those of eager fp32, and how far they may be. Needs numpy.
 
-In: answers and expected answers as arrays. Out: `Errors`. A wrong shape or a number that is not finite is an infinite
-error. Needs numpy.
-
-`max_error` = max|y - r| / max|r| and `rms_error` = rms(y - r) / rms(r) over all cases of the row together, as in
-`runtime.verification.compare`; the cosines are of rows along the last axis.
+`max_error` = max|y - r| / max|r| and `rms_error` = rms(y - r) / rms(r) over all cases of a row together, as in
+`runtime.verification.compare`; the cosines are of rows along the last axis. A wrong shape, or a number that is not
+finite, is an infinite error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.harness.convert MODEL`: the files that ONNX Runtime and OpenVINO load in fp32.
+"""`python -m benchmarks.harness.convert MODEL`: make the files that ONNX Runtime and OpenVINO load in fp32.
 
-In: a prepared model. Out, in build/bench/artifacts: the ONNX graph as exported, the same optimised by ONNX Runtime's
-transformers optimiser, and OpenVINO's IR by its own converter. Runs in .venv, whose torch and transformers hold the
-model, and borrows the converters from .venv-peers. Refuses without that environment (FileNotFoundError).
+Writes to build/bench/artifacts the ONNX graph as exported, the same optimised by ONNX Runtime's transformers optimiser,
+and OpenVINO's IR by its own converter. Runs in .venv, whose torch and transformers load the model, and takes the
+converters from .venv-peers; without that environment it fails (FileNotFoundError).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the contenders of a row load, made where it is missing or older than what it is made from.
+"""The files that the contenders of a row load, made if they are missing or older than their sources.
 
-In: a row and contenders. Out: a `Job` for each that can run here, and for each other the reason. A file that cannot
-be made is a reason, in the report. The parent's side; it imports no framework.
+Each contender that can run on this machine gets a `Job`; for each other one, the report gives the reason, such as a
+file that could not be made. Used by the parent process; it imports no framework.
 """
 
 from __future__ import annotations

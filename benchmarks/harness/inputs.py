@@ -1,9 +1,8 @@
-"""Inputs and calibration data, the same for every contender.
+"""Inputs and calibration data by the model's name, the same for every contender.
 
-In: a model's name. Out: arrays by name.
-
-Text for the trained model is English: first lines of the standard library's docstrings, some to calibrate with and
-the rest to ask. Models with random weights get seeded random tokens and pixels. All masks are full: a dense batch.
+Text for the trained model is English: first lines of the standard library's docstrings, some for calibration and the
+rest for the measurement. Models with random weights get seeded random tokens and pixels. All masks are full: a dense
+batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The models: their checkpoint folders, and the modules that PyTorch's contenders run.
+"""The models: their checkpoint folders, made once, and the modules that PyTorch's contenders run.
 
-In: a model's name. Out: a folder with weights, made once; a module with one tensor out. Refuses a folder that is not
-there (transformers does). Every contender's weights come from that one folder.
+All contenders' weights come from the same folder.
 """
 
 from __future__ import annotations

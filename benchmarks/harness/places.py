@@ -1,7 +1,4 @@
-"""Where things lie: interpreters, and what `make bench` keeps between runs in build/bench.
-
-In: nothing. Out: paths. The standard library is enough.
-"""
+"""The paths of interpreters, and of what `make bench` keeps between runs in build/bench. Needs no package."""
 
 from __future__ import annotations
 

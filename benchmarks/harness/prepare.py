@@ -1,7 +1,7 @@
-"""`python -m benchmarks.harness.prepare MODEL`: what a model's rows need before any contender is asked.
+"""`python -m benchmarks.harness.prepare MODEL`: make what a model's rows need before any contender runs.
 
-In: a model's name. Out, in build/bench: the checkpoint folder, its sizes, each row's inputs with the answers of eager
-fp32, and the calibration data in every form. What is there already stays. Refuses an unknown name (KeyError).
+Writes to build/bench the checkpoint folder, its sizes, each row's inputs with the outputs of eager fp32, and the
+calibration data in every form. Existing files are kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The parent's end of a worker: start it, ask it, hold it still while others are timed.
+"""The parent's side of a worker: start it, send it requests, pause it while others are timed. Needs no package.
 
-In: a `Job` and a contender's home. Out: its replies. Refuses to wait for ever: a worker that does not answer in time,
-or has ended, is a `WorkerError` with the last line of its log. The standard library is enough.
+A worker that does not reply in time, or has ended, is a `WorkerError` with the last line of its log.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.harness.quantise MODEL`, in .venv-peers: the peers' int8 files.
+"""`python -m benchmarks.harness.quantise MODEL`, in .venv-peers: make the peers' int8 files.
 
-In: the files that `convert` wrote, and the calibration data. Out, in build/bench/artifacts: the optimised ONNX graph
-with dynamic int8 (weights per channel, signed; no reduced range, which is for processors without VNNI), and
-OpenVINO's IR after nncf's post-training quantisation with the model type that nncf has for transformers.
+From the files of `convert` and the calibration data it makes, in build/bench/artifacts, the optimised ONNX graph with
+dynamic int8 (weights per channel, signed; no reduced range, which is for processors without VNNI), and OpenVINO's IR
+after nncf's post-training quantisation with the model type that nncf has for transformers.
 """
 
 from __future__ import annotations

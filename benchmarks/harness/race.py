@@ -1,10 +1,9 @@
-"""A row: all its contenders loaded, compared with eager fp32, then timed in turn, round after round.
+"""A row: load all its contenders, compare them with eager fp32, then time them in turn, round after round.
 
-In: a row, contenders, how long. Out: what happened to each contender, ready for JSON. Who fails or answers wrong is
-not timed, and its entry says why.
+Contenders that fail, or whose outputs are wrong, are not timed, and their entries say why.
 
-Taking turns makes whatever slows the machine down for a while slow everyone alike; each round begins with another
-contender. While one is timed the others are stopped by a signal, so their threads cannot spin.
+They take turns so that whatever slows the machine down for a while slows all of them down; each round begins with
+another contender. While one is timed the others are stopped by a signal, so that their threads cannot spin.
 """
 
 from __future__ import annotations

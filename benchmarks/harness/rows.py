@@ -1,7 +1,6 @@
 """What is compared, as pure data: models, shapes, precisions, contenders.
 
-In: nothing, or the patterns of `--rows`. Out: `ROWS`, `CONTENDERS`. Refuses patterns and names that match nothing.
-Needs no package, so that workers of every environment import it.
+Needs no package, so that workers of every environment can import it. Patterns that match nothing are refused.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""One contender in a process of its own: it loads, answers, and times calls when told to.
+"""One contender in a separate process: it loads, computes outputs, and times calls on request.
 
-In: a `Job` as JSON on the command line, then commands as JSON lines. Out: a JSON line a command. An exception ends
-the process, and its text is in the log. Needs numpy and what the contender needs, no more.
+The command line has a `Job` as JSON; each command is a line of JSON, and so is each reply. An exception ends the
+process, and its text is in the log. Needs only numpy and what the contender needs.
 
     {"do": "load"}      → errors against eager fp32, the variant kept
     {"do": "time", "seconds": s, "least": n}  → {"seconds": […]} of single calls, after one call that is not counted
-    {"do": "start"}     → moments (CLOCK_MONOTONIC) of the first answer, and memory, of a process that did nothing else
+    {"do": "start"}     → moments (CLOCK_MONOTONIC) of the first output, and memory, of a process that did nothing else
     {"do": "profile", "seconds": s}           → time by operator (PyTorch's contenders)
 """
 

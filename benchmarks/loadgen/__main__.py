@@ -1,8 +1,9 @@
 """`python -m benchmarks.loadgen`: see `--help` and benchmarks/README.md.
 
-In: a command line. Out: docs/benchmarks/loadgen.json, .md and .svg; a line a step on the way. LoadGen's own logs stay
-in build/loadgen, those of the last run of a scenario. Refuses unknown systems and scenarios, and to start without
-.venv-peers.
+Writes docs/benchmarks/loadgen.json, .md and .svg, and prints one line per step.
+
+LoadGen's own logs of the last run of each scenario are kept in build/loadgen. Unknown systems and scenarios are
+refused, and .venv-peers is required.
 """
 
 from __future__ import annotations

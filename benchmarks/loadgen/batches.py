@@ -1,9 +1,7 @@
-"""Two padded batches, one call each: what dropping the padding saves where half is padding, and costs
-where nothing is.
+"""Two padded batches, one call each: the gain of dropping the padding if half is padding, and the cost if nothing is.
 
-In: systems with their files. Out: entries as those of `benchmarks.harness.race`, in milliseconds a call. What cannot
-be made is a reason. The calls are those of `benchmarks.harness`: the same contenders, with two threads, answers
-compared with eager fp32 first.
+The calls are made as in `benchmarks.harness`: by the same contenders, with two threads, after their outputs were
+compared with eager fp32. The entries are those of `benchmarks.harness.race`, in milliseconds per call.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""How far a system's answers are from those of eager fp32, sample by sample, and how far they may be.
+"""How far a system's outputs are from those of eager fp32, sample by sample, and how far they may be. Needs numpy.
 
-In: answers and expected answers, a row of logits a sample. Out: errors by name. Needs numpy.
-
-`rms_error` is that of `benchmarks.harness.check`; `worst` is the distance of the worst sample's answer, relative to the
-root mean square of the expected answers' lengths: one answer given to another's query shows there.
+`rms_error` is that of `benchmarks.harness.check`. `worst` is the distance of the worst sample's row of logits, relative
+to the root mean square of the expected rows' lengths: it reveals an answer that was given to another query.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the systems load: the samples, and the artifacts and converted models of `benchmarks.harness`.
+"""The files that the systems load: the samples, and the artifacts and converted models of `benchmarks.harness`.
 
-In: systems. Out: files by name, made where they are missing or older than what they are made from. A file that cannot
-be made is a reason, in the report.
+They are made if they are missing or older than their sources. For a file that cannot be made, the report has the
+reason.
 """
 
 from __future__ import annotations

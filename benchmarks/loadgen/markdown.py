@@ -1,7 +1,4 @@
-"""loadgen.md: the results as tables for people.
-
-In: the value of loadgen.json. Out: Markdown. What was not measured is a dash. Pure.
-"""
+"""loadgen.md: the value of loadgen.json as tables. What was not measured is a dash."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""The scenarios in order, the systems in turn.
+"""Run the scenarios in order, with the systems in turn.
 
-In: systems with their files, which scenarios, how long. Out: what happened to each system, ready for JSON, after each
-scenario: a run that is cut off keeps what it measured.
+The results are handed on after each scenario, so that a run that is cut off keeps what it measured.
 
-Taking turns makes whatever slows the machine down for a while slow everyone alike; each round begins with another
-system. While one is asked the others are stopped by a signal, so their threads cannot spin.
+Systems take turns so that whatever slows the machine down for a while slows all of them down; each round begins with
+another system. While one runs the others are stopped by a signal, so that their threads cannot spin.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""One run of LoadGen in this process.
+"""One run of LoadGen in this process. Needs mlcommons-loadgen and numpy.
 
-In: a `Plan`, how many samples there are, what to do with queries, a folder for LoadGen's logs. Out: LoadGen's own
-results by name, and in accuracy mode the answers by sample. Refuses (RuntimeError) a run whose log lacks its results.
-Needs mlcommons-loadgen and numpy.
+Returns LoadGen's own results by name, and in accuracy mode the outputs by sample. A run whose log lacks its results is
+a RuntimeError.
 """
 
 from __future__ import annotations

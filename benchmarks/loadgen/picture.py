@@ -1,6 +1,6 @@
-"""loadgen.svg: samples a second Offline and the highest rate that holds, a bar per system.
+"""loadgen.svg: samples per second in Offline and the highest rate that holds, one bar per system.
 
-In: the value of loadgen.json. Out: the picture; what was not measured has no bar. Pure.
+What was not measured has no bar.
 """
 
 from __future__ import annotations

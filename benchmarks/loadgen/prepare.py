@@ -1,7 +1,7 @@
-"""`python -m benchmarks.loadgen.prepare`: the samples with the answers of eager fp32, written once.
+"""`python -m benchmarks.loadgen.prepare`: write the samples with the outputs of eager fp32, once.
 
-In: the checkpoint folder that `benchmarks.harness.prepare` made. Out: the files of `benchmarks.loadgen.samples`, made
-anew where this or that file is newer. Refuses samples whose answers lie so close together that a mix-up would pass.
+Reads the checkpoint folder of `benchmarks.harness.prepare`, and writes the files of `benchmarks.loadgen.samples` again
+if that folder or this module is newer. Samples whose outputs are so similar that a mix-up would pass are refused.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
 """Queries that wait, taken as batches of similar lengths: for the peers what `runtime.serving.pool` does for artifacts.
 
-In: queries with their lengths, a budget of tokens. Out: batches, the same ones that `runtime.serving.request_queue`
-forms (a test compares them). That module imports torch, which the peers' environment does not have; here the standard
-library is enough.
+The batches are those of the pool, as its own queue forms them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from runtime.serving.request_queue import RequestQueue
 
 # Called once a query, with its row of logits, or with what went wrong.
 Done = Callable[[Any], None]
@@ -19,7 +18,12 @@ Done = Callable[[Any], None]
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """A sample by number, and who is to be told."""
+    """A sample by number, and who is to be told: one row, which may share a batch with any other."""
+
+    rows: ClassVar[int] = 1
+    key: ClassVar[str] = ""
+    deadline: ClassVar[float | None] = None
+    most_rows: ClassVar[int | None] = None
 
     number: int
     length: int
@@ -27,18 +31,22 @@ class Query:
 
 
 class Queue:
-    """A queue between the thread that submits and those that compute."""
+    """A queue between the thread that submits and those that compute.
+
+    Args:
+        max_tokens: of a batch, rows times longest; None: each query is a batch of its own.
+    """
 
     def __init__(self, max_tokens: int | None) -> None:
-        self._max_tokens = max_tokens
-        self._waiting: deque[Query] = deque()
+        # Two queries are more than one token.
+        self._waiting: RequestQueue[Query] = RequestQueue(1 if max_tokens is None else max_tokens)
         self._changed = threading.Condition()
         self._closed = False
 
     def put(self, query: Query) -> None:
         """Let it wait."""
         with self._changed:
-            self._waiting.append(query)
+            self._waiting.add(query)
             self._changed.notify()
 
     def take(self) -> list[Query]:
@@ -48,39 +56,16 @@ class Queue:
                 if self._closed:
                     return []
                 self._changed.wait()
-            if self._max_tokens is None:
-                return [self._waiting.popleft()]
-            waiting = list(self._waiting)
-            places = fitting([query.length for query in waiting], self._max_tokens)
-            taken = set(places)
-            self._waiting = deque(query for place, query in enumerate(waiting) if place not in taken)
-            return [waiting[place] for place in places]
+            batch, _ = self._waiting.batch()
+            for query in batch:
+                self._waiting.remove(query)
+            return batch
 
     def close(self) -> None:
         """Nothing comes any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-
-def fitting(lengths: Sequence[int], max_tokens: int) -> list[int]:
-    """Of queries in order of arrival, the places of those in the next batch: the first and its likes.
-
-    As many as fit into `max_tokens`, rows times longest; the first always. Of two equally near, the shorter.
-    """
-    first = lengths[0]
-    places, longest = [0], first
-
-    def nearness(place: int) -> tuple[int, bool]:
-        return abs(lengths[place] - first), lengths[place] > first
-
-    for place in sorted(range(1, len(lengths)), key=nearness):
-        longer = max(longest, lengths[place])
-        if (len(places) + 1) * longer > max_tokens:
-            break
-        places.append(place)
-        longest = longer
-    return places
 
 
 def longest_first(lengths: Sequence[int]) -> list[int]:

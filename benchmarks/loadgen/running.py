@@ -1,7 +1,6 @@
-"""One system on its way through the scenarios: a process a layout, one of them asked, the others stopped.
+"""One system in the scenarios: one process per layout, of which one runs and the others are stopped.
 
-In: a system and its files. Out: its entry, ready for JSON. A system that fails or answers wrong is asked no more, and
-its entry says why.
+A system that fails or whose outputs are wrong gets no more queries, and its entry says why.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""The samples that are asked: seeded lengths and token ids, and the two padded batches.
+"""The samples: seeded lengths and token ids, and the two padded batches. Needs numpy.
 
-In: nothing but constants. Out: arrays by name, as `benchmarks.harness` stores them. Needs numpy.
-
-Lengths are log-normal (median 45 tokens, sigma 0.55 of the logarithm), rounded, and cut to 8 … 128: many short texts
-and a few long ones, 40 % of the maximum in the mean. A sample is one row of its own length, without padding.
+Lengths are log-normal (median 45 tokens, sigma 0.55 of the logarithm), rounded, and limited to 8 … 128: many short
+texts and a few long ones, on average 40 % of the maximum. A sample is one row of its own length, without padding.
 """
 
 from __future__ import annotations

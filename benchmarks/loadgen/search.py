@@ -1,10 +1,7 @@
-"""The highest rate that holds: which to try next, and when it is found.
+"""Search the highest rate that holds: which rate to try next, and when the search ends.
 
-In: a first guess, then of each rate tried whether it held. Out: the next rate; at the end the highest that held.
-Pure.
-
-LoadGen's own search (its mode FindPeakPerformance) is not used: it stays with one system until it is done, and what
-slows the machine down meanwhile would be that system's loss. Here systems take turns, a rate each.
+LoadGen's own search (its mode FindPeakPerformance) is not used: it stays with one system until it ends, and anything
+that slows the machine down meanwhile would count against that system. Here systems take turns, one rate each.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From results to figures: medians, the best of each kind, ratios, and the targets with what was reached.
+"""Figures from the results: medians, the best of each kind, ratios, and the targets with what was reached.
 
-In: the value of loadgen.json. Out: numbers and `Target`s. What was not measured is None. Pure.
+What was not measured is None.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What is compared, as pure data: systems, layouts, strategies.
 
-In: nothing, or the names of `--systems`. Out: `SYSTEMS`, `LAYOUTS`, `strategies`. Refuses unknown names. Needs no
-package, so that workers of every environment import it.
+Needs no package, so that workers of every environment can import it. Unknown names are refused.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""One system in one layout in a process of its own, with LoadGen in it.
+"""One system in one layout in a separate process, with LoadGen in it.
 
-In: a `Job` as JSON on the command line, then commands as JSON lines. Out: a JSON line a command. An exception ends
-the process, also one of a single query, and its text is in the log. Needs numpy, LoadGen, and what the engine needs.
+The command line has a `Job` as JSON; each command is a line of JSON, and so is each reply. An exception, also one of a
+single query, ends the process, and its text is in the log. Needs only numpy, LoadGen, and what the engine needs.
 
     {"do": "load"}                                     → {}
-    {"do": "accuracy", "strategy": {…}}                → errors against eager fp32, samples a second on the way
+    {"do": "accuracy", "strategy": {…}}                → errors against eager fp32, samples per second meanwhile
     {"do": "run", "scenario": …, "seconds": s, "rate": r, "strategy": {…}} → LoadGen's results
 """
 

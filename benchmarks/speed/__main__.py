@@ -1,8 +1,8 @@
 """`python -m benchmarks.speed`: see `--help` and benchmarks/README.md.
 
-In: a command line. Out: docs/benchmarks/speed.json, .md and .svg; a line a step on the way. What was timed before with
-the same number of rounds is kept (build/bench/results), so a run that was ended goes on where it was. Refuses unknown
-rows and contenders, and to start without .venv-peers.
+Writes docs/benchmarks/speed.json, .md and .svg, and prints one line per step. Times from an earlier run with the same
+number of rounds are kept (build/bench/results), so that an interrupted run can be continued. Unknown rows and
+contenders are refused, and .venv-peers is required.
 """
 
 from __future__ import annotations

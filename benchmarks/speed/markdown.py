@@ -1,7 +1,4 @@
-"""speed.md: the results as tables for people.
-
-In: the value of speed.json. Out: Markdown. What was not timed is a dash, what was wrong says so. Pure.
-"""
+"""speed.md: the value of speed.json as tables. What was not timed is a dash, and what was wrong is marked."""
 
 from __future__ import annotations
 

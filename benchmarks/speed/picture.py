@@ -1,9 +1,7 @@
-"""speed.svg: every time relative to the best peer's, a line per row, a dot per contender.
+"""speed.svg: every time relative to the best peer's, one line per row, one dot per contender.
 
-In: the value of speed.json. Out: the picture; a row without a timed peer is left out. Pure.
-
-Of this project's artifacts the tuned one stands for all: a line with ten dots can no longer be read, and speed.md has
-every time.
+A row without a timed peer is left out. Of this project's artifacts only the tuned one is shown: a line with ten dots
+could not be read, and speed.md has all times.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Results between runs: a JSON file a row in build/bench/results, gathered into one value for docs/benchmarks.
-
-In: entries of contenders. Out: the same, merged with those of earlier runs; the whole for speed.json.
-"""
+"""Results between runs: one JSON file per row in build/bench/results, collected into one value for docs/benchmarks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From results to figures: medians, ratios, geometric means, and the targets with what was reached.
+"""Figures from the results: medians, ratios, geometric means, and the targets with what was reached.
 
-In: the value of speed.json. Out: numbers and `Target`s. What was not measured is None. Pure.
+What was not measured is None.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     python examples/finetune/docstrings.py FOLDER
 
-In: the library of the Python that runs this. Out, in FOLDER, for training and validation (`train.*`, `validation.*`):
-- classification.csv: a sentence, and what the module it is from is about (network, files, numbers, text, time,
-  concurrency);
-- entities.conll: the words of sentences, identifiers among them labelled: exceptions (EXC), classes (CLASS), parameters
-  of the function that is described (PARAM), constants (CONST);
-- answers.json: what a function returns, asked of its docstring, in SQuAD's form.
-The same for the same Python. Refuses nothing: what cannot be parsed is left out.
+Reads the library of the Python that runs this, and writes to FOLDER for training and validation (`train.*`,
+`validation.*`):
+- classification.csv: a sentence, and the subject of its module (network, files, numbers, text, time, concurrency);
+- entities.conll: the words of sentences, with labels for identifiers: exceptions (EXC), classes (CLASS), parameters of
+  the described function (PARAM), constants (CONST);
+- answers.json: questions about what a function returns, with its docstring as context, in SQuAD's form.
+Equal releases of Python give equal files. Source files that cannot be parsed are left out.
 """
 
 import ast

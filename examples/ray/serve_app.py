@@ -3,16 +3,16 @@
     serve run serve_app:build artifact=/models/model.pt replicas=2        (in this folder)
     serve run serve.yaml                                                  (its user_config names the artifact)
 
-In: POST with {"text": "…"} or {"inputs": {"input_ids": [[101, 2054, 102]]}}, and "deadline_ms" if there is one.
-Out: {"answers": […]}, one a row. Refuses, each with {"error": "…"} in one line: 400 what the artifact does not admit,
-503 when the queue is full or there is no artifact, 504 past the deadline, 500 when the model failed.
+A request is a POST with {"text": "…"} or {"inputs": {"input_ids": [[101, 2054, 102]]}}, and optionally "deadline_ms".
+The reply is {"answers": […]}, one per row; or {"error": "…"}, one line, with the status 400 if the artifact does not
+admit the input, 503 if the queue is full or there is no artifact, 504 after the deadline, 500 if the model failed.
 
-Batches are made by `runtime.pool`, not by `@serve.batch`: it counts tokens instead of requests, puts similar lengths
-together, refuses by name when its queue is full, and the weights are there once for all threads of a replica.
+Batches are made by `runtime.pool`, not by `@serve.batch`: it counts tokens instead of requests, batches similar
+lengths, raises an error if its queue is full, and all threads of a replica share one copy of the weights.
 
-Another artifact is another `user_config`: Serve calls `reconfigure` in one replica after the other, which goes on
-answering with the old one until the new one is loaded. Give its sha256 along: replicas that start later then load that
-very file or none, and a new file at the old path is seen as another configuration.
+To change the artifact, change `user_config`: Serve calls `reconfigure` in one replica after the other, and each keeps
+answering with the old artifact until the new one is loaded. If the sha256 is given too, replicas that start later load
+exactly this file or none, and a new file at the old path counts as another configuration.
 """
 
 import asyncio
@@ -109,7 +109,7 @@ class Model:
 
 def load(user_config):
     """A session, and the smallest of the cases that the artifact carries; None where it has none."""
-    with artifact_file.opened(user_config["artifact"]) as archive:
+    with artifact_file.open_archive(user_config["artifact"]) as archive:
         session = runtime.load(archive, threads=user_config.get("threads", 1), sha256=user_config.get("sha256"))
         stored = artifact_file.read_part(archive, GOLDEN_FILE)
     cases = golden.parse_cases(stored, archive.origin) if stored else []
@@ -122,10 +122,10 @@ def check(session, case):
     if case is None:
         session.warm_up()
         return
-    for parity in run_cases(session, [case], rounds=1):
-        if not parity.within(session.manifest.tolerance):
+    for comparison in run_cases(session, [case], rounds=1):
+        if not comparison.within(session.manifest.tolerance):
             raise CheckFailedError(
-                f"output {parity.output!r} of case {parity.case} has max error {parity.max_error:.1e}",
+                f"output {comparison.output!r} of case {comparison.case} has max error {comparison.max_error:.1e}",
                 f"at most {session.manifest.tolerance.max_error:g}",
             )
 
@@ -161,7 +161,7 @@ def build(arguments):
     """The application for `serve run serve_app:build artifact=PATH [replicas=N] [workers=N] [threads=N]`."""
     path = arguments["artifact"]
     # Here, before any replica is touched: what cannot be served is refused, and the digest is that of this file.
-    with artifact_file.opened(path) as archive:
+    with artifact_file.open_archive(path) as archive:
         digest = artifact_file.verified_sha256(archive, artifact_file.read_manifest(archive))
     numbers = {name: int(arguments[name]) for name in ("workers", "threads") if name in arguments}
     replicas = {"num_replicas": int(arguments["replicas"])} if "replicas" in arguments else {}

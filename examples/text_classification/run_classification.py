@@ -3,9 +3,8 @@
     python examples/text_classification/run_classification.py --model_name_or_path FOLDER \\
         --validation_file examples/text_classification/sample.csv --do_eval --jit_mode_eval --use_ipex --bf16
 
-In: a fine-tuned model (`make finetune` makes one), CSV or JSON lines with text and label.
-Out: accuracy and F1, and samples a second; with --do_predict an answer a row in predictions.jsonl.
-Refuses what does not fit in one line.
+Needs a fine-tuned model (`make finetune` makes one) and CSV or JSON lines with text and label. Prints accuracy, F1 and
+samples per second; with --do_predict it writes one prediction per row to predictions.jsonl. Errors are one line.
 """
 
 from transformers import AutoModelForSequenceClassification

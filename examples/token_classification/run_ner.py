@@ -3,9 +3,9 @@
     python examples/token_classification/run_ner.py --model_name_or_path FOLDER \\
         --validation_file examples/token_classification/sample.conll --do_eval --jit_mode_eval --use_ipex --bf16
 
-In: a fine-tuned model (`make finetune` makes one), a CoNLL file (a word and its label a line).
-Out: entities' F1, and samples a second; with --do_predict an answer a row in predictions.jsonl.
-Refuses what does not fit in one line.
+Needs a fine-tuned model (`make finetune` makes one) and a CoNLL file (a word and its label per line). Prints the F1 of
+entities and samples per second; with --do_predict it writes one prediction per row to predictions.jsonl. Errors are one
+line.
 """
 
 from transformers import AutoModelForTokenClassification

@@ -69,7 +69,8 @@ def _unseen(plan: TracePlan, samples: Sequence[Sample]) -> list[Sample]:
     """Random ids at lengths that no sample has: powers of two times the least one, and from the longest one on.
 
     The ranges must cover these lengths too. Attention averages over a text, so its output is larger for shorter texts;
-    and positions that no sample reaches have embeddings of their own. docs/decisions.md has the errors without this.
+    and positions that no sample reaches have embeddings of their own. docs/decisions/int8.md has the errors without
+    this.
     """
     dimension = plan.dimensions.get("sequence")
     if dimension is None or dimension.fixed or "input_ids" not in samples[0]:

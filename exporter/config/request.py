@@ -30,7 +30,7 @@ TUNE_CHOICES: tuple[str, ...] = get_args(Tune)
 PADDING_CHOICES: tuple[str, ...] = get_args(Padding)
 
 # With a size of 1 in the example, a trace or IPEX's fusion may keep broadcasting decisions that fail at other sizes;
-# see docs/decisions.md.
+# see docs/decisions/export.md.
 MIN_EXAMPLE_SIZE = 2
 # torch.manual_seed takes a signed 64-bit integer.
 MAX_SEED = 2**63 - 1

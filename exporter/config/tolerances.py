@@ -11,8 +11,8 @@ from runtime.format.manifest import Precision, Tolerance
 # errs by up to 2**-9 of a number, and a layer rounds about ten times. Vectors come from a normalisation, which keeps
 # their errors even; scores are differences of larger numbers, so their errors are larger. int8 has 256 steps for the
 # range of a tensor while calibrating, so errors are relative to its largest number, and add up over the layers. For
-# vectors of length 1, an rms error of 0.17 is a cosine of 0.985. Wrong outputs begin at 0.3. docs/decisions.md has the
-# measured errors.
+# vectors of length 1, an rms error of 0.17 is a cosine of 0.985. Wrong outputs begin at 0.3.
+# docs/decisions/verification.md has the measured errors.
 TOLERANCES: dict[tuple[Precision, OutputKind], Tolerance] = {
     ("fp32", "vectors"): Tolerance(max_error=1e-4, rms_error=5e-5),
     ("fp32", "scores"): Tolerance(max_error=1e-4, rms_error=5e-5),

@@ -32,7 +32,7 @@ logger = logging.getLogger("exporter")
 
 # With optimisation by TorchScript the first call profiles, the second optimises, the third runs the result.
 WARMUP_CALLS, WARMUP_CALLS_AS_IS = 3, 1
-# Short, so that a warm-up is cheap; no axis may be 1 (docs/decisions.md, shapes of size 1).
+# Short, so that a warm-up is cheap; no axis may be 1 (docs/decisions/export.md).
 WARMUP_SEQUENCE = 16
 
 

@@ -59,7 +59,7 @@ class Report:
         ]
         if manifest.fusions:
             lines.append("fused: " + ", ".join(f"{fusion.count} {fusion.kind}" for fusion in manifest.fusions))
-        lines += [f"accuracy: {accuracy.words}" for accuracy in manifest.accuracy]
+        lines += [f"accuracy: {accuracy.summary}" for accuracy in manifest.accuracy]
         if self.metrics is not None:
             lines.append(f"metrics: {self.metrics.summary}")
         lines.append(

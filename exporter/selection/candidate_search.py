@@ -176,7 +176,7 @@ class CandidateSearch:
         file = self.place.draft.with_name(f"{candidate.name.replace(' ', '-')}.pt")
         with self.clock.stage("save") as notes, self.place.writing():
             artifact_file.save(traced.module, file)
-            check_draft(file, request.allow_operators)
+            check_draft(traced.module, file, request.allow_operators)
             notes.append(f"{file.stat().st_size / 1e6:.1f} MB")
         choices = describe_computation(candidate, traced.form, repairs, calibrated, rewritten)
         manifest = self._manifest(candidate, plan, cases)

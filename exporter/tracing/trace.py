@@ -16,6 +16,7 @@ import torch
 from exporter.loading.model_errors import FAILURES
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.graphs.zeroed_memory import zero_new_memory
+from exporter.tracing.mask_broadcasting import masks_by_broadcasting
 from exporter.tracing.tracer_warnings import Finding, recorded, triage
 from runtime.errors import TraceError
 from runtime.host import torchscript
@@ -84,7 +85,7 @@ def _trace(
     module: torch.nn.Module, example: ExampleInputs, form: str, context: AbstractContextManager[Any]
 ) -> tuple[ScriptModule, tuple[Finding, ...]]:
     inputs = example.as_dict() if form == "dict" else example.as_tuple()
-    with torch.no_grad(), recorded() as caught:
+    with torch.no_grad(), masks_by_broadcasting(), recorded() as caught:
         traced = torchscript.trace(module, inputs, context)
     for item in caught:
         if not issubclass(item.category, TracerWarning):

@@ -21,7 +21,8 @@ class JitEvaluation:
     """For Trainer classes of your own: `class MyTrainer(JitEvaluation, Trainer)`.
 
     Args:
-        *args, **kwargs: the Trainer's.
+        *args: the Trainer's.
+        **kwargs: the Trainer's.
         jit_mode_eval: evaluate and predict through a traced model.
         use_ipex: optimise it with IPEX first.
         jit_strict: raise if tracing fails or the trace is wrong; otherwise the reason is logged once, and eager mode is

@@ -32,8 +32,8 @@ from exporter.trainer.traceable import Traceable
 from runtime.errors import CheckFailedError, ExportedModelError, TraceError, VerificationError
 from runtime.format.manifest import Precision
 from runtime.host import requirements
-from runtime.host.torchscript import ScriptModule, optimising
-from runtime.verification.compare import Parity, compare
+from runtime.host.torchscript import ScriptModule, optimized_execution
+from runtime.verification.compare import Comparison, compare
 
 logger = logging.getLogger("exporter")
 
@@ -183,7 +183,7 @@ class JitPart(torch.nn.Module):
             return made, outputs
 
     def _run(self, known: _Trace, tensors: Mapping[str, torch.Tensor]) -> Any:
-        with optimising(known.optimise):
+        with optimized_execution(known.optimise):
             return known.module(*tensors.values())
 
     def _make(self, candidate: Candidate, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> _Trace:
@@ -219,16 +219,16 @@ class JitPart(torch.nn.Module):
         for number, (output, reference) in enumerate(zip(outputs, expected, strict=True)):
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
             try:
-                parity = compare(shapes, f"output {number}", 1, output.float(), reference.float())
+                comparison = compare(shapes, f"output {number}", 1, output.float(), reference.float())
             except CheckFailedError as error:
                 raise VerificationError(f"the trace is wrong: {error}", "the output of eager fp32") from error
             # In fp32 the widest tolerance: the model's own rounding errors are not measured here.
-            if not parity.within(WIDEST if self.precision == "fp32" else TOLERANCES[self.precision, "scores"]):
-                raise VerificationError(_describe(parity), "the output of eager fp32")
+            if not comparison.within(WIDEST if self.precision == "fp32" else TOLERANCES[self.precision, "scores"]):
+                raise VerificationError(_describe(comparison), "the output of eager fp32")
 
 
-def _describe(parity: Parity) -> str:
+def _describe(comparison: Comparison) -> str:
     return (
-        f"the trace is wrong at {parity.case}: {parity.output} max error {parity.max_error:.2e}, "
-        f"rms {parity.rms_error:.2e}"
+        f"the trace is wrong at {comparison.case}: {comparison.output} max error {comparison.max_error:.2e}, "
+        f"rms {comparison.rms_error:.2e}"
     )

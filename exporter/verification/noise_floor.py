@@ -56,8 +56,8 @@ def _rounding(adapter: torch.nn.Module, cases: Sequence[VerificationCase]) -> To
         named = {key: value.detach().clone() for key, value in zip(expected, outputs, strict=True)}
         again = sampled(Case(case.golden.name, {}, named), COMPARED).outputs
         for output in expected:
-            parity = compare(case.golden.name, output, 1, again[output], expected[output])
-            largest, rms = max(largest, parity.max_error), max(rms, parity.rms_error)
+            comparison = compare(case.golden.name, output, 1, again[output], expected[output])
+            largest, rms = max(largest, comparison.max_error), max(rms, comparison.rms_error)
     return Tolerance(largest, rms)
 
 

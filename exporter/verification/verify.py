@@ -25,7 +25,7 @@ from runtime.errors import VerificationError
 from runtime.format.codec import to_json
 from runtime.format.golden import Case, dump_cases, parse_cases
 from runtime.format.manifest import Accuracy, Manifest, Tolerance, VerifiedCase
-from runtime.verification.compare import Parity, worse
+from runtime.verification.compare import Comparison, worse
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,18 @@ def verify(draft: Path, manifest: Manifest, cases: Sequence[VerificationCase], a
     if manifest.verification == "full":
         threads.append(1 if threads[0] > 1 else 2)
     files = [*_working_files(draft, manifest, [case.golden for case in cases]), *allowing(allow)]
-    parities: list[Parity] = []
+    comparisons: list[Comparison] = []
     orders: list[str] = []
     operators: dict[str, int] = {}
     for number, count in enumerate(threads):
         # The orders were tried with the first thread count; the second run is about the threads.
-        brief = ["--brief"] if number else []
-        report = _run([*files, "--threads", str(count), *brief], draft.parent)
+        first = ["--first-order-only"] if number else []
+        report = _run(["verify", *files, "--threads", str(count), *first], draft.parent)
         operators = operators or report["operators"]
-        for order, rows in report["parities"].items():
+        for order, rows in report["comparisons"].items():
             orders.append(f"{order} ({count} threads)" if len(threads) > 1 else order)
-            parities += [Parity(**row) for row in rows]
-    return _judge(parities, manifest.tolerance, cases, operators, tuple(orders))
+            comparisons += [Comparison(**row) for row in rows]
+    return _judge(comparisons, manifest.tolerance, cases, operators, tuple(orders))
 
 
 def confirm(sealed: Path, allow: Sequence[str] = ()) -> None:
@@ -90,7 +90,7 @@ def confirm(sealed: Path, allow: Sequence[str] = ()) -> None:
     Raises:
         VerificationError: if that fails.
     """
-    arguments = ["--sealed", str(sealed), "--threads", str(torch.get_num_threads()), *allowing(allow)]
+    arguments = ["confirm", "--artifact", str(sealed), "--threads", str(torch.get_num_threads()), *allowing(allow)]
     report = _run(arguments, sealed.parent)
     if report["wrong"]:
         raise VerificationError(
@@ -110,7 +110,7 @@ def held_out_accuracy(
         OSError: if the working files cannot be written.
     """
     files = [*_working_files(draft, manifest, cases), *allowing(allow)]
-    report = _run([*files, "--threads", str(torch.get_num_threads()), "--held-out"], draft.parent)
+    report = _run(["accuracy", *files, "--threads", str(torch.get_num_threads())], draft.parent)
     if not report["accuracy"]:
         raise VerificationError("none of the held-out samples has a supported shape", "at least one that has")
     return tuple(Accuracy(**row) for row in report["accuracy"])
@@ -125,9 +125,9 @@ def file_outputs(
         VerificationError: the file fails on a case, or does not support its shape.
         OSError: if the working files cannot be written.
     """
-    written = draft.parent / "verify.answers"
+    written = draft.parent / "verify.outputs"
     files = [*_working_files(draft, manifest, cases), *allowing(allow)]
-    _run([*files, "--threads", str(torch.get_num_threads()), "--answers", str(written)], draft.parent)
+    _run(["outputs", *files, "--threads", str(torch.get_num_threads()), "--outputs", str(written)], draft.parent)
     found = {case.name: case.outputs for case in parse_cases(written.read_bytes(), str(written))}
     return [found[case.name] for case in cases]
 
@@ -142,7 +142,7 @@ def refusal(outcome: Outcome, tolerance: Tolerance) -> VerificationError:
 
 
 def _judge(
-    parities: Sequence[Parity],
+    comparisons: Sequence[Comparison],
     tolerance: Tolerance,
     cases: Sequence[VerificationCase],
     operators: dict[str, int],
@@ -151,7 +151,11 @@ def _judge(
     verified, failed = [], {}
     for case in cases:
         for output in case.golden.outputs:
-            mine = [parity for parity in parities if (parity.case, parity.output) == (case.golden.name, output)]
+            mine = [
+                comparison
+                for comparison in comparisons
+                if (comparison.case, comparison.output) == (case.golden.name, output)
+            ]
             worst = functools.reduce(worse, mine)
             verified.append(
                 VerifiedCase(
@@ -159,7 +163,7 @@ def _judge(
                     shape=case.shape,
                     padded=case.padded,
                     output=output,
-                    calls=sum(parity.calls for parity in mine),
+                    calls=sum(comparison.calls for comparison in mine),
                     max_abs_error=worst.max_abs_error,
                     max_error=worst.max_error,
                     rms_error=worst.rms_error,

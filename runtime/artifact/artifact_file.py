@@ -9,7 +9,7 @@ A file is written in two steps. `save` writes code and weights: a draft that `re
 parts and the manifest to that same file, once it has been verified; the bytes that were verified stay as they are.
 
 Readers take a path or an `Archive`. A file may be replaced while it is read: whoever reads several things of it opens
-it once (`opened`) and passes the archive on, so that all of them are of the same file.
+it once (`open_archive`) and passes the archive on, so that all of them are of the same file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from runtime.artifact.digests import (
     verify_parts,
     verifying_parts,
 )
-from runtime.artifact.opening import PathLike, Source, link_to, opened
+from runtime.artifact.opening import PathLike, Source, link_to, open_archive
 from runtime.artifact.operator_allowlist import check_code
 from runtime.artifact.pickles import check_pickles
 from runtime.artifact.signing import sign, verify
@@ -63,7 +63,7 @@ __all__ = [
     "check_sha256",
     "check_signature",
     "load",
-    "opened",
+    "open_archive",
     "read_manifest",
     "read_part",
     "save",
@@ -114,12 +114,12 @@ def seal(path: PathLike, manifest: Manifest, parts: Mapping[str, bytes], sign_ke
     Raises:
         OSError: if the file cannot be written.
     """
-    with opened(path) as draft:
+    with open_archive(path) as draft:
         top = draft.top
     with zipfile.ZipFile(path, "a") as archive:
         for part, content in parts.items():
             add_record(archive, f"{top}/extra/{part}", content, zipfile.ZIP_STORED)
-    with opened(path) as draft:
+    with open_archive(path) as draft:
         sealed = dataclasses.replace(manifest, parts=tuple(part_digest(draft, name) for name in draft.records))
     text = to_json(sealed).encode()
     with zipfile.ZipFile(path, "a") as archive:
@@ -142,12 +142,12 @@ def read_manifest(source: Source | Archive) -> Manifest:
             (`runtime.artifact.opening`).
 
     Raises:
-        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `opened`.
+        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `open_archive`.
         ManifestMissingError: a zip archive that this exporter did not finish.
         FormatVersionError: a format that is newer, or older, than those read here.
         ManifestDamagedError: the manifest cannot be understood.
     """
-    with opened(source) as archive:
+    with open_archive(source) as archive:
         version = _part(archive, FORMAT_VERSION_FILE)
         if version is not None:
             _check_format_version(archive.origin, version)
@@ -168,7 +168,7 @@ def read_part(source: Source | Archive, name: str) -> bytes | None:
     Raises:
         ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError, ManifestDamagedError: as for `read_manifest`.
     """
-    with opened(source) as archive:
+    with open_archive(source) as archive:
         return _part(archive, name)
 
 
@@ -178,7 +178,7 @@ def check_signature(source: Source | Archive, key: PathLike) -> None:
     Raises:
         SignatureError, KeyFileError, ExtraMissingError: see `runtime.artifact.signing.verify`.
     """
-    with opened(source) as archive:
+    with open_archive(source) as archive:
         verify(_part(archive, MANIFEST_FILE) or b"", _part(archive, SIGNATURE_FILE), key, archive.origin)
 
 
@@ -194,9 +194,10 @@ def load(source: Source | Archive, allow_operators: Collection[str] = ()) -> Scr
         UnsafeArchiveError: its pickles say of records and classes what is not so.
         NotAnArtifactError: if TorchScript cannot read it.
     """
+    from runtime.artifact.argument_check import check_arguments
     from runtime.host import torchscript
 
-    with opened(source) as archive:
+    with open_archive(source) as archive:
         check_pickles(archive, check_code(archive, allow_operators))
         link = link_to(archive)
         try:
@@ -206,6 +207,7 @@ def load(source: Source | Archive, allow_operators: Collection[str] = ()) -> Scr
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = lines[0][:200].replace(link or archive.origin, archive.origin)
             raise NotAnArtifactError(f"TorchScript cannot load {archive.origin}: {reason}", "", _COPY_AGAIN) from error
+        check_arguments(module, archive.origin, allow_operators)
     return module
 
 

@@ -1,8 +1,4 @@
-"""Digests: of every part, against the manifest, and of the whole file.
-
-In: an open `Archive` or a path. Out: digests; or nothing, where they are the expected ones. Refuses (DigestError) any
-part that differs, is missing, or is not listed. Needs no torch.
-"""
+"""SHA-256 digests of each part, compared with the manifest, and of the whole file. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,43 +11,43 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from runtime.artifact.opening import PathLike, Source, open_file, opened
+from runtime.artifact.opening import PathLike, Source, open_archive, open_file
 from runtime.artifact.zip_reader import Archive
 from runtime.errors import DigestError
 from runtime.format.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, PartDigest
 from runtime.printing import shown
 
-# The manifest holds the digests of all others, and the signature is the manifest's.
+# The manifest holds the digests of all other records except the signature, which is made of the manifest.
 MANIFEST_RECORD = f"extra/{MANIFEST_FILE}"
 SIGNATURE_RECORD = f"extra/{SIGNATURE_FILE}"
-# Hashing leaves the interpreter to others; more threads than this wait for memory.
+# Hashing releases the interpreter lock, so threads help; more than these would only wait for memory.
 _THREADS = 4
-# Tensors' numbers, which TorchScript puts into records of their own; `PartDigest.name` says how records are named.
+# The records of tensors' numbers; `PartDigest.name` says how records are named.
 _NUMBERS = re.compile(r"(?:data|constants)/[^/]+")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _COPY_AGAIN = "copy the file again, or export the model again"
 
 
 def verify_parts(source: Source | Archive, manifest: Manifest) -> None:
-    """Compare every record but the manifest with the digests in it.
+    """Compare every record except the manifest with its digest in the manifest.
 
     Raises:
         DigestError: the first part that differs, is missing, or is not listed.
-        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `opened`.
+        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: as for `open_archive`.
     """
-    with opened(source) as archive, verifying_parts(archive, manifest):
+    with open_archive(source) as archive, verifying_parts(archive, manifest):
         pass
 
 
 @contextmanager
 def verifying_parts(archive: Archive, manifest: Manifest) -> Iterator[None]:
-    """The same, around the reading of the file: numbers are hashed meanwhile, all else before.
+    """The same as a context: tensors' numbers are hashed while its body runs, everything else before.
 
-    Of a large file hashing takes as long as reading it. Code, pickles and sizes are those that were sealed when the
-    body begins; other numbers in a tensor than were sealed harm nobody until they are used, which is after it.
+    Hashing a large file takes as long as reading it. Code, pickles and sizes are verified when the body begins. Wrong
+    numbers in a tensor do no harm before they are used, which is after the body.
 
     Raises:
-        DigestError: as for `verify_parts`; before whatever the body raises.
+        DigestError: as for `verify_parts`; it takes precedence over errors of the body.
         NotAnArtifactError, UnsafeArchiveError: a record cannot be read.
     """
     listed = [part.name for part in manifest.parts]
@@ -64,7 +60,7 @@ def verifying_parts(archive: Archive, manifest: Manifest) -> Iterator[None]:
             raise DigestError(f"{archive.origin} {text} {wrong[0]}", "the parts its manifest lists", _COPY_AGAIN)
     if listed != found:
         raise DigestError(f"{archive.origin}: the parts are in another order", "the manifest's", _COPY_AGAIN)
-    # Sizes first: a record of another size is never read.
+    # Sizes first, so that a record of a wrong size is never read.
     _refuse_others(archive, (part.name for part in manifest.parts if archive.records[part.name].size != part.size))
     numbers = [part for part in manifest.parts if _NUMBERS.fullmatch(part.name)]
     rest = [part for part in manifest.parts if not _NUMBERS.fullmatch(part.name)]
@@ -96,7 +92,7 @@ def check_sha256(archive: Archive, expected: str) -> None:
     """Compare the digest of the whole file.
 
     Raises:
-        DigestError: it is another one, or what is expected is no digest.
+        DigestError: it differs, or `expected` is not a digest.
     """
     if not isinstance(expected, str) or not _SHA256.fullmatch(expected.strip()):
         raise DigestError(f"sha256 is {shown(expected)}", "64 hexadecimal digits", "give the digest of the whole file")
@@ -106,7 +102,7 @@ def check_sha256(archive: Archive, expected: str) -> None:
 
 
 def part_digest(archive: Archive, name: str) -> PartDigest:
-    """The digest of one record, read a megabyte at a time; its checksum, which says less, is not computed."""
+    """The digest of one record, read a megabyte at a time; the weaker CRC is not computed."""
     digest = hashlib.sha256()
     for block in archive.blocks(name, checksum=False):
         digest.update(block)

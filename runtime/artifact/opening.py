@@ -1,10 +1,7 @@
-"""Open an artifact once, for everything that is read from it: a file by its path, bytes, or a file object.
+"""Open an artifact once, for everything that is read from it: by a path, from bytes, or from a file object.
 
-In: a `Source`, or an `Archive` that is open already. Out: an `Archive`. Refuses what cannot be opened or is no sound
-zip (`runtime.artifact.zip_reader`), and a file that was written to meanwhile.
-
-Bytes and file objects are for models that live encrypted or in a store. What is checked is what is loaded: `bytes`
-cannot change, and of everything else that is no path a copy is made first, so that nobody writes between the two.
+Bytes and file objects are for models that are kept encrypted or in a store. What was checked is what is loaded: `bytes`
+cannot change, everything else that is not a path is copied first, and a file that changes while it is open is refused.
 """
 
 from __future__ import annotations
@@ -26,28 +23,29 @@ PathLike = str | os.PathLike[str]
 Source = PathLike | bytes | bytearray | memoryview | BinaryIO
 
 _BLOCK = 2**20
-# Linux takes no longer path; a longer string is no path, and not shown.
+# The longest path that Linux accepts; a longer string is not a path, and not shown.
 _LONGEST_PATH = 4096
 
 
 @contextmanager
-def opened(source: Source | Archive) -> Iterator[Archive]:
-    """The file, opened once and its structure checked; an archive that is open already is passed through.
+def open_archive(source: Source | Archive) -> Iterator[Archive]:
+    """Open the file and check its structure; an archive that is open already is passed through.
 
     Args:
         source: a path; or the content, as bytes (`bytearray` and `memoryview` are copied); or a file object opened for
-            reading in binary, which is read to its end and not closed. Where it can seek it is read from its beginning,
-            wherever it stands, and then put back to where it stood; else from where it stands.
+            reading in binary, which is read to its end and not closed. If it can seek, it is read from its beginning,
+            and its position is restored afterwards; otherwise it is read from its current position.
 
     Raises:
-        ArtifactNotFoundError, NotAnArtifactError, UnsafeArchiveError: no such file, or nothing that can be read; no zip
-            archive, or cut short; a zip that could be read in two ways.
-        DigestError: the file was written to in the meantime.
+        ArtifactNotFoundError: there is no such file, or it cannot be read.
+        NotAnArtifactError: it is not a zip archive, or was cut short.
+        UnsafeArchiveError: the zip could be read in two ways.
+        DigestError: the file was written to meanwhile.
     """
     if isinstance(source, Archive):
         yield source
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        # Of what are bytes already this makes no copy.
+        # `bytes` of a bytes object makes no copy.
         yield Archive(io.BytesIO(bytes(source)), "the artifact in memory")
     elif isinstance(source, (str, os.PathLike)):
         with open_file(source) as file:
@@ -55,18 +53,18 @@ def opened(source: Source | Archive) -> Iterator[Archive]:
             before = os.fstat(file.fileno())
             yield Archive(file, name)
             after = os.fstat(file.fileno())
-            # Replacing a file leaves the open one as it is; writing into it does not.
+            # If the file is replaced, the open one stays unchanged; writing into it is what must be noticed.
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise DigestError(
                     f"{name} was written to while it was read", "a file that stays as it is", "copy it again"
                 )
     else:
-        yield Archive(_copied(source), "the artifact from a file object")
+        yield Archive(_copy(source), "the artifact from a file object")
 
 
 @contextmanager
 def open_file(path: PathLike) -> Iterator[BinaryIO]:
-    """The file itself, opened for reading.
+    """Open the file for reading.
 
     Raises:
         ArtifactNotFoundError: it is not there, or cannot be opened.
@@ -85,9 +83,9 @@ def open_file(path: PathLike) -> Iterator[BinaryIO]:
 
 
 def link_to(archive: Archive) -> str | None:
-    """The open file by another name, for readers that want a path; None where the system has none, or for memory.
+    """A path to the open file, for readers that need a path; None for bytes, or if the system has no such path.
 
-    What is read through it is what was checked, whatever the path now leads to.
+    It leads to the file that was checked, even if the original path now leads to another one.
     """
     if isinstance(archive.file, io.BytesIO) or sys.platform != "linux":
         return None
@@ -96,10 +94,10 @@ def link_to(archive: Archive) -> str | None:
 
 
 def path_name(path: PathLike) -> str:
-    """A path as errors show it; what is too long to be one is not shown.
+    """A path as errors show it.
 
     Raises:
-        ArtifactNotFoundError: it is no path.
+        ArtifactNotFoundError: it is not a path.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise ArtifactNotFoundError(f"the path is a {type(path).__name__}", "a string or a path")
@@ -107,8 +105,8 @@ def path_name(path: PathLike) -> str:
     return name if len(name) <= _LONGEST_PATH else f"a path of {len(name)} characters"
 
 
-def _copied(file: BinaryIO) -> io.BytesIO:
-    """All that a file object holds."""
+def _copy(file: BinaryIO) -> io.BytesIO:
+    """The content of a file object."""
     expected = "a path, bytes, or a file object opened for reading in binary"
     if not hasattr(file, "read"):
         raise ArtifactNotFoundError(f"the artifact is given as {_kind(file)}", expected)
@@ -116,7 +114,7 @@ def _copied(file: BinaryIO) -> io.BytesIO:
         raise ArtifactNotFoundError(f"the {type(file).__name__} reads text", expected, "open the file with mode 'rb'")
     copy = io.BytesIO()
     try:
-        # Objects that a store's client returns may know `read` alone.
+        # Objects from the client of a store may have no other method than `read`.
         start = file.tell() if hasattr(file, "seekable") and file.seekable() else None
         if start is not None:
             file.seek(0)
@@ -124,7 +122,7 @@ def _copied(file: BinaryIO) -> io.BytesIO:
             copy.write(block)
         if start is not None:
             file.seek(start)
-    # TypeError: it reads something else; ValueError: it is closed.
+    # TypeError: `read` does not return bytes; ValueError: the file is closed.
     except (OSError, ValueError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ArtifactNotFoundError(f"cannot read the {type(file).__name__}: {reason}", expected) from error

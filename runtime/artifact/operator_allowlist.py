@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Collection, Iterator
 
 from runtime.artifact.code_reader import Kind, Use, read_source
+from runtime.artifact.division_check import division_problems
 from runtime.artifact.operator_lists import lists
 from runtime.artifact.zip_reader import MAX_CODE_BYTES, Archive
 from runtime.errors import OperatorNotAllowedError
@@ -108,3 +109,4 @@ def _source_problems(text: bytes, allow: Collection[str]) -> Iterator[str]:
                 yield f"another meaning for {name}"
         elif name not in allowed[kind]:
             yield f"the {kind} {name}"
+    yield from division_problems(text.decode("ascii"), allow)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from runtime.errors import OperatorNameError
 
@@ -17,7 +18,20 @@ DATA = Path(__file__).parent.parent / "cpp" / "include" / "exported_model" / "op
 
 _LINE = re.compile(r"^(OPERATOR|FUNCTION|METHOD|KEYWORD|CLASS)\((?:(\w+), )?([\w.]+)\)$", re.ASCII | re.MULTILINE)
 _UNCHECKED = re.compile(r'^UNCHECKED\((\w+), (\w+), "(.+)"\)$', re.ASCII | re.MULTILINE)
+_NUMBER = r"(-?[0-9.]+)"
+_ENUMERATION = re.compile(rf"^ENUMERATION\((\w+), {_NUMBER}, {_NUMBER}, (\w+)\)$", re.ASCII | re.MULTILINE)
+_BOUNDS = re.compile(rf"^BOUNDS\((\w+), (\w+), (\w+), {_NUMBER}, {_NUMBER}\)$", re.ASCII | re.MULTILINE)
+_WHOLE = re.compile(r"^WHOLE\((\w+), (\w+), (\w+), (\w+)\)$", re.ASCII | re.MULTILINE)
+_EXCEPT = re.compile(rf"^EXCEPT\((\w+), (\w+), (\w+), {_NUMBER}\)$", re.ASCII | re.MULTILINE)
 _OPERATOR = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*", re.ASCII)
+
+
+class Enumeration(NamedTuple):
+    """An argument that stands for an entry of a table: a constant in these bounds, or what `source` gives."""
+
+    lowest: float
+    highest: float
+    source: str
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,9 @@ class Lists:
     """Names by kind; operators as `namespace::name`, classes without `__torch__.torch.classes`.
 
     `unchecked`: operators of the list that do not check all of their arguments, and what crafted ones can do.
+    `enumerations`: by the name of the argument. `bounds`: the lowest and the highest number, by operator and argument.
+    `exceptions`: numbers that are none, by operator and argument.
+    `whole`: the argument with the dtype for which a number has to be whole, by operator and argument.
     """
 
     operators: frozenset[str]
@@ -33,6 +50,10 @@ class Lists:
     keywords: frozenset[str]
     classes: frozenset[str]
     unchecked: Mapping[str, str]
+    enumerations: Mapping[str, Enumeration]
+    bounds: Mapping[tuple[str, str], tuple[float, float]]
+    exceptions: Mapping[tuple[str, str], frozenset[float]]
+    whole: Mapping[tuple[str, str], str]
 
 
 @functools.cache
@@ -45,7 +66,20 @@ def lists() -> Lists:
     unchecked = {f"{space}::{name}": what for space, name, what in _UNCHECKED.findall(text)}
     kinds = ("OPERATOR", "FUNCTION", "METHOD", "KEYWORD", "CLASS")
     operators, functions, methods, keywords, classes = (frozenset(found.get(kind, ())) for kind in kinds)
-    return Lists(operators, functions, methods, keywords, classes, unchecked)
+    enumerations = {
+        argument: Enumeration(float(lowest), float(highest), f"prim::{source}")
+        for argument, lowest, highest, source in _ENUMERATION.findall(text)
+    }
+    bounds = {
+        (f"{space}::{name}", argument): (float(lowest), float(highest))
+        for space, name, argument, lowest, highest in _BOUNDS.findall(text)
+    }
+    exceptions: dict[tuple[str, str], frozenset[float]] = {}
+    for space, name, argument, number in _EXCEPT.findall(text):
+        key = (f"{space}::{name}", argument)
+        exceptions[key] = exceptions.get(key, frozenset()) | {float(number)}
+    whole = {(f"{space}::{name}", argument): dtype for space, name, argument, dtype in _WHOLE.findall(text)}
+    return Lists(operators, functions, methods, keywords, classes, unchecked, enumerations, bounds, exceptions, whole)
 
 
 def check_names(names: Collection[str]) -> frozenset[str]:

@@ -1,8 +1,7 @@
-"""Sign an artifact and check who signed it, with Ed25519.
+"""Sign an artifact and check its signature, with Ed25519.
 
-In: the bytes of `manifest.json`, a key file in PEM. Out: a signature of 64 bytes; or nothing, or a named error. Refuses
-keys of another kind and signatures that do not fit. The manifest holds the digest of every other part, so its
-signature covers the whole file. The only room that imports cryptography (extra `sign`).
+The signature is made of the bytes of `manifest.json`. The manifest holds the digest of every other part, so it covers
+the whole file. The only module that imports cryptography (extra `sign`).
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def _private_key(key: PathLike) -> Any:
     content, name = _read(key), os.fspath(key)
     try:
         private = serialization.load_pem_private_key(content, password=None)
-    # ValueError: no PEM, or damaged; TypeError: encrypted, and there is no password.
+    # ValueError: not PEM, or damaged; TypeError: encrypted, which needs a password.
     except (ValueError, TypeError) as error:
         raise KeyFileError(f"{name} holds no private key ({error})", "an unencrypted Ed25519 key in PEM") from error
     if not isinstance(private, ed25519.Ed25519PrivateKey):
@@ -87,7 +86,7 @@ def _read(path: PathLike) -> bytes:
         raise KeyFileError(f"the key is given as {type(path).__name__}", "the path of a file with a key in PEM")
     try:
         return Path(path).read_bytes()
-    # ValueError: a name that no file can have.
+    # ValueError: not a valid file name.
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise KeyFileError(f"cannot read {os.fspath(path)}: {reason}", "a key in PEM") from error
@@ -100,8 +99,8 @@ def _cryptography() -> tuple[Any, Any, type[Exception]]:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
         raise ExtraMissingError(
-            "the package cryptography is not installed",
-            "it, to sign or to check signatures",
+            "signing and checking signatures need the package cryptography, which is not installed",
+            "",
             "pip install cryptography",
         ) from None
     return serialization, ed25519, InvalidSignature

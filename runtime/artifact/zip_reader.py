@@ -1,13 +1,12 @@
-"""The zip around an artifact, read with suspicion before anything else reads it.
+"""Read the zip of an artifact strictly, before any other reader sees it.
 
-In: an open file. Out: `Archive`: the records by name, each of a size that was checked before a byte of it is read.
-Refuses (NotAnArtifactError) what is no zip or was cut short, and (UnsafeArchiveError) every zip that two readers could
-understand differently, or that promises more than it holds.
+NotAnArtifactError is raised if the file is no zip or was cut short; UnsafeArchiveError if two readers could understand
+the zip differently, or if it promises more than it holds. The size of each record is checked before it is read.
 
-Python's reader and PyTorch's each forgive other mistakes. So only one form passes, which both read alike: records one
-after the other from the first byte to the directory, without a gap, in the directory's order; both descriptions of a
-record agree; nothing before, between or behind. PyTorch's writer and `runtime.artifact.artifact_file` write exactly
-that.
+Python's and PyTorch's readers tolerate different mistakes, so only a form that both read alike is accepted: records
+follow each other from the first byte to the directory, without gaps and in the directory's order; both descriptions of
+a record agree; there is nothing before, between or behind them. PyTorch's writer and `runtime.artifact.artifact_file`
+write exactly this form.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _REMEDY = "copy the file again, or export the model again"
 
 @dataclass(frozen=True)
 class Record:
-    """One file in the archive: where its bytes lie, how many they are, how many they become."""
+    """One file in the archive: where its bytes start, their number, and the number after decompression."""
 
     name: str
     start: int
@@ -62,7 +61,7 @@ class Archive:
     """A zip whose structure was checked. `records` maps names without the top folder, in the archive's order.
 
     Args:
-        file: opened for reading in binary; stays open, and is read nowhere but here while the archive is in use.
+        file: opened for reading in binary. It stays open, and nothing else reads it while the archive is in use.
         origin: the file's name in errors.
 
     Raises:
@@ -81,7 +80,7 @@ class Archive:
             if problem or cursor > len(directory):
                 self.refuse(problem or "an entry that reaches beyond the directory", "a record as PyTorch writes it")
             top, _, name = entry.name.partition("/")
-            # PyTorch looks records up without regard to case.
+            # PyTorch ignores case when it looks up records.
             if name.lower() in seen:
                 self.refuse(f"two records named {entry.name!r}", "each name once")
             if top != (self.top or top):
@@ -96,24 +95,24 @@ class Archive:
             self.refuse(f"records of {total} bytes in a file of {self.bytes}", f"at most {MAX_EXPANSION} times as many")
 
     def read(self, name: str, limit: int) -> bytes:
-        """The whole record; the caller says how large it may be.
+        """The whole record, of at most `limit` bytes.
 
         Raises:
-            NotAnArtifactError: the bytes do not fit their checksum.
-            UnsafeArchiveError: larger than `limit`.
+            NotAnArtifactError: the bytes do not match their checksum.
+            UnsafeArchiveError: the record is larger than `limit`.
         """
         if self.records[name].size > limit:
             self.refuse(f"{name} declares {self.records[name].size} bytes", f"at most {limit}")
         return b"".join(self.blocks(name))
 
     def whole(self) -> bytes:
-        """All of the file's bytes."""
+        """The whole file."""
         return self._at(0, self.bytes)
 
     def blocks(self, name: str, checksum: bool = True) -> Iterator[bytes]:
-        """The record's bytes, a megabyte at a time; the last block has come only when size and checksum fit.
+        """The record's bytes, a megabyte at a time. Size and checksum are checked after the last block.
 
-        Without `checksum`, for callers that compare a digest, the size alone has to fit.
+        Without `checksum`, for callers that compare a digest, only the size is checked.
         """
         record = self.records[name]
         crc, size, left, place = 0, 0, record.stored, record.start
@@ -148,7 +147,7 @@ class Archive:
         raise NotAnArtifactError(f"{self.origin}: {found}", "", _REMEDY)
 
     def _at(self, place: int, count: int) -> bytes:
-        # Digests are computed in several threads, which share the file's position.
+        # Several threads compute digests and share the file's position.
         with self._reading:
             self.file.seek(place)
             data = self.file.read(count)
@@ -157,7 +156,7 @@ class Archive:
         return data
 
     def _directory(self) -> tuple[int, bytes, int]:
-        """Where the directory starts, its bytes, how many entries it says it has."""
+        """The position of the directory, its bytes, and the number of entries that it declares."""
         end = self.bytes - END_BYTES
         tail = self._at(end, END_BYTES) if end >= 0 else b""
         if not tail.startswith(b"PK\5\6"):
@@ -175,7 +174,7 @@ class Archive:
         return start, self._at(start, size), count
 
     def _record(self, entry: Entry, name: str, place: int, limit: int) -> tuple[Record, int]:
-        """Compare the two descriptions of a record; return it, and where the next one has to begin."""
+        """Compare the two descriptions of a record; return it and the position where the next one must begin."""
         if problem := check_name(entry.name):
             self.refuse(f"a record named {entry.name[:80]!r} ({problem})", "a plain relative path")
         if entry.offset != place or place + LOCAL_HEADER.size > limit:
@@ -192,7 +191,7 @@ class Archive:
         end = start + entry.stored
         expected = (entry.flags, entry.method, entry.raw_name, entry.crc, entry.stored, entry.size)
         if flags & FLAG_DESCRIPTOR:
-            # Sizes unknown when the header was written: zeros there, the real ones behind the data.
+            # The sizes were not known when the header was written: it has zeros, and they follow the data.
             expected = (*expected[:3], 0, 0, 0)
             form = "<4sL2Q" if max(entry.stored, entry.size) > 0xFFFFFFFF else "<4s3L"
             length = struct.calcsize(form)

@@ -1,7 +1,6 @@
-"""What a zip says of its directory and of one record.
+"""Parse what a zip says about its directory and its records.
 
-In: bytes of a zip's end and directory. Out: where the directory is, `Entry`, and what is wrong with them. Refuses
-nothing by itself: `runtime.artifact.zip_reader`, which knows the file, does.
+Nothing is raised here: problems are returned as text, for `runtime.artifact.zip_reader`, which knows the file's name.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ DIRECTORY_ENTRY = struct.Struct("<4s6H3L5H2L")
 _END, _END64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 END_BYTES, END64_BYTES = _END.size, _END64.size + _LOCATOR.size
 FLAG_DESCRIPTOR = 1 << 3
-# How hard it was compressed (two bits), a descriptor behind the data, a name in UTF-8. Not: encryption, patches.
+# Two bits for the compression level, a descriptor after the data, a name in UTF-8. Not allowed: encryption, patches.
 _KNOWN_FLAGS = 0b110 | FLAG_DESCRIPTOR | 1 << 11
 _KNOWN_METHODS = (0, 8)
-# Long sizes, and the padding that PyTorch aligns data with. Others may rename a record for some readers.
+# Extra fields: 64-bit sizes, and PyTorch's padding. Others could rename a record for some readers.
 _ZIP64, _PADDING = 1, int.from_bytes(b"FB", "little")
 _DOS_FOLDER = 0x10
 MAX_NAME_BYTES = 1024
@@ -39,7 +38,7 @@ class Entry:
 
     @classmethod
     def parse(cls, directory: bytes, cursor: int) -> tuple[Entry, int, str]:
-        """The entry at `cursor`, where the next one begins, and what is wrong with it, or nothing."""
+        """The entry at `cursor`, the position of the next one, and the entry's problem (empty if there is none)."""
         if directory[cursor : cursor + 4] != b"PK\1\2" or cursor + DIRECTORY_ENTRY.size > len(directory):
             return cls("?", b"", 0, 0, 0, 0, 0, 0), cursor, "a directory that does not hold what it counts"
         _, _, _, flags, method, _, _, crc, stored, size, name_length, extra_length, comment, disk, _, attributes, at = (
@@ -75,31 +74,31 @@ class Entry:
 
 
 def parse_end(before: bytes, tail: bytes, end: int) -> tuple[int, int, int, int, str]:
-    """Where the records at the file's end begin, where the directory does, its size and count, and what is wrong.
+    """The positions of the end records and of the directory, its size and number of entries, and the problem or "".
 
-    `tail` is the end record, at byte `end`; `before` the bytes in front of it, where the longer form may stand.
+    `tail` is the end record, at byte `end`; `before` are the bytes before it, where its 64-bit form may be.
     """
-    _, disk, first_disk, here, count, size, start, comment = _END.unpack(tail)
+    _, disk, first_disk, count_on_disk, count, size, start, comment = _END.unpack(tail)
     problem = ""
-    # Every reader takes the longer form where its locator stands; then it has to say the same.
+    # Readers use the 64-bit form if its locator is there, so both forms must agree.
     if len(before) == END64_BYTES and before[_END64.size :].startswith(b"PK\6\7"):
         end -= END64_BYTES
         _, disk64, place, disks = _LOCATOR.unpack_from(before, _END64.size)
         sign, length, _, _, *long = _END64.unpack_from(before)
-        short = [disk, first_disk, here, count, size, start]
+        short = [disk, first_disk, count_on_disk, count, size, start]
         most = [0xFFFF] * 4 + [0xFFFFFFFF] * 2
         if (sign, length, place, disk64, disks) != (b"PK\6\6", _END64.size - 12, end, 0, 1) or any(
             a not in (b, c) for a, b, c in zip(short, long, most, strict=True)
         ):
             problem = "two ends that contradict each other"
-        disk, first_disk, here, count, size, start = long
-    if (disk, first_disk, comment) != (0, 0, 0) or here != count:
+        disk, first_disk, count_on_disk, count, size, start = long
+    if (disk, first_disk, comment) != (0, 0, 0) or count_on_disk != count:
         problem = "a comment or several volumes"
     return end, start, size, count, problem
 
 
 def sizes(extra: bytes, size: int, stored: int) -> tuple[int, int]:
-    """Stored size and size of a local header, the long ones where the short ones point there."""
+    """The stored size and the size of a local header, in 64 bits if the 32-bit fields refer to the extra field."""
     long = _long(extra)
     if size == 0xFFFFFFFF and long:
         size, *long = long
@@ -109,7 +108,7 @@ def sizes(extra: bytes, size: int, stored: int) -> tuple[int, int]:
 
 
 def check_name(name: str) -> str:
-    """What is wrong with a record's name, or nothing."""
+    """The problem of a record's name, or an empty string."""
     if len(name.encode()) > MAX_NAME_BYTES:
         return "too long"
     if "\\" in name or not name.isprintable():
@@ -123,7 +122,7 @@ def check_name(name: str) -> str:
 
 
 def extra_problem(extra: bytes) -> str:
-    """What is wrong with the extra fields, or nothing."""
+    """The problem of the extra fields, or an empty string."""
     while extra:
         kind, length = struct.unpack_from("<HH", extra) if len(extra) >= 4 else (0, 0)
         if kind not in (_ZIP64, _PADDING) or 4 + length > len(extra):
@@ -133,7 +132,7 @@ def extra_problem(extra: bytes) -> str:
 
 
 def _long(extra: bytes) -> list[int]:
-    """The numbers of the field of long sizes, where there is one."""
+    """The numbers in the extra field of 64-bit sizes, if there is one."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
         if kind == _ZIP64:

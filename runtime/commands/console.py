@@ -1,7 +1,7 @@
-"""What both commands need around their work: standard streams that may be closed, packages that may be missing.
+"""What both commands need to run cleanly: standard streams that may be closed, and packages that may be missing.
 
-A program that is started with a stream closed (`>&-`) gives its number to the next file that it opens: whatever then
-prints, prints into that file. And Python has no object for that stream.
+If a program is started with a stream closed (`>&-`), the next file that it opens gets the stream's number, and whatever
+is printed goes into that file. Python also has no object for that stream.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from runtime.printing import printable
 
 
 def prepare() -> bool:
-    """Put the null device in the place of closed streams, and let no character of an answer be one that fails.
+    """Replace closed streams by the null device, and let output replace characters that the terminal cannot encode.
 
-    Called first in a command.
+    A command calls this first.
 
     Returns:
         Whether there is a standard output.
@@ -26,7 +26,7 @@ def prepare() -> bool:
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is this one, as those below are taken.
+            # open takes the lowest free number, which is this one, since those below are in use.
             os.open(os.devnull, os.O_RDWR)
     output = sys.stdout is not None
     for name in ("stdout", "stderr"):
@@ -34,36 +34,36 @@ def prepare() -> bool:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            # A label that the terminal's encoding lacks is shown by its number.
+            # A character that the terminal's encoding lacks is shown as its escape.
             stream.reconfigure(errors="backslashreplace")
     return output
 
 
 def silence_output() -> None:
-    """Nothing more is written to standard output, at the end of the program either."""
+    """Discard all further output, including what Python flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def one_line(error: Exception, purpose: str, remedy: str) -> str:
-    """What a command says of an error.
+    """The message of an error, in one line.
 
     Args:
-        error: whatever was raised.
-        purpose: what a package that cannot be imported was needed for.
-        remedy: what helps where it is not installed.
+        error: any error.
+        purpose: what a package is needed for, if the error is that it cannot be imported: "to export".
+        remedy: what to do if the package is not installed.
     """
     if isinstance(error, ImportError):
         error = _import_problem(error, purpose, remedy)
     if isinstance(error, ExportedModelError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "memory ran out; expected enough for the model and what it computes; use smaller batches"
+        return "memory ran out; use smaller batches, or a machine with more memory"
     reason = printable(" ".join(str(error).split()))[:300]
-    return f"{type(error).__name__}: {reason}; expected an error with a name of its own; -v shows where it comes from"
+    return f"unexpected {type(error).__name__}: {reason}; -v shows the traceback"
 
 
 def _import_problem(error: ImportError, purpose: str, remedy: str) -> ExtraMissingError:
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
-        return ExtraMissingError(f"the package {package} is not installed", f"it, {purpose}", remedy)
-    return ExtraMissingError(f"a package cannot be imported ({error})", f"it, {purpose}", "install it again")
+        return ExtraMissingError(f"the package {package} is needed {purpose} and is not installed", "", remedy)
+    return ExtraMissingError(f"a package that is needed {purpose} cannot be imported ({error})", "", "install it again")

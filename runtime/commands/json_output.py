@@ -1,8 +1,4 @@
-"""Make readable answers of output tensors, a row a text, and of what `session.text` answers.
-
-In: the manifest; a session's outputs, or one text's answer. Out: one JSON-ready dict a row. Classes become labels with
-scores; numbers are given as they are.
-"""
+"""Turn output tensors, or results of `session.text`, into JSON-ready dicts, one per row or text."""
 
 from __future__ import annotations
 
@@ -32,14 +28,14 @@ def rows(manifest: Manifest, outputs: Mapping[str, torch.Tensor]) -> Iterator[di
             yield {name: tensor[i].tolist() for name, tensor in outputs.items()}
 
 
-def fields(manifest: Manifest, answer: Any) -> dict[str, Any]:
-    """One text's answer: what the method of `session.text` for the artifact's task has returned for it."""
-    if isinstance(answer, torch.Tensor):
-        return {manifest.outputs[0].name: answer.tolist()}
-    if isinstance(answer, dict):
-        return {name: tensor.tolist() for name, tensor in answer.items()}
+def fields(manifest: Manifest, result: Any) -> dict[str, Any]:
+    """The result for one text, from the method of `session.text` for the artifact's task."""
+    if isinstance(result, torch.Tensor):
+        return {manifest.outputs[0].name: result.tolist()}
+    if isinstance(result, dict):
+        return {name: tensor.tolist() for name, tensor in result.items()}
     if manifest.task == "token-classification":
-        return {"tags": [dataclasses.asdict(tag) for tag in answer]}
+        return {"tags": [dataclasses.asdict(tag) for tag in result]}
     if manifest.task == "fill-mask":
-        return {"masks": [[dataclasses.asdict(candidate) for candidate in mask] for mask in answer]}
-    return dataclasses.asdict(answer)
+        return {"masks": [[dataclasses.asdict(candidate) for candidate in mask] for mask in result]}
+    return dataclasses.asdict(result)

@@ -1,7 +1,7 @@
-"""`run-model`: look at an artifact, check it on this machine, run it.
+"""The command `run-model`: inspect an artifact, check it on this machine, run it.
 
-In: a command line. Out: text or JSON on standard output; errors as one line on standard error, exit code 1
-(2 for a wrong command line). Uses argparse: a worker needs no click.
+Results go to standard output as text or JSON. An error is one line on standard error, with exit code 1 (2 for a wrong
+command line). Uses argparse: a worker needs no click.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from runtime import __version__
 from runtime.artifact import artifact_file
 from runtime.commands import console
-from runtime.format.manifest import Axis, Manifest, TensorSpec, longest_text
+from runtime.format.manifest import Axis, Manifest, TensorSpec, VerifiedCase, longest_text
 from runtime.printing import printable
 
 
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Also after --help and --version.
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (head, less) has closed the pipe; Python would complain again at exit.
+        # The reader (head, less) has closed the pipe; without this, Python would report it again at exit.
         console.silence_output()
         return 0
     except OSError as error:
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"cannot write to standard output: {error.strerror or error}")
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
-    # The whole of it: what nobody foresaw is told in one line too.
+    # Unexpected errors are reported in one line too.
     except Exception as error:  # noqa: BLE001
         if verbose:
             raise
@@ -61,11 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"run-model {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         sub.add_argument("file", metavar="FILE", help="the artifact")
         sub.add_argument("--json", action="store_true", help="print JSON")
-        sub.add_argument("--verify-key", metavar="PEM", help="refuse a file that this public key's owner did not sign")
+        sub.add_argument(
+            "--verify-key",
+            metavar="PEM",
+            help="public key: refuse a file that is not signed with its private key",
+        )
         sub.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
         sub.set_defaults(run=run)
         return sub
@@ -80,17 +83,19 @@ def _parser() -> argparse.ArgumentParser:
             help="let the file call this operator too, as namespace::name; only for files you trust; repeatable",
         )
 
-    inspect = command("inspect", _inspect, "Print what the artifact says of itself; loads no torch.")
+    inspect = command("inspect", _inspect, "Print the artifact's description; loads no torch.")
     inspect.add_argument("--verify", action="store_true", help="compare all parts with their digests; print sha256")
-    check = command("check", _check, "Run the stored golden cases on this machine; exit code 1 if an answer is off.")
+    check = command(
+        "check", _check, "Run the stored golden cases on this machine; exit code 1 if an output is out of tolerance."
+    )
     loading(check)
-    predict = command("predict", _predict, "Run the model on text or tensors and print one JSON object a row.")
+    predict = command("predict", _predict, "Run the model on text or tensors and print one JSON object per row.")
     loading(predict)
     source = predict.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", action="append", metavar="TEXT", help="a text; may be given several times")
-    source.add_argument("--texts", metavar="FILE", help="a file with a text a line, or - for standard input")
+    source.add_argument("--texts", metavar="FILE", help="a file with one text per line, or - for standard input")
     source.add_argument(
-        "--jsonl", metavar="FILE", help="a file with a JSON object a line: text, or question and context; or -"
+        "--jsonl", metavar="FILE", help="a file with one JSON object per line: text, or question and context; or -"
     )
     source.add_argument("--inputs", metavar="FILE", help="tensors by name: .json, .safetensors or .npz")
     predict.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model admits")
@@ -105,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    with artifact_file.opened(options.file) as archive:
+    with artifact_file.open_archive(options.file) as archive:
         manifest = artifact_file.read_manifest(archive)
         if options.verify_key is not None:
             artifact_file.check_signature(archive, options.verify_key)
@@ -121,26 +126,26 @@ def _inspect(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from runtime.verification.worker import check_golden
 
-    manifest, parities = check_golden(options.file, options.threads, options.verify_key, options.allow_operator)
+    manifest, comparisons = check_golden(options.file, options.threads, options.verify_key, options.allow_operator)
     tolerance = manifest.tolerance
-    passed = all(parity.within(tolerance) for parity in parities)
+    passed = all(one.within(tolerance) for one in comparisons)
     if options.json:
-        rows = [dataclasses.asdict(parity) | {"within": parity.within(tolerance)} for parity in parities]
+        rows = [dataclasses.asdict(one) | {"within": one.within(tolerance)} for one in comparisons]
         print(json.dumps({"passed": passed, "tolerance": dataclasses.asdict(tolerance), "cases": rows}, indent=1))
         return 0 if passed else 1
-    recorded = {(point.case, point.output): point for point in manifest.verified}
+    recorded = {(case.case, case.output): case for case in manifest.verified}
     columns = f"{'max error':>9} {'recorded':>9} {'rms error':>10} {'recorded':>9} {'calls':>6}"
     print(f"{'case':<16} {'output':<18} {columns}")
-    for parity in parities:
-        then = recorded.get((parity.case, parity.output))
+    for one in comparisons:
+        then = recorded.get((one.case, one.output))
         known = (f"{then.max_error:.2e}", f"{then.rms_error:.2e}") if then else ("", "")
         line = (
-            f"{parity.case:<16} {parity.output:<18} {parity.max_error:>9.2e} {known[0]:>9} {parity.rms_error:>10.2e} "
-            f"{known[1]:>9} {parity.calls:>6}{'' if parity.within(tolerance) else '  OFF'}"
+            f"{one.case:<16} {one.output:<18} {one.max_error:>9.2e} {known[0]:>9} {one.rms_error:>10.2e} "
+            f"{known[1]:>9} {one.calls:>6}{'' if one.within(tolerance) else '  OFF'}"
         )
         print(printable(line))
     print(f"tolerance: max error {tolerance.max_error:g}, rms error {tolerance.rms_error:g}, relative to eager fp32")
-    print("passed" if passed else "FAILED: the answers on this machine differ from the model's")
+    print("passed" if passed else "FAILED: the outputs on this machine differ from the model's")
     return 0 if passed else 1
 
 
@@ -173,20 +178,11 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     fusions = [f"{fusion.count:>3} x {fusion.kind} ({fusion.operator})" for fusion in manifest.fusions]
     lines += _table("fusions", fusions or ["none"])
     if manifest.padded_output == "repeated":
-        lines.append("padding   no work on it; at padded places an output repeats its row's last real token")
+        lines.append("padding   not computed; at padded places an output repeats its row's last real token")
     lines += _table("timed", _timings(manifest))
-    points = [
-        f"{_shape(point.shape)}{' padded' if point.padded else '':<7} {point.output}: max {point.max_error:.2e}, "
-        f"rms {point.rms_error:.2e}, absolute {point.max_abs_error:.2e}"
-        + (
-            f", winner changed in {point.argmax_mismatches} of {point.rows}"
-            if point.argmax_mismatches is not None
-            else ""
-        )
-        for point in manifest.verified
-    ]
-    lines += _table("verified", points or ["NOT verified: exported with --verify off"])
-    lines += _table("accuracy", [accuracy.words for accuracy in manifest.accuracy])
+    verified = [_describe_case(case) for case in manifest.verified]
+    lines += _table("verified", verified or ["NOT verified: exported with --verify off"])
+    lines += _table("accuracy", [accuracy.summary for accuracy in manifest.accuracy])
     tolerance = manifest.tolerance
     lines.append(
         f"tolerance max {tolerance.max_error:g}, rms {tolerance.rms_error:g}, relative to eager fp32 of the original"
@@ -197,8 +193,17 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     return lines
 
 
+def _describe_case(case: VerifiedCase) -> str:
+    padded = " padded" if case.padded else ""
+    text = f"{_shape(case.shape)}{padded:<7} {case.output}: max {case.max_error:.2e}, rms {case.rms_error:.2e}, "
+    text += f"absolute {case.max_abs_error:.2e}"
+    if case.argmax_mismatches is not None:
+        text += f", argmax differs in {case.argmax_mismatches} of {case.rows} rows"
+    return text
+
+
 def _timings(manifest: Manifest) -> list[str]:
-    """A row a candidate: what the exporter measured when it chose."""
+    """One row per candidate: what the exporter measured when it chose."""
     candidates = dict.fromkeys((timing.candidate, timing.chosen) for timing in manifest.timings)
     return [
         f"{candidate}: "

@@ -1,11 +1,9 @@
-"""`run-model predict`: texts or tensors in, one JSON object a row out, in the order of the input.
+"""`run-model predict`: read texts or tensors, print one JSON object per row, in the order of the input.
 
-In: the command's options. Out: lines on standard output; the exit code. Refuses options that the artifact's task has
-no use for, before it loads anything. A row that fails has its error in its line, and the others are answered; at the
-end InputTextError says how many failed.
+Options that the artifact's task does not have are refused before anything is loaded. If a row fails, its line holds the
+error and the other rows are computed; at the end InputTextError says how many failed.
 
-Texts are read, answered and printed by the window: the rows of one are batched with others of their length, and no more
-than one is in memory.
+Texts are processed in windows of lines: the rows of a window are batched by length, and only one window is in memory.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from runtime.format.manifest import Manifest
 WINDOW_LINES = 256
 WINDOW_BYTES = 2**20
 
-# Option, which is an argument of the task's method → the tasks whose method has it.
+# Option → the tasks whose method has an argument of this name.
 _OPTIONS = {
     "top_k": ("text-classification", "fill-mask"),
     "aggregation": ("token-classification",),
@@ -42,17 +40,17 @@ def predict(options: argparse.Namespace) -> int:
     if options.inputs is not None:
         return _tensors(options, manifest)
     if manifest.text is None:
-        given = next(name for name in ("text", "texts", "jsonl") if getattr(options, name) is not None)
-        raise InputNameError(f"{options.file} holds no tokenizer", f"one, to take --{given}", "give --inputs")
+        option = next(name for name in ("text", "texts", "jsonl") if getattr(options, name) is not None)
+        raise InputNameError(f"--{option} needs a tokenizer, which {options.file} does not have", "", "give --inputs")
     arguments = _arguments(options, manifest.task)
-    # The first window before the model: a file that is not there is told at once.
+    # The first window is read before the model is loaded, so that a missing file is reported at once.
     rest = _windows(_lines(options, manifest.task))
     windows = itertools.chain([next(rest)], rest)
-    answers = _method(options, manifest.task, arguments)
+    method = _method(options, manifest.task, arguments)
     if options.text is not None:
-        return _stream(windows, answers, manifest, True, lambda _: None)
+        return _print_results(windows, method, manifest, True, lambda _: None)
     with progress(size_of(options.texts or options.jsonl)) as done:
-        return _stream(windows, answers, manifest, False, done)
+        return _print_results(windows, method, manifest, False, done)
 
 
 def _tensors(options: argparse.Namespace, manifest: Manifest) -> int:
@@ -68,24 +66,28 @@ def _tensors(options: argparse.Namespace, manifest: Manifest) -> int:
 
 
 def _loading(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of `runtime.load`."""
+    """The arguments of `runtime.load`."""
     names = {"threads": options.threads, "verify_key": options.verify_key}
     return names | {"allow_operators": options.allow_operator}
 
 
 def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
-    """The options that were given, for the method of a task; None: for tensors."""
-    given = f"an artifact for {task}" if task is not None else "--inputs"
+    """The arguments for the task's method from the options; `task` is None for tensors, which take no options.
+
+    Raises:
+        InputTaskError: an option that the task's method does not have.
+    """
+    used_with = f"an artifact for {task}" if task is not None else "--inputs"
     found = {}
     for option, tasks in _OPTIONS.items():
         if (value := getattr(options, option)) is not None:
             if task not in tasks:
                 flag = f"--{option.replace('_', '-')}"
-                raise InputTaskError(f"{flag} with {given}", f"text for {' or '.join(tasks)}", f"leave {flag} out")
+                raise InputTaskError(f"{flag} with {used_with}", f"text for {' or '.join(tasks)}", f"leave {flag} out")
             found[option] = value
     if options.truncate:
         if task is None or task == "question-answering":
-            raise InputTaskError(f"--truncate with {given}", "text that can be cut", "leave --truncate out")
+            raise InputTaskError(f"--truncate with {used_with}", "text that can be cut", "leave --truncate out")
         found["truncate"] = True
     return found
 
@@ -96,7 +98,7 @@ def _lines(options: argparse.Namespace, task: str) -> Iterable[Line]:
         return read_lines(options.jsonl, json_question if questions else json_text)
     if questions:
         raise InputTaskError(
-            "plain text for an artifact for question-answering", "questions and contexts", "give --jsonl"
+            "plain text for an artifact for question-answering", "questions with contexts", "give --jsonl"
         )
     if options.texts is not None:
         return read_lines(options.texts)
@@ -125,9 +127,9 @@ def _method(options: argparse.Namespace, task: str, arguments: dict[str, Any]) -
     return functools.partial(getattr(text, name), errors="return", **arguments)
 
 
-def _stream(
+def _print_results(
     windows: Iterable[list[Line]],
-    answers: Callable[[Sequence[Any]], list[Any]],
+    method: Callable[[Sequence[Any]], list[Any]],
     manifest: Manifest,
     echo: bool,
     done: Callable[[int], object],
@@ -137,18 +139,18 @@ def _stream(
     count, failed, first = 0, 0, ""
     for window in windows:
         good = [line.item for line in window if not isinstance(line.item, InputTextError)]
-        found = iter(answers(good) if good else [])
+        results = iter(method(good) if good else [])
         for line in window:
             count += 1
-            answer = line.item if isinstance(line.item, InputTextError) else next(found)
+            result = line.item if isinstance(line.item, InputTextError) else next(results)
             row: dict[str, Any] = {"text": line.item} if echo else {}
             row |= {"id": line.id} if line.id is not None else {}
-            if isinstance(answer, ExportedModelError):
+            if isinstance(result, ExportedModelError):
                 failed += 1
-                first = first or f"{'text' if echo else 'line'} {line.number}: {answer}"
-                row |= {"error": str(answer)} if echo else {"line": line.number, "error": str(answer)}
+                first = first or f"{'text' if echo else 'line'} {line.number}: {result}"
+                row |= {"error": str(result)} if echo else {"line": line.number, "error": str(result)}
             else:
-                row |= fields(manifest, answer)
+                row |= fields(manifest, result)
             print(json.dumps(row))
         sys.stdout.flush()
         done(sum(line.size for line in window))

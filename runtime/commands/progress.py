@@ -1,7 +1,6 @@
-"""A progress bar for people: on standard error, where that is a terminal and the answers go elsewhere.
+"""A progress bar on standard error, shown only if that is a terminal and the results go elsewhere.
 
-In: how much there is to do. Out: a function to call with what was done. Refuses nothing: without a terminal there is no
-bar. The only room that imports tqdm, which comes along with the package tokenizers.
+The only module that imports tqdm, which is installed with the package tokenizers.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ def progress(total: int | None) -> Iterator[Callable[[int], object]]:
     """A bar that counts bytes.
 
     Args:
-        total: how many there are; None where nobody knows.
+        total: the number of bytes; None if it is not known.
     """
-    # Lines that run over the screen are progress enough, and a bar between them would tear both.
+    # If the results go to the terminal too, they show the progress, and a bar between them would be hard to read.
     if not sys.stderr.isatty() or sys.stdout.isatty():
         yield lambda _: None
         return

@@ -1,7 +1,6 @@
 """Read input tensors from a file: JSON, safetensors or NumPy's npz.
 
-In: a path and the artifact's input specifications. Out: tensors by name. Refuses other endings, unreadable
-files, ragged lists. The only room of the runtime that imports numpy, and only for npz.
+The only module of the runtime that imports numpy, and only for npz.
 """
 
 from __future__ import annotations
@@ -48,18 +47,18 @@ def _read_json(path: str, specs: dict[str, TensorSpec]) -> dict[str, Any]:
 
 
 def to_tensor(name: str, rows: Any, spec: TensorSpec | None) -> torch.Tensor:
-    """A tensor of nested lists of numbers, as JSON has them; where `spec` is given, of its dtype.
+    """A tensor from nested lists of numbers, as JSON has them; if `spec` is given, with its dtype.
 
     Raises:
-        InputFileError: they are no numbers, or ragged.
+        InputFileError: they are not numbers, or not rectangular.
     """
     try:
         tensor = torch.tensor(rows)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputFileError(
-            f"{name!r} is no tensor ({error})", "nested lists of numbers, all rows of one length"
+            f"{name!r} is not a tensor ({error})", "nested lists of numbers, all rows of one length"
         ) from error
-    # JSON does not tell 1 from 1.0, and an empty list has no type; what is exact is converted.
+    # JSON does not distinguish 1 from 1.0, and an empty list has no type; conversions without loss are made.
     if spec is not None and spec.dtype == "float32" and not tensor.dtype.is_floating_point:
         return tensor.float()
     return tensor if tensor.numel() else tensor.long()
@@ -69,7 +68,9 @@ def _read_npz(path: str) -> dict[str, Any]:
     try:
         import numpy
     except ImportError:
-        raise ExtraMissingError("the package numpy is not installed", "it, to read .npz", "pip install numpy") from None
+        raise ExtraMissingError(
+            "reading .npz needs the package numpy, which is not installed", "", "pip install numpy"
+        ) from None
     import zipfile
 
     try:
@@ -78,7 +79,7 @@ def _read_npz(path: str) -> dict[str, Any]:
             raise InputFileError(f"{path} is a single array", "named arrays in .npz", "save it with numpy.savez")
         with arrays:
             return {name: arrays[name] for name in arrays.files}
-    # MemoryError: a header may declare any size.
+    # MemoryError: the header of an array may declare any size.
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
-        reason = "it holds pickled objects, or is no npz" if "pickle" in str(error) else str(error)
+        reason = "it holds pickled objects, or is not an npz" if "pickle" in str(error) else str(error)
         raise InputFileError(f"cannot read {path}: {reason}", "a NumPy .npz file of plain arrays") from error

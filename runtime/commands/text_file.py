@@ -1,7 +1,7 @@
-"""Lines of a file in, texts out, one at a time: no more of the file is in memory than a line and a buffer.
+"""Read texts from a file or standard input, one line at a time: plain text or JSON lines.
 
-In: a path, or `-` for standard input; plain text, or JSON lines. Out: `Line`s in order, each with its item, or with the
-error that this line alone has. Refuses (InputFileError) a file that cannot be read, or that holds no line.
+At most a line and a buffer are in memory. A line that cannot be used has an error of its own; InputFileError is raised
+only if the file cannot be read or holds no line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from runtime.errors import InputFileError, InputTextError
 
-# Of one line, in bytes: no model reads more, and a file without line ends would fill the memory.
+# The maximum size of a line in bytes. No model reads more, and a file without line ends would fill the memory.
 MAX_LINE = 4 * 2**20
 
 Item = str | tuple[str, str]
@@ -25,7 +25,7 @@ Name = str | int | float | None
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its number from 1, what it holds, its bytes, and what a JSON line says as `id`."""
+    """One line: its number from 1, its text, pair or error, its size in bytes, and the `id` of a JSON line."""
 
     number: int
     item: Item | InputTextError
@@ -40,17 +40,17 @@ def read_lines(path: str, parse: Parser | None = None) -> Iterator[Line]:
     """The lines of a file in UTF-8.
 
     Args:
-        path: a file, or `-`.
-        parse: `json_text` or `json_question`, which leave blank lines out; None: a line is a text.
+        path: a file, or `-` for standard input.
+        parse: `json_text` or `json_question` for JSON lines, of which blank ones are skipped; None: a line is a text.
 
     Raises:
         InputFileError: the file cannot be read, or holds no line.
     """
     empty = True
     try:
-        with _opened(path) as file:
+        with _open_input(path) as file:
             for number, (line, size) in enumerate(_raw_lines(file), 1):
-                text = _decoded(line, size, first=number == 1)
+                text = _decode(line, size, first=number == 1)
                 if parse is not None and isinstance(text, str) and not text.strip():
                     continue
                 empty = False
@@ -58,19 +58,19 @@ def read_lines(path: str, parse: Parser | None = None) -> Iterator[Line]:
     except OSError as error:
         raise InputFileError(f"cannot read {path}: {error.strerror or error}", "a file of texts") from error
     if empty:
-        raise InputFileError(f"{path} is empty", "a text a line" if parse is None else "a JSON object a line")
+        raise InputFileError(f"{path} is empty", "one text per line" if parse is None else "one JSON object per line")
 
 
 def size_of(path: str) -> int | None:
-    """The bytes of a file, where that can be known beforehand."""
+    """The size of a file in bytes; None if it is not a regular file."""
     return Path(path).stat().st_size if path != "-" and Path(path).is_file() else None
 
 
 def json_text(line: str) -> tuple[Item, Name]:
-    """`{"text": "…"}`, with `text_pair` where two belong together.
+    """Parse `{"text": "…"}`, which may have a `text_pair`.
 
     Raises:
-        InputTextError: it is no such object.
+        InputTextError: the line is not such an object.
     """
     value = _object(line, "text")
     if value.get("text_pair") is None:
@@ -79,21 +79,21 @@ def json_text(line: str) -> tuple[Item, Name]:
 
 
 def json_question(line: str) -> tuple[Item, Name]:
-    """`{"question": "…", "context": "…"}`.
+    """Parse `{"question": "…", "context": "…"}`.
 
     Raises:
-        InputTextError: it is no such object.
+        InputTextError: the line is not such an object.
     """
     value = _object(line, "question", "context")
     return (value["question"], value["context"]), value.get("id")
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def _open_input(path: str) -> Iterator[BinaryIO]:
     if path == "-":
         if sys.stdin is None:
             raise InputFileError("cannot read -: standard input is closed", "texts on standard input")
-        # Not closed: it is the process's own.
+        # Not closed, since it belongs to the process.
         yield sys.stdin.buffer
     else:
         with open(path, "rb") as file:
@@ -101,7 +101,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 def _raw_lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Each line without what exceeds the limit, and its size with all of it."""
+    """Each line, cut at the limit, and its full size."""
     while line := file.readline(MAX_LINE + 1):
         size, rest = len(line), line
         while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
@@ -110,15 +110,15 @@ def _raw_lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         yield line, size
 
 
-def _decoded(line: bytes, size: int, first: bool) -> str | InputTextError:
+def _decode(line: bytes, size: int, first: bool) -> str | InputTextError:
     if size > MAX_LINE:
         return InputTextError(f"the line has {size} bytes", f"at most {MAX_LINE}", "divide it")
     try:
-        # Editors on Windows put a mark before the first line.
+        # Editors on Windows put a byte order mark before the first line.
         text = line.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:
         byte = line[error.start]
-        return InputTextError(f"the line is no UTF-8: byte {byte:#04x} at place {error.start + 1}", "text in UTF-8")
+        return InputTextError(f"the line is not UTF-8: byte {byte:#04x} at position {error.start + 1}", "text in UTF-8")
     return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -138,9 +138,9 @@ def _object(line: str, *fields: str) -> dict[str, Any]:
         value = json.loads(line)
     # RecursionError: thousands of nested brackets.
     except (ValueError, RecursionError) as error:
-        raise InputTextError(f"the line is no JSON: {error}", wanted) from error
+        raise InputTextError(f"the line is not JSON: {error}", wanted) from error
     if not isinstance(value, dict):
-        raise InputTextError(f"the line is no JSON object but {type(value).__name__}", wanted)
+        raise InputTextError(f"the line is a JSON {type(value).__name__}, not an object", wanted)
     for field in fields:
         if field not in value:
             raise InputTextError(f'the line has no "{field}"', wanted)

@@ -1,8 +1,4 @@
-"""Read and write the text of `manifest.json`.
-
-In: the text, or a `Manifest`. Out: the other one. Refuses text that is not JSON, does not fit the dataclasses of
-`runtime.format.manifest`, or makes no sense as a whole.
-"""
+"""Read and write the text of `manifest.json`."""
 
 from __future__ import annotations
 
@@ -24,11 +20,11 @@ def from_json(text: str | bytes, origin: str) -> Manifest:
     """Parse the text of `manifest.json`; `origin` names the file in errors.
 
     Raises:
-        ManifestDamagedError: if it is not UTF-8 JSON, does not fit `Manifest`, or makes no sense.
+        ManifestDamagedError: if it is not UTF-8 JSON, does not fit `Manifest`, or is not valid as a whole.
     """
     remedy = "export the model again, or copy the file again if it was damaged on the way"
     try:
-        # Decoded here: of bytes Python's reader would take UTF-16 and UTF-32 too, which no other reader does.
+        # Decoded here: from bytes, json.loads would also accept UTF-16 and UTF-32, which no other reader does.
         manifest = decode(Manifest, json.loads(text if isinstance(text, str) else text.decode("utf-8")))
     # RecursionError: thousands of nested brackets; json.loads has no depth limit of its own.
     except (DecodeError, ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""Cases: inputs together with the outputs that the original model gave for them.
+"""The stored verification cases: inputs together with the outputs that the original model computed for them.
 
-In: `Case` values, or the bytes of a safetensors file. Out: the other one. Refuses names other than those that
-`runtime.format.manifest` specifies. The only room of this package that imports safetensors.
+They are kept as safetensors; `runtime.format.manifest` specifies the names. The only module of `runtime.format` that
+imports torch and safetensors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safetensors.torch import save as save_safetensors
 from runtime.errors import InputFileError, ManifestDamagedError
 from runtime.format.manifest import GOLDEN_FILE
 
-# Numbers stored of one output: enough to see any fault of a kernel, and 256 KB.
+# At most so many numbers of one output are stored: 256 KB, enough to reveal any fault of a kernel.
 SAMPLE = 2**16
 
 _SIDE = re.compile(r"input|output|every-([1-9][0-9]{0,8})", re.ASCII)
@@ -27,9 +27,9 @@ _REMEDY = "export the model again, or copy the file again if it was damaged on t
 
 @dataclass(frozen=True)
 class Case:
-    """One call: `inputs` and the `outputs` expected for them, each by name; `name` holds no slash.
+    """One call: `inputs` and the `outputs` expected for them, each by name; `name` contains no slash.
 
-    An output in `strides` is a sample: of the flattened output every so manieth number.
+    An output named in `strides` is a sample: every N-th number of the flattened output.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Case:
 
 
 def sampled(case: Case, limit: int = SAMPLE) -> Case:
-    """The case with outputs of more than `limit` numbers thinned out evenly; by default as an artifact stores it."""
-    thinner = {name: -(-tensor.numel() // limit) for name, tensor in case.outputs.items() if tensor.numel() > limit}
+    """The case with each output of more than `limit` numbers reduced to an even sample, as an artifact stores it."""
+    steps = {name: -(-tensor.numel() // limit) for name, tensor in case.outputs.items() if tensor.numel() > limit}
     outputs = {
-        name: tensor.flatten()[:: thinner[name]].clone() if name in thinner else tensor
+        name: tensor.flatten()[:: steps[name]].clone() if name in steps else tensor
         for name, tensor in case.outputs.items()
     }
-    # A sample of a sample: its stride is the product.
-    strides = dict(case.strides) | {name: step * case.strides.get(name, 1) for name, step in thinner.items()}
+    # The stride of a sample of a sample is the product.
+    strides = dict(case.strides) | {name: step * case.strides.get(name, 1) for name, step in steps.items()}
     return Case(case.name, case.inputs, outputs, strides)
 
 

@@ -1,9 +1,8 @@
-"""Turn parsed JSON into frozen dataclasses, refusing what does not fit.
+"""Turn parsed JSON into frozen dataclasses.
 
-In: a value from `json.loads` and a dataclass type built of str, int, float, bool, tuples, string-keyed
-dicts, optionals and further dataclasses. Out: an instance. Refuses a missing field without a default, a wrong type
-and an unlisted literal, naming the place (`inputs[0].dtype`). Fields that the type does not know are ignored: a
-later writer of the same format version may add some.
+A field's type may be str, int, float, bool, a literal, a tuple, a dict with string keys, an optional or another
+dataclass. A missing field without a default, a wrong type or an unlisted literal is refused, and the error names the
+place (`inputs[0].dtype`). Unknown fields are ignored: a later writer of the same format version may add some.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from runtime.printing import shown
 
 T = TypeVar("T")
 
-# Control characters (they would steer the terminal that shows them) and surrogates (no text holds them).
+# Control characters, which would steer the terminal that shows them, and surrogates, which no valid text contains.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -29,7 +28,7 @@ class DecodeError(ValueError):
 
 
 def decode(cls: type[T], value: Any, place: str = "") -> T:
-    """Build `cls` from `value`; `place` is the path put in front of error messages.
+    """Build `cls` from `value`; `place` is the path that error messages begin with.
 
     Raises:
         DecodeError: where `value` does not fit.
@@ -58,6 +57,10 @@ def _decode(kind: Any, value: Any, place: str) -> Any:
         if not isinstance(value, dict):
             raise _mismatch(place, value, "an object")
         return {key: _decode(arguments[1], item, f"{place}.{key}") for key, item in value.items()}
+    return _decode_scalar(kind, value, place)
+
+
+def _decode_scalar(kind: Any, value: Any, place: str) -> Any:
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if abs(value) > sys.float_info.max or not math.isfinite(value):
             raise _mismatch(place, value, "a finite number")

@@ -1,14 +1,13 @@
-"""THE FORMAT: what an artifact carries beside its code, and the only place that specifies it.
+"""THE FORMAT: the specification of an artifact's metadata.
 
-The dataclasses below are the fields of `manifest.json`; `runtime.format.codec` reads and writes them. Needs neither
-torch nor any other package.
+The dataclasses below are the fields of `manifest.json`; `runtime.format.codec` reads and writes them. This module needs
+neither torch nor any other package.
 
-An artifact is a TorchScript archive (a zip, its records stored at `<archive>/…`) that plain
-`torch.jit.load` and `torch::jit::load` read. Its `forward` takes the tensors of `Manifest.inputs` in that
-order and MUST return a tuple of the tensors of `Manifest.outputs` in that order. Where it has a method
-`prepare`, without arguments, a reader SHOULD call it once after loading, before other threads use the module: it
-brings the weights into the processor's own order. The answers are the same without it. Beside the code it
-carries extra files at `<archive>/extra/<name>`:
+An artifact is a TorchScript archive (a zip, its records stored at `<archive>/…`) that plain `torch.jit.load` and
+`torch::jit::load` read. Its `forward` takes the tensors of `Manifest.inputs` in that order and MUST return a tuple of
+the tensors of `Manifest.outputs` in that order. If it has a method `prepare`, without arguments, a reader SHOULD call
+it once after loading, before other threads use the module: it reorders the weights for the processor. The outputs are
+the same without it. Beside the code the archive has extra files at `<archive>/extra/<name>`:
 
 - `format_version` MUST hold `FORMAT_VERSION` as decimal text, so that a C++ program refuses a newer file
   without reading JSON. A reader MUST refuse a number above its own, and one below the oldest that it reads.
@@ -16,12 +15,12 @@ carries extra files at `<archive>/extra/<name>`:
   later writer of the same version may add some; whatever changes the meaning of an old field raises the
   version.
   `Manifest.parts` MUST list every other record of the archive, in the archive's order; a reader that checks
-  them MUST refuse a record that differs, lacks, or is not listed. `manifest.json` is the only record not listed.
+  them MUST refuse a record that differs, is missing, or is not listed. `manifest.json` is the only record not listed.
 - `golden.safetensors` MUST hold the verified cases: tensors named `<case>/input/<name>` and
   `<case>/output/<name>`, where the outputs are those of the original model in eager fp32; where
   `Manifest.padded_output` is `repeated`, their padded places hold what it says. A large output MAY be
-  a sample instead, `<case>/every-<N>/<name>`: of the flattened output the numbers at 0, N, 2N, … Any
-  consumer can so check itself on its own machine.
+  a sample instead, `<case>/every-<N>/<name>`: of the flattened output the numbers at 0, N, 2N, … With these
+  cases any consumer can check the artifact on its own machine.
 - `signature` MAY hold an Ed25519 signature (64 bytes) of the bytes of `manifest.json`, which lists the digests of all
   other parts; it is the archive's last record.
 - `tokenizer.json` MAY hold the model's tokenizer as the `tokenizers` package writes it; it is there
@@ -32,10 +31,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-
-from runtime.format.measured import Accuracy as Accuracy
-from runtime.format.measured import Timing as Timing
-from runtime.format.measured import VerifiedCase as VerifiedCase
 
 # The version that is written, and the oldest that is read. Version 1 was never released.
 FORMAT_VERSION = 2
@@ -53,8 +48,8 @@ Verification = Literal["full", "quick", "off"]
 Precision = Literal["fp32", "bf16", "int8"]
 Backend = Literal["ipex", "onednn", "plain"]
 DType = Literal["int64", "float32"]
-# How a head's logits become scores: one class of several, several at once, or numbers as they are; or a cross encoder's
-# own choice.
+# How logits become scores: softmax for one class of several, sigmoid for several at once, none for numbers as they are;
+# a cross encoder may choose any, including tanh.
 Activation = Literal["softmax", "sigmoid", "tanh", "none"]
 
 
@@ -62,8 +57,8 @@ Activation = Literal["softmax", "sigmoid", "tanh", "none"]
 class Axis:
     """One axis of a tensor. Axes of the same name have the same size in one call.
 
-    `maximum` is None where the model knows no limit; it equals `minimum` where the size is fixed. Every size is a
-    multiple of `multiple`.
+    `maximum` is None if the model has no limit; it equals `minimum` if the size is fixed. Every size is a multiple of
+    `multiple`.
     """
 
     name: str
@@ -84,9 +79,9 @@ class ValueRange:
 class TensorSpec:
     """One input or output.
 
-    `values` bounds integer inputs (token ids). `fill` is the constant that stands in for the whole tensor
-    when the caller leaves the input out; None means that the input is required. `required_token_id` is an id that every
-    row must hold, each equally often: models of the BART kind read their answer where their end token stands.
+    `values` bounds integer inputs (token ids). `fill` is the constant that replaces the whole tensor if the caller
+    omits the input; None means that the input is required. `required_token_id` is an id that every row must contain,
+    all equally often: models like BART classify by the hidden state at their end token.
     """
 
     name: str
@@ -101,7 +96,7 @@ class TensorSpec:
 class ModelInfo:
     """Where the weights came from. `weights_sha256` runs over the state dict's tensors, by name.
 
-    `ignored_settings` are those of the model folder that the export was told to leave out, each with its place.
+    `ignored_settings` are settings of the model folder that the user told the exporter to ignore, with their files.
     """
 
     id: str
@@ -132,7 +127,7 @@ class Requirements:
 
 @dataclass(frozen=True)
 class Fusion:
-    """A fused operator in the executed graph: what it joins, its name, how often it stands there."""
+    """A fused operator in the executed graph: what it fuses, its name, how often it occurs."""
 
     kind: str
     operator: str
@@ -148,11 +143,77 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How to run it: shapes to call `warmup_calls` times each after loading, before real traffic.
+class VerifiedCase:
+    """The largest errors of any call at one shape, measured on the written file in a fresh process.
 
-    Where `optimized_execution` is false, a reader SHOULD call with TorchScript's optimisation switched off: the graph
-    gains nothing by it, and the first calls wait for it. The answers are the same.
+    `case` is the name of the golden case. `shape` maps axis names to sizes; `padded` says whether the rows had several
+    lengths. `max_abs_error` is in the output's own units; the other two errors are relative (see
+    `runtime.verification.compare`). For outputs that are scores of classes, `argmax_mismatches` says in how many of
+    `rows` the class with the largest score differed from the original model's in any call; else it is None.
+    """
+
+    case: str
+    shape: dict[str, int]
+    padded: bool
+    output: str
+    calls: int
+    max_abs_error: float
+    max_error: float
+    rms_error: float
+    rows: int
+    argmax_mismatches: int | None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One output of the written file compared with eager fp32, on held-out samples of real data.
+
+    A row lies along the output's last axis: an embedding, or the scores of one text or token; padding is left out.
+    Cosines are those of rows, `max_error` is the largest of any sample (see `runtime.verification.compare`). For
+    outputs that are scores of classes, `argmax_matches` says in how many of `rows` the largest score is at the same
+    place; else it is None.
+    """
+
+    output: str
+    samples: int
+    rows: int
+    mean_cosine: float
+    least_cosine: float
+    max_error: float
+    argmax_matches: int | None
+
+    @property
+    def summary(self) -> str:
+        """One line of text."""
+        text = f"{self.output}: cosine {self.mean_cosine:.4f} in the mean, {self.least_cosine:.4f} at least; "
+        if self.argmax_matches is not None:
+            text += f"argmax matches in {self.argmax_matches} of {self.rows} rows; "
+        return text + f"largest error {self.max_error:.1e}; {self.samples} held-out samples"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The speed of a candidate when the exporter chose one: the median milliseconds of a call at one shape.
+
+    With `padded`, B rows had the lengths 1/B, 2/B, … of the full length; otherwise all rows were full. `candidate` says
+    how it computes (`onednn with eager attention`), `threads` its thread count; the file holds the `chosen` candidate.
+    The times were measured on the exporting machine, so they only compare the candidates.
+    """
+
+    candidate: str
+    chosen: bool
+    shape: dict[str, int]
+    threads: int
+    milliseconds: float
+    padded: bool = False
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run it: each of `warmup_shapes` is to be called `warmup_calls` times after loading, before real traffic.
+
+    If `optimized_execution` is false, a reader SHOULD call with TorchScript's optimisation switched off: this graph
+    gains nothing from it, and it makes the first calls slow. The outputs are the same.
     """
 
     warmup_shapes: tuple[dict[str, int], ...]
@@ -162,9 +223,9 @@ class Execution:
 
 @dataclass(frozen=True)
 class TextRules:
-    """What answers in words need beyond `tokenizer.json`; ids are None where there is no such token.
+    """What the methods of `session.text` need beyond `tokenizer.json`; ids are None if there is no such token.
 
-    Without `token_types` the input `token_type_ids` MUST be left out. `prompt` stands before each text to embed.
+    If `token_types` is false, the input `token_type_ids` MUST be left out. `prompt` is put before each text to embed.
     """
 
     unknown_id: int | None
@@ -200,7 +261,7 @@ class PartDigest:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a consumer knows about an artifact without running it."""
+    """Everything that a consumer can know about an artifact without running it."""
 
     format_version: int
     exporter_version: str
@@ -220,22 +281,22 @@ class Manifest:
     execution: Execution
     text: TextInfo | None
     parts: tuple[PartDigest, ...]
-    # Empty where nothing was timed, as in files of older writers.
+    # Empty if nothing was timed, as in files of older writers.
     timings: tuple[Timing, ...] = ()
-    # Empty but for int8.
+    # Empty except for int8.
     accuracy: tuple[Accuracy, ...] = ()
-    # What outputs along the sequence hold at places of padding: what the model computes there, or, where no work is
-    # done on padding, the row's last real token's values again.
+    # What outputs along the sequence hold at padded places: what the model computes there, or, if padding is not
+    # computed, the values of the row's last real token.
     padded_output: Literal["computed", "repeated"] = "computed"
 
     @property
     def sequence(self) -> Axis | None:
-        """The inputs' axis of tokens, if they have one."""
+        """The inputs' sequence axis, if they have one."""
         return next((axis for spec in self.inputs for axis in spec.axes if axis.name == "sequence"), None)
 
 
 def longest_text(text: TextInfo, sequence: Axis | None) -> int:
-    """Tokens of the longest text that can be answered: the smaller of what the tokenizer and the inputs admit."""
+    """The tokens of the longest text that both the tokenizer and the inputs admit."""
     if sequence is None or sequence.maximum is None:
         return text.max_length
     return min(text.max_length, sequence.maximum // sequence.multiple * sequence.multiple)

@@ -1,7 +1,6 @@
-"""Refuse a manifest whose fields each have the right type and make no sense together.
+"""Refuse a manifest whose fields have the right types but contradict each other or are out of range.
 
-In: a decoded `Manifest`. Out: nothing, or ManifestDamagedError naming the field. Whatever passes can be described,
-warmed up and checked against inputs without an exception of another kind.
+A manifest that passes can be printed, warmed up and compared with inputs without an unexpected exception.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ import re
 from collections.abc import Iterator
 
 from runtime.errors import ManifestDamagedError
-from runtime.format.manifest import FORMAT_VERSION, OLDEST_FORMAT_VERSION, Manifest, TensorSpec
+from runtime.format.manifest import FORMAT_VERSION, OLDEST_FORMAT_VERSION, Manifest, TensorSpec, TextInfo
 
-# Bounds far above anything real; beyond them a warm-up would exhaust time or memory.
+# Limits far above what real manifests have; beyond them a warm-up would exhaust time or memory.
 MAX_WARMUP_TOKENS = 2**16
-MAX_WARMUP_ELEMENTS = 2**22  # where pixels or samples go in, on each of which less is computed
+MAX_WARMUP_ELEMENTS = 2**22  # for pixels or audio samples, each of which needs less computation than a token
 MAX_WARMUP_CALLS = 100
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?([a-z0-9.+-]{0,40})", re.ASCII)
 
@@ -24,7 +23,7 @@ def validate(manifest: Manifest, origin: str) -> None:
     """Check the whole manifest; `origin` names the file in errors.
 
     Raises:
-        ManifestDamagedError: at the first field that makes no sense.
+        ManifestDamagedError: names the first invalid field.
     """
     for place, expected in _problems(manifest):
         raise ManifestDamagedError(
@@ -35,6 +34,7 @@ def validate(manifest: Manifest, origin: str) -> None:
 
 
 def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """The place of each problem, and what was expected there."""
     if not OLDEST_FORMAT_VERSION <= manifest.format_version <= FORMAT_VERSION:
         yield f"format_version {manifest.format_version}", f"{OLDEST_FORMAT_VERSION} to {FORMAT_VERSION}"
     for name, release in (("requires.torch", manifest.requires.torch), ("requires.ipex", manifest.requires.ipex)):
@@ -48,37 +48,41 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield from _tensor_problems(spec)
     if all(spec.fill is not None for spec in manifest.inputs):
         yield "inputs", "one that cannot be left out"
-    limits = {axis.name: axis for spec in manifest.inputs for axis in spec.axes}
+    yield from _warmup_problems(manifest)
+    for name, bound in (("max_error", manifest.tolerance.max_error), ("rms_error", manifest.tolerance.rms_error)):
+        if not 0 <= bound <= 1:
+            yield f"tolerance.{name} {bound}", "0 to 1"
+    if manifest.text is not None:
+        yield from _text_problems(manifest.text)
+    if manifest.labels:
+        last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
+        if last != {len(manifest.labels)}:
+            yield "labels", f"as many as the outputs' last axis, {last}"
+
+
+def _warmup_problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    axes = {axis.name: axis for spec in manifest.inputs for axis in spec.axes}
+    floats = any(spec.dtype == "float32" for spec in manifest.inputs)
+    most = MAX_WARMUP_ELEMENTS if floats else MAX_WARMUP_TOKENS
     for shape in manifest.execution.warmup_shapes:
         for name, size in shape.items():
-            axis = limits.get(name)
+            axis = axes.get(name)
             if axis is None or size < axis.minimum or (axis.maximum is not None and size > axis.maximum):
                 yield f"execution.warmup_shapes: {name} {size}", "axes of the inputs within their range"
-        numbers = any(spec.dtype == "float32" for spec in manifest.inputs)
-        most = MAX_WARMUP_ELEMENTS if numbers else MAX_WARMUP_TOKENS
         for spec in manifest.inputs:
             elements = math.prod(shape.get(axis.name, axis.minimum) for axis in spec.axes)
             if elements > most:
                 yield f"execution.warmup_shapes: {elements} elements of {spec.name}", f"at most {most}"
     if not 0 <= manifest.execution.warmup_calls <= MAX_WARMUP_CALLS:
         yield "execution.warmup_calls", f"0 to {MAX_WARMUP_CALLS}"
-    for name, bound in (("max_error", manifest.tolerance.max_error), ("rms_error", manifest.tolerance.rms_error)):
-        if not 0 <= bound <= 1:
-            yield f"tolerance.{name} {bound}", "0 to 1"
-    text = manifest.text
-    if text is not None and not (
-        0 < text.max_length < 2**24 and 0 <= text.pad_id < 2**31 and 0 <= text.pad_type_id < 2**31
-    ):
+
+
+def _text_problems(text: TextInfo) -> Iterator[tuple[str, str]]:
+    if not (0 < text.max_length < 2**24 and 0 <= text.pad_id < 2**31 and 0 <= text.pad_type_id < 2**31):
         yield "text", "lengths and ids that are not negative"
-    rules = text.rules if text is not None else None
-    if rules is not None and not all(
-        number is None or 0 <= number < 2**31 for number in (rules.unknown_id, rules.class_id, rules.mask_id)
-    ):
+    ids = (text.rules.unknown_id, text.rules.class_id, text.rules.mask_id) if text.rules is not None else ()
+    if not all(number is None or 0 <= number < 2**31 for number in ids):
         yield "text.rules", "ids that are not negative"
-    if manifest.labels:
-        last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
-        if last != {len(manifest.labels)}:
-            yield "labels", f"as many as the outputs' last axis, {last}"
 
 
 def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:

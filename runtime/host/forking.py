@@ -1,12 +1,12 @@
-"""Forked processes: who may still compute in the child, and what the parent does so that the child can.
+"""What a forked child process may compute, and what the parent does before a fork so that the child can compute.
 
-A fork copies the memory and one thread. The threads of OpenMP, which compute in torch, stay behind; a child that calls
-on them waits for ever. So a session that was loaded before the fork is refused in the child, unless torch uses one
-thread there. What is loaded in the child starts threads of its own; for that the parent ends its OpenMP threads before
-each fork (they come back with its next call).
+A fork copies the memory and one thread. The OpenMP threads with which torch computes are not copied, and a child that
+waits for them hangs. So a session that was loaded before the fork is refused in the child, unless torch uses one thread
+there. A session that is loaded in the child starts threads of its own; for this the parent ends its OpenMP threads
+before each fork (its next call starts them again).
 
-`import runtime` registers this for `os.fork`; a fork made before it is not seen. `subprocess` and multiprocessing's
-`spawn` start programs anew and are not concerned. Imports no torch.
+`import runtime` registers this for `os.fork`; earlier forks are not seen. `subprocess` and multiprocessing's `spawn`
+start new programs and are not affected. Imports no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 
 from runtime.errors import ForkError
 
-# OpenMP 5's `omp_pause_hard`: give up everything, threads included.
+# OpenMP 5's `omp_pause_hard`: release all resources, including threads.
 _PAUSE_HARD = 2
 
 _forks = 0
@@ -25,16 +25,16 @@ _threads_ended = True
 
 
 def process() -> int:
-    """A number for this process that a forked child does not share."""
+    """A number that differs between this process and the children it forks."""
     return _forks
 
 
 def check_session(loaded_in: int, threads: int) -> None:
-    """That a session may compute here.
+    """Check that a session may compute in this process.
 
     Args:
-        loaded_in: what `process` returned when it was loaded.
-        threads: how many torch uses now.
+        loaded_in: what `process` returned when the session was loaded.
+        threads: torch's thread count now.
 
     Raises:
         ForkError: the process was forked since, and there is more than one thread.
@@ -49,7 +49,7 @@ def check_session(loaded_in: int, threads: int) -> None:
 
 
 def check_pool(made_in: int) -> None:
-    """That a pool's threads are in this process; `made_in` is what `process` returned when it was made.
+    """Check that a pool's threads are in this process; `made_in` is what `process` returned when it was made.
 
     Raises:
         ForkError: the process was forked since.
@@ -63,7 +63,7 @@ def check_pool(made_in: int) -> None:
 
 
 def check_load(threads: int) -> None:
-    """That what is loaded here may start threads; `threads` is how many torch uses.
+    """Check that a session loaded in this process may start threads; `threads` is torch's thread count.
 
     Raises:
         ForkError: the parent's threads could not be ended before the fork, and there is more than one thread.
@@ -78,7 +78,7 @@ def check_load(threads: int) -> None:
 
 
 def watch() -> None:
-    """Register what has to happen around forks; once for each process."""
+    """Register the functions that run around forks; called once, at import."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before, after_in_child=_in_child)
 
@@ -87,9 +87,9 @@ def _before() -> None:
     global _threads_ended
     if "torch" not in sys.modules:
         return
-    # torch makes its OpenMP's functions visible to the whole process. Compilers before GCC 9 have none for this.
+    # The OpenMP library that torch loads is visible to the whole process. Before GCC 9 it lacks this function.
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
-    # Not 0: the fork comes from within a parallel region.
+    # Not 0 if the fork is made within a parallel region.
     _threads_ended = pause is not None and pause(_PAUSE_HARD) == 0
 
 

@@ -1,11 +1,11 @@
 """Register IPEX's operators with PyTorch, without importing IPEX's Python package.
 
-In: nothing but an installed IPEX wheel that fits the installed torch (`runtime.host.requirements` has checked
-that). Out: `torch.ops.ipex` and the JIT passes that fuse, active in this process. Refuses a wheel without
-its library. The only room that knows where that library lies.
+`runtime.host.requirements` must have checked before that the installed IPEX fits the installed torch. This is the only
+module that knows where the library lies.
 
-Loading it takes a small part of the time of `import intel_extension_for_pytorch` (`make bench-start`). It also replaces
-some of PyTorch's own CPU kernels (matmul, layer_norm and others) for the whole process.
+Loading it takes a small part of the time of `import intel_extension_for_pytorch` (`make bench-start`). It adds
+`torch.ops.ipex` and JIT passes that fuse operators, and it replaces some of PyTorch's own CPU kernels (matmul,
+layer_norm and others) for the whole process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _EXPECTED_NOTICE = "Warning only once for all operators,  other operators may al
 
 
 def ipex_library() -> Path:
-    """Where the installed IPEX keeps its operators.
+    """The path of the library with IPEX's operators.
 
     Raises:
         IpexMissingError: if IPEX, or the library in it, is not there.
@@ -58,7 +58,7 @@ def register_ipex() -> None:
     if library in torch.ops.loaded_libraries:
         return
     try:
-        with _notice_held_back():
+        with _without_expected_notice():
             torch.ops.load_library(library)
     except OSError as error:
         raise IpexMissingError(
@@ -68,7 +68,7 @@ def register_ipex() -> None:
         ) from error
     # Raised once, at the first fusion: upstream's advice to its own users to move to torch.compile.
     warnings.filterwarnings("ignore", message="JIT pass will be deprecated", category=UserWarning)
-    # Raised at every one-dimensional convolution, whatever its weights' order; nothing that a user could act on.
+    # Raised at every one-dimensional convolution; a user can do nothing about it.
     warnings.filterwarnings("ignore", message="Conv1d channels last support will be deprecated", category=UserWarning)
     # Raised in training: IPEX's layer norm has no gradient of its own, but what it calls has (tests/test_trainer.py).
     warnings.filterwarnings("ignore", message="aten::layer_norm: an autograd kernel was not registered")
@@ -76,12 +76,12 @@ def register_ipex() -> None:
 
 
 @contextlib.contextmanager
-def _notice_held_back() -> Iterator[None]:
-    """Keep PyTorch's notice about replaced kernels off the user's screen; anything else is passed on."""
+def _without_expected_notice() -> Iterator[None]:
+    """Suppress PyTorch's notice about replaced kernels on standard error; other output is passed on."""
     try:
         sys.stderr.flush()
         saved = os.dup(2)
-    except (OSError, AttributeError):  # a process without standard error has nothing to keep clean
+    except (OSError, AttributeError):  # the process has no standard error
         yield
         return
     with tempfile.TemporaryFile() as caught:

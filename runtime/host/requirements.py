@@ -1,8 +1,8 @@
-"""What is installed and what the processor can do, and whether that is enough for an artifact.
+"""Find out which packages and processor features are present, and whether they are enough for an artifact.
 
-In: package metadata, `/proc/cpuinfo`, a manifest. Out: `Environment`; or one named error that says what is
-missing and which command mends it. Imports none of the packages it looks for: importing Intel Extension
-for PyTorch (IPEX) beside a torch it was not built for ends the process, and no `except` sees that.
+If they are not, the error says what is missing and which command installs it. The packages are looked up in their
+metadata and never imported: importing Intel Extension for PyTorch (IPEX) beside a torch that it was not built for ends
+the process, and no `except` can catch that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LAST_PAIR = f"pip install torch==2.8.0 {IPEX_DISTRIBUTION}==2.8.0"
 class Environment:
     """Versions of the installed packages (None: not installed) and the processor's instruction sets.
 
-    `cpu_flags` are the names of `/proc/cpuinfo`, or None where the system does not tell.
+    `cpu_flags` are the names in `/proc/cpuinfo`, or None if the system does not provide them.
     """
 
     torch: str | None
@@ -37,7 +37,7 @@ class Environment:
 
 
 def detect() -> Environment:
-    """Look at this machine."""
+    """The environment of this process."""
     return Environment(_version("torch"), _version(IPEX_DISTRIBUTION), _cpu_flags())
 
 
@@ -50,9 +50,9 @@ def minor(version: str) -> tuple[int, int]:
 
 
 def ipex_problem(environment: Environment) -> IpexMissingError | IpexVersionError | None:
-    """Why IPEX cannot be used here, whatever the artifact; None if it can.
+    """Why IPEX cannot be used in this environment, for any artifact; None if it can.
 
-    IPEX releases carry the number of the torch minor release that they were compiled against.
+    An IPEX release has the minor version number of the torch release that it was compiled against.
     """
     if environment.ipex is None:
         return IpexMissingError(
@@ -72,10 +72,10 @@ def ipex_problem(environment: Environment) -> IpexMissingError | IpexVersionErro
 
 
 def check(manifest: Manifest, environment: Environment) -> None:
-    """Compare what the artifact requires with what is here.
+    """Compare the artifact's requirements with the environment.
 
     Raises:
-        TorchVersionError, IpexMissingError, IpexVersionError, CpuFeatureError: the first thing missing.
+        TorchVersionError, IpexMissingError, IpexVersionError, CpuFeatureError: the first requirement not met.
     """
     _check_torch(manifest, environment)
     if manifest.requires.ipex is not None:
@@ -86,7 +86,7 @@ def check(manifest: Manifest, environment: Environment) -> None:
 
 
 def check_cpu(flags: tuple[str, ...], purpose: str, environment: Environment) -> None:
-    """Raise CpuFeatureError unless the processor has all `flags`, or the system does not tell."""
+    """Raise CpuFeatureError if the processor lacks one of `flags`; if its flags are unknown, nothing is raised."""
     if environment.cpu_flags is None:
         return
     missing = [flag for flag in flags if flag not in environment.cpu_flags]
@@ -148,13 +148,13 @@ def _cpu_flags() -> frozenset[str] | None:
 
 
 def usable_processors() -> int:
-    """Processors that this process may use: by its affinity, and by the limits of its control groups."""
+    """The number of processors that this process may use, by its affinity and its control groups."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([count, *_group_limits()]))
 
 
 def _group_limits() -> Iterator[int]:
-    """Whole processors that this process's control groups, and those above them, may use; nothing where none is set."""
+    """The limit, in whole processors, of each control group of this process and of their parents that has one."""
     try:
         lines = OWN_CGROUPS.read_text().splitlines()
     except OSError:
@@ -168,7 +168,7 @@ def _group_limits() -> Iterator[int]:
         else:
             continue
         own = root / path.lstrip("/")
-        # In a container the path may be that of the machine outside; the root is then the container's own group.
+        # In a container the path may be relative to the host's root; the container's own group is then the root.
         for folder in [own, *own.parents][: len(own.parts) - len(root.parts) + 1]:
             try:
                 quota, period = " ".join((folder / name).read_text() for name in names).split()

@@ -1,8 +1,7 @@
-"""A batch of requests in, each one's future settled: with its answer, or with the error that is its own.
+"""Make requests from inputs, compute batches of them, and settle each request's future.
 
-In: a session; requests as inputs by name; batches of them. Out: `Request` values to queue; settled futures. Refuses
-(InputError) inputs that the artifact does not admit. Whatever is raised meanwhile goes to the requests it belongs to
-and never to the thread that computes them.
+Inputs that the artifact does not admit are refused at once. An error during the computation goes to the requests that
+caused it, never to the thread that computes.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from runtime.serving.request_queue import Request
 from runtime.session import Session
 
 
-class Model:
-    """A session, and how its requests are put together."""
+class BatchRunner:
+    """Makes requests for one session and computes their batches."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self._batcher = Batcher(session.manifest)
 
     def request(self, inputs: Mapping[str, Any], max_wait: float, deadline_s: float | None) -> Request:
-        """A request that waits for others at most `max_wait` seconds, and at most half of the way to its deadline.
+        """A request that waits for others at most `max_wait` seconds, and at most half of the time to its deadline.
 
         Raises:
             InputError: the artifact does not admit the inputs.
-            PoolError: the deadline is no number.
+            PoolError: the deadline is not a number.
         """
         if deadline_s is not None and not (isinstance(deadline_s, (int, float)) and deadline_s == deadline_s):
             raise PoolError(f"deadline_s is {shown(deadline_s)}", "seconds from now")
-        # Copies: what the caller writes into its tensors afterwards was not checked.
+        # Copied, since the caller may write into its tensors after they were checked.
         tensors = [tensor.clone() for tensor in input_validation.arrange(self.session.manifest.inputs, inputs)]
         now = time.monotonic()
         return Request(
@@ -51,41 +50,41 @@ class Model:
             most_rows=self._batcher.most_rows,
             compute=self._compute,
             arrived=now,
-            until=now + (max_wait if deadline_s is None else min(max_wait, deadline_s / 2)),
+            flush_at=now + (max_wait if deadline_s is None else min(max_wait, deadline_s / 2)),
             deadline=None if deadline_s is None else now + deadline_s,
         )
 
     def _compute(self, requests: Sequence[Sequence[torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
-        return self._batcher.parted(self.session(**self._batcher.merged(requests)), requests)
+        return self._batcher.split(self.session(**self._batcher.collate(requests)), requests)
 
 
-def answer(batch: Sequence[Request], counters: Counters) -> None:
-    """Compute a batch whose futures are running, and settle these; where it fails, halves of it, down to one."""
+def run_batch(batch: Sequence[Request], counters: Counters) -> None:
+    """Compute a batch whose futures are running, and settle them. If it fails, its halves are computed, down to one."""
     begun = time.monotonic()
     try:
-        answers = batch[0].compute([request.tensors for request in batch])
-    # Not Exception alone: a thread that ends leaves the others' requests waiting.
+        outputs = batch[0].compute([request.tensors for request in batch])
+    # Not only Exception: if the worker thread ended here, the queued requests would wait for ever.
     except BaseException as error:  # noqa: BLE001
         if len(batch) == 1:
             counters.add("failed")
             _settle(batch[0].future.set_exception, error)
-            # The error's traceback holds this frame: the request and it would keep each other.
+            # The error's traceback refers to this frame, which must not refer to the request: a reference cycle.
             batch = []
             return
     else:
-        counters.answered(batch, begun, time.monotonic())
-        for request, outputs in zip(batch, answers, strict=True):
-            _settle(request.future.set_result, outputs)
+        counters.add_batch(batch, begun, time.monotonic())
+        for request, own in zip(batch, outputs, strict=True):
+            _settle(request.future.set_result, own)
         return
-    # Whichever it was fails alone; and where memory ran out, half as many may fit.
-    answer(batch[: len(batch) // 2], counters)
-    answer(batch[len(batch) // 2 :], counters)
+    # Only the request that caused the error fails in the end; and if memory ran out, half the batch may fit.
+    run_batch(batch[: len(batch) // 2], counters)
+    run_batch(batch[len(batch) // 2 :], counters)
 
 
 def expire(late: Sequence[Request], counters: Counters) -> None:
     """Fail requests whose deadline passed before their turn."""
     for request in late:
-        # False: it was cancelled just now.
+        # False: the caller cancelled it just now.
         if request.future.set_running_or_notify_cancel():
             counters.add("failed", "late")
             waited = time.monotonic() - request.arrived
@@ -96,7 +95,7 @@ def expire(late: Sequence[Request], counters: Counters) -> None:
 
 
 def _settle(setter: Callable[[Any], None], value: Any) -> None:
-    """Set a future's result or exception, whatever its callbacks raise: they are the caller's code."""
+    """Set a future's result or exception. Its callbacks are the caller's code, so their errors are only logged."""
     try:
         setter(value)
     except BaseException:  # noqa: BLE001

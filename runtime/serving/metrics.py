@@ -1,7 +1,4 @@
-"""What a pool has done so far, for people and for monitoring.
-
-In: counts and times, from any thread. Out: a frozen value. Refuses nothing.
-"""
+"""Counters and latencies of a pool."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from dataclasses import dataclass
 
 from runtime.serving.request_queue import Request
 
-# Of the latest requests, for percentiles.
+# Percentiles are those of so many latest requests.
 _KEPT = 10_000
 
 
@@ -20,9 +17,9 @@ _KEPT = 10_000
 class Statistics:
     """What a pool has done so far; times in milliseconds, percentiles of the latest 10,000 requests.
 
-    `requests` are those that were accepted: `answered`, `failed` (the future has an error; `late` of these passed
-    their deadline), `cancelled`, and those that still wait (`queued`) or are being computed. `refused` were not
-    accepted because the queue was full. `tokens` are those asked for, `computed_tokens` with padding.
+    `requests` counts the accepted requests: `answered`, `failed` (the future has an error; `late` of these passed
+    their deadline), `cancelled`, still waiting (`queued`), or being computed. `refused` counts requests that were not
+    accepted because the queue was full. `tokens` counts requested tokens, `computed_tokens` also padding.
     """
 
     requests: int = 0
@@ -41,12 +38,12 @@ class Statistics:
 
     @property
     def fill(self) -> float:
-        """How full the batches were: the share of the computed tokens that was asked for; 1 before the first."""
+        """The share of the computed tokens that was not padding; 1 before the first batch."""
         return self.tokens / self.computed_tokens if self.computed_tokens else 1.0
 
 
 class Counters:
-    """Counts by the names of `Statistics`, and the times of the latest requests."""
+    """Thread-safe counters with the names of `Statistics`, and the times of the latest requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,12 +51,12 @@ class Counters:
         self._times: deque[tuple[float, float]] = deque(maxlen=_KEPT)
 
     def add(self, *names: str) -> None:
-        """One more of each."""
+        """Increment each of the named counters."""
         with self._lock:
             self._counts.update(names)
 
-    def answered(self, batch: Sequence[Request], begun: float, done: float) -> None:
-        """One batch, computed from `begun` to `done`, seconds of `time.monotonic`."""
+    def add_batch(self, batch: Sequence[Request], begun: float, done: float) -> None:
+        """Count a batch that was computed from `begun` to `done`, in seconds of `time.monotonic`."""
         rows, longest = sum(request.rows for request in batch), max(request.length for request in batch)
         tokens = sum(request.rows * request.length for request in batch)
         with self._lock:
@@ -67,10 +64,10 @@ class Counters:
             self._times.extend((1000 * (begun - one.arrived), 1000 * (done - one.arrived)) for one in batch)
 
     def statistics(self, queued: int) -> Statistics:
-        """The figures so far."""
+        """The values so far; `queued` is the number of waiting requests."""
         with self._lock:
             counts, times = dict(self._counts), list(self._times)
-        # Outside: sorting takes milliseconds.
+        # Outside the lock, since sorting takes milliseconds.
         waits, latencies = (sorted(column) for column in zip(*times, strict=True)) if times else ([], [])
         return Statistics(
             **counts,
@@ -82,5 +79,5 @@ class Counters:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Of numbers in ascending order; 0 of none."""
+    """The percentile of numbers in ascending order; 0 if there are none."""
     return round(ordered[int(share * (len(ordered) - 1))], 3) if ordered else 0.0

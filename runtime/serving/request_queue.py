@@ -1,10 +1,10 @@
-"""The requests that wait for their turn: oldest first, and by length.
+"""The waiting requests, ordered by arrival and indexed by length.
 
-In: requests. Out: those that make a batch, those whose deadline has passed. Refuses nothing: how many may wait is the
-caller's to decide. Nothing here is locked: the caller holds a lock of its own.
+Not locked: the caller holds a lock. The caller also decides how many requests may wait. The benchmarks batch the
+queries of other runtimes by the same queue, in environments without torch, which is imported for types alone.
 
-Adding, taking out and asking for the oldest take the same time however many wait; asking for a batch takes as long as
-the batch is large.
+Adding, removing and finding the oldest request take the same time however many wait; selecting a batch takes time
+proportional to the size of the batch.
 """
 
 from __future__ import annotations
@@ -16,50 +16,79 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-Answer = dict[str, torch.Tensor]
+Outputs: TypeAlias = "dict[str, torch.Tensor]"
 
-# Deadlines of requests that have gone are kept until they are more than this, and more than those that wait.
+# Deadlines of requests that were removed stay in the heap until it has this many entries more than twice the queue.
 _STALE = 64
 
 
-@dataclass(eq=False)  # one is equal to itself alone: tensors do not compare to a truth
-class Request:
-    """Rows that one caller wants answered; only those of the same key may share a batch.
+class Queued(Protocol):
+    """What the queue has to know of a request; requests are compared by identity."""
 
-    `length` is that of the sequence axis in tokens. Times are seconds of `time.monotonic`: it arrived, it waits for
-    others `until` then, it is no longer wanted after its deadline. `most_rows` is that of a batch, None for no limit;
-    `compute` gives the answers to the tensors of a batch.
+    @property
+    def rows(self) -> int:
+        """Its rows in a batch."""
+
+    @property
+    def length(self) -> int:
+        """The length of its rows, in tokens."""
+
+    @property
+    def key(self) -> Hashable:
+        """Only requests with the same key may share a batch."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When it expires; None: never."""
+
+    @property
+    def most_rows(self) -> int | None:
+        """The limit of rows in its batch; None: no limit."""
+
+
+_Queued = TypeVar("_Queued", bound=Queued)
+
+
+@dataclass(eq=False)  # compared by identity: comparing tensors does not give a bool
+class Request:
+    """The rows of one call; only requests with the same key may share a batch.
+
+    `length` is the size of the sequence axis, in tokens. `compute` computes the outputs for the tensors of a batch,
+    which has at most `most_rows` rows (None: no limit). Times are seconds of `time.monotonic`: the request waits until
+    `flush_at` for others to share its batch, and fails after its `deadline`.
     """
 
     tensors: Sequence[torch.Tensor]
     rows: int
     length: int
     key: Hashable
-    compute: Callable[[Sequence[Sequence[torch.Tensor]]], list[Answer]]
+    compute: Callable[[Sequence[Sequence[torch.Tensor]]], list[Outputs]]
     arrived: float
-    until: float
+    flush_at: float
     deadline: float | None = None
     most_rows: int | None = None
-    future: Future[Answer] = field(default_factory=Future)
+    future: Future[Outputs] = field(default_factory=Future)
 
 
-class Waiting:
-    """Requests in the order of their arrival.
+class RequestQueue(Generic[_Queued]):
+    """Waiting requests in the order of their arrival.
 
     Args:
-        max_tokens: of a batch: rows times the longest of them. A larger request is a batch of its own.
+        max_tokens: limit of a batch's rows times its longest length. A larger request is a batch of its own.
     """
 
     def __init__(self, max_tokens: int) -> None:
         self.rows = 0
         self._max_tokens = max_tokens
-        # A linked list: a dict would look through all that were taken out before it finds its first.
-        self._order: OrderedDict[Request, None] = OrderedDict()
-        self._alike: dict[Hashable, _Alike] = {}
-        self._deadlines: list[tuple[float, int, Request]] = []
+        # A linked list: finding the first entry of a dict takes longer, the more entries before it were deleted.
+        self._order: OrderedDict[_Queued, None] = OrderedDict()
+        self._by_key: dict[Hashable, _ByLength[_Queued]] = {}
+        self._deadlines: list[tuple[float, int, _Queued]] = []
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
@@ -69,30 +98,30 @@ class Waiting:
         return request in self._order
 
     @property
-    def oldest(self) -> Request:
-        """Whose turn it is; there must be one."""
+    def oldest(self) -> _Queued:
+        """The next request; the queue must not be empty."""
         return next(iter(self._order))
 
-    def add(self, request: Request) -> None:
-        """The newest."""
+    def add(self, request: _Queued) -> None:
+        """Append a request."""
         self._order[request] = None
-        self._alike.setdefault(request.key, _Alike()).add(request)
+        self._by_key.setdefault(request.key, _ByLength()).add(request)
         self.rows += request.rows
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, next(self._numbers), request))
             self._forget_stale()
 
-    def remove(self, request: Request) -> None:
-        """Take out one that waits."""
+    def remove(self, request: _Queued) -> None:
+        """Remove a waiting request."""
         del self._order[request]
         self.rows -= request.rows
-        alike = self._alike[request.key]
-        alike.remove(request)
-        if not alike.lengths:
-            del self._alike[request.key]
+        same_key = self._by_key[request.key]
+        same_key.remove(request)
+        if not same_key.lengths:
+            del self._by_key[request.key]
 
-    def expired(self, now: float) -> list[Request]:
-        """Take out those whose deadline has passed."""
+    def expired(self, now: float) -> list[_Queued]:
+        """Remove and return the requests whose deadline has passed."""
         found = []
         while self._deadlines and self._deadlines[0][0] < now:
             request = heapq.heappop(self._deadlines)[2]
@@ -101,11 +130,11 @@ class Waiting:
                 found.append(request)
         return found
 
-    def batch(self) -> tuple[list[Request], bool]:
-        """The oldest and those nearest in length that fit, which still wait; whether there is no room left."""
+    def batch(self) -> tuple[list[_Queued], bool]:
+        """The oldest request with the nearest in length that fit, not removed, and whether the batch is full."""
         oldest = self.oldest
         batch, rows, longest = [oldest], oldest.rows, oldest.length
-        for request in self._alike[oldest.key].nearest(oldest.length):
+        for request in self._by_key[oldest.key].nearest(oldest.length):
             if request is oldest:
                 continue
             more, longer = rows + request.rows, max(longest, request.length)
@@ -121,33 +150,33 @@ class Waiting:
             heapq.heapify(self._deadlines)
 
 
-class _Alike:
-    """Requests that may share a batch, by length; of one length in the order of their arrival."""
+class _ByLength(Generic[_Queued]):
+    """Requests that may share a batch, sorted by length, and by arrival if their lengths are equal."""
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
-        self._of_length: dict[int, OrderedDict[Request, None]] = {}
+        self._of_length: dict[int, OrderedDict[_Queued, None]] = {}
 
-    def add(self, request: Request) -> None:
+    def add(self, request: _Queued) -> None:
         if request.length not in self._of_length:
             self._of_length[request.length] = OrderedDict()
             insort(self.lengths, request.length)
         self._of_length[request.length][request] = None
 
-    def remove(self, request: Request) -> None:
+    def remove(self, request: _Queued) -> None:
         same = self._of_length[request.length]
         del same[request]
         if not same:
             del self._of_length[request.length]
             del self.lengths[bisect_left(self.lengths, request.length)]
 
-    def nearest(self, length: int) -> Iterator[Request]:
-        """All, those of the nearest length first; of two that are equally near, the shorter."""
+    def nearest(self, length: int) -> Iterator[_Queued]:
+        """All requests, nearest length first; the shorter of two that are equally near."""
         above = bisect_left(self.lengths, length)
         below = above - 1
         while below >= 0 or above < len(self.lengths):
-            further = self.lengths[above] - length if above < len(self.lengths) else None
-            if below >= 0 and (further is None or length - self.lengths[below] <= further):
+            distance_above = self.lengths[above] - length if above < len(self.lengths) else None
+            if below >= 0 and (distance_above is None or length - self.lengths[below] <= distance_above):
                 found, below = self.lengths[below], below - 1
             else:
                 found, above = self.lengths[above], above + 1

@@ -1,11 +1,10 @@
-"""Text in, answers out, with the tokenizer and the labels that the artifact carries; no transformers.
+"""Text in, results of the task out, with the tokenizer and labels in the artifact; no transformers.
 
     session = runtime.load("model.pt")
     session.text.classify(["How do I reset my password?"])
 
-In: texts. Out: input tensors (`encode`), or the answers of the artifact's task, those that transformers' pipelines
-give for the same model. Refuses (InputTextError) texts that do not fit, (InputTaskError) answers of another task.
-`tokenizer` is the only module that imports `tokenizers`; `rows` runs the model; the others turn its scores into words.
+The results equal those of transformers' pipelines for the same model. `api` has the public methods, `batched` runs the
+model on batches, `tokenizer` is the only module that imports the package tokenizers, and there is one module per task.
 """
 
 from runtime.text.api import Text

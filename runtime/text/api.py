@@ -1,10 +1,8 @@
-"""`session.text`: one method a task.
+"""`session.text`: one method per task. Each returns a list with one result per text, in order.
 
-In: texts, or pairs of texts. Out: a list, one answer a text, in order. Refuses (InputTaskError) answers of another
-task, (InputTextError) what is no text, is empty, or is too long and was neither to be cut nor divided.
-
-With `errors="return"` a text that is refused, or on which the model fails, has its error in its place of the list, and
-the others are answered; with `errors="raise"` the first error is raised and names its text.
+InputTaskError is raised if the artifact is for another task, InputTextError if a text is not a string, is empty or is
+too long. With `errors="raise"` the first error is raised and names its text. With `errors="return"` the error of a text
+that is refused, or on which the model fails, takes the place of its result, and the other texts are processed.
 """
 
 from __future__ import annotations
@@ -16,41 +14,41 @@ import torch
 from runtime.errors import InputTaskError
 from runtime.format.manifest import Manifest
 from runtime.text import fill_mask, question_answering
-from runtime.text.batched import Errors, Outputs, Rows
-from runtime.text.classification import Classes, Numbers, Vectors
+from runtime.text.batched import Errors, Outputs, TaskRunner
+from runtime.text.classification import ClassificationTask, EmbeddingTask, OutputsTask
 from runtime.text.encoder import TextEncoder
-from runtime.text.fill_mask import Masks
+from runtime.text.fill_mask import FillMaskTask
 from runtime.text.prompts import POOLING_MASK, prompt_length
-from runtime.text.question_answering import Spans
+from runtime.text.question_answering import QuestionAnsweringTask
 from runtime.text.results import Answer, Candidate, Classification, Tag
 from runtime.text.task_methods import expect, labels, rules
-from runtime.text.token_classification import Aggregation, Tags
+from runtime.text.token_classification import Aggregation, TokenClassificationTask
 
 
 class Text:
-    """What a session does with text. Safe to use from several threads.
+    """The methods of a session that take text. Safe to use from several threads.
 
     Args:
-        run: runs the model: tensors by name in, tensors by name out.
-        manifest: what the artifact says of itself.
-        encoder: its tokenizer.
+        run: runs the model: takes inputs by name, returns outputs by name.
+        manifest: the artifact's manifest.
+        encoder: encodes texts with the artifact's tokenizer.
     """
 
     def __init__(self, run: Callable[..., dict[str, torch.Tensor]], manifest: Manifest, encoder: TextEncoder) -> None:
         self._manifest = manifest
         self._encoder = encoder
         self._inputs = [spec.name for spec in manifest.inputs]
-        self._rows = Rows(run, manifest, encoder)
+        self._runner = TaskRunner(run, manifest, encoder)
 
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> dict[str, torch.Tensor]:
         """Inputs for the session, of int64, shape [number of texts, tokens of the longest text].
 
         Args:
             texts: at least one.
-            truncate: cut texts at the model's length; without it, a longer one is an error.
+            truncate: cut texts at the model's maximum length; without it, a longer text is an error.
 
         Raises:
-            InputTextError: no text, no string, or a text that is too long.
+            InputTextError: no texts, a value that is not a string, or a text that is too long.
         """
         return self._encoder.encode(texts, truncate=truncate)
 
@@ -61,25 +59,25 @@ class Text:
 
         Args:
             texts: strings, or tuples of two.
-            truncate: cut texts at the model's length.
-            errors: raise the first, or return each in its text's place.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTextError: a text that does not fit.
         """
-        return self._rows.answers(Numbers(self._encoder, truncate, pairs=True), texts, errors)
+        return self._runner.run(OutputsTask(self._encoder, truncate, pairs=True), texts, errors)
 
     def embed(
         self, texts: Sequence[str], *, prompt: str | None = None, truncate: bool = False, errors: Errors = "raise"
     ) -> list[torch.Tensor]:
-        """Vectors of float32: a sentence's [embedding]; for feature extraction one a token, [tokens, hidden].
+        """Embeddings of float32: one per text, [embedding]; for feature extraction one per token, [tokens, hidden].
 
         Args:
             texts: strings.
-            prompt: put before each text; None: the model's default, which most do not have. Where the model pools
-                without the prompt's tokens, they are left out.
-            truncate: cut texts at the model's length.
-            errors: raise the first, or return each in its text's place.
+            prompt: put before each text; None: the model's default prompt, if it has one. If the model's pooling
+                excludes the prompt's tokens, they are left out of the mean.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTaskError: the artifact does not embed.
@@ -89,11 +87,11 @@ class Text:
         if prompt is None:
             prompt = self._encoder.info.rules.prompt if self._encoder.info.rules is not None else ""
         if prompt and isinstance(texts, (list, tuple)):
-            # An empty text behind a prompt is still one that is refused.
+            # An empty text gets no prompt, so that it is still refused.
             texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
         left_out = prompt_length(self._encoder, prompt) if POOLING_MASK in self._inputs else 0
-        task = Vectors(self._encoder, self._manifest.outputs[0].name, truncate)
-        return self._rows.answers(task, texts, errors, prompt=left_out)
+        task = EmbeddingTask(self._encoder, self._manifest.outputs[0].name, truncate)
+        return self._runner.run(task, texts, errors, prompt=left_out)
 
     def classify(
         self,
@@ -107,17 +105,17 @@ class Text:
 
         Args:
             texts: strings, or tuples of two.
-            top_k: how many labels to give scores of; None: all.
-            truncate: cut texts at the model's length.
-            errors: raise the first, or return each in its text's place.
+            top_k: the number of labels to return scores for; None: all.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTaskError: the artifact does not classify texts.
             InputTextError: a text that does not fit.
         """
         expect(self._manifest, "classify")
-        task = Classes(self._encoder, labels(self._manifest), self._manifest.activation, top_k, truncate)
-        return self._rows.answers(task, texts, errors)
+        task = ClassificationTask(self._encoder, labels(self._manifest), self._manifest.activation, top_k, truncate)
+        return self._runner.run(task, texts, errors)
 
     def tag(
         self,
@@ -129,24 +127,26 @@ class Text:
         truncate: bool = False,
         errors: Errors = "raise",
     ) -> list[list[Tag]]:
-        """The labelled parts of each text, in order.
+        """The labelled tokens, words or entities of each text, in order.
 
         Args:
             texts: strings.
-            aggregation: which tokens become one tag: none, simple, first, average or max
+            aggregation: how tokens are joined: none, simple, first, average or max
                 (`runtime.text.token_classification`).
             ignore: labels that are left out.
-            stride: divide texts that are too long into windows that share so many tokens; needs an aggregation.
-            truncate: cut texts at the model's length.
-            errors: raise the first, or return each in its text's place.
+            stride: divide long texts into windows that share so many tokens; needs an aggregation.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTaskError: the artifact does not label tokens, or an older exporter wrote it.
             InputTextError: a text or an option that does not fit.
         """
-        said = rules(self._manifest, "tag")
-        task = Tags(self._encoder, labels(self._manifest), aggregation, ignore, said.unknown_id, stride, truncate)
-        return self._rows.answers(task, texts, errors)
+        stored = rules(self._manifest, "tag")
+        task = TokenClassificationTask(
+            self._encoder, labels(self._manifest), aggregation, ignore, stored.unknown_id, stride, truncate
+        )
+        return self._runner.run(task, texts, errors)
 
     def answer(
         self,
@@ -176,37 +176,37 @@ class Text:
 
         Args:
             pairs: tuples of question and context.
-            window: tokens of question and context at once, at most; a longer context is divided.
-            stride: tokens of the context that neighbouring windows share; None: 128, or half of a shorter window.
-            longest: most tokens of an answer.
-            impossible: whether there may be none, for models that were trained to say so.
-            errors: raise the first, or return each in its pair's place.
+            window: the maximum of tokens of question and context together; a longer context is divided.
+            stride: the tokens of the context that neighbouring windows share; None: 128, or half of a shorter window.
+            longest: the maximum of tokens of an answer.
+            impossible: allow "no answer", for models that were trained for it.
+            errors: `raise` the first error, or `return` each in its pair's place.
 
         Raises:
             InputTaskError: the artifact does not answer questions, or an older exporter wrote it.
             InputTextError: a text or an option that does not fit.
         """
-        said = rules(self._manifest, "answer")
-        task = Spans(self._encoder, said.class_id, window, stride, longest, impossible)
-        return self._rows.answers(task, pairs, errors, "pair")
+        stored = rules(self._manifest, "answer")
+        task = QuestionAnsweringTask(self._encoder, stored.class_id, window, stride, longest, impossible)
+        return self._runner.run(task, pairs, errors, "pair")
 
     def fill(
         self, texts: Sequence[str], *, top_k: int = fill_mask.TOP_K, truncate: bool = False, errors: Errors = "raise"
     ) -> list[list[list[Candidate]]]:
-        """For each text, for each of its masks, the likeliest tokens, the best first.
+        """The most probable tokens for each mask of each text, best first.
 
         Args:
             texts: strings that hold the mask token at least once.
-            top_k: how many candidates a mask.
-            truncate: cut texts at the model's length.
-            errors: as for the others.
+            top_k: the number of candidates per mask.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
             InputTaskError: the artifact does not fill masks, or an older exporter wrote it.
             InputTextError: a text that does not fit.
         """
-        said = rules(self._manifest, "fill")
-        if said.mask_id is None or said.mask_token is None:
-            raise InputTaskError("the artifact's tokenizer has no mask token", "one, to fill it in")
-        task = Masks(self._encoder, (said.mask_id, said.mask_token), top_k, truncate)
-        return self._rows.answers(task, texts, errors)
+        stored = rules(self._manifest, "fill")
+        if stored.mask_id is None or stored.mask_token is None:
+            raise InputTaskError("the artifact's tokenizer has no mask token", "a tokenizer with a mask token")
+        task = FillMaskTask(self._encoder, (stored.mask_id, stored.mask_token), top_k, truncate)
+        return self._runner.run(task, texts, errors)

@@ -1,9 +1,6 @@
-"""Texts in, answers out, for any task: batches of similar lengths, and rows that fail alone.
+"""Run the model on texts for any task, in batches of similar lengths.
 
-In: a task, its texts. Out: a list with one answer a text, in order. Refuses (InputTextError) an empty list and what is
-no list; texts that do not fit, as the task says.
-
-A text that is refused, or on which the model fails, does not take the others along.
+A text that is refused, or on which the model fails, does not affect the others.
 """
 
 from __future__ import annotations
@@ -17,12 +14,13 @@ from runtime.errors import ArtifactFailedError, ExportedModelError, InputError, 
 from runtime.format.manifest import Manifest
 from runtime.text.encoder import TextEncoder
 from runtime.text.prompts import POOLING_MASK, pooling_mask
-from runtime.text.tokenizer import Flaw
+from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-# Of a batch, padding included: beyond it a CPU gains nothing, and the scores of a vocabulary fill the memory.
+# The maximum of tokens of a batch, including padding. Larger batches are not faster on a CPU, and the scores of a whole
+# vocabulary per token would fill the memory.
 MAX_TOKENS = 1024
 
 Errors = Literal["raise", "return"]
@@ -32,7 +30,7 @@ Failure = InputError | ArtifactFailedError
 
 
 def positive(name: str, number: int) -> int:
-    """A number of things, if it is one.
+    """Check that an argument is a positive integer, and return it.
 
     Raises:
         InputTextError: it is not.
@@ -43,24 +41,28 @@ def positive(name: str, number: int) -> int:
 
 
 class Task(Protocol):
-    """What an answer is made of: tokens, one or more windows of them a text, a piece a window, the pieces joined."""
+    """The steps of a task.
 
-    def read(self, items: Sequence[Any]) -> list[list[Encoding] | Flaw]:
-        """Each item's windows, or why it cannot be taken."""
+    Each item (a text or a pair) becomes windows of tokens. The model's outputs for each window give a partial result,
+    and the partial results are combined to the item's result.
+    """
 
-    def piece(self, item: Any, encoding: Encoding, outputs: Outputs) -> Any:
-        """What one window says."""
+    def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
+        """Each item's windows, or why it cannot be used."""
 
-    def join(self, item: Any, pieces: Sequence[Any]) -> Any:
-        """The answer."""
+    def window_result(self, item: Any, encoding: Encoding, outputs: Outputs) -> Any:
+        """The partial result of one window."""
+
+    def combine(self, item: Any, results: Sequence[Any]) -> Any:
+        """The item's result."""
 
 
-class Whole:
-    """Items that are one window each: the part of a task that most have in common.
+class OneWindowTask:
+    """Base class of the tasks that use one window per item.
 
     Args:
-        encoder: the artifact's.
-        truncate: cut what is too long.
+        encoder: the artifact's encoder.
+        truncate: cut texts that are too long.
         pairs: whether an item may be a tuple of two texts.
     """
 
@@ -69,107 +71,105 @@ class Whole:
         self._truncate = truncate
         self._pairs = pairs
 
-    def read(self, items: Sequence[Any]) -> list[list[Encoding] | Flaw]:
-        """Each item's tokens, or why it cannot be taken."""
+    def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
+        """Each item's tokens as its only window, or why it cannot be used."""
         found = self.encoder.tokens(items, truncate=self._truncate)
         return [self._window(item, one) for item, one in zip(items, found, strict=True)]
 
-    def flaw(self, encoding: Encoding) -> Flaw | None:
-        """Why these tokens cannot be taken."""
+    def problem(self, encoding: Encoding) -> InvalidText | None:
+        """Why these tokens cannot be used; None if they can."""
         return None
 
-    def _window(self, item: Any, found: Encoding | Flaw) -> list[Encoding] | Flaw:
-        if isinstance(found, Flaw):
+    def _window(self, item: Any, found: Encoding | InvalidText) -> list[Encoding] | InvalidText:
+        if isinstance(found, InvalidText):
             return found
         if isinstance(item, tuple) and not self._pairs:
-            return Flaw(f"is {item!r}"[:100], "a string")
+            return InvalidText(f"is {item!r}"[:100], "a string")
         parts = item if isinstance(item, tuple) else (item,)
         if not all(part.strip() for part in parts) or len(found) <= self.encoder.added[len(parts) - 1]:
-            return Flaw("is empty", "at least one word")
-        return self.flaw(found) or [found]
+            return InvalidText("is empty", "at least one word")
+        return self.problem(found) or [found]
 
-    def join(self, item: Any, pieces: Sequence[Any]) -> Any:
-        """The only piece."""
-        return pieces[0]
+    def combine(self, item: Any, results: Sequence[Any]) -> Any:
+        """The result of the only window."""
+        return results[0]
 
 
-class Rows:
-    """Runs one artifact on rows.
+class TaskRunner:
+    """Runs tasks on one artifact.
 
     Args:
-        run: the session, or what stands for it.
-        manifest: its manifest.
-        encoder: makes its inputs.
+        run: runs the model: takes inputs by name, returns outputs by name.
+        manifest: the artifact's manifest.
+        encoder: encodes texts with the artifact's tokenizer.
     """
 
     def __init__(self, run: Callable[..., Outputs], manifest: Manifest, encoder: TextEncoder) -> None:
         self._run = run
         self._encoder = encoder
-        # Axis of tokens of each output, counted without the batch; None where it has none.
-        self._axes = {
+        # The position of each output's sequence axis, not counting the batch axis; None if it has none.
+        self._sequence_axes = {
             spec.name: next((i - 1 for i, axis in enumerate(spec.axes) if axis.name == "sequence"), None)
             for spec in manifest.outputs
         }
         limits = [axis.maximum for spec in manifest.inputs for axis in spec.axes if axis.name == "batch"]
-        self._most = min((limit for limit in limits if limit is not None), default=None)
+        self._max_rows = min((limit for limit in limits if limit is not None), default=None)
 
-    def answers(
-        self, task: Task, items: Sequence[Any], errors: Errors, name: str = "text", prompt: int = 0
-    ) -> list[Any]:
-        """One answer an item; with `errors="return"`, its error in the place of an answer.
+    def run(self, task: Task, items: Sequence[Any], errors: Errors, name: str = "text", prompt: int = 0) -> list[Any]:
+        """One result per item, or with `errors="return"` possibly its error.
 
         Args:
-            task: reads the items and makes the answers.
-            items: at least one.
-            errors: raise the first, which names its item, or return each in its place.
-            name: of an item, in errors.
-            prompt: how many tokens at each item's beginning are a prompt's, where the model pools without them.
+            task: the task to run.
+            items: at least one text or pair.
+            errors: `raise` the first error, which names its item, or `return` each in its item's place.
+            name: what error messages call an item.
+            prompt: the number of tokens at each item's beginning that the model's pooling leaves out.
 
         Raises:
-            InputTextError: no items, or one that does not fit.
-            InputError: a token that the model does not know.
+            InputTextError: no items, or an item that does not fit.
+            InputError: a token that the model does not have.
             ArtifactFailedError: the model failed.
         """
         if not isinstance(items, (list, tuple)) or not items:
             raise InputTextError(f"{name}s is {items!r}"[:200], f"a list of at least one {name}")
         if errors not in ("raise", "return"):
             raise InputTextError(f"errors is {errors!r}", "raise or return")
-        found: list[Any] = [None] * len(items)
+        failures: dict[int, ExportedModelError] = {}
         rows: list[tuple[int, Encoding]] = []
-        for index, windows in enumerate(task.read(items)):
-            if isinstance(windows, Flaw):
+        for index, windows in enumerate(task.windows(items)):
+            if isinstance(windows, InvalidText):
                 if errors == "raise":
                     raise windows.error(f"{name} {index + 1}")
-                found[index] = windows.error(f"the {name}")
+                failures[index] = windows.error(f"the {name}")
             else:
                 rows += [(index, window) for window in windows]
-        pieces: dict[int, Any] = {}
+        results: dict[int, Any] = {}
         for number, outputs in self._outputs([encoding for _, encoding in rows], prompt):
             index, encoding = rows[number]
-            made = _piece(task, items[index], encoding, outputs)
-            if not isinstance(made, ExportedModelError):
-                pieces[number] = made
+            result = _window_result(task, items[index], encoding, outputs)
+            if not isinstance(result, ExportedModelError):
+                results[number] = result
                 continue
             if errors == "raise":
-                raise type(made)(f"{name} {index + 1}: {made.found}", made.expected, made.remedy)
-            found[index] = made
-        own: list[list[Any]] = [[] for _ in items]
-        for number in sorted(pieces):
-            own[rows[number][0]].append(pieces[number])
+                raise type(result)(f"{name} {index + 1}: {result.found}", result.expected, result.remedy)
+            failures[index] = result
+        by_item: list[list[Any]] = [[] for _ in items]
+        for number in sorted(results):
+            by_item[rows[number][0]].append(results[number])
         return [
-            task.join(item, parts) if failed is None else failed
-            for item, parts, failed in zip(items, own, found, strict=True)
+            failures[index] if index in failures else task.combine(item, by_item[index])
+            for index, item in enumerate(items)
         ]
 
     def _outputs(self, encodings: Sequence[Encoding], prompt: int) -> Iterator[tuple[int, Outputs | Failure]]:
-        """Each encoding's number and what became of it, as soon as its batch has run."""
+        """Each encoding's number with its outputs or its error, as soon as its batch has run."""
         for batch in self._batches([len(encoding) for encoding in encodings]):
-            yield from self._ran(batch, encodings, prompt)
+            yield from self._run_batch(batch, encodings, prompt)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
         for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-            full = (len(batch) + 1) * lengths[index] > MAX_TOKENS or len(batch) == self._most
+            full = (len(batch) + 1) * lengths[index] > MAX_TOKENS or len(batch) == self._max_rows
             if batch and (full or not (self._encoder.pads or lengths[index] == lengths[batch[0]])):
                 yield batch
                 batch = []
@@ -177,7 +177,7 @@ class Rows:
         if batch:
             yield batch
 
-    def _ran(
+    def _run_batch(
         self, batch: Sequence[int], encodings: Sequence[Encoding], prompt: int
     ) -> Iterator[tuple[int, Outputs | Failure]]:
         tensors = self._encoder.tensors([encodings[index] for index in batch])
@@ -189,27 +189,30 @@ class Rows:
             if len(batch) == 1:
                 yield batch[0], error
             else:
-                # Whichever it was fails alone.
+                # Run alone, only the text that caused the error fails.
                 for index in batch:
-                    yield from self._ran([index], encodings, prompt)
+                    yield from self._run_batch([index], encodings, prompt)
             return
         width = tensors["input_ids"].shape[1]
         for row, index in enumerate(batch):
-            own = {name: self._own(name, tensor[row], encodings[index], width) for name, tensor in outputs.items()}
+            own = {
+                name: self._without_padding(name, tensor[row], encodings[index], width)
+                for name, tensor in outputs.items()
+            }
             yield index, own
 
-    def _own(self, name: str, row: torch.Tensor, encoding: Encoding, width: int) -> torch.Tensor:
-        axis = self._axes[name]
+    def _without_padding(self, name: str, row: torch.Tensor, encoding: Encoding, width: int) -> torch.Tensor:
+        axis = self._sequence_axes[name]
         if axis is None or len(encoding) == width:
             return row
-        return row.narrow(axis, self._encoder.first_place(encoding, width), len(encoding))
+        return row.narrow(axis, self._encoder.row_start(encoding, width), len(encoding))
 
 
-def _piece(task: Task, item: Any, encoding: Encoding, outputs: Outputs | Failure) -> Any:
-    """What a window says, or why it says nothing: the model failed, or the tokenizer on the model's answer."""
+def _window_result(task: Task, item: Any, encoding: Encoding, outputs: Outputs | Failure) -> Any:
+    """A window's result, or its error: the model failed, or the tokenizer failed on the model's output."""
     if isinstance(outputs, ExportedModelError):
         return outputs
     try:
-        return task.piece(item, encoding, outputs)
+        return task.window_result(item, encoding, outputs)
     except InputTextError as error:
         return error

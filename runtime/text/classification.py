@@ -1,8 +1,4 @@
-"""Scores of labels in, labels by name out; vectors in, vectors out.
-
-In: texts, or pairs of texts, with their scores. Out: `Classification`s; tensors. Refuses (InputTextError) a number of
-labels that is none.
-"""
+"""Text classification, and the tasks that return the model's outputs or embeddings unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from runtime.format.manifest import Activation
-from runtime.text.batched import Outputs, Whole, positive
+from runtime.text.batched import OneWindowTask, Outputs, positive
 from runtime.text.encoder import TextEncoder
 from runtime.text.results import Classification
 
@@ -27,14 +23,14 @@ SCORES: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class Classes(Whole):
-    """How scores become labels.
+class ClassificationTask(OneWindowTask):
+    """Choose labels by their scores.
 
     Args:
-        encoder: the artifact's.
-        labels: the model's, in order.
-        activation: how logits become scores.
-        top_k: labels to keep, the best first; None: all.
+        encoder: the artifact's encoder.
+        labels: the model's labels, in order.
+        activation: turns logits into scores.
+        top_k: the number of labels to keep, best first; None: all.
         truncate: cut texts that are too long.
     """
 
@@ -46,27 +42,27 @@ class Classes(Whole):
         self._score = SCORES[activation]
         self._top_k = None if top_k is None else positive("top_k", top_k)
 
-    def piece(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Classification:
-        """The best label and the others."""
+    def window_result(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Classification:
+        """The best label, and the scores of all that are kept."""
         scores = zip(self._score(outputs["logits"]).tolist(), self._labels, strict=True)
         ranked = sorted(scores, key=lambda pair: pair[0], reverse=True)
         return Classification(ranked[0][1], ranked[0][0], {label: score for score, label in ranked[: self._top_k]})
 
 
-class Numbers(Whole):
-    """All outputs as they are."""
+class OutputsTask(OneWindowTask):
+    """Return all outputs unchanged."""
 
-    def piece(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Outputs:
-        """They."""
+    def window_result(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Outputs:
+        """The outputs."""
         return outputs
 
 
-class Vectors(Whole):
-    """One output as it is.
+class EmbeddingTask(OneWindowTask):
+    """Return one output, the embedding.
 
     Args:
-        encoder: the artifact's.
-        name: the output's.
+        encoder: the artifact's encoder.
+        name: the output's name.
         truncate: cut texts that are too long.
     """
 
@@ -74,6 +70,6 @@ class Vectors(Whole):
         super().__init__(encoder, truncate)
         self._name = name
 
-    def piece(self, item: str, encoding: Encoding, outputs: Outputs) -> torch.Tensor:
-        """The vector, or a vector a token."""
+    def window_result(self, item: str, encoding: Encoding, outputs: Outputs) -> torch.Tensor:
+        """The embedding of the text, or of each token."""
         return outputs[self._name]

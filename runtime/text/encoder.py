@@ -1,8 +1,6 @@
-"""Text in, input tensors out, with the tokenizer that the artifact carries.
+"""Turn texts into input tensors with the artifact's tokenizer.
 
-In: the content of `tokenizer.json`, the manifest's text section, texts or pairs of texts. Out: their tokens, whole, cut
-or as overlapping windows; tensors by input name, padded to the longest. Refuses empty lists, and texts longer than the
-model admits, unless cutting was asked for.
+A text that is longer than the model admits is refused, truncated, or divided into overlapping windows.
 """
 
 from __future__ import annotations
@@ -14,12 +12,12 @@ import torch
 
 from runtime.errors import InputTextError
 from runtime.format.manifest import Axis, TextInfo, longest_text
-from runtime.text.tokenizer import Cut, Flaw, StoredTokenizer
+from runtime.text.tokenizer import InvalidText, StoredTokenizer, Truncation
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-# English, as transformers removes them.
+# Spaces that transformers removes before English punctuation and contractions.
 _SPACES = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
@@ -29,8 +27,8 @@ class TextEncoder:
     Args:
         tokenizer_json: the content of `tokenizer.json`.
         info: the manifest's text section.
-        input_names: the artifact's inputs; only these are made.
-        sequence: the axis of tokens, where its sizes are bounded.
+        input_names: the artifact's inputs; no others are made.
+        sequence: the inputs' sequence axis, which limits the sizes.
     """
 
     def __init__(
@@ -42,15 +40,15 @@ class TextEncoder:
         ]
         self._tokenizer = StoredTokenizer(tokenizer_json)
         self._side = info.rules.truncation_side if info.rules is not None else "right"
-        # Without a mask a model cannot tell padding from text.
+        # Without a mask a model cannot distinguish padding from text.
         self.pads = "attention_mask" in input_names
         self._least, self._step = (sequence.minimum, sequence.multiple) if sequence else (1, 1)
-        # The longest text in tokens.
+        # The maximum length of a text, in tokens.
         self.limit = longest_text(info, sequence)
-        # Tokens that are added to a text, and to a pair.
+        # The number of special tokens that are added to a text, and to a pair.
         self.added = self._tokenizer.added
         self.special = self._tokenizer.special
-        # Whether tokens say that they continue a word; if not, only spaces part words.
+        # Whether tokens mark that they continue a word; if not, words are separated by spaces only.
         self.marks_words = self._tokenizer.marks_words
 
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> dict[str, torch.Tensor]:
@@ -58,64 +56,68 @@ class TextEncoder:
 
         Args:
             texts: at least one.
-            truncate: cut texts at the model's length; without it, a longer one is an error.
+            truncate: cut texts at the model's maximum length; without it, a longer text is an error.
 
         Raises:
-            InputTextError: no text, no string, or a text that is too long.
+            InputTextError: no texts, a value that is not a string, or a text that is too long.
         """
         if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
             raise InputTextError(f"texts is {texts!r}"[:200], "a list of at least one string")
         encodings = []
         for number, found in enumerate(self.tokens(texts, truncate=truncate), 1):
-            if isinstance(found, Flaw):
+            if isinstance(found, InvalidText):
                 raise found.error(f"text {number}")
             encodings.append(found)
         if not any(map(len, encodings)):
             raise InputTextError("the texts have no tokens", "at least one token")
         return self.tensors(encodings)
 
-    def tokens(self, items: Sequence[Any], *, truncate: bool = False) -> list[Encoding | Flaw]:
-        """Each item's tokens, or why there are none: it is no text, or too long."""
-        flaws = [_flaw(item) for item in items]
-        good = [item for item, flaw in zip(items, flaws, strict=True) if flaw is None]
-        cut = Cut(self.limit, self._side) if truncate else None
-        made = iter(self._tokenizer.encode(good, cut, self._fitting))
-        return [next(made) if flaw is None else flaw for flaw in flaws]
+    def tokens(self, items: Sequence[Any], *, truncate: bool = False) -> list[Encoding | InvalidText]:
+        """Each item's tokens, or why it cannot be used: it is not a text, or too long."""
+        problems = [_text_problem(item) for item in items]
+        good = [item for item, problem in zip(items, problems, strict=True) if problem is None]
+        truncation = Truncation(self.limit, self._side) if truncate else None
+        made = iter(self._tokenizer.encode(good, truncation, self._check_length))
+        return [next(made) if problem is None else problem for problem in problems]
 
-    def _fitting(self, encoding: Encoding) -> Encoding | Flaw:
+    def _check_length(self, encoding: Encoding) -> Encoding | InvalidText:
         if len(encoding) <= self.limit:
             return encoding
         remedy = "shorten it, or ask for truncation (truncate=True, --truncate)"
-        return Flaw(f"has {len(encoding)} tokens", f"at most {self.limit}", remedy)
+        return InvalidText(f"has {len(encoding)} tokens", f"at most {self.limit}", remedy)
 
-    def windows(self, item: Any, *, length: int, stride: int, parts: tuple[str, str] | None) -> list[Encoding] | Flaw:
+    def windows(
+        self, item: Any, *, length: int, stride: int, parts: tuple[str, str] | None
+    ) -> list[Encoding] | InvalidText:
         """An item's tokens, in overlapping windows where they are too many.
 
         Args:
-            item: a text, or a pair of which one part is divided and the other stands in every window.
-            length: of a window, in tokens.
-            stride: the tokens that neighbours share.
-            parts: for a pair, `only_first` or `only_second`, which is divided, and the name of the other one.
+            item: a text; or a pair, of which one part is divided and the other is repeated in every window.
+            length: the length of a window, in tokens.
+            stride: the number of tokens that neighbouring windows share.
+            parts: for a pair, the part to divide (`only_first` or `only_second`), and the name of the other part.
         """
-        if (flaw := _flaw(item)) is not None:
-            return flaw
+        if (problem := _text_problem(item)) is not None:
+            return problem
         (encoding,) = self._tokenizer.encode([item])
-        if isinstance(encoding, Flaw):
+        if isinstance(encoding, InvalidText):
             return encoding
         if len(encoding) <= length:
             return [encoding]
         if parts is not None:
             kept = sum(one == (1 if parts[0] == "only_first" else 0) for one in encoding.sequence_ids)
-            room = length - self.added[1] - kept
-            # Each window has to bring something new.
-            if room <= stride:
-                return Flaw(f"has a {parts[1]} of {kept} tokens", f"at most {kept + room - stride - 1}", "shorten it")
-        cut = Cut(length, self._side, stride, parts[0] if parts else "longest_first")
-        (encoding,) = self._tokenizer.encode([item], cut)
-        return encoding if isinstance(encoding, Flaw) else [encoding, *encoding.overflowing]
+            space = length - self.added[1] - kept
+            # Each window must contain at least one new token.
+            if space <= stride:
+                return InvalidText(
+                    f"has a {parts[1]} of {kept} tokens", f"at most {kept + space - stride - 1}", "shorten it"
+                )
+        truncation = Truncation(length, self._side, stride, parts[0] if parts else "longest_first")
+        (encoding,) = self._tokenizer.encode([item], truncation)
+        return encoding if isinstance(encoding, InvalidText) else [encoding, *encoding.overflowing]
 
     def tensors(self, encodings: Sequence[Encoding]) -> dict[str, torch.Tensor]:
-        """Inputs by name, a row an encoding, padded to the longest, or to what the model admits above that."""
+        """Inputs by name, one row per encoding, padded to the smallest size that the model admits and that fits all."""
         longest = max(map(len, encodings))
         if self.pads:
             longest = -(-max(longest, self._least) // self._step) * self._step
@@ -131,36 +133,36 @@ class TextEncoder:
                 rows = [getattr(one, attribute) for one in encodings]
                 padding = [[fill] * (longest - len(row)) for row in rows]
                 right = self.info.padding_side == "right"
-                # One call for all rows: a call of torch costs more than joining lists.
+                # One tensor from lists: a call of torch per row would cost more.
                 made[name] = torch.tensor(
                     [row + more if right else more + row for row, more in zip(rows, padding, strict=True)]
                 )
         return made
 
-    def first_place(self, encoding: Encoding, width: int) -> int:
-        """Where an encoding's row begins in a batch of a width."""
+    def row_start(self, encoding: Encoding, width: int) -> int:
+        """The position of an encoding's first token in a row of a padded batch."""
         return 0 if self.info.padding_side == "right" else width - len(encoding)
 
     def decode(self, ids: Sequence[int], *, special: bool) -> str:
-        """The text of tokens, with or without special ones."""
+        """The text of token ids, with or without special tokens."""
         text = self._tokenizer.decode(ids, special=special)
         if self.info.rules is not None and self.info.rules.clean_up_spaces:
             for spaced in _SPACES:
                 text = text.replace(spaced, "'" if spaced == " ' " else spaced[1:])
         return text
 
-    def joined(self, tokens: Sequence[str]) -> str:
+    def join_tokens(self, tokens: Sequence[str]) -> str:
         """The text of tokens given as strings."""
-        return self._tokenizer.joined(tokens)
+        return self._tokenizer.join_tokens(tokens)
 
 
-def _flaw(item: Any) -> Flaw | None:
+def _text_problem(item: Any) -> InvalidText | None:
     for text in item if isinstance(item, tuple) and len(item) == 2 else (item,):
         if not isinstance(text, str):
-            return Flaw(f"is {text!r}"[:100], "a string")
+            return InvalidText(f"is {text!r}"[:100], "a string")
         try:
-            # Surrogates stand for bytes that were no UTF-8 (PEP 383).
+            # Surrogates represent bytes that are not UTF-8 (PEP 383).
             text.encode()
         except UnicodeEncodeError:
-            return Flaw("holds bytes that are no UTF-8", "text")
+            return InvalidText("holds bytes that are not UTF-8", "text")
     return None

@@ -1,17 +1,13 @@
-"""Scores of a vocabulary in, the likeliest tokens for each mask out.
-
-In: texts that hold the mask token, the scores of their tokens. Out: for each mask its candidates, the likeliest first.
-Refuses a text without a mask.
-"""
+"""Fill-mask: the most probable tokens for each mask of a text."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.text.batched import Outputs, Whole, positive
+from runtime.text.batched import OneWindowTask, Outputs, positive
 from runtime.text.encoder import TextEncoder
 from runtime.text.results import Candidate
-from runtime.text.tokenizer import Flaw
+from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -19,13 +15,13 @@ if TYPE_CHECKING:
 TOP_K = 5
 
 
-class Masks(Whole):
-    """How scores become candidates.
+class FillMaskTask(OneWindowTask):
+    """Choose the most probable tokens for each mask.
 
     Args:
-        encoder: the artifact's.
-        mask: the mask's id and string.
-        top_k: candidates a mask, or as many as the vocabulary has.
+        encoder: the artifact's encoder.
+        mask: the mask token's id and string.
+        top_k: the number of candidates per mask, at most the size of the vocabulary.
         truncate: cut texts that are too long.
     """
 
@@ -34,12 +30,12 @@ class Masks(Whole):
         self._id, self._name = mask
         self._top_k = positive("top_k", top_k)
 
-    def flaw(self, encoding: Encoding) -> Flaw | None:
-        """Whether there is nothing to fill in."""
-        return None if self._id in encoding.ids else Flaw(f"holds no {self._name}", "one or more, to fill in")
+    def problem(self, encoding: Encoding) -> InvalidText | None:
+        """The problem of a text without a mask token."""
+        return None if self._id in encoding.ids else InvalidText(f"holds no {self._name}", "one or more, to fill in")
 
-    def piece(self, item: str, encoding: Encoding, outputs: Outputs) -> list[list[Candidate]]:
-        """For each mask its candidates."""
+    def window_result(self, item: str, encoding: Encoding, outputs: Outputs) -> list[list[Candidate]]:
+        """The candidates for each mask."""
         ids = list(encoding.ids)
         places = [place for place, number in enumerate(ids) if number == self._id]
         scores = outputs["logits"][places].softmax(-1)
@@ -51,6 +47,6 @@ class Masks(Whole):
 
     def _candidate(self, ids: list[int], place: int, number: int, score: float, several: bool) -> Candidate:
         filled = [one for one in (*ids[:place], number, *ids[place + 1 :]) if one != self.encoder.info.pad_id]
-        # Special tokens are left out, but not where other masks are still open.
+        # Special tokens are left out, unless other masks of the text remain.
         text = self.encoder.decode(filled, special=several)
         return Candidate(self.encoder.decode([number], special=True), number, score, text)

@@ -1,6 +1,6 @@
-"""How far a tokenizer's steps let a text grow, at most, from what its `tokenizer.json` says of each.
+"""An upper bound on how much a tokenizer's normalisation and splitting can enlarge a text, from its `tokenizer.json`.
 
-In: a component. Out: `Growth`. The bound holds before a text is tokenised: memory that was taken cannot be refused.
+The bound is known before a text is tokenised, so that a text that would exhaust the memory can be refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 from runtime.printing import shown
 
-# By how much UTF-8 can grow at most (Unicode's annex 15); BERT's: accents apart, lower case, spaces around ideographs.
+# The maximum growth of UTF-8 text (Unicode's annex 15). BertNormalizer separates accents, converts to lower case and
+# puts spaces around ideographs.
 _UNICODE = {"NFC": 3, "NFD": 3, "NFKC": 11, "NFKD": 11, "Lowercase": 2, "BertNormalizer": 8, "ByteLevel": 2}
 
 
@@ -23,50 +24,50 @@ class Growth:
     factor: int = 1
     extra: int = 0
 
-    def most(self, count: int) -> int:
-        """Of a text of `count` bytes."""
+    def bound(self, count: int) -> int:
+        """The maximum size of the result for a text of `count` bytes."""
         return count * self.factor + self.extra
 
     def then(self, step: Growth) -> Growth:
-        """After one more step."""
+        """The growth of this step followed by another."""
         return Growth(self.factor * step.factor, self.extra * step.factor + step.extra)
 
 
-class Wrong(ValueError):
-    """A tokenizer that cannot be taken; the message says what is wrong with it."""
+class InvalidTokenizer(ValueError):
+    """The tokenizer cannot be used; the message says why."""
 
 
 def growth_of(component: Mapping[str, Any]) -> Growth:
-    """Of one component; of a sequence each has its own.
+    """The growth of one component, which must not be a sequence.
 
     Raises:
-        Wrong: a field that the bound follows from is missing or no string.
+        InvalidTokenizer: a field that the bound depends on is missing or not a string.
     """
     kind = component["type"]
     if kind == "Replace":
-        new = size(component.get("content"), "content")
-        # A regular expression may match nothing at all, and then does so between any two characters.
-        old = size(component["pattern"].get("String", ""), "pattern")
+        new = utf8_size(component.get("content"), "content")
+        # A regular expression may match the empty string, between any two characters.
+        old = utf8_size(component["pattern"].get("String", ""), "pattern")
         return Growth(max(1, -(-new // old))) if old else Growth(1 + new, new)
     if kind == "Prepend":
-        return Growth(1, size(component.get("prepend"), "prepend"))
+        return Growth(1, utf8_size(component.get("prepend"), "prepend"))
     if kind == "Precompiled":
         return Growth(_longest_mapping(component.get("precompiled_charsmap")))
     if kind == "Metaspace":
-        # Before each piece, which has a byte at least; and in the place of spaces.
-        mark = size(component.get("replacement"), "replacement")
+        # The mark is put before each piece, which has at least one byte, and replaces spaces.
+        mark = utf8_size(component.get("replacement"), "replacement")
         return Growth(1 + mark, mark)
     if kind == "ByteLevel" and "add_prefix_space" in component:
-        # Bytes become characters of up to two; a space, which does, comes before each piece.
+        # Each byte becomes a character of up to two bytes; a space, which becomes two, may precede each piece.
         return Growth(4, 2) if component["add_prefix_space"] else Growth(2)
     if kind in ("CTC", "BPEDecoder", "WordPiece"):
-        # A space between tokens; where the delimiter is empty, between any two characters.
+        # A space is put between tokens; if the delimiter is empty, between any two characters.
         return Growth(2, 1)
     return Growth(_UNICODE.get(kind, 1))
 
 
-def total(steps: Iterable[Growth]) -> Growth:
-    """Of several steps, one after the other."""
+def compose(steps: Iterable[Growth]) -> Growth:
+    """The growth of several steps, applied in order."""
     found = Growth()
     for step in steps:
         found = found.then(step)
@@ -74,20 +75,20 @@ def total(steps: Iterable[Growth]) -> Growth:
 
 
 def _longest_mapping(charsmap: Any) -> int:
-    """Bytes of the longest string that SentencePiece's compiled table puts in the place of a character."""
+    """The size in bytes of the longest replacement of a character in SentencePiece's compiled table."""
     if not isinstance(charsmap, str):
-        raise Wrong("normalizer Precompiled has no table")
+        raise InvalidTokenizer("normalizer Precompiled has no table")
     table = base64.b64decode(charsmap, validate=True)
     strings = table[4 + int.from_bytes(table[:4], "little") :]
     return max(1, *map(len, strings.split(b"\0")))
 
 
-def size(text: Any, name: str) -> int:
-    """Bytes of a string; `name` is what it is called where it is none.
+def utf8_size(text: Any, name: str) -> int:
+    """The size of a string in UTF-8; `name` is used in the error.
 
     Raises:
-        Wrong: it is no string.
+        InvalidTokenizer: it is not a string.
     """
     if not isinstance(text, str):
-        raise Wrong(f"{name} is {shown(text)}, no string")
+        raise InvalidTokenizer(f"{name} is {shown(text)}, not a string")
     return len(text.encode("utf-8", "surrogatepass"))

@@ -1,44 +1,42 @@
-"""Prompts whose tokens a model leaves out where it pools the tokens of a text to one vector.
-
-In: a prompt; the mask of a batch. Out: how many tokens of each row are the prompt's; the mask of the others. Refuses
-(InputTextError) a prompt that cannot be tokenised.
-"""
+"""Prompts whose tokens are left out when the model pools a text's tokens to one vector."""
 
 from __future__ import annotations
 
 import torch
 
 from runtime.text.encoder import TextEncoder
-from runtime.text.tokenizer import Flaw
+from runtime.text.tokenizer import InvalidText
 
-# The input of models that do so.
+# The input that models with such a pooling have.
 POOLING_MASK = "pooling_mask"
 
 
 def prompt_length(encoder: TextEncoder, prompt: str) -> int:
-    """By the rule of sentence-transformers: the tokens of the prompt alone, without a special one that ends them.
+    """The number of tokens to leave out, by the rule of sentence-transformers.
+
+    These are the tokens of the prompt alone, except a special token at its end.
 
     Args:
-        encoder: the artifact's.
-        prompt: cut like a text.
+        encoder: the artifact's encoder.
+        prompt: the prompt; if it is longer than the model admits, it is truncated.
 
     Raises:
-        InputTextError: it cannot be tokenised.
+        InputTextError: the prompt cannot be tokenised.
     """
     if not prompt:
         return 0
     (found,) = encoder.tokens([prompt], truncate=True)
-    if isinstance(found, Flaw):
+    if isinstance(found, InvalidText):
         raise found.error("the prompt")
     ids = found.ids
     return len(ids) - int(bool(ids) and ids[-1] in encoder.special)
 
 
 def pooling_mask(mask: torch.Tensor, prompt: int) -> torch.Tensor:
-    """1 at the tokens that are pooled, int64 [rows, tokens].
+    """The mask with 1 at the tokens to pool, int64 [rows, tokens].
 
     Args:
-        mask: int64 [rows, tokens], 1 at real tokens, padded on either side.
-        prompt: how many tokens at each row's beginning are the prompt's.
+        mask: the attention mask, int64 [rows, tokens], padded on either side.
+        prompt: the number of tokens at each row's beginning to leave out.
     """
     return mask * (mask.cumsum(dim=1) > prompt)

@@ -1,10 +1,8 @@
-"""Scores of starts and ends in, the answer as a span of the context out, as transformers 4's pipeline defined it.
+"""Extractive question answering: find the answer as a span of the context, as transformers 4's pipeline does.
 
-In: windows of question and context with their scores. Out: an `Answer`. Refuses (InputTextError) options that leave
-no room; a question or a context that is empty, a question that leaves no room.
-
-Starts and ends compete among the tokens of the context and the token that stands for the whole (CLS), each window by
-itself. The likeliest spans grow to whole words, and the scores of spans of the same words are added up.
+The context is divided into overlapping windows. Within a window the start and end probabilities are taken over the
+tokens of the context and the CLS token, which stands for "no answer". The most probable spans are extended to whole
+words, and the scores of spans with the same text are added.
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ from runtime.errors import InputTextError
 from runtime.text.batched import Outputs, positive
 from runtime.text.encoder import TextEncoder
 from runtime.text.results import Answer
-from runtime.text.tokenizer import Flaw
+from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-# Of a window, before they grow to whole words; by the pipeline's rule for one answer.
+# Spans per window, before they are extended to whole words: the pipeline's number for one answer.
 _CANDIDATES = 12
-# As the pipeline has them, in tokens.
+# The pipeline's defaults, in tokens.
 WINDOW = 384
 STRIDE = 128
 LONGEST = 15
@@ -34,25 +32,25 @@ LONGEST = 15
 
 @dataclass(frozen=True)
 class Window:
-    """What one window says: spans in characters with their scores, and the score of no answer."""
+    """The result of one window: spans in characters with their scores, and the score of "no answer"."""
 
     spans: list[tuple[int, int, float]]
-    none: float
+    no_answer: float
 
 
-class Spans:
-    """How scores become an answer.
+class QuestionAnsweringTask:
+    """Find the answer in the windows of a context.
 
     Args:
-        encoder: the artifact's.
-        class_id: the token that stands for the whole text; None where there is none.
-        window: tokens of question and context at once, at most.
+        encoder: the artifact's encoder.
+        class_id: the id of the CLS token; None if there is none.
+        window: the maximum of tokens of question and context together.
         stride: the tokens of the context that neighbouring windows share; None: 128, or half of a shorter window.
-        longest: most tokens of an answer.
-        impossible: whether that there is none counts as an answer.
+        longest: the maximum of tokens of an answer.
+        impossible: allow "no answer".
 
     Raises:
-        InputTextError: options that leave no room.
+        InputTextError: a window or stride that leaves no space for the context.
     """
 
     def __init__(
@@ -67,61 +65,64 @@ class Spans:
         least = encoder.added[1] + 2
         if not isinstance(window, int) or window < least:
             raise InputTextError(f"window is {window!r}", f"at least {least} tokens")
-        self._length = min(window, encoder.limit)
-        self._stride = min(STRIDE, self._length // 2) if stride is None else stride
-        if not isinstance(self._stride, int) or not 0 <= self._stride <= self._length - least:
-            raise InputTextError(f"stride is {stride!r}", f"0 to {self._length - least} tokens")
+        self._window = min(window, encoder.limit)
+        self._stride = min(STRIDE, self._window // 2) if stride is None else stride
+        if not isinstance(self._stride, int) or not 0 <= self._stride <= self._window - least:
+            raise InputTextError(f"stride is {stride!r}", f"0 to {self._window - least} tokens")
         self._encoder = encoder
         self._class_id = class_id
         self._longest = positive("longest", longest)
         self._impossible = impossible
-        # Where texts are padded on the left, the context comes first: the question stays next to what is written last.
-        self._part = 1 if encoder.info.padding_side == "right" else 0
+        # The context is the second part of a pair, or the first if texts are padded on the left.
+        self._context_part = 1 if encoder.info.padding_side == "right" else 0
 
-    def read(self, items: Sequence[Any]) -> list[list[Encoding] | Flaw]:
-        """The windows of each pair of question and context, or why it cannot be taken."""
+    def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
+        """The windows of each pair of question and context, or why it cannot be used."""
         return [self._windows(item) for item in items]
 
-    def _windows(self, item: Any) -> list[Encoding] | Flaw:
+    def _windows(self, item: Any) -> list[Encoding] | InvalidText:
         if not isinstance(item, tuple) or len(item) != 2:
-            return Flaw(f"is {item!r}"[:100], "a tuple of question and context")
-        divided = ("only_first", "only_second")[self._part]
-        ordered = item if self._part else item[::-1]
-        found = self._encoder.windows(ordered, length=self._length, stride=self._stride, parts=(divided, "question"))
-        if isinstance(found, Flaw):
+            return InvalidText(f"is {item!r}"[:100], "a tuple of question and context")
+        divided = ("only_first", "only_second")[self._context_part]
+        ordered = item if self._context_part else item[::-1]
+        found = self._encoder.windows(ordered, length=self._window, stride=self._stride, parts=(divided, "question"))
+        if isinstance(found, InvalidText):
             return found
         seen = set(found[0].sequence_ids)
-        for part, name, text in ((1 - self._part, "question", item[0]), (self._part, "context", item[1])):
+        for part, name, text in (
+            (1 - self._context_part, "question", item[0]),
+            (self._context_part, "context", item[1]),
+        ):
             if not text.strip() or part not in seen:
-                return Flaw(f"has an empty {name}", "text")
+                return InvalidText(f"has an empty {name}", "text")
         return found
 
-    def piece(self, item: tuple[str, str], encoding: Encoding, outputs: Outputs) -> Window:
-        """The likeliest spans of one window."""
-        context = torch.tensor([one == self._part for one in encoding.sequence_ids])
-        rivals = context
+    def window_result(self, item: tuple[str, str], encoding: Encoding, outputs: Outputs) -> Window:
+        """The most probable spans of one window."""
+        context = torch.tensor([one == self._context_part for one in encoding.sequence_ids])
+        competing = context
         if self._class_id is not None:
-            rivals = context | (torch.tensor(encoding.ids) == self._class_id)
+            competing = context | (torch.tensor(encoding.ids) == self._class_id)
         logits = outputs["start_logits"], outputs["end_logits"]
-        starts, ends = (torch.where(rivals, one, -10000.0).softmax(-1) for one in logits)
-        none = float(starts[0] * ends[0])
+        starts, ends = (torch.where(competing, one, -10000.0).softmax(-1) for one in logits)
+        no_answer = float(starts[0] * ends[0])
         starts, ends = (torch.where(context, one, 0.0) for one in (starts, ends))
         scores = torch.outer(starts, ends).triu().tril(self._longest - 1)
-        # What cannot be chosen stands behind whatever can, of score 0 as well.
+        # Spans that are not allowed rank below all others, including those with score 0.
         allowed = torch.outer(context, context).triu().tril(self._longest - 1)
         ranked = torch.where(allowed, scores, -1.0).flatten()
         best = ranked.topk(min(_CANDIDATES, int(allowed.sum())))
         width = len(context)
         spans = [
-            (*_characters(encoding, place // width, place % width, self._part), score)
+            (*_characters(encoding, place // width, place % width, self._context_part), score)
             for place, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        return Window(spans, none)
+        return Window(spans, no_answer)
 
-    def join(self, item: tuple[str, str], pieces: Sequence[Window]) -> Answer:
-        """The answer that all windows together say."""
+    def combine(self, item: tuple[str, str], results: Sequence[Window]) -> Answer:
+        """The best answer over all windows."""
         found: dict[str, Answer] = {}
-        for window in pieces:
+        for window in results:
             for start, end, score in window.spans:
                 text = item[1][start:end]
                 known = found.get(text.lower())
@@ -131,14 +132,14 @@ class Spans:
                     found[text.lower()] = Answer(known.text, known.score + score, known.start, known.end)
         answers = list(found.values())
         if self._impossible:
-            answers.append(Answer("", min(window.none for window in pieces), 0, 0))
+            answers.append(Answer("", min(window.no_answer for window in results), 0, 0))
         return max(answers, key=lambda answer: answer.score)
 
 
 def _characters(encoding: Encoding, first: int, last: int, part: int) -> tuple[int, int]:
-    """From the first character of the first token's word to the last of the last one's."""
+    """The characters from the beginning of the first token's word to the end of the last token's word."""
     words = encoding.token_to_word(first), encoding.token_to_word(last)
-    # Some tokenizers know no words.
+    # Some tokenizers do not record words.
     spans = [encoding.word_to_chars(word, part) for word in words if word is not None]
     if len(spans) == 2 and spans[0] is not None and spans[1] is not None:
         return spans[0][0], spans[1][1]

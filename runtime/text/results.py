@@ -1,7 +1,4 @@
-"""What the answers are: plain values, one a text.
-
-In and out: nothing but names. Characters are counted as Python counts them (code points).
-"""
+"""The result types of `session.text`. Character positions count code points, as Python does."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Classification:
-    """The best label of a text. `scores` holds all labels that were asked for, the best first.
+    """The best label of a text. `scores` holds the requested number of labels, best first.
 
-    Scores are probabilities: of one class of several (they sum to 1 over all labels), or of each label by itself;
-    where the model is a regression they are its numbers as they are.
+    Scores are probabilities, of one class of several (they sum to 1 over all labels) or of each label independently.
+    For a regression model they are its outputs unchanged.
     """
 
     label: str
@@ -23,10 +20,10 @@ class Classification:
 
 @dataclass(frozen=True)
 class Tag:
-    """A token, a word or a run of words with one label: `text[start:end]`.
+    """A token, a word or several words with one label: `text[start:end]`.
 
-    `word` is what the tokenizer makes of it, which may differ from the text in case and spaces. `score` is a
-    probability, the mean over what was joined.
+    `word` is the tokenizer's form of it, which may differ from the text in case and spaces. `score` is a probability,
+    the mean of those that were joined.
     """
 
     label: str
@@ -38,9 +35,9 @@ class Tag:
 
 @dataclass(frozen=True)
 class Answer:
-    """A part of the context: `context[start:end]`. All three are empty or 0 where there is no answer.
+    """A part of the context: `context[start:end]`. If there is no answer, these three are empty or 0.
 
-    `score` is the probability of the span's start times that of its end, summed over spans of the same words.
+    `score` is the probability of the span's start times that of its end, summed over spans with the same text.
     """
 
     text: str
@@ -51,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A token for one mask: its string, id, probability, and the whole text with it."""
+    """A token for one mask: its string, id and probability, and the whole text with the mask replaced by it."""
 
     token: str
     id: int

@@ -1,14 +1,11 @@
-"""Which answers an artifact can give: by its task, its labels, and what it says of its tokenizer.
-
-In: a manifest, the name of a method. Out: what the method needs. Refuses (InputTaskError) what the artifact cannot.
-"""
+"""Which method of `session.text` an artifact supports, and the parts of its manifest that the method needs."""
 
 from __future__ import annotations
 
 from runtime.errors import InputTaskError
 from runtime.format.manifest import Manifest, TextRules
 
-# Task → the method of `session.text` that gives its answers.
+# Task → the method of `session.text` for it.
 METHODS = {
     "sentence-embedding": "embed",
     "feature-extraction": "embed",
@@ -20,7 +17,7 @@ METHODS = {
 
 
 def expect(manifest: Manifest, method: str) -> None:
-    """That the method is the one of the artifact's task.
+    """Check that the method is the one for the artifact's task.
 
     Raises:
         InputTaskError: it is not.
@@ -28,8 +25,8 @@ def expect(manifest: Manifest, method: str) -> None:
     task = manifest.task
     if METHODS.get(task) != method:
         wanted = " or ".join(name for name, known in METHODS.items() if known == method)
-        right = f"call {METHODS[task]}" if task in METHODS else "call numbers, for the outputs as they are"
-        raise InputTaskError(f"{method} on an artifact for {task}", f"one for {wanted}", right)
+        remedy = f"call {METHODS[task]}" if task in METHODS else "call numbers, for the outputs as they are"
+        raise InputTaskError(f"{method} on an artifact for {task}", f"an artifact for {wanted}", remedy)
 
 
 def labels(manifest: Manifest) -> tuple[str, ...]:
@@ -39,21 +36,23 @@ def labels(manifest: Manifest) -> tuple[str, ...]:
         InputTaskError: it has none.
     """
     if not manifest.labels:
-        raise InputTaskError("the artifact has no labels", "some", "call numbers, for the outputs as they are")
+        raise InputTaskError(
+            "the artifact has no labels", "an artifact with labels", "call numbers, for the outputs as they are"
+        )
     return manifest.labels
 
 
 def rules(manifest: Manifest, method: str) -> TextRules:
-    """What the artifact says of its tokenizer, for a method that needs it.
+    """The manifest's rules for text, for a method that needs them.
 
     Raises:
-        InputTaskError: it says nothing, or the method is another task's.
+        InputTaskError: the manifest has none, or the method is for another task.
     """
     expect(manifest, method)
     if manifest.text is None or manifest.text.rules is None:
         raise InputTaskError(
-            f"{method} on a file of an older exporter, which did not write what that needs of the tokenizer",
-            "a newer one",
+            f"{method} needs rules for text, which the exporter of this file did not write",
+            "a file of a newer exporter",
             "export the model again",
         )
     return manifest.text.rules

@@ -1,11 +1,9 @@
-"""Scores of tokens in, words or runs of words with one label out, as transformers' aggregation strategies define them.
+"""Token classification: label tokens and join them to words or entities, by transformers' aggregation strategies.
 
-In: a text, its windows' tokens and scores, the labels. Out: tags in the order of the text. Refuses (InputTextError)
-options that contradict each other.
-
-`none`: each token by itself. `simple`: neighbouring tokens of one label are joined; a label that begins with `B-`
-begins a new run. `first`, `average`, `max`: first each word takes one label, from its first token, from the mean of its
-tokens' scores, or from its surest token; then words are joined in the same way.
+- `none`: each token by itself.
+- `simple`: neighbouring tokens of one label are joined; a label that begins with `B-` begins a new entity.
+- `first`, `average`, `max`: each word first gets one label, from its first token, from the mean of its tokens' scores,
+  or from the token with the highest score; then words are joined as in `simple`.
 """
 
 from __future__ import annotations
@@ -15,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from runtime.errors import InputTextError
-from runtime.text.batched import Outputs, Whole
+from runtime.text.batched import OneWindowTask, Outputs
 from runtime.text.encoder import TextEncoder
 from runtime.text.results import Tag
-from runtime.text.tokenizer import Flaw
+from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -36,17 +34,17 @@ class _Token:
     scores: Sequence[float]
 
 
-class Tags(Whole):
-    """How scores become tags.
+class TokenClassificationTask(OneWindowTask):
+    """Label the tokens of a text and join them to tags.
 
     Args:
-        encoder: the artifact's.
-        labels: the model's, in order.
-        aggregation: which tokens become one tag.
+        encoder: the artifact's encoder.
+        labels: the model's labels, in order.
+        aggregation: how tokens are joined.
         ignore: labels that are left out.
-        unknown_id: the token that stands for a word that the tokenizer does not know.
-        stride: divide texts that are too long into windows that share so many tokens; None: do not.
-        truncate: cut them.
+        unknown_id: the id of the token for words outside the vocabulary.
+        stride: divide texts that are too long into windows that share so many tokens; None: do not divide them.
+        truncate: cut texts that are too long.
 
     Raises:
         InputTextError: options that contradict each other.
@@ -71,27 +69,27 @@ class Tags(Whole):
                 raise InputTextError(f"stride is {stride!r}", f"0 to {most} tokens")
             if truncate or aggregation == "none":
                 other = "truncation" if truncate else "aggregation none"
-                raise InputTextError(f"a stride together with {other}", "one of the two")
+                raise InputTextError(f"a stride together with {other}", "only one of the two")
         self._labels = labels
         self._aggregation = aggregation
         self._ignore = ignore
         self._unknown_id = unknown_id
         self._stride = stride
 
-    def read(self, items: Sequence[Any]) -> list[list[Encoding] | Flaw]:
-        """Each text's windows, or why it cannot be taken."""
+    def windows(self, items: Sequence[Any]) -> list[list[Encoding] | InvalidText]:
+        """Each text's windows, or why it cannot be used."""
         if self._stride is None:
-            return super().read(items)
+            return super().windows(items)
         return [self._divided(item, self._stride) for item in items]
 
-    def _divided(self, item: Any, stride: int) -> list[Encoding] | Flaw:
+    def _divided(self, item: Any, stride: int) -> list[Encoding] | InvalidText:
         found = self.encoder.windows(item, length=self.encoder.limit, stride=stride, parts=None)
-        if isinstance(found, Flaw):
+        if isinstance(found, InvalidText):
             return found
         first = self._window(item, found[0])
-        return first if isinstance(first, Flaw) else found
+        return first if isinstance(first, InvalidText) else found
 
-    def piece(self, item: str, encoding: Encoding, outputs: Outputs) -> list[Tag]:
+    def window_result(self, item: str, encoding: Encoding, outputs: Outputs) -> list[Tag]:
         """The tags of one window."""
         tokens = self._tokens(item, encoding, outputs["logits"].softmax(-1).tolist())
         if self._aggregation in ("none", "simple"):
@@ -99,15 +97,15 @@ class Tags(Whole):
         else:
             tags = [self._word(word) for word in _words(tokens)]
         if self._aggregation != "none":
-            tags = [self._run(run) for run in _runs(tags)]
+            tags = [self._join(run) for run in _runs(tags)]
         return [tag for tag in tags if tag.label not in self._ignore]
 
-    def join(self, item: str, pieces: Sequence[Sequence[Tag]]) -> list[Tag]:
-        """The tags of all windows: of two that overlap the longer one stays, or the surer one."""
-        if len(pieces) == 1:
-            return list(pieces[0])
+    def combine(self, item: str, results: Sequence[Sequence[Tag]]) -> list[Tag]:
+        """The tags of all windows. Of two that overlap the longer is kept; if equally long, the one with more score."""
+        if len(results) == 1:
+            return list(results[0])
         found: list[Tag] = []
-        for tag in sorted((tag for piece in pieces for tag in piece), key=lambda tag: tag.start):
+        for tag in sorted((tag for result in results for tag in result), key=lambda tag: tag.start):
             if not found or not found[-1].start <= tag.start < found[-1].end:
                 found.append(tag)
             elif (tag.end - tag.start, tag.score) > (found[-1].end - found[-1].start, found[-1].score):
@@ -123,7 +121,7 @@ class Tags(Whole):
             if number == self._unknown_id:
                 word, continues = text[start:end], False
             elif self.encoder.marks_words:
-                # The mark is the only thing that a token has more than its part of the text.
+                # A token that continues a word has a mark, so it is longer than its part of the text.
                 continues = len(word) != end - start
             else:
                 continues = start > 0 and " " not in text[start - 1 : start + 1]
@@ -141,12 +139,12 @@ class Tags(Whole):
             scores = max((token.scores for token in tokens), key=max)
         else:
             scores = [sum(column) / len(tokens) for column in zip(*(token.scores for token in tokens), strict=True)]
-        return self._tag(self.encoder.joined([token.word for token in tokens]), tokens, scores)
+        return self._tag(self.encoder.join_tokens([token.word for token in tokens]), tokens, scores)
 
-    def _run(self, tags: Sequence[Tag]) -> Tag:
+    def _join(self, tags: Sequence[Tag]) -> Tag:
         label = tags[0].label.split("-", 1)[-1]
         score = sum(tag.score for tag in tags) / len(tags)
-        return Tag(label, score, self.encoder.joined([tag.word for tag in tags]), tags[0].start, tags[-1].end)
+        return Tag(label, score, self.encoder.join_tokens([tag.word for tag in tags]), tags[0].start, tags[-1].end)
 
 
 def _words(tokens: Sequence[_Token]) -> list[list[_Token]]:

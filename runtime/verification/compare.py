@@ -1,14 +1,11 @@
-"""Compare a session's answers with stored ones.
+"""Compare a session's outputs with stored ones.
 
-In: a session and cases. Out: a `Parity` for each output of each case, the worst of several calls. Refuses
-(CheckFailedError) an artifact that writes to its caller's tensors.
-
-Errors, for an output `y` and the expected `r` (eager fp32 of the original model):
+The errors of an output `y` against the expected `r` (eager fp32 of the original model):
 - `max_abs_error` = max|y - r|, in the output's own units;
-- `max_error` = max|y - r| / max|r|, which the tolerance's `max_error` bounds;
-- `rms_error` = rms(y - r) / rms(r), which the tolerance's `rms_error` bounds.
-Relative to the whole output and not to each number: a logit near zero may be off by more than itself
-without any answer changing. A number that is not finite where the expected one is counts as infinite error.
+- `max_error` = max|y - r| / max|r|, bounded by the tolerance's `max_error`;
+- `rms_error` = rms(y - r) / rms(r), bounded by the tolerance's `rms_error`.
+They are relative to the whole output and not to each number: a logit near zero may be wrong by more than its own size
+without changing any result. A number that is not finite where the expected one is counts as an infinite error.
 """
 
 from __future__ import annotations
@@ -27,17 +24,17 @@ from runtime.format.manifest import Tolerance
 from runtime.host import torchscript
 from runtime.session import Session
 
-# TorchScript profiles in the first call and runs the optimised graph from the second on; the third call
-# is the first that nothing prepares.
+# TorchScript profiles in the first call and compiles the optimised graph in the second; the third call is the first
+# that only computes.
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Parity:
-    """The worst error of `calls` calls of one case, for one output. See the module's docstring.
+class Comparison:
+    """The largest errors of one output in `calls` calls of one case; the module's docstring defines them.
 
-    Of the output's `rows` along its last axis, `argmax_mismatches` have their largest number elsewhere than expected.
-    A sample has no rows.
+    `argmax_mismatches` of the output's `rows` (along its last axis) have their largest number at another place than
+    expected. An output of which only a sample is stored has no rows.
     """
 
     case: str
@@ -55,23 +52,24 @@ class Parity:
 
 
 def run_cases(
-    session: Session, cases: Sequence[Case], rounds: int = ROUNDS, renew: Callable[[], Session] | None = None
-) -> list[Parity]:
-    """Call every case once a round, in the order given, and compare each answer.
+    session: Session, cases: Sequence[Case], rounds: int = ROUNDS, reopen: Callable[[], Session] | None = None
+) -> list[Comparison]:
+    """Call every case once per round, in the given order, and compare each output.
 
     Args:
-        session: what answers.
+        session: the session to call.
         cases: inputs and expected outputs.
         rounds: how often each case is called.
-        renew: where given, a case on which the model fails counts as an infinite error, and the others go on with a
-            session that this opens: a failure while TorchScript optimises leaves a graph that fails at every shape.
+        reopen: opens another session; with it, a case on which the model fails counts as an infinite error, and the
+            other cases continue with the new session. (If a call fails while TorchScript optimises, the graph that it
+            leaves fails at every shape.) Without it, the failure is raised.
 
     Raises:
-        CheckFailedError: if an input changed during a call, or an answer has another shape.
-        ArtifactFailedError: if the model fails, unless `renew` is given.
+        CheckFailedError: if an input changed during a call, or an output has another shape than expected.
+        ArtifactFailedError: if the model fails, unless `reopen` is given.
         InputError: if a case does not fit the manifest.
     """
-    worst: dict[tuple[str, str], Parity] = {}
+    worst: dict[tuple[str, str], Comparison] = {}
     failed: set[str] = set()
     for number in range(rounds):
         for case in cases:
@@ -79,34 +77,34 @@ def run_cases(
                 continue
             before = {name: tensor.clone() for name, tensor in case.inputs.items()}
             try:
-                answers = session(**case.inputs)
+                outputs = session(**case.inputs)
             except ArtifactFailedError:
-                if renew is None:
+                if reopen is None:
                     raise
                 failed.add(case.name)
-                session = renew()
-                answers = _nothing(case)
+                session = reopen()
+                outputs = _wrong_outputs(case)
             for name, tensor in before.items():
                 if not torch.equal(tensor, case.inputs[name]):
                     raise CheckFailedError(
                         f"call {number + 1} of case {case.name} wrote to its caller's input {name!r}",
                         "inputs left as they were",
                     )
-            if renew is not None and any(not _fits(answers, case, name) for name in case.outputs):
-                # A size that the trace has kept: as wrong as an answer can be.
-                answers = _nothing(case)
+            if reopen is not None and any(not _has_expected_shape(outputs, case, name) for name in case.outputs):
+                # The trace has kept a size of its example inputs.
+                outputs = _wrong_outputs(case)
             for name, expected in case.outputs.items():
-                answer = answers.get(name)
-                if answer is not None and name in case.strides:
-                    answer = answer.flatten()[:: case.strides[name]]
-                parity = compare(case.name, name, number + 1, answer, expected)
-                known = worst.setdefault((case.name, name), parity)
-                worst[case.name, name] = worse(known, parity)
+                output = outputs.get(name)
+                if output is not None and name in case.strides:
+                    output = output.flatten()[:: case.strides[name]]
+                comparison = compare(case.name, name, number + 1, output, expected)
+                known = worst.setdefault((case.name, name), comparison)
+                worst[case.name, name] = worse(known, comparison)
     return list(worst.values())
 
 
-def _nothing(case: Case) -> dict[str, torch.Tensor]:
-    """Answers that are wrong by an infinite error, samples not yet taken."""
+def _wrong_outputs(case: Case) -> dict[str, torch.Tensor]:
+    """Outputs whose error is infinite, in full size."""
     return {
         name: torch.full_like(tensor, math.nan).repeat_interleave(case.strides.get(name, 1))
         if name in case.strides
@@ -115,19 +113,19 @@ def _nothing(case: Case) -> dict[str, torch.Tensor]:
     }
 
 
-def _fits(answers: dict[str, torch.Tensor], case: Case, name: str) -> bool:
-    """Whether an answer has the expected shape, as far as the case knows it."""
-    if name not in answers:
+def _has_expected_shape(outputs: dict[str, torch.Tensor], case: Case, name: str) -> bool:
+    """Whether an output has the expected shape; of a sample only the count of numbers is known."""
+    if name not in outputs:
         return False
     if name in case.strides:
-        return len(answers[name].flatten()[:: case.strides[name]]) == case.outputs[name].numel()
-    return answers[name].shape == case.outputs[name].shape
+        return len(outputs[name].flatten()[:: case.strides[name]]) == case.outputs[name].numel()
+    return outputs[name].shape == case.outputs[name].shape
 
 
 def executed_operators() -> dict[str, int]:
-    """How often each operator stands in the graph that this thread ran last, after optimisation; empty if none did.
+    """The count of each operator in the optimised graph that this thread ran last; empty if it ran none.
 
-    An operator that is told by name what to do besides is listed by both, such as `mkldnn::_linear_pointwise[gelu]`.
+    An operator that is told by a string which operation to fuse is listed with it: `mkldnn::_linear_pointwise[gelu]`.
     """
     counts: Counter[str] = Counter()
     graph = torchscript.executed_graph()
@@ -149,41 +147,41 @@ def _operator(node: Any) -> str:
     return f"{kind}[{next((value for value in constants if isinstance(value, str)), '')}]"
 
 
-def compare(case: str, output: str, calls: int, answer: torch.Tensor | None, expected: torch.Tensor) -> Parity:
-    """The errors of one answer.
+def compare(case: str, output: str, calls: int, found: torch.Tensor | None, expected: torch.Tensor) -> Comparison:
+    """The errors of one output.
 
     Raises:
-        CheckFailedError: there is none, or it has another shape than the expected one.
+        CheckFailedError: the output is missing, or has another shape than expected.
     """
-    if answer is None or answer.shape != expected.shape:
-        found = "no such output" if answer is None else f"shape {list(answer.shape)}"
-        raise CheckFailedError(f"output {output!r} of case {case}: {found}", f"shape {list(expected.shape)}")
-    difference = (answer - expected).abs_()
+    if found is None or found.shape != expected.shape:
+        problem = "no such output" if found is None else f"shape {list(found.shape)}"
+        raise CheckFailedError(f"output {output!r} of case {case}: {problem}", f"shape {list(expected.shape)}")
+    difference = (found - expected).abs_()
     if not difference.isfinite().all():
-        # Equal infinities (masked logits) are no difference; any other number that is not finite is an infinite one.
-        difference = torch.where(answer == expected, torch.zeros_like(expected), difference)
+        # Equal infinities (masked logits) do not differ; any other number that is not finite is an infinite error.
+        difference = torch.where(found == expected, torch.zeros_like(expected), difference)
         difference = torch.nan_to_num(difference, nan=math.inf, posinf=math.inf)
     finite = expected if expected.isfinite().all() else expected[expected.isfinite()]
     largest, rms = _size(difference)
-    # An output of zeros has no scale of its own: the error itself then counts.
+    # An output of zeros has no scale: its errors then stay absolute.
     scale, rms_scale = (value or 1.0 for value in _size(finite))
     rows = expected.numel() // expected.shape[-1] if expected.dim() > 1 else 0
-    changed = int((answer.argmax(-1) != expected.argmax(-1)).sum()) if rows else 0
-    return Parity(case, output, calls, largest, largest / scale, rms / rms_scale, rows, changed)
+    mismatches = int((found.argmax(-1) != expected.argmax(-1)).sum()) if rows else 0
+    return Comparison(case, output, calls, largest, largest / scale, rms / rms_scale, rows, mismatches)
 
 
 def _size(tensor: torch.Tensor) -> tuple[float, float]:
-    """The largest absolute value, and the root mean square; zeros of nothing."""
+    """The largest absolute value and the root mean square; zeros for an empty tensor."""
     if not tensor.numel():
         return 0.0, 0.0
-    # Float32 additions of millions of numbers would lose digits.
+    # Adding millions of numbers in float32 would lose digits.
     norm = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
     return float(tensor.abs().max()), norm / math.sqrt(tensor.numel())
 
 
-def worse(a: Parity, b: Parity) -> Parity:
-    """The larger errors of two parities of one case and output."""
-    return Parity(
+def worse(a: Comparison, b: Comparison) -> Comparison:
+    """The larger errors of two comparisons of the same case and output."""
+    return Comparison(
         a.case,
         a.output,
         max(a.calls, b.calls),

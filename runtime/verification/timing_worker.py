@@ -1,11 +1,11 @@
-"""Time an artifact's calls: a program that stays loaded and answers one request after another.
+"""Time an artifact's calls: a program that keeps a file loaded and times it when asked.
 
-In: `--draft FILE --manifest JSON --threads N [--allow-operator NAME …]`, then on standard input a line of JSON for each
-request, `{"shape": {axis: size}, "padded": false, "calls": N}`. Out: for each a line `{"milliseconds": [one a call]}`;
-first, when the file is loaded, `{"ready": true}`; or `{"error": text}`, and the end. Judges nothing.
+Each line of JSON on standard input is a request, `{"shape": {axis: size}, "padded": false, "calls": N}`. The first line
+of output is `{"ready": true}`; then each request gets a line `{"milliseconds": [one number per call]}`. A line
+`{"error": text}` ends the output.
 
-Between requests the process only waits, so that others can be timed in turn: what is to be compared runs in
-processes of its own, since IPEX replaces some of PyTorch's kernels for a whole process.
+Between requests the process only waits, so that others can be timed in turn. Candidates run in separate processes,
+since IPEX replaces some of PyTorch's kernels for a whole process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def time_calls(session: Session, shape: dict[str, int], calls: int, padded: bool
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answer requests until standard input ends. The exit code is 0 unless this program itself fails."""
+    """Serve requests until standard input ends. The exit code is 0 unless this program itself fails."""
     parser = argparse.ArgumentParser(prog="python -m runtime.verification.timing_worker")
     parser.add_argument("--draft", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
@@ -53,16 +53,16 @@ def main(argv: Sequence[str]) -> int:
     try:
         manifest = from_json(options.manifest.read_bytes(), str(options.draft))
         session = open_module(options.draft, manifest, options.allow_operator)
-        _say({"ready": True})
+        _send({"ready": True})
         for line in sys.stdin:
             request = json.loads(line)
-            _say({"milliseconds": time_calls(session, request["shape"], request["calls"], request["padded"])})
+            _send({"milliseconds": time_calls(session, request["shape"], request["calls"], request["padded"])})
     except ExportedModelError as error:
-        _say({"error": str(error)[:600]})
+        _send({"error": str(error)[:600]})
     return 0
 
 
-def _say(value: dict[str, Any]) -> None:
+def _send(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 

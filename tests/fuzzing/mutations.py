@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from typing import Any
 
-from hostile.builder import Forged
+from tests.hostile.builder import Forged
 
 from . import pickled, sources
 

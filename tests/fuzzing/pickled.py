@@ -6,7 +6,7 @@ import pickletools
 import random
 import struct
 
-from hostile.assemble import number
+from tests.hostile.assemble import number
 
 INTEGERS = [
     0,

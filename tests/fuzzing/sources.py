@@ -13,6 +13,8 @@ NUMBERS = [
     "2",
     "6",
     "99",
+    "255",
+    "4294967297",
     "4611686018427387904",
     "-9223372036854775808",
     "1e308",
@@ -32,8 +34,10 @@ def mutate(text: str, dice: random.Random) -> str:
     for _ in range(dice.choice([1, 1, 1, 2, 4])):
         choice = dice.random()
         lines = text.splitlines(keepends=True)
-        if choice < 0.5:
+        if choice < 0.3:
             text = _word(text, dice)
+        elif choice < 0.5:
+            text = _number(text, dice)
         elif choice < 0.6:
             del lines[dice.randrange(len(lines))]
             text = "".join(lines)
@@ -62,3 +66,12 @@ def _word(text: str, dice: random.Random) -> str:
     numbers = words[place].isdigit()
     words[place] = dice.choice(NUMBERS) if numbers else words[dice.choice(places)]
     return "".join(words)
+
+
+def _number(text: str, dice: random.Random) -> str:
+    """The same with another number, or one more, in the brackets of a call."""
+    places = [match.span() for match in re.finditer(r"(?<=[(\[ =])-?\d[\w.]*(?=[,)\]])|(?<=, )(?=\))|\bNone\b", text)]
+    if not places:
+        return text
+    begin, end = dice.choice(places)
+    return text[:begin] + dice.choice(NUMBERS) + text[end:]

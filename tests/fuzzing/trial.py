@@ -100,7 +100,7 @@ def _in_child(known: list[Any], path: Path, seed: int, todo: list[int]) -> Itera
 
 
 def _has_loop(data: bytes) -> bool:
-    from hostile.builder import Forged
+    from tests.hostile.builder import Forged
 
     return any(_LOOP.search(content) for name, content in Forged(data).records.items() if name.endswith(".py"))
 

@@ -11,6 +11,6 @@ from .case import CASES, Case
 
 def all_cases() -> list[Case]:
     """Every case, in a fixed order."""
-    from . import archives, manifests, operators, pickles  # noqa: F401 - each registers its own
+    from . import archives, arguments, manifests, operators, pickles  # noqa: F401 - each registers its own
 
     return CASES

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -26,10 +25,8 @@ def write(folder: Path, base: bytes) -> list[dict[str, str]]:
 
 def make_base(folder: Path) -> Path:
     """A tiny text classifier with three labels, exported as the tests do; the same each time."""
-    sys.path[:0] = [str(Path(__file__).parent.parent)]
-    from conftest import tiny_model
-
     from exporter import ExportRequest, export
+    from tests.conftest import tiny_model
 
     tiny_model("bert", "text-classification", num_labels=3).save_pretrained(folder / "model")
     output = folder / "base.pt"

@@ -1,9 +1,11 @@
 """`make coverage`: try every pair of model type and task, and write the tables.
 
-In: `python -m tests.model_matrix [--bf16] [--sample N] [--seed S] [--kind KIND] [--only TEXT …] [--again RESULT …]
-[--jobs N] [--fresh] [--report-only]`. Out: a line per pair on standard output; rows in `build/coverage/PRECISION.jsonl`
-as they come, so that a run that was ended goes on where it was; the tables in `docs/`, unless only some pairs were
-asked for. Exit code 1 if an artifact was wrong, or the exporter died of a defect of its own.
+    python -m tests.model_matrix [--bf16] [--sample N] [--seed S] [--kind KIND] [--only TEXT …] [--again RESULT …]
+        [--jobs N] [--fresh] [--report-only]
+
+Prints one line per pair. Rows are appended to `build/coverage/PRECISION.jsonl`, so that an interrupted run can be
+continued. The tables in `docs/` are written unless only some pairs were requested. The exit code is 1 if an artifact
+was wrong, or the exporter failed because of a defect.
 """
 
 from __future__ import annotations

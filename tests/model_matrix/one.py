@@ -1,6 +1,6 @@
-"""One pair: build a tiny random model, export it, and ask the artifact once more at shapes that the gate did not try.
+"""One pair: build a tiny random model, export it, and check the artifact at shapes that the export did not verify.
 
-In: a Pair, a precision, a folder. Out: a `Row`. Whatever happens becomes the row's result and reason.
+Whatever happens becomes the result and reason of the pair's `Row`.
 """
 
 from __future__ import annotations
@@ -113,13 +113,15 @@ def probe_pair(pair: Pair, precision: Precision, folder: Path) -> tuple[Result, 
         cases.append(Case("x".join(map(str, shape.values())), inputs.as_dict(), named))
     session = runtime.load(folder / "model.pt", warmup=False)
     try:
-        bad = [parity for parity in run_cases(session, cases) if not parity.within(manifest.tolerance)]
+        bad = [comparison for comparison in run_cases(session, cases) if not comparison.within(manifest.tolerance)]
     except ExportedModelError as error:
         return "wrong", _line(error)
     bounds = manifest.tolerance
     twice = Tolerance(2 * bounds.max_error, 2 * bounds.rms_error)
     errors = (f"{p.case} {p.output}: max error {p.max_error:.1e}, rms {p.rms_error:.1e}" for p in bad)
-    result: Result = "right" if not bad else "beyond" if all(parity.within(twice) for parity in bad) else "wrong"
+    result: Result = (
+        "right" if not bad else "beyond" if all(comparison.within(twice) for comparison in bad) else "wrong"
+    )
     return result, "; ".join(errors)
 
 

@@ -1,9 +1,10 @@
-"""Which operators exports contain: `python -m tests.model_matrix.operators`, of which `operators.def` is made.
+"""`python -m tests.model_matrix.operators`: find the operators that exports contain; `operators.def` is made from them.
 
-In: `[--kind KIND] [--backend NAME] [--precision NAME] [--every N]`. Out: a line per pair; the pairs' operators in
-`build/coverage/operators.BACKEND-PRECISION.jsonl`, so that a run that was ended goes on where it was; and in
-`tests/model_matrix/operators.json`, by backend and precision, how many files contain each operator, keyword and method.
-Nothing is verified and nothing timed: a pair takes a second. Exit code 1 if a file contains what the list lacks.
+Options: `[--kind KIND] [--backend NAME] [--precision NAME] [--every N]`. Prints one line per pair. The operators of
+each pair are appended to `build/coverage/operators.BACKEND-PRECISION.jsonl`, so that an interrupted run can be
+continued. `tests/model_matrix/operators.json` counts, by backend and precision, the files that contain each operator,
+keyword and method. Nothing is verified or timed: a pair takes a second. The exit code is 1 if a file contains something
+that is not on the list.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _uses(pair: Pair, backend: Any, precision: Any, folder: Path) -> dict[str, A
     except Exception as error:  # noqa: BLE001 (constructors of hundreds of architectures, with guessed sizes)
         return {"reason": repr(error)[:200]}
     with contextlib.ExitStack() as stack:
-        archive = stack.enter_context(artifact_file.opened(output))
+        archive = stack.enter_context(artifact_file.open_archive(output))
         return {
             "uses": sorted({f"{kind} {name}" for kind, name in uses_of(archive) if kind != "binding"}),
             "reason": "",

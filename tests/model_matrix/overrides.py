@@ -1,7 +1,8 @@
-"""Sizes by an attribute's name, and settings of single architectures whose sizes hang together in ways no name tells.
+"""Sizes by attribute name, and settings of architectures whose sizes depend on each other in other ways.
 
-In: nothing. Out: `TARGETS`, how large an attribute may be; `KEPT`, which stay; `OVERRIDES`, by model type: attributes
-set after shrinking; a dict reaches into a part of the configuration. To support one more, add a row with its reason.
+`TARGETS` limits attributes, `KEPT` lists those that stay unchanged, and `OVERRIDES` has, by model type, attributes that
+are set after shrinking; a dict reaches into a part of the configuration. To support one more, add a row with its
+reason.
 """
 
 from __future__ import annotations

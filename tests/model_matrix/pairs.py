@@ -1,8 +1,4 @@
-"""The pairs of model type and task that the installed transformers knows.
-
-In: nothing but the tables of `transformers.models.auto.modeling_auto`. Out: `Pair`s, in a fixed order, and seeded
-samples of them.
-"""
+"""The pairs of model type and task in transformers' auto tables, in a fixed order, and seeded samples of them."""
 
 from __future__ import annotations
 

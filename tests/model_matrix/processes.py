@@ -1,7 +1,7 @@
-"""Processes: each pair in two of its own, so many at a time, each with a limit of time and memory.
+"""Run each pair in two separate processes, several at a time, with limits of time and memory.
 
-In: pairs, a precision, how many at a time. Out: rows as they come. A process that dies or takes too long is its pair's
-result. pebble's pool watches the processes; this is the only module that imports it.
+A process that dies or takes too long becomes its pair's result. pebble's pool watches the processes; this is the only
+module that imports it.
 """
 
 from __future__ import annotations

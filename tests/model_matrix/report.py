@@ -1,7 +1,6 @@
-"""The tables and the picture: what `make coverage` found, for people and for programs.
+"""Write the results of `make coverage`: docs/coverage.md and .svg, and the raw rows in coverage.json.
 
-In: rows by precision. Out: docs/coverage.md and .svg, and the raw rows in coverage.json, which is no part of the
-repository. Pairs without a row are told as not run.
+coverage.json is not part of the repository. Pairs without a row are listed as not run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Make a model configuration small.
 
-In: a configuration of transformers, as the library builds it by default. Out: one of the same class and the same
-behaviour (activation, positions, norms, attention kinds) whose sizes are small, sub-configurations included. A
-combination of sizes the architecture does not admit shows when the model is built.
+The result has the same class and behaviour (activation, positions, norms, attention kinds) with small sizes, including
+sub-configurations. A combination of sizes that the architecture does not admit fails when the model is built.
 """
 
 from __future__ import annotations

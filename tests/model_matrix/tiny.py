@@ -1,7 +1,6 @@
-"""Build a tiny random model for any model type and class that transformers' auto tables name.
+"""Build a tiny random model for any model type and class in transformers' auto tables.
 
-In: a table's name, or a model type and a class name. Out: the pairs of the table; a shrunk configuration; a model in
-eval mode and float32, seeded, of at most about 10 M parameters. Refuses a class that transformers does not have.
+The model is in eval mode and float32, seeded, and has at most about 10 M parameters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Give a random model weights that show mistakes.
-
-In: a model fresh from its constructor. Out: the same model, changed in place: every weight finite, none constant.
-"""
+"""Give a random model weights that reveal mistakes: all finite, none constant. The model is changed in place."""
 
 from __future__ import annotations
 

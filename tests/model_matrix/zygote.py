@@ -1,8 +1,9 @@
-"""A process that has imported torch and the runtime, and forks one copy of itself for each gate.
+"""A process that has imported torch and the runtime, and forks a copy of itself for each verification.
 
-In: the arguments of `runtime.verification.worker`, from processes that hold the address. Out: what `subprocess.run`
-would give. A gate has to run where transformers and IPEX's package were never imported; starting Python and importing
-torch takes a second and a half, twice a pair, of which a fork of this process takes nothing.
+It takes the arguments of `runtime.verification.worker` from processes that have its address, and returns what
+`subprocess.run` would return. A verification must run where transformers and IPEX's package were never imported.
+Starting Python and importing torch takes a second and a half, twice per pair; a fork of this process takes almost
+nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Zygote:
 
 
 def spawn(address: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a gate in a fork of the zygote."""
+    """Run a verification in a fork of the zygote."""
     with Client(address, "AF_UNIX") as connection:
         connection.send((arguments, str(Path.cwd())))
         code, output, errors = connection.recv()
@@ -52,10 +53,10 @@ def spawn(address: str, arguments: list[str]) -> subprocess.CompletedProcess[str
 
 
 def serve(address: str) -> None:
-    """Fork for every connection, until the process is ended."""
+    """Fork for every connection, until this process is ended."""
     import torch
 
-    import runtime.verification.worker  # noqa: F401  # what a fork needs, imported once
+    import runtime.verification.worker  # noqa: F401  # imported once, before the forks
 
     torch.set_num_threads(1)
     with Listener(address, "AF_UNIX", backlog=socket.SOMAXCONN) as listener:
@@ -79,7 +80,7 @@ def _reap() -> None:
 
 
 def _attend(connection: Connection) -> None:
-    """Run one gate in a process of its own, so that its death is an exit code and not silence."""
+    """Run one verification in a child process, so that its death becomes an exit code."""
     arguments, folder = connection.recv()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         child = os.fork()
@@ -87,15 +88,15 @@ def _attend(connection: Connection) -> None:
             os.chdir(folder)
             os.dup2(output.fileno(), 1)
             os.dup2(errors.fileno(), 2)
-            _gate(arguments)
+            _run_worker(arguments)
         _, status = os.waitpid(child, 0)
         texts = [_read(file.fileno()) for file in (output, errors)]
     connection.send((os.waitstatus_to_exitcode(status), *texts))
     connection.close()
 
 
-def _gate(arguments: list[str]) -> None:
-    """Never returns."""
+def _run_worker(arguments: list[str]) -> None:
+    """Run the worker and end this process."""
     from runtime.verification.worker import main
 
     code = 1

@@ -1,8 +1,8 @@
-"""Exports kept on disk, for the next run of these tests and for those that run beside this one.
+"""Exports that are kept on disk, for the next run of these tests and for runs at the same time.
 
-In: a request. Out: its report, the file in its place. An export is made again whenever anything that goes into it is
-another: a source of the exporter or the runtime, a file of the model or of the samples, the request, a release of a
-package, the processor, the count of threads. What was made from other sources is removed.
+An export is made again if anything that it depends on changes: a source of the exporter or the runtime, a file of the
+model or of the samples, the request, the release of a package, the processor, or the thread count. Exports of other
+sources are removed.
 """
 
 from __future__ import annotations

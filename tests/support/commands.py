@@ -1,6 +1,6 @@
-"""The commands that start this project's Python processes, taken apart.
+"""Parse the commands that start this project's Python processes, so that a fork can do the same (`forkserver.py`).
 
-In: a command. Out: what a fork needs to do the same (`forkserver.py`), or None where it would not be the same.
+The result is None if a fork would not behave like the fresh process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The command that stands for a process forked from `forkserver.py`: `python forkclient.py ADDRESS COMMAND …`.
+"""The command that represents a process forked from `forkserver.py`: `python forkclient.py ADDRESS COMMAND …`.
 
-In: the command that a fresh process would be started with. Out: its output, and its exit status or signal. Whoever
-starts it sees no difference: streams, folder and environment are handed on, signals passed on. Where the server
-refuses, this process becomes the fresh one. Imports little: it has to start in hundredths of a second.
+It takes the command of a fresh process, and has its output and its exit status or signal. Whoever starts it sees no
+difference: streams, folder and environment are handed on, and signals are passed on. If the server refuses, this
+process becomes the fresh one. It imports little, since it must start within hundredths of a second.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""A process that has imported what most Python processes of these tests import, and forks one of itself per request.
+"""A process that has imported what most Python processes of these tests import, and forks a copy of itself per request.
 
-In: requests from `forkclient.py`, over a socket: a command of this project, its environment, folder and standard
-streams. Out: the exit status. Starting Python and importing torch takes two seconds of a processor, transformers two
+`forkclient.py` sends requests over a socket: a command of this project, its environment, folder and standard streams;
+the reply is the exit status. Starting Python and importing torch takes two seconds of a processor, and transformers two
 more; a fork takes neither. `processes.py` starts it.
 
-What a fork cannot stand for is refused, and the client then starts the command as it is: another environment, since
-libraries read many variables while they are loaded; an unknown flag; a module that must be absent and is here.
+A request is refused if a fork could not do the same, and the client then starts the command itself: for another
+environment, since libraries read many variables while they are loaded; for an unknown flag; and for a module that must
+be absent but is imported here.
 
-Nothing is computed here before a fork: OpenMP keeps its threads after the first parallel loop, and threads do not live
-on in a fork.
+Nothing is computed here before a fork: OpenMP keeps its threads after the first parallel loop, and a fork does not copy
+threads.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from support.commands import parse
-from support.forkclient import redirect_workers
+from tests.support.commands import parse
+from tests.support.forkclient import redirect_workers
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Which processes of these tests are forks of warm ones, and which are fresh.
+"""Decide which processes of these tests are forks of warm processes (`forkserver.py`), and which are fresh.
 
-In: commands. Out: commands that do the same in a fork (`forkserver.py`), except in tests that bear the marker `fresh`:
-their subject is how a process starts, or what it imports. A server starts with its first use.
+Commands are replaced by commands that do the same in a fork, except in tests with the marker `fresh`, which test how a
+process starts or what it imports. A server starts when it is first used.
 """
 
 from __future__ import annotations
@@ -12,19 +12,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from exporter.selection import autotune
 from exporter.verification import subprocesses, verify
 from runtime.host.requirements import minor
-from support.commands import parse
-from support.forkclient import forked
+from tests.support.commands import parse
+from tests.support.forkclient import forked
 
-_TESTS = Path(__file__).resolve().parent.parent
-_SERVE = (
-    f"import sys; sys.path.insert(0, {str(_TESTS)!r}); from support.forkserver import main; "
-    "sys.path.pop(0); main(*sys.argv[1:])"
-)
+_SERVE = "import sys; from tests.support.forkserver import main; main(*sys.argv[1:])"
 
 
 class _Server:

@@ -1,7 +1,7 @@
-"""The contenders: a module each, all with one function, `variants(job)`.
+"""The contenders: one module each, all with one function, `variants(job)`.
 
-In: a `Job`. Out: ways to load the model by name, the usual one first; the worker keeps the fastest right one. The
-worker's log and the report say so. This module needs no package, and each of the others imports its own.
+The function returns loaders of the model by name, the usual one first; the worker keeps the fastest one whose outputs
+are right, and its log and the report name it. This module needs no package; each of the others imports its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """AOTInductor: a package compiled ahead of time for the row's shape, with freezing.
 
-In: the file `package`; `python -m benchmarks.harness.contenders.aot JOB` makes it. Out: one variant.
+`python -m benchmarks.harness.contenders.aot JOB` makes the file `package`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""torch.compile with freezing, for the row's very shape.
-
-In: the checkpoint folder; for int8 the calibration data. Out: one variant.
-"""
+"""torch.compile with freezing, for the row's exact shape; for int8 with the calibration data."""
 
 from __future__ import annotations
 

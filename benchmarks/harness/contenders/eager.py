@@ -1,7 +1,4 @@
-"""The model as transformers runs it.
-
-In: the checkpoint folder. Out: a variant for each form of attention.
-"""
+"""The model as transformers runs it: one variant per attention implementation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Artifacts of this project, as a user runs them: `runtime.load` and named tensors.
-
-In: the file `artifact`. Out: one variant.
-"""
+"""Artifacts of this project, as a user runs them: `runtime.load` and named tensors."""
 
 from __future__ import annotations
 

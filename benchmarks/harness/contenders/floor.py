@@ -1,10 +1,9 @@
-"""The floor: the model's matrix products alone, in the precision of the row, with packed weights.
-
-In: the model's sizes. Out: one variant, which gives no answer.
+"""The floor: only the model's matrix products, in the precision of the row, with packed weights. It has no outputs.
 
 A layer has four linears (query, key and value as one; attention's output; two of the feed-forward) and two attention
-products; images have the patches' linear before. Each layer has weights of its own, so caches are as cold as in the
-model. int8 linears take and give uint8; their attention products are in bf16. No bias, no activation, no softmax.
+products; for images the linear of the patches comes first. Each layer has separate weights, so caches are as cold as
+in the model. int8 linears take and return uint8; their attention products are in bf16. There is no bias, activation or
+softmax.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""ONNX Runtime.
-
-In: the file `onnx`, optimised by its transformers optimiser and for int8 quantised. Out: one variant.
-"""
+"""ONNX Runtime, with the file `onnx`: optimised by its transformers optimiser, and quantised for int8."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""OpenVINO.
+"""OpenVINO, with dynamic and static shapes, from each source of the graph.
 
-In: the files `ir` (its own converter's) and `onnx`, or `ir` quantised by nncf. Out: variants: dynamic and static
-shape, each source of the graph.
+The sources are the files `ir` (from its own converter) and `onnx`, or for int8 the `ir` quantised by nncf.
 """
 
 from __future__ import annotations

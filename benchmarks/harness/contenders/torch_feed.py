@@ -1,7 +1,4 @@
-"""What PyTorch's contenders share: arrays to a tuple of tensors, and back.
-
-In: a function of tensors in the model's order. Out: `Loaded`.
-"""
+"""Shared by PyTorch's contenders: convert arrays to a tuple of tensors in the model's order, and back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The engines: a module each, all with one function, `engine(job, rows)`.
+"""The engines: one module each, all with one function, `engine(job, rows)`, which returns an `Engine`.
 
-In: a `Job`, the samples' inputs. Out: an `Engine`. This module needs no package, and each of the others imports its
-own.
+This module needs no package; each of the others imports its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Artifacts of this project, as a user serves them: `runtime.load` and a `Pool`, whose batching is its own.
+"""Artifacts of this project, as a user serves them: `runtime.load` and a `Pool`, which makes its own batches.
 
-In: the file `artifact`. Out: an engine. ValueError: strategies that round lengths up.
+Strategies that round lengths up are refused (ValueError).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.loadgen.engines import Job
 from benchmarks.loadgen.queueing import Done
 from benchmarks.loadgen.systems import Strategy
 from runtime.serving.pool import Pool
-from runtime.serving.request_queue import Answer
+from runtime.serving.request_queue import Outputs
 
 # Overload is what the search for the highest rate looks for, so nothing is refused.
 _CAPACITY = 2**20
@@ -54,7 +54,7 @@ class InPool:
     def submit(self, number: int, done: Done) -> None:
         """Queue a sample."""
 
-        def told(future: Future[Answer]) -> None:
+        def told(future: Future[Outputs]) -> None:
             error = future.exception()
             done(future.result()["logits"][0].numpy() if error is None else error)
 

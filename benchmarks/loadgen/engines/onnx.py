@@ -1,7 +1,4 @@
-"""ONNX Runtime: one session, a thread a stream.
-
-In: the file `onnx`, optimised by its transformers optimiser. Out: an engine.
-"""
+"""ONNX Runtime with the file `onnx`, optimised by its transformers optimiser: one session, one thread per stream."""
 
 from __future__ import annotations
 

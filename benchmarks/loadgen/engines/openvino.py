@@ -1,8 +1,6 @@
-"""OpenVINO: its AsyncInferQueue, with as many streams and requests as the layout has.
+"""OpenVINO with the file `ir`: its AsyncInferQueue, with as many streams and requests as the layout has.
 
-In: the file `ir`. Out: an engine.
-
-Several streams go with the throughput hint, one with the latency hint, as OpenVINO's guide to hints says.
+Several streams use the throughput hint and one uses the latency hint, as OpenVINO's guide to hints says.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from runtime.errors import BackendError
 from runtime.format.manifest import Backend, Fusion, Precision, Requirements
 from runtime.host import ipex_library
 from runtime.host.requirements import Environment, detect
-from runtime.host.torchscript import ScriptModule, filtered
+from runtime.host.torchscript import ScriptModule, with_python_warnings
 
 # Operator → what it fuses. The names are those in `torch.jit.last_executed_optimized_graph()` with IPEX 2.8.0, without
 # suffixes such as `_v2`.
@@ -81,7 +81,7 @@ class IpexBackend:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
             options = {"dtype": dtype, "inplace": True, "auto_kernel_selection": False}
-            optimised: torch.nn.Module = filtered(lambda: ipex.optimize(module, **options))
+            optimised: torch.nn.Module = with_python_warnings(lambda: ipex.optimize(module, **options))
         # What its own checks and rewrites raise for modules that they do not know.
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError) as error:
             raise BackendError(f"ipex.optimize failed: {error}") from error
@@ -100,7 +100,9 @@ class IpexBackend:
             BackendError: IPEX cannot do that.
         """
         _prepare(module)
-        converted, summary = filtered(lambda: quantise(module, samples, example, self.autocast("int8"), progress))
+        converted, summary = with_python_warnings(
+            lambda: quantise(module, samples, example, self.autocast("int8"), progress)
+        )
         return converted, f"{summary}, the rest in {'bf16' if _native_bf16() else 'fp32'}"
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:

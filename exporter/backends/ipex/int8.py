@@ -24,7 +24,7 @@ from runtime.host import torchscript
 
 # A few channels of a transformer's activations are a hundred times larger than the others, which a common scale leaves
 # only a few steps. SmoothQuant moves the size, to the power ALPHA, into the weights, which have one scale per row.
-# docs/decisions.md has the measurements on MiniLM, against plain histograms and other powers.
+# docs/decisions/int8.md has the measurements on MiniLM, against plain histograms and other powers.
 ALPHA = 0.7
 # Products of two activations, which are not computed in int8.
 PRODUCTS = ("matmul", "bmm")

@@ -1,7 +1,7 @@
 """Replace explicit attention by the form that measures fastest for the sizes of a call.
 
 Only exactly `softmax(query @ keys * scale + mask) @ values` is replaced. Which form is fastest depends on the precision
-and the number of scores (benchmarks/experiments/attention.py, docs/decisions.md):
+and the number of scores (benchmarks/experiments/attention.py, docs/decisions/onednn.md):
 - fp32, or few scores: PyTorch's own operator, a single call;
 - as many as fit into a processor's cache: two batched products, with the mask added in place;
 - more: the same for each row of the batch, so that they fit.

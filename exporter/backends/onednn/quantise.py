@@ -20,7 +20,7 @@ import torch
 from runtime.errors import BackendError
 
 _CODES = 255
-# As for IPEX, and measured the same way (docs/decisions.md).
+# As for IPEX, and measured the same way (docs/decisions/int8.md).
 _ALPHA = 0.7
 _LEAST = 1e-5
 # Where the modules of activation functions are defined.

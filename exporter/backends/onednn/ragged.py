@@ -13,9 +13,10 @@ import torch
 
 from exporter.backends.onednn.attend import attend, explicit_attention, sdpa
 
-# Measured by benchmarks/experiments/padding.py, see docs/decisions.md. The shapes that every export is verified at
-# cover each branch (exporter.shapes.test_shapes.shapes_to_verify): check that when changing these numbers. Above this
-# share of real tokens, skipping padding does not pay.
+# Measured by benchmarks/experiments/padding.py, see docs/decisions/padding.md. The shapes at which every export is
+# verified cover each branch (exporter.shapes.test_shapes.shapes_to_verify): check that when changing these numbers.
+
+# Above this share of real tokens, skipping padding does not pay.
 FULL = 0.85
 # Nor for batches with fewer positions, padding included.
 LEAST = 128

@@ -1,7 +1,7 @@
-"""What an artifact's pickles hold, against its records and its code: checked before torch reads them.
+"""Check an artifact's pickles against its records and its code, before torch reads them.
 
-In: an open `Archive` and its parsed code. Out: nothing. Refuses tensors that reach beyond their records, objects with
-other attributes than the code declares, and every form of pickle that exports do not have (`rules`).
+Refused are tensors that reach beyond their records, objects with other attributes than the code declares, and every
+form of pickle that exports do not have (`rules`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from runtime.artifact.pickles.values import InvalidPickle, Object, Tuple, Value
 from runtime.artifact.zip_reader import MAX_CODE_BYTES, Archive
 from runtime.errors import OperatorNotAllowedError
 
-# Bytes of a record that holds one word.
+# The maximum size of a record that holds one word.
 _SHORT = 32
 _WHAT_EXPORTS_CONTAIN = "what exports of transformers contain"
 
@@ -28,12 +28,12 @@ def check_pickles(archive: Archive, sources: Mapping[str, ast.Module]) -> None:
     """Read `constants.pkl` and `data.pkl` as TorchScript's unpickler will.
 
     Args:
-        archive: whose records these are.
+        archive: the archive that holds the pickles.
         sources: the records under `code/`, parsed, by name.
 
     Raises:
-        UnsafeArchiveError: a pickle says of a record or of a class what is not so, or has another form than exports.
-        OperatorNotAllowedError: a pickle names a function or a class of no export.
+        UnsafeArchiveError: a pickle contradicts a record or a class, or has another form than exports.
+        OperatorNotAllowedError: a pickle names a function or a class that exports do not contain.
         NotAnArtifactError: a record cannot be read.
     """
     where = "its version"
@@ -59,7 +59,7 @@ def check_pickles(archive: Archive, sources: Mapping[str, ast.Module]) -> None:
 
 
 def _check_version(archive: Archive) -> None:
-    """One record with a version that gives lists their types (3 and above), and numbers in this processor's order."""
+    """Check that there is one version, of at least 3 (since then lists have types), and little-endian numbers."""
     named = [name for name in VERSION_RECORDS if name in archive.records]
     texts = [archive.read(name, _SHORT) for name in named]
     if len(texts) != 1 or not VERSION.fullmatch(texts[0]):
@@ -69,14 +69,14 @@ def _check_version(archive: Archive) -> None:
 
 
 def _uses_handles(archive: Archive, sources: Mapping[str, ast.Module]) -> bool:
-    """Whether the code's text has a name that `check_handles` looks for: few files have, and trees are slow."""
+    """Whether the code contains a name that `check_handles` looks for: few files do, and walking the trees is slow."""
     texts = (archive.read(name, MAX_CODE_BYTES) for name in sources)
     return any(name in text for text in texts for name in (b"get_data_handle", *map(str.encode, HANDLES)))
 
 
 def _check_constants(archive: Archive) -> tuple[Value, ...]:
-    """A tuple of tensors, packed weights and texts; code reaches them as `CONSTANTS.c0` and so on."""
-    found = _interpreted(archive, "constants", {})
+    """The constants: a tuple of tensors, packed weights and strings, which code reads as `CONSTANTS.c0` and so on."""
+    found = _interpret(archive, "constants", {})
     items = found.items if isinstance(found, Tuple) else (found,)
     if not isinstance(found, Tuple) or any(kind_of(item) not in ("Tensor", "str", *PACKED) for item in items):
         raise InvalidPickle("a constant that is no tensor")
@@ -84,14 +84,14 @@ def _check_constants(archive: Archive) -> tuple[Value, ...]:
 
 
 def _check_model(archive: Archive, classes: Mapping[str, Class]) -> None:
-    """An object whose class has a method `forward`."""
-    found = _interpreted(archive, "data", classes)
+    """Check that the pickle is an object whose class has a method `forward`."""
+    found = _interpret(archive, "data", classes)
     declared = classes.get(found.name) if isinstance(found, Object) else None
     if declared is None or "forward" not in declared.methods:
         raise InvalidPickle("no object with a method forward")
 
 
-def _interpreted(archive: Archive, folder: str, classes: Mapping[str, Class]) -> object:
+def _interpret(archive: Archive, folder: str, classes: Mapping[str, Class]) -> object:
     if f"{folder}.pkl" not in archive.records:
         raise InvalidPickle("no bytes: it is not there")
     records = Records(archive, folder)

@@ -1,7 +1,7 @@
-"""The classes that an artifact's code declares: their attributes with types, and whether they answer.
+"""The classes that an artifact's code declares, with the types of their attributes and the names of their methods.
 
-In: the records under `code/`, parsed. Out: `Class` by qualified name. Refuses (InvalidPickle) declarations that exports
-do not contain: TorchScript would fill such a class by other rules than those that are checked here.
+Declarations that exports do not contain are refused: TorchScript would fill such a class by other rules than those that
+are checked here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def declared_classes(sources: Mapping[str, ast.Module]) -> dict[str, Class]:
         sources: the text of each record under `code/`, parsed, by the record's name.
 
     Raises:
-        InvalidPickle: a declaration of another form than exports have.
+        InvalidPickle: a declaration has a form that exports do not contain.
     """
     found: dict[str, Class] = {}
     for record, tree in sources.items():
@@ -58,7 +58,7 @@ def _class(name: str, node: ast.ClassDef) -> Class:
     methods: set[str] = set()
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef):
-            # `__setstate__` would run while the file is read, and leave attributes as it likes.
+            # `__setstate__` would run while the file is read, and could set any attributes.
             if statement.name.startswith("__") or statement.name in methods:
                 raise InvalidPickle(f"the method {name}.{statement.name}")
             methods.add(statement.name)
@@ -75,7 +75,7 @@ def _class(name: str, node: ast.ClassDef) -> Class:
 
 
 def _attribute(statement: ast.stmt) -> tuple[str, ast.expr] | None:
-    """`name : Type`, or `__annotations__["name"] = Type` for a name that is none in Python."""
+    """The name and type in `name : Type`, or in `__annotations__["name"] = Type` for other than Python names."""
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value is None:
         return statement.target.id, statement.annotation
     if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Subscript):
@@ -89,7 +89,7 @@ def _attribute(statement: ast.stmt) -> tuple[str, ast.expr] | None:
 
 
 def _is_list_of_names(statement: ast.stmt) -> bool:
-    """`__parameters__ = ["a", ]`, and the start of annotations, `__annotations__ = []`."""
+    """Whether a statement has the form `__parameters__ = ["a", ]` or `__annotations__ = []`."""
     return (
         isinstance(statement, ast.Assign)
         and all(isinstance(target, ast.Name) and target.id in _LISTS_OF_NAMES for target in statement.targets)

@@ -1,7 +1,7 @@
-"""Packed weights where code uses them: IPEX's operators get them as an address, in a tensor.
+"""Check the code's uses of packed weights: IPEX's operators get them as an address, in a tensor.
 
-In: the parsed code, the constants. Out: nothing. Refuses (InvalidPickle) an address that is not that of a constant of
-the class that the operator expects: any other number would be taken for one.
+Each address must come from a constant of the class that the operator expects. Any other number would be used as an
+address without a check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def check_handles(sources: Mapping[str, ast.Module], constants: Sequence[Value])
     """Compare each use of a handle, `(CONSTANTS.c5).get_data_handle()`, with the operator that takes it.
 
     Raises:
-        InvalidPickle: the first that does not fit.
+        InvalidPickle: the first use that does not fit.
     """
     functions = [node for tree in sources.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     for function in functions:
@@ -31,7 +31,7 @@ def check_handles(sources: Mapping[str, ast.Module], constants: Sequence[Value])
 
 def _check_function(nodes: list[ast.AST], constants: Sequence[Value]) -> None:
     held = _named_handles(nodes)
-    # Parents come before their children, so a handle is known to fit when its own turn comes.
+    # Parents come before their children, so the operator around a handle is seen before the handle itself.
     fitting = {id(handle) for handle in held.values()}
     for node in nodes:
         if isinstance(node, ast.Call) and (operator := _operator(node.func)) in HANDLES:
@@ -46,7 +46,7 @@ def _check_function(nodes: list[ast.AST], constants: Sequence[Value]) -> None:
 
 
 def _named_handles(nodes: list[ast.AST]) -> dict[str, ast.expr]:
-    """Handles that were given a name, as `_7 = (CONSTANTS.c5).get_data_handle()`, which has no other value."""
+    """Handles assigned to a name that has no other value, as in `_7 = (CONSTANTS.c5).get_data_handle()`."""
     stored = Counter(node.id for node in nodes if isinstance(node, ast.Name) and not _is_read(node))
     stored.update(node.arg for node in nodes if isinstance(node, ast.arg))
     return {
@@ -69,12 +69,12 @@ def _is_read(node: ast.Name) -> bool:
 
 
 def _operator(node: ast.expr) -> str:
-    """The last part of `ops.torch_ipex.NAME`, or of another form of that name."""
+    """The last part of a name such as `ops.torch_ipex.NAME`."""
     return node.attr if isinstance(node, ast.Attribute) else ""
 
 
 def _handle(node: ast.AST | None) -> ast.expr | None:
-    """What a method `get_data_handle` is called of."""
+    """The object whose method `get_data_handle` is called; None if the node is not such a call."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get_data_handle":
         return node.func.value
     return None

@@ -1,11 +1,9 @@
-"""A reader of pickles that runs nothing: it keeps a stack of values and checks each step.
+"""Interpret a pickle without running anything: keep a stack of values and check each step.
 
-In: a pickle's bytes, its tensors' records, the classes of the code. Out: the value that TorchScript's unpickler would
-make. Refuses (InvalidPickle) at the first opcode that exports do not use, or use in another way.
-
-TorchScript writes pickles of one form: memo entries in order, containers filled at once and before anything refers to
-them, nothing left on the stack. That form is demanded, for what is outside of it (cycles, lists that change after they
-were given a type, entries that were never made) is where the unpickler trusts the file.
+The first opcode that exports do not use, or use differently, is refused. TorchScript writes pickles of one form: memo
+entries in order, containers that are filled at once and before anything refers to them, one value left at the end. This
+form is required, because outside of it (cycles, lists that change after they got a type, missing memo entries)
+TorchScript's unpickler trusts the file.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from runtime.artifact.pickles.values import Dict, Hooks, InvalidPickle, List, Na
 
 _PROTOCOL = b"\x80\x02"
 _EMPTY = Tuple((), 1)
-# Opcodes with a number behind them: its form, and whether it is a value or a place in the memo.
+# Opcodes followed by a number, with its format: values; and memo positions, with whether the opcode stores there.
 _NUMBERS = {b"K": "<B", b"M": "<H", b"J": "<i", b"G": ">d"}
 _MEMO = {b"q": ("<B", True), b"r": ("<L", True), b"h": ("<B", False), b"j": ("<L", False)}
 _CONSTANTS: dict[bytes, Value] = {b"N": None, b"\x88": True, b"\x89": False, b")": _EMPTY}
@@ -30,12 +28,12 @@ _PAIRS = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
 
 
 class Interpreter:
-    """One pickle.
+    """Interprets one pickle.
 
     Args:
-        data: the record.
-        records: where its tensors' numbers lie.
-        classes: what the code declares.
+        data: the pickle's bytes.
+        records: the records with its tensors' numbers.
+        classes: the classes that the code declares.
     """
 
     def __init__(self, data: bytes, records: Records, classes: Mapping[str, Class]) -> None:
@@ -50,10 +48,10 @@ class Interpreter:
         }
 
     def run(self) -> Value:
-        """Read to the end.
+        """Interpret the whole pickle and return its value.
 
         Raises:
-            InvalidPickle: what is not as exports have it.
+            InvalidPickle: the pickle has a form that exports do not have.
         """
         if self._bytes.take(2) != _PROTOCOL:
             raise InvalidPickle("another protocol than 2")
@@ -92,7 +90,7 @@ class Interpreter:
             raise InvalidPickle("a long number of other than 8 bytes")
         self._stack.append(self._bytes.number("<q"))
 
-    # The stack. A mark is a place in it, below which nothing is taken while the mark stands.
+    # The stack. A mark is a position in it; values below the last mark cannot be popped.
 
     def _pop(self) -> Value:
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):

@@ -1,7 +1,4 @@
-"""IPEX's packed weights in a pickle: what its packing assumes of weight, bias and numbers beside them.
-
-In: an object's class and state, of the types that `rules.PACKED` says. Refuses (InvalidPickle) shapes that do not fit.
-"""
+"""Check IPEX's packed weights in a pickle: IPEX's packing assumes shapes and types that it does not check itself."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from runtime.artifact.pickles import rules
 from runtime.artifact.pickles.types import Type, parse_type
 from runtime.artifact.pickles.values import InvalidPickle, List, Tensor, Value
 
-# For the tokens of a call, or the sizes of an image: far above what models have, far below what overflows.
+# The maximum of a number of tokens or an image size: far above real models, far below an overflow.
 _MOST = 2**20
 _DTYPES = ("Float", "BFloat16", "Half")
 
@@ -26,10 +23,10 @@ _STATES = {name: _parsed(text) for name, text in rules.PACKED.items()}
 
 
 def check_packed(name: str, state: Value) -> None:
-    """Refuse a state that IPEX would pack without looking.
+    """Check an object's state, which IPEX would pack without checks.
 
     Raises:
-        InvalidPickle: what does not fit.
+        InvalidPickle: a value does not fit.
     """
     if not _STATES[name].fits(state):
         raise InvalidPickle(f"weights of {name} that are not {rules.PACKED[name]}")
@@ -51,7 +48,7 @@ def check_packed(name: str, state: Value) -> None:
 
 
 def _numbers(rest: list[Value], spatial: int) -> list[int]:
-    """All numbers of a convolution; strides and dilations are above zero, and lists have an entry per axis."""
+    """All numbers of a convolution. Strides and dilations must be above zero, and lists have one entry per axis."""
     lists = [item for item in rest if isinstance(item, List)]
     if any(len(found.items) != spatial for found in lists[:-1]) or len(lists[-1].items) not in (0, spatial + 2):
         raise InvalidPickle(f"a convolution along {spatial} axes with lists of other lengths")

@@ -1,45 +1,45 @@
-"""The rules for pickles in an artifact: what exports contain, as data. Everything else is refused.
+"""The rules for pickles in an artifact, as data: what exports contain. Everything else is refused.
 
-TorchScript's unpickler trusts its input: it indexes without looking, fills in what it is told, and reads numbers where
-the pickle says they are. So each rule below stands for a check that it does not make. `runtime/cpp` has the same rules.
+TorchScript's unpickler trusts its input: it does not check indices, types or sizes. Each rule below stands for a check
+that it does not make. `runtime/cpp` has the same rules.
 
-Written from what the three backends export with torch 1.13, 2.8 and 2.13.
+Derived from what the three backends export with torch 1.13, 2.8 and 2.13.
 """
 
 from __future__ import annotations
 
 import re
 
-# Real files have some thousands: about thirty per tensor.
+# Real files have some thousands of opcodes, about thirty per tensor.
 MAX_OPCODES = 300_000
-# Tuples, lists and dicts in one another. A quantised tensor in an object's attributes is five deep.
+# The depth of nested tuples, lists and dicts. A quantised tensor in an object's attributes has depth five.
 MAX_DEPTH = 8
-# PyTorch has no limit for axes, its kernels have.
+# PyTorch itself does not limit the number of axes, but its kernels do.
 MAX_AXES = 16
-# Elements that a tensor may show more often than its record holds them (strides of zero): 64 MB in fp32.
+# The maximum of elements of a tensor that has more elements than its record (strides of zero): 64 MB in fp32.
 MAX_EXPANDED = 2**24
-# The unpickler reads a record again each time that it is named: so many times the file's size in all.
+# The unpickler reads a record each time that it is named. All reads together may be so many times the file's size.
 MAX_REPEATED = 8
 
 # Storage → bytes per element. PyTorch has more types of numbers; no model does.
 DTYPES = {
     **{"Float": 4, "Double": 8, "Half": 2, "BFloat16": 2},
     **{"Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1},
-    # In tensors of `_rebuild_qtensor` alone: weights in int8.
+    # Only in tensors made by `_rebuild_qtensor`: weights in int8.
     **{"QInt8": 1, "QUInt8": 1},
 }
 FLOATING = frozenset({"Float", "Double", "Half", "BFloat16"})
 QUANTISED = frozenset({"QInt8", "QUInt8"})
-# Only the processor's memory; other devices would be read on the processor all the same.
+# The only device that exports name; others would be loaded to the CPU as well.
 DEVICE = "cpu"
-# Names of records: PyTorch numbers them.
+# PyTorch numbers the records.
 KEY = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 # Functions that a pickle may call, by module and name, and what they make.
 TENSOR, QUANTISED_TENSOR = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_qtensor"
-# The place of backward hooks. Called without arguments.
+# Made without arguments, for a tensor's backward hooks, of which exports have none.
 HOOKS = "collections OrderedDict"
-# A list with the type of its elements. Lists without are refused, and dicts as well: nothing says what they hold.
+# A list with the type of its elements. Lists without a type and dicts are refused, since they may hold anything.
 LISTS = {
     "torch.jit._pickle build_tensorlist": "Tensor",
     "torch.jit._pickle build_intlist": "int",
@@ -49,7 +49,7 @@ LISTS = {
 FUNCTIONS = frozenset({TENSOR, QUANTISED_TENSOR, HOOKS, *LISTS})
 PER_TENSOR, PER_CHANNEL = "torch per_tensor_affine", "torch per_channel_affine"
 
-# IPEX's packed weights: the class, and what BUILD gives it. Other classes of libraries are refused: some load code.
+# IPEX's packed weights: the class, and the type of its state in BUILD. Other such classes are refused: some load code.
 IPEX = "__torch__.torch.classes.ipex_prepack"
 _WEIGHTS = "Tensor, Optional[Tensor]"
 PACKED = {
@@ -62,7 +62,7 @@ PACKED = {
         f"Tuple[{_WEIGHTS}, List[int], List[int], List[int], int, List[int], bool, List[int]]"
     ),
 }
-# Operators that take packed weights as an address: where it stands among the arguments, and the class it has to be of.
+# Operators that take packed weights as an address: the position of this argument, and the class that it must have.
 HANDLES = {
     "ipex_linear": (3, f"{IPEX}.LinearOpContext"),
     "ipex_linear_eltwise": (4, f"{IPEX}.LinearOpContext"),
@@ -70,13 +70,13 @@ HANDLES = {
     "convolution_forward": (3, f"{IPEX}.ConvolutionOpContext"),
     "conv_transpose": (3, f"{IPEX}.ConvTransposeOpContext"),
 }
-# The file's own classes, which its code declares. Those of PyTorch's quantised modules get other attributes than the
-# code says.
+# The file's own classes, which its code declares. Classes of PyTorch's quantised modules are excluded: they get other
+# attributes than the code declares.
 OWN_CLASS = re.compile(r"__torch__(?!\.torch\.classes\b)(?:\.(?!quantized\b)\w+)+", re.ASCII)
 
-# The version of the format, which PyTorch takes from the first of these that it finds, and reads as a number without
-# looking. Before version 3 lists had no types of their own.
+# The version of TorchScript's format. PyTorch uses the first of these records that it finds, and does not check that it
+# holds a number. Before version 3, lists had no types.
 VERSION_RECORDS = (".data/version", "version")
 VERSION = re.compile(rb"(?:[3-9]|10)\n?")
-# The record is newer than torch 1.13; without it numbers are read in this order.
+# The required content of the record `byteorder`. torch 1.13 does not write it; numbers are then in this order too.
 BYTE_ORDER = b"little"

@@ -1,7 +1,6 @@
-"""Tensors in a pickle against the records that hold their numbers.
+"""Check tensors in a pickle against the records that hold their numbers.
 
-In: what a pickle says of a storage or a tensor, and the archive. Out: `Storage`, `Tensor`. Refuses (InvalidPickle)
-whatever would let PyTorch read beside the record, or take its bytes for numbers of another kind.
+Refused is whatever would make PyTorch read outside the record, or read its bytes as numbers of another type.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from runtime.artifact.zip_reader import Archive
 
 
 class Records:
-    """The records of one pickle: `constants/…` or `data/…`; remembers which were named."""
+    """The records of one pickle, `constants/…` or `data/…`, and which of them the pickle has named."""
 
     def __init__(self, archive: Archive, folder: str) -> None:
         self._archive, self._folder = archive, folder
@@ -23,7 +22,7 @@ class Records:
         self._dtypes: dict[str, str] = {}
 
     def storage(self, identity: Value) -> Storage:
-        """What a persistent id stands for: ("storage", type of numbers, record, device, count)."""
+        """The storage of a persistent id: ("storage", type of numbers, record, device, count)."""
         items = identity.items if isinstance(identity, Tuple) else ()
         kinds = [kind_of(item) for item in items]
         if kinds != ["str", "", "str", "str", "int"] or items[0] != "storage" or not isinstance(items[1], Name):
@@ -48,7 +47,7 @@ class Records:
         return Storage(dtype, count)
 
     def check_contents(self) -> None:
-        """Truth values are bytes of 0 or 1: kernels count and index with them. And each record has a tensor."""
+        """Check that every record was named, and that booleans are 0 or 1, since kernels count and index with them."""
         for key, dtype in self._dtypes.items():
             record = f"{self._folder}/{key}"
             if dtype == "Bool" and any(block.translate(None, b"\0\1") for block in self._archive.blocks(record)):
@@ -63,7 +62,7 @@ class Records:
 
 
 def rebuild(arguments: Value) -> Tensor:
-    """A plain tensor: storage, offset, sizes, strides, whether it has a gradient, hooks."""
+    """Check a plain tensor, given by storage, offset, sizes, strides, whether it needs a gradient, and hooks."""
     stored, offset, size, stride, grad, hooks = _fields(arguments, 6)
     if not isinstance(stored, Storage) or stored.dtype in rules.QUANTISED:
         raise InvalidPickle("a tensor without a storage, or of quantised numbers")
@@ -73,7 +72,7 @@ def rebuild(arguments: Value) -> Tensor:
 
 
 def rebuild_quantised(arguments: Value) -> Tensor:
-    """A quantised tensor: the same with scheme, scales and zero points before the last two."""
+    """Check a quantised tensor, which has scheme, scales and zero points before the last two fields."""
     stored, offset, size, stride, scheme, grad, hooks = _fields(arguments, 7)
     if not isinstance(stored, Storage) or stored.dtype not in rules.QUANTISED or grad is not False:
         raise InvalidPickle("a quantised tensor without a storage of quantised numbers, or with a gradient")
@@ -109,7 +108,7 @@ def _tensor(stored: Storage, offset: Value, size: Value, stride: Value, grad: Va
         raise InvalidPickle(f"a tensor of {len(sizes)} sizes and {len(strides)} strides")
     if offset < 0 or min((*sizes, *strides), default=0) < 0:
         raise InvalidPickle("a tensor with a negative offset, size or stride")
-    # The last element that it reaches; none where an axis is empty. In C++ each step has to look for an overflow.
+    # The end of the elements that it reaches. (The C++ reader must also check each step for an overflow.)
     end = offset
     if 0 not in sizes:
         end += 1 + sum((length - 1) * step for length, step in zip(sizes, strides, strict=True))

@@ -1,7 +1,4 @@
-"""Types, as TorchScript writes them in code, and whether a value is of one.
-
-In: a type's expression, parsed by Python. Out: `Type`, or None where exports hold no value of that type.
-"""
+"""Types as TorchScript's code writes them, and whether a value has such a type."""
 
 from __future__ import annotations
 
@@ -12,19 +9,19 @@ from runtime.artifact.pickles.rules import LISTS, MAX_DEPTH
 from runtime.artifact.pickles.values import List, Object, Tensor, Tuple, Value
 
 _PLAIN = {"Tensor", "int", "float", "bool", "str", "NoneType"}
-# Lists carry the type of their elements in the pickle; for other elements PyTorch has no such mark.
+# The element types that a pickled list can be marked with.
 _ELEMENTS = set(LISTS.values())
 
 
 @dataclass(frozen=True)
 class Type:
-    """`kind` is the name of a plain type or class, or `List`, `Tuple` or `Optional` of `inner`."""
+    """A plain type or class with the name `kind`, or a `List`, `Tuple` or `Optional` of the `inner` types."""
 
     kind: str
     inner: tuple[Type, ...] = ()
 
     def fits(self, value: Value) -> bool:
-        """Whether a value has exactly this type: no number counts for one of another kind."""
+        """Whether a value has exactly this type; for example, an int is not a float."""
         if self.kind == "Optional":
             return value is None or self.inner[0].fits(value)
         if self.kind == "List":
@@ -36,10 +33,10 @@ class Type:
 
 
 def kind_of(value: Value) -> str:
-    """The name of a plain value's type or of an object's class; empty for all that is no value of its own."""
+    """The name of a plain value's type or of an object's class; empty for containers and everything else."""
     if value is None:
         return "NoneType"
-    # A truth value before a number: in Python it is one.
+    # bool before int, since a Python bool is an int.
     for kind, name in ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"), (Tensor, "Tensor")):
         if isinstance(value, kind):
             return name
@@ -47,7 +44,7 @@ def kind_of(value: Value) -> str:
 
 
 def parse_type(node: ast.AST, depth: int = 0) -> Type | None:
-    """The type that an expression writes: `Optional[Tensor]`, `List[int]`, `__torch__.a.B`."""
+    """The type in an expression such as `Optional[Tensor]` or `__torch__.a.B`; None if exports do not use it."""
     if isinstance(node, ast.Name):
         return Type(node.id) if node.id in _PLAIN else None
     if isinstance(node, ast.Attribute):

@@ -1,4 +1,4 @@
-"""What the interpreter of pickles puts on its stack. Numbers, texts, truth values and None are Python's own."""
+"""The values on the pickle interpreter's stack. Numbers, strings, booleans and None are Python's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Value = Any
 
 
 class InvalidPickle(Exception):
-    """What is wrong with a pickle. `named`: it names a function, class or opcode that exports do not use."""
+    """A problem of a pickle. `named`: it names a function, class or opcode that exports do not use."""
 
     def __init__(self, problem: str, named: bool = False) -> None:
         self.named = named
@@ -18,14 +18,14 @@ class InvalidPickle(Exception):
 
 @dataclass(frozen=True)
 class Name:
-    """A function, class, type of numbers or scheme: `module name`, as in the pickle."""
+    """The name of a function, class, number type or quantisation scheme: `module name`, as in the pickle."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in a record: so many, all of one type."""
+    """The numbers in a record: their type and count."""
 
     dtype: str
     count: int
@@ -33,7 +33,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor, checked against its record."""
+    """A tensor that was checked against its record."""
 
     dtype: str
     size: tuple[int, ...]
@@ -50,7 +50,7 @@ class Tuple:
 
 @dataclass(eq=False)
 class List:
-    """A list: filled once, then given the type of its elements; `kind` is empty before."""
+    """A list, filled at most once. `kind` is the type of its elements, empty until it is set."""
 
     items: list[Value] = field(default_factory=list)
     filled: bool = False
@@ -60,7 +60,7 @@ class List:
 
 @dataclass(eq=False)
 class Dict:
-    """The attributes of an object, before BUILD: filled once."""
+    """The attributes of an object before BUILD, filled at most once."""
 
     items: dict[str, Value] = field(default_factory=dict)
     filled: bool = False
@@ -76,11 +76,11 @@ class Unbuilt:
 
 @dataclass(frozen=True)
 class Object:
-    """An object whose attributes were compared with its class; `name` is the class's, with dots."""
+    """An object whose attributes were compared with its class; `name` is the qualified name of the class."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """The empty place of backward hooks."""
+    """A tensor's backward hooks, always empty."""

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <exported_model/argument_check.h>
 #include <exported_model/bytes.h>
 #include <exported_model/code_check.h>
 #include <exported_model/digests.h>
@@ -85,12 +86,15 @@ class Archive {
   // The module, on the CPU; the operators that it needs are registered. `allow_operators` as in Options.
   torch::jit::Module module(const std::vector<std::string>& allow_operators = {}) const {
     detail::check_code(zip_, allow_operators);
+    torch::jit::Module module;
     try {
-      return torch::jit::load(zip_.bytes(), at::kCPU);
+      module = torch::jit::load(zip_.bytes(), at::kCPU);
     } catch (const std::exception& error) {
       const std::string reason = detail::first_line(error).substr(0, 200);
       throw NotAnArtifactError("TorchScript cannot load " + path() + ": " + reason, "", detail::kCopyAgain);
     }
+    detail::ArgumentCheck(path(), allow_operators).check(module);
+    return module;
   }
 
   // Throws DigestError if the file was written to since it was opened.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <exported_model/class_declarations.h>
+#include <exported_model/division_check.h>
 #include <exported_model/errors.h>
 #include <exported_model/handles.h>
 #include <exported_model/operators.h>
@@ -21,12 +22,9 @@
 
 namespace exported_model::detail {
 
-constexpr const char* kWhatExportsContain = "what exports of transformers contain";
-
 [[noreturn]] inline void refuse_code(const Zip& zip, const std::string& where, const std::string& problem) {
   const std::string found = zip.bytes()->origin() + ": " + where + " has " + problem.substr(0, 200);
-  throw OperatorNotAllowedError(found, kWhatExportsContain,
-                                "do not run this file unless you know who wrote it; export the model again");
+  throw OperatorNotAllowedError(found, kWhatExportsContain, kLeave);
 }
 
 // Whether exports hold a record of this name, and libtorch reads it as they mean it.
@@ -114,6 +112,8 @@ inline void check_code(const Zip& zip, const std::vector<std::string>& allow_ope
       const std::string problem = allowed.problem(use, name);
       if (!problem.empty()) refuse_code(zip, record.name, problem);
     }).read(sources.back().second);
+    const std::string division = DivisionCheck(allow_operators).problem(sources.back().second);
+    if (!division.empty()) refuse_code(zip, record.name, division);
   }
 
   std::string where = "its code";

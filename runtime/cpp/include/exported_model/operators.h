@@ -12,6 +12,9 @@
 
 namespace exported_model::detail {
 
+constexpr const char* kWhatExportsContain = "what exports of transformers contain";
+constexpr const char* kLeave = "do not run this file unless you know who wrote it; export the model again";
+
 constexpr std::string_view kOperators[] = {
 #define OPERATOR(space, name) #space "::" #name,
 #include <exported_model/operators.def>

@@ -2,7 +2,7 @@
 //
 // Own code, because nothing else is everywhere where this library is: libtorch exports no SHA-256, and OpenSSL's
 // headers or the kernel's interface may be absent; a check that is compiled away where a package is missing would be
-// none (docs/decisions.md). tests/cpp has the vectors of NIST for both forms.
+// none (docs/decisions/cpp.md). tests/cpp has the vectors of NIST for both forms.
 #pragma once
 
 #include <algorithm>

@@ -1,0 +1,59 @@
+"""Make attention masks by broadcasting while a model is traced, instead of through `torch.vmap`.
+
+A mask function takes four indices (row of the batch, head, query, key) and says whether the query sees the key. If a
+model adds a function of its own (Gemma 3's bidirectional encoder does), transformers maps it over the four axes by
+`vmap`, which the tracer of TorchScript cannot follow ("unordered_map::at"). For functions that compute elementwise or
+look up numbers by their indices, one call with indices of shapes [batch, 1, 1, 1] to [1, 1, 1, keys] gives the same
+mask. Verification compares the outputs with those of the original, which still uses `vmap`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def masks_by_broadcasting() -> Iterator[None]:
+    """A context for a trace; nothing changes if transformers is not loaded, or its release does not use `vmap`."""
+    module = sys.modules.get("transformers.masking_utils")
+    originals = {name: getattr(module, name) for name in _REPLACED if hasattr(module, name)}
+    for name in originals:
+        setattr(module, name, _REPLACED[name])
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(module, name, original)
+
+
+def _broadcasting(mask_function: Callable[..., Any], bh_indices: bool = True) -> Callable[..., torch.Tensor]:
+    """The replacement for transformers' function: the same arguments, the same result.
+
+    Args:
+        mask_function: takes the four indices.
+        bh_indices: whether the mask has axes for batch and heads, or only for queries and keys.
+    """
+
+    def mask(batch: Any, head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        if not bh_indices:
+            found = torch.as_tensor(mask_function(batch, head, query[:, None], key[None, :]))
+            return found.expand(query.shape[0], key.shape[0])
+        indices = batch[:, None, None, None], head[None, :, None, None], query[None, None, :, None], key
+        found = torch.as_tensor(mask_function(*indices))
+        return found.expand(batch.shape[0], head.shape[0], query.shape[0], key.shape[0])
+
+    return mask
+
+
+# Names in transformers' module: the mapping up to release 4.57, and since; and a mode that lets `vmap` look up numbers
+# by tensors, through a Python function that a trace cannot hold. Broadcasting does not need it.
+_REPLACED: dict[str, Any] = {
+    "_vmap_for_bhqkv": _broadcasting,
+    "_vmap_expansion_sdpa": _broadcasting,
+    "TransformGetItemToIndex": nullcontext,
+}
