@@ -33,7 +33,6 @@ class Traced:
     module: ScriptModule
     form: str
     findings: tuple[Finding, ...]
-    repairs: tuple[str, ...] = ()
 
 
 def forms(choice: str, torch_version: str) -> tuple[str, ...]:
