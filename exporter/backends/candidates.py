@@ -97,9 +97,9 @@ def list_candidates(
     ]
     if not able:
         raise RequestError(
-            f"there is no {precision} with --backend {choice} here",
+            f"{precision} is not available with --backend {choice} here",
             "the ipex or the onednn backend",
-            "give --backend ipex, beside torch 2.8, or --backend onednn, with torch 2.8 or newer",
+            "give --backend ipex (with torch 2.8) or --backend onednn (with torch 2.8 or newer)",
         )
     return able
 

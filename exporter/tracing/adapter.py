@@ -73,7 +73,8 @@ def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
     if source.sentence_head is not None:
         if "attention_mask" not in names:
             raise TaskError(
-                f"{type(source.model).__name__} takes no attention_mask", "one, to pool over real tokens only"
+                f"{type(source.model).__name__} takes no attention_mask",
+                "attention_mask, to pool over real tokens only",
             )
         base = SentenceAdapter
     kind = type(base.__name__, (base,), {"forward": with_signature(base.forward, names)})

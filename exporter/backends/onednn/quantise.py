@@ -120,7 +120,7 @@ def quantise_linears(
         for hook in hooks:
             hook.remove()
     if not seen:
-        raise BackendError("no linear of the model was reached by the samples", "one to compute in int8")
+        raise BackendError("the samples reach no linear of the model", "a linear to compute in int8")
     replaced = 0
     with torch.no_grad():
         fitted = {id(group): (smoothing := group.smoothing(), *group.range(smoothing)) for group in seen.values()}
