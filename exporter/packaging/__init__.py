@@ -1,1 +1,1 @@
-"""The artifact besides its code: the manifest, the C++ header, the report, and the folder in which the file is written."""
+"""The artifact besides its code: manifest, C++ header and report, and the folder in which the file is written."""

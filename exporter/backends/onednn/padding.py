@@ -142,5 +142,4 @@ def _index(select: Node) -> int | None:
 
 
 def _in_place(node: Node) -> bool:
-    kind: str = node.kind()
-    return kind.endswith("_") and not kind.endswith("__")
+    return node.kind().endswith("_") and not node.kind().endswith("__")

@@ -193,5 +193,4 @@ def _uses(region: Region) -> Iterator[OutsideUse]:
 
 def name_of(node: Node) -> str:
     """The name of a node's first output."""
-    name: str = node.outputsAt(0).debugName()
-    return name
+    return node.outputsAt(0).debugName()

@@ -169,5 +169,4 @@ def _move(graph: Graph, picks: dict[str, Node], cone: list[Node], sizes: Shapes)
 
 
 def _name(node: Node) -> str:
-    name: str = node.outputsAt(0).debugName()
-    return name
+    return node.outputsAt(0).debugName()
