@@ -338,7 +338,7 @@ def test_the_context_of_a_trace_holds_only_inside() -> None:
         (["--bf16", "--calibration", "lines.txt"], "calibration is given and precision is bf16"),
         (
             ["--int8", "--calibration", "lines.txt", "--backend", "plain"],
-            "there is no int8 with --backend plain here; expected the ipex or the onednn backend",
+            "int8 is not available with --backend plain here; expected the ipex or the onednn backend",
         ),
     ],
 )
@@ -377,7 +377,7 @@ def test_int8_needs_its_instructions(
 def test_candidates_without_int8_are_not_tried() -> None:
     ways = list_candidates("auto", Environment("2.8.0", "2.8.0", None), "full", "int8", "drop")
     assert ways and all("int8" in way.backend.precisions for way in ways)
-    with pytest.raises(RequestError, match="there is no int8 with --backend plain here"):
+    with pytest.raises(RequestError, match="int8 is not available with --backend plain here"):
         list_candidates("plain", Environment("2.13.0", None, None), "off", "int8", "drop")
 
 

@@ -20,7 +20,7 @@ from runtime import Session, load
 from tests.conftest import BIN, run, tiny_model
 from tests.test_onednn import frozen
 
-SAID = "attentions, and all between them, on real tokens alone"
+SAID = "attentions, and all between them, on real tokens only"
 
 
 def batch(lengths: Sequence[int], size: int, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -78,7 +78,7 @@ def test_a_branch_on_a_tensor_is_baked_in_with_its_line() -> None:
     assert finding.kind == "python boolean"
     assert finding.place == f"test_triage.py:{first + 1}"
     assert finding.line == "if a.sum() > 0:"
-    assert finding.verdict == "baked in" and "the gate shows" in finding.reason
+    assert finding.verdict == "baked in" and "verification shows" in finding.reason
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_kinds(function: Callable[[torch.Tensor], torch.Tensor], kind: str) -> N
 def test_a_remark_that_is_not_known_is_kept() -> None:
     (finding,) = triage([record("Something new", "/nowhere/at/all/model.py", 3)])
     assert (finding.kind, finding.place, finding.line, finding.verdict) == ("other", "model.py:3", "", "baked in")
-    assert "source not at hand" in str(finding)
+    assert "source not available" in str(finding)
 
 
 def test_each_finding_is_told_once() -> None:
@@ -171,7 +171,7 @@ def test_explain_prints_choices_and_findings(tiny_folder: Callable[..., Path], t
         "input token_type_ids dropped: the model has 1 token types",
         "sequences up to ",
         "chosen: ipex with eager attention",
-        "attention eager: written out",
+        "attention eager: explicit",
         "kernels of ipex: default kernels (auto_kernel_selection off)",
         "example inputs traced as a dict",
     ):

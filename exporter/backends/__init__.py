@@ -1,1 +1,1 @@
-"""Backends: each prepares a model for the trace and says afterwards which operators were fused."""
+"""Backends: each prepares a model for the trace, rewrites the trace, and reports what was fused."""

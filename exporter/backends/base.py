@@ -1,4 +1,4 @@
-"""What a backend does: it makes the module fast before the trace, and says afterwards what was fused."""
+"""The interface of a backend, and of its optional abilities: int8 and skipping padding."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from runtime.host.torchscript import ScriptModule
 
 
 class Backend(Protocol):
-    """What a backend does."""
+    """Makes a model fast before the trace, rewrites the trace, and reports what was fused."""
 
     name: BackendName
-    # Which kernels compute, in words for people.
+    # Which kernels compute, for people.
     kernels: str
-    # What it can compute in. One with int8 is a `Quantiser`.
+    # The precisions it can compute in. A backend with int8 is a `Quantiser`.
     precisions: tuple[Precision, ...]
-    # Whether its files need TorchScript to optimise them at the first calls.
+    # Whether its files need TorchScript's optimisation at the first calls.
     optimised_at_run: bool
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
@@ -40,19 +40,19 @@ class Backend(Protocol):
         """The context to trace in."""
 
     def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
-        """Rewrite the frozen trace in place; says what was done, in words, empty where nothing was.
+        """Rewrite the frozen trace in place; returns what was done, for people, or "".
 
         Raises:
             BackendError: if there is nothing for the backend to do.
         """
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
-        """The fused ones among the operators of an executed graph."""
+        """The fused operators among those of an executed graph."""
 
 
 @runtime_checkable
 class Quantiser(Backend, Protocol):
-    """A backend with int8: `quantise` stands in the place of `optimise`."""
+    """A backend with int8: `quantise` replaces `optimise`."""
 
     def quantise(
         self,
@@ -61,13 +61,13 @@ class Quantiser(Backend, Protocol):
         example: ExampleInputs,
         progress: Callable[[int], None],
     ) -> tuple[torch.nn.Module, str]:
-        """The module with ranges fitted to the samples, and how it computes, in words; may change it in place.
+        """The module with ranges fitted to the samples, and how it computes, for people; may change it in place.
 
         Args:
             module: in evaluation mode.
             samples: inputs by name.
             example: the one that will be traced.
-            progress: told the number of samples done, after each.
+            progress: called after each sample with the number done.
 
         Raises:
             BackendError: if that fails, or nothing in the module can be computed in int8.
@@ -76,19 +76,19 @@ class Quantiser(Backend, Protocol):
 
 @runtime_checkable
 class PaddingDropper(Backend, Protocol):
-    """A backend whose files can do without work on padding."""
+    """A backend whose files can skip padding."""
 
     def drop_padding(self, module: ScriptModule, example: ExampleInputs) -> tuple[int, list[str]]:
         """Rewrite the frozen trace in place, before `rewrite`.
 
-        The places of padding in what comes out repeat their row's last real token.
+        In the outputs, padded positions repeat their row's last real token.
 
         Args:
             module: frozen.
-            example: with an `attention_mask`, [rows, tokens], of rows that are padded behind.
+            example: with an `attention_mask`, [rows, tokens], of rows padded on the right.
 
         Returns:
-            How many attentions do without padding, 0 where none can; and all that was done, in words.
+            How many attentions now skip padding, and notes on all that was done.
         """
 
 
@@ -100,13 +100,13 @@ def optimise(
     samples: Sequence[Mapping[str, torch.Tensor]],
     progress: Callable[[int], None],
 ) -> tuple[torch.nn.Module, list[str]]:
-    """The module as the backend prepares it for the trace, with samples in int8; and what to say of that.
+    """The module as the backend prepares it for the trace, fitted to samples for int8; and notes on that.
 
     Raises:
         BackendError: if that fails.
     """
     if precision != "int8":
         return backend.optimise(module, precision), []
-    assert isinstance(backend, Quantiser)  # `candidates` leaves out the others
-    quantised, words = backend.quantise(module, samples, example, progress)
-    return quantised, [words]
+    assert isinstance(backend, Quantiser)  # `list_candidates` leaves out the others
+    quantised, summary = backend.quantise(module, samples, example, progress)
+    return quantised, [summary]

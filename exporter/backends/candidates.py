@@ -1,7 +1,4 @@
-"""Which backends are tried for an export, in which order, and why.
-
-In: the user's choice and what is installed. Out: `Candidate`s. A backend that cannot work here is refused by name.
-"""
+"""Which candidates (a backend and a form of attention) are tried for an export, in which order, and why."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ ONEDNN_SINCE = (2, 8)
 
 
 def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]:
-    """The backend and why.
+    """The backend, and why it was chosen.
 
     Raises:
         IpexMissingError, IpexVersionError: `ipex` was asked for and cannot be used.
@@ -43,31 +40,31 @@ def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]
 
 
 def onednn_problem(environment: Environment) -> TorchVersionError | None:
-    """Why PyTorch's own oneDNN operators cannot be used here; None if they can."""
+    """Why PyTorch's own oneDNN operators cannot be used in this environment; None if they can."""
     if environment.torch is not None and minor(environment.torch) >= ONEDNN_SINCE:
         return None
     since = ".".join(map(str, ONEDNN_SINCE))
     return TorchVersionError(
         f"torch {environment.torch} is installed",
-        f"torch {since} or newer, with whose oneDNN operators this backend is tested",
+        f"torch {since} or newer, whose oneDNN operators this backend is tested with",
         "export with --backend plain",
     )
 
 
-# How the model computes attention: written out, which is the form that fuses, or PyTorch's own operator.
+# How the model computes attention: as explicit products and softmax, which can be fused, or by PyTorch's own operator.
 Attention = Literal["eager", "sdpa"]
 ATTENTION: dict[Attention, str] = {
-    "eager": "written out, the form that fuses",
+    "eager": "explicit, the form that can be fused",
     "sdpa": "PyTorch's own operator",
 }
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to export, and why it is tried.
+    """One combination to export with, and why it is tried.
 
-    Those that are `timed` compete; the others wait until these have failed. Where the model has padding, `drop_padding`
-    leaves it out.
+    Candidates that are `timed` compete; the others are tried after these have failed. With `drop_padding`, padding is
+    skipped if the model has any.
     """
 
     backend: Backend
@@ -85,13 +82,13 @@ class Candidate:
 def list_candidates(
     choice: str, environment: Environment, tune: Tune, precision: Precision, padding: Padding
 ) -> list[Candidate]:
-    """The ways to try until one passes the gate, in the order that holds where nothing is timed.
+    """The candidates to try until one is correct, in the order that applies if nothing is timed.
 
-    An explicit backend has a single one, unless the tuning is full. Backends without the precision are not tried.
+    For an explicit backend there is a single one, unless `tune` is `full`. Backends without the precision are left out.
 
     Raises:
         IpexMissingError, IpexVersionError, TorchVersionError: the backend asked for cannot be used.
-        RequestError: the backend asked for, or all that can be used here, do not have the precision.
+        RequestError: neither the backend asked for nor any other usable one has the precision.
     """
     able = [
         replace(candidate, drop_padding=padding == "drop" and isinstance(candidate.backend, PaddingDropper))
@@ -100,9 +97,9 @@ def list_candidates(
     ]
     if not able:
         raise RequestError(
-            f"there is no {precision} with --backend {choice} here",
+            f"{precision} is not available with --backend {choice} here",
             "the ipex or the onednn backend",
-            "give --backend ipex, beside torch 2.8, or --backend onednn, with torch 2.8 or newer",
+            "give --backend ipex (with torch 2.8) or --backend onednn (with torch 2.8 or newer)",
         )
     return able
 

@@ -1,7 +1,4 @@
-"""Stock TorchScript.
-
-In: a module. Out: the module, its weights in the asked precision. Refuses nothing.
-"""
+"""The backend `plain`: TorchScript of stock PyTorch, with the weights in the requested precision."""
 
 from __future__ import annotations
 
@@ -16,14 +13,14 @@ from runtime.format.manifest import Backend, Fusion, Precision, Requirements
 from runtime.host.requirements import Environment
 from runtime.host.torchscript import ScriptModule
 
-# The least that oneDNN computes bf16 products with; without it PyTorch takes a slow reference loop.
+# The instructions that oneDNN needs for bf16 products; without them PyTorch uses a slow reference loop.
 BF16_FLAGS = ("avx512bw", "avx512vl", "avx512dq")
-# Without these instructions oneDNN adds pairs of int8 products in 16 bits, which overflow: wrong answers, not slow.
+# Without these instructions oneDNN adds pairs of int8 products in 16 bits, which overflow: outputs are wrong, not slow.
 INT8_FLAGS = (*BF16_FLAGS, "avx512_vnni")
 
 
 class PlainBackend:
-    """No package beside torch; loads wherever TorchScript does."""
+    """Needs only torch; loads wherever TorchScript does."""
 
     name: Backend = "plain"
     kernels = "PyTorch's own"
@@ -35,19 +32,19 @@ class PlainBackend:
         return Requirements(str(environment.torch), "at-least-minor", None, BF16_FLAGS if precision == "bf16" else ())
 
     def optimise(self, module: torch.nn.Module, precision: Precision) -> torch.nn.Module:
-        """bf16 converts the weights: measured faster than autocast, which widens around every softmax."""
+        """bf16 converts the weights: measured faster than autocast, which converts around every softmax."""
         return module.to(torch.bfloat16) if precision == "bf16" else module
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
-        """None: the weights carry the precision."""
+        """None needed: the weights have the precision."""
         return nullcontext()
 
     def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
-        """Nothing: the trace as it is."""
+        """Nothing to do."""
         return ""
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
-        """TorchScript's own fusion groups, where it makes any."""
+        """TorchScript's own fusion groups, if it makes any."""
         return tuple(
             Fusion("TorchScript fusion group", name, count)
             for name, count in sorted(operators.items())

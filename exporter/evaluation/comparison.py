@@ -99,7 +99,9 @@ def read_labelled(path: Any, source: Source, plan: TracePlan) -> Labelled:
     """
     if source.tokenizer.fast is None or source.tokenizer.info is None:
         raise EvaluationError(
-            f"{source.info.id} has no fast tokenizer", "one, to evaluate on a file of text", "leave out --evaluate"
+            f"{source.info.id} has no fast tokenizer",
+            "a fast tokenizer, to evaluate on a file of text",
+            "leave out --evaluate",
         )
     longest = min(filter(None, (source.tokenizer.info.max_length, source.longest_sequence)))
     evaluation = evaluation_for(source.task.name, source.tokenizer.fast, source.labels, longest)

@@ -104,7 +104,7 @@ def _object(text: str, place: str) -> dict[str, Any]:
 
 def _with_columns(rows: list[dict[str, Any]], columns: Sequence[str], path: str | Path) -> list[dict[str, Any]]:
     if not rows:
-        raise EvaluationError(f"{path} holds no example", "one or more")
+        raise EvaluationError(f"{path} holds no example", "at least one")
     for row in rows:
         missing = [name for name in columns if row.get(name) is None]
         if missing:

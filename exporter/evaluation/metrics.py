@@ -15,7 +15,9 @@ def _needs(package: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ExtraMissingError(
-            f"the package {package} is not installed", "it, for the metrics", 'pip install "export-model[evaluate]"'
+            f"the package {package} is not installed",
+            f"{package}, which computes the metric",
+            'pip install "export-model[evaluate]"',
         ) from error
 
 

@@ -1,1 +1,1 @@
-"""What is written beside the code: the manifest, the C++ header, the report; and the folder where a file grows."""
+"""The artifact besides its code: manifest, C++ header and report, and the folder in which the file is written."""

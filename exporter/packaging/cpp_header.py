@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from runtime.format.manifest import Axis, Manifest, TensorSpec
 
 # Keywords of C++17 and 20, and the names that the header itself uses in the same scope.
-_WORDS = (
+_KEYWORDS = (
     "and asm auto bool break case catch char class concept const continue decltype default delete do double else enum "
     "explicit export extern false float for friend goto if inline int long mutable namespace new not nullptr operator "
     "or private protected public register requires return short signed sizeof static struct switch template this "
     "throw true try typedef typename union unsigned using virtual void volatile while xor std at main "
     "tensors exported_model"
 )
-_TAKEN = frozenset(_WORDS.split())
+_TAKEN = frozenset(_KEYWORDS.split())
 
 
 def cpp_header(manifest: Manifest, sha256: str, name: str) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -25,13 +26,13 @@ from exporter.selection.autotune import Draft, TimedShape, fastest_first, time_d
 from exporter.selection.build_result import BuildResult, describe_computation
 from exporter.selection.hints import with_remedy
 from exporter.selection.padding_fallback import drop_padding, expected_cases, with_padding_kept
-from exporter.shapes.example_inputs import make_inputs
+from exporter.shapes.example_inputs import ExampleInputs, make_inputs
 from exporter.shapes.narrowing import narrow
 from exporter.shapes.trace_plan import TracePlan
 from exporter.tracing import patches
 from exporter.tracing.adapter import Adapter, adapt
 from exporter.tracing.graphs.token_pruning import prune
-from exporter.tracing.trace import trace
+from exporter.tracing.trace import Traced, trace
 from exporter.verification import verify
 from exporter.verification.reference import VerificationCase, probe_cases
 from runtime.artifact import artifact_file
@@ -46,6 +47,7 @@ from runtime.errors import (
 )
 from runtime.format.manifest import Manifest, Tolerance
 from runtime.host import requirements
+from runtime.host.torchscript import ScriptModule
 
 logger = logging.getLogger("exporter")
 
@@ -79,7 +81,7 @@ class CandidateSearch:
             ExportError: the first failure, if no candidate is left, with the options that were not tried.
         """
         several = len(candidates) > 1
-        narrowable: list[BuildResult] = []
+        partly_correct: list[BuildResult] = []
         for built in with_padding_kept(self._in_order(candidates), lambda candidate: self._build(candidate, True)):
             try:
                 verified = self._verify(built)
@@ -90,22 +92,29 @@ class CandidateSearch:
                 self.choices.append(f"chosen: {built.candidate.name} ({built.candidate.reason})")
                 return verified
             self._failed(built.candidate, verify.refusal(verified.outcome, verified.manifest.tolerance), several)
-            narrowable.append(verified)
+            partly_correct.append(verified)
+        narrowed = self._first_narrowed(partly_correct)
+        if narrowed is None:
+            raise with_remedy(self.failures, self.request, self.plan)
+        return narrowed
+
+    def _first_narrowed(self, partly_correct: Sequence[BuildResult]) -> BuildResult | None:
+        """The first of these files that is correct for fewer shapes; None if there is none."""
         hopeless: list[frozenset[str]] = []
-        for built in narrowable:
+        for built in partly_correct:
             assert built.outcome is not None
             failed = frozenset(built.outcome.failed)
             if any(failed >= earlier for earlier in hopeless):
                 # Wrong wherever an earlier one was, for which no range of shapes was left.
                 continue
             hopeless.append(failed)
-            narrowed = self._narrowed(built)
-            if narrowed is not None:
-                narrowed_result, excluded = narrowed
+            found = self._narrowed(built)
+            if found is not None:
+                narrowed, excluded = found
                 self.choices.append(f"excluded, because it was wrong there: {excluded}")
                 logger.warning("%s", self.choices[-1])
-                return narrowed_result
-        raise with_remedy(self.failures, self.request, self.plan)
+                return narrowed
+        return None
 
     def _in_order(self, candidates: Sequence[Candidate]) -> Iterator[BuildResult]:
         """Each candidate, built: first the timed ones by speed, then the others in their order."""
@@ -139,7 +148,7 @@ class CandidateSearch:
         """The candidate's file; None if building it failed, which `failures` then records."""
         try:
             adapter, self.adapter = self.adapter, None
-            return self._trace(candidate, adapter or self._load_again(candidate))
+            return self._build_from(adapter or self._load_again(candidate), candidate)
         except (BackendError, CheckpointError, ForbiddenOperatorError, TraceError) as error:
             self._failed(candidate, error, several)
             return None
@@ -151,36 +160,56 @@ class CandidateSearch:
             notes.append(f"again, with {candidate.attention} attention")
         return adapt(source, self.plan, make_inputs(self.plan, self.plan.example))
 
-    def _trace(self, candidate: Candidate, adapter: Adapter) -> BuildResult:
-        backend, request, plan = candidate.backend, self.request, self.plan
+    def _build_from(self, adapter: Adapter, candidate: Candidate) -> BuildResult:
+        """Prepare the model with the backend, trace it, rewrite the trace, write the file."""
+        example = make_inputs(self.plan, self.plan.example)
+        module, repairs, calibrated = self._prepare(adapter, candidate, example)
+        traced, candidate, rewritten = self._trace(module, candidate, example)
+        cases = expected_cases(candidate, self.cases)
+        return BuildResult(
+            candidate=candidate,
+            file=self._save(traced.module, candidate),
+            form=traced.form,
+            findings=traced.findings,
+            choices=describe_computation(candidate, traced.form, repairs, calibrated, rewritten),
+            manifest=self._manifest(candidate, self.plan, cases),
+            cases=cases,
+        )
+
+    def _prepare(
+        self, adapter: Adapter, candidate: Candidate, example: ExampleInputs
+    ) -> tuple[torch.nn.Module, list[str], list[str]]:
+        """The module to trace, and notes on what was repaired and on calibration."""
+        backend, precision = candidate.backend, self.request.precision
         with self.clock.stage("backend") as notes:
-            # After the reference, whose outputs are the untouched model's.
+            # The reference is complete: its outputs must be those of the untouched model.
             repairs = patches.repair(adapter.model)
-            example = make_inputs(plan, plan.example)
-            module, calibrated = optimise(
-                backend, adapter, request.precision, example, self.samples, self._show_calibration
-            )
+            module, calibrated = optimise(backend, adapter, precision, example, self.samples, self._show_calibration)
             notes += [f"repaired: {what}" for what in repairs]
-            notes += [
-                f"{backend.name}: {candidate.reason}; {request.precision}, {candidate.attention} attention",
-                *calibrated,
-            ]
+            notes += [f"{backend.name}: {candidate.reason}; {precision}, {candidate.attention} attention", *calibrated]
+        return module, repairs, calibrated
+
+    def _trace(
+        self, module: torch.nn.Module, candidate: Candidate, example: ExampleInputs
+    ) -> tuple[Traced, Candidate, list[str]]:
+        """The rewritten trace, the candidate as it could be carried out, and notes on what was rewritten."""
+        backend, request = candidate.backend, self.request
         with self.clock.stage("trace") as notes:
             traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))
             pruned = prune(traced.module, example)
             rewritten = [f"{pruned} linears compute the one token that the head reads"] if pruned else []
-            candidate, dropped = drop_padding(candidate, plan, traced.module, example)
+            candidate, dropped = drop_padding(candidate, self.plan, traced.module, example)
             rewritten += filter(None, [*dropped, backend.rewrite(traced.module, example)])
-            notes += [f"{traced.form} example inputs, {plan.example_sizes}", *rewritten]
-        cases = expected_cases(candidate, self.cases)
+            notes += [f"{traced.form} example inputs, {self.plan.example_sizes}", *rewritten]
+        return traced, candidate, rewritten
+
+    def _save(self, module: ScriptModule, candidate: Candidate) -> Path:
         file = self.place.draft.with_name(f"{candidate.name.replace(' ', '-')}.pt")
         with self.clock.stage("save") as notes, self.place.writing():
-            artifact_file.save(traced.module, file)
-            check_draft(traced.module, file, request.allow_operators)
+            artifact_file.save(module, file)
+            check_draft(module, file, self.request.allow_operators)
             notes.append(f"{file.stat().st_size / 1e6:.1f} MB")
-        choices = describe_computation(candidate, traced.form, repairs, calibrated, rewritten)
-        manifest = self._manifest(candidate, plan, cases)
-        return BuildResult(candidate, file, traced.form, traced.findings, choices, manifest, cases)
+        return file
 
     def _show_calibration(self, done: int) -> None:
         self.clock.progress("backend", f"calibrating, {done} of {len(self.samples)} samples")

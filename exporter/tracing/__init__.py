@@ -1,1 +1,1 @@
-"""From a model to a TorchScript graph: one fixed signature, repairs, the trace, and passes over the graph."""
+"""From a model to a TorchScript graph: a fixed signature, patches, the trace, and passes over the graph."""

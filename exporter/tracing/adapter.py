@@ -1,9 +1,8 @@
-"""Give a model a fixed signature and a tuple of tensors out.
+"""Give a model a fixed signature, with a tuple of float32 tensors as its output.
 
-In: a Source and a TracePlan. Out: a module whose `forward` takes the plan's inputs, in order and by name, and
-returns float32 tensors in the order of the task's outputs. Where a task takes whatever the model has, nested answers
-are flattened, and each tensor is named by its way: `vision_model_output_pooler_output`, `hidden_states_1`. Refuses a
-model that does not give a required output.
+Inputs are the plan's, in order and by name; outputs are the task's. If a task exports whatever the model returns,
+nested outputs are flattened, and each tensor is named by its path: `vision_model_output_pooler_output`,
+`hidden_states_1`.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from exporter.shapes.example_inputs import ExampleInputs
 from exporter.shapes.trace_plan import TracePlan
 from runtime.errors import TaskError
 
-# The way to a tensor in a nested answer: names of fields and numbers of entries.
+# The path to a tensor in a nested output: names of fields and numbers of entries.
 OutputPath = tuple[str | int, ...]
 
 
 class Adapter(torch.nn.Module):
-    """Calls the model by keyword, takes named fields of its answer, and brings them to float32.
+    """Calls the model by keyword, and takes named fields of its output as float32.
 
     Instances come from `adapt`, which gives each its own `forward` signature.
     """
@@ -40,7 +39,7 @@ class Adapter(torch.nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of what comes out, in order."""
+        """The names of the outputs, in order."""
         return tuple(self.paths)
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -50,12 +49,12 @@ class Adapter(torch.nn.Module):
 
 
 class SentenceAdapter(Adapter):
-    """Pools the token vectors as a sentence-transformers folder says, in float32."""
+    """Pools the token vectors in float32, as the sentence-transformers folder says."""
 
     head: SentenceHead
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """One vector a row: shape [batch, hidden size x number of modes]."""
+        """One vector per row: [batch, hidden size x number of modes]."""
         inputs = cloned_floats(dict(zip(self.inputs, args, strict=False)) | kwargs)
         pooled = inputs.pop("pooling_mask", None)
         vectors = self.model(**inputs)["last_hidden_state"].float()
@@ -64,17 +63,18 @@ class SentenceAdapter(Adapter):
 
 
 def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
-    """Wrap the source's model; the wrapper is in evaluation mode, as IPEX looks at the outermost module.
+    """Wrap the source's model. The wrapper is in evaluation mode, which IPEX reads from the outermost module.
 
     Raises:
-        TaskError: if the model gives no such output, or pooling has no mask to work with.
+        TaskError: the model lacks a required output, or the mask that pooling needs.
     """
     names = tuple(spec.name for spec in plan.inputs)
     base: type[Adapter] = Adapter
     if source.sentence_head is not None:
         if "attention_mask" not in names:
             raise TaskError(
-                f"{type(source.model).__name__} takes no attention_mask", "one, to pool over real tokens only"
+                f"{type(source.model).__name__} takes no attention_mask",
+                "attention_mask, to pool over real tokens only",
             )
         base = SentenceAdapter
     kind = type(base.__name__, (base,), {"forward": with_signature(base.forward, names)})
@@ -90,16 +90,16 @@ def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
 def cloned_floats(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Copies of the floating-point inputs; the rest as they are.
 
-    IPEX accumulates `linear(x) + r` into `r`: where `r` is an input, that is the caller's tensor. Integers
-    are never accumulated into.
+    IPEX accumulates `linear(x) + r` into `r`: if `r` is an input, that is the caller's tensor. Integers are never
+    accumulated into.
     """
     copies = {name: tensor.clone() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
-    # The format has no booleans; models index with this one.
+    # The format has no booleans, and models index with this input.
     return copies | {name: copies[name].bool() for name in copies if name == "bool_masked_pos"}
 
 
 def with_signature(forward: Any, names: tuple[str, ...]) -> Any:
-    """A copy of `forward` that names its parameters: torch.jit.trace reads them from the signature."""
+    """A copy of `forward` whose signature names its parameters, for torch.jit.trace."""
 
     def named(self: Any, *args: Any, **kwargs: Any) -> Any:
         return forward(self, *args, **kwargs)
@@ -113,7 +113,7 @@ def with_signature(forward: Any, names: tuple[str, ...]) -> Any:
 def _find_outputs(
     model: torch.nn.Module, plan: TracePlan, example: ExampleInputs, aliases: Mapping[str, str]
 ) -> dict[str, OutputPath]:
-    """Where the task's outputs stand in the model's answer, found by asking it once."""
+    """The paths to the task's outputs in the model's output, found by calling it once."""
     with named_model_errors(plan.example_sizes), torch.no_grad():
         output = model(**cloned_floats(example.as_dict()))
     found = {"_".join(map(str, path)): path for path in _paths(output)}
@@ -136,7 +136,7 @@ def _find_outputs(
 
 
 def _paths(output: Any, so_far: OutputPath = ()) -> Iterator[OutputPath]:
-    """The ways to all floating-point tensors of a nested answer; caches and the like are no part of it."""
+    """The paths to all floating-point tensors of a nested output; caches and other objects are left out."""
     if isinstance(output, torch.Tensor):
         if output.is_floating_point() and so_far:
             yield so_far

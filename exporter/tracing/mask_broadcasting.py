@@ -1,10 +1,10 @@
-"""Attention masks that transformers makes through `torch.vmap` are made by broadcasting while a model is traced.
+"""Make attention masks by broadcasting while a model is traced, instead of through `torch.vmap`.
 
-A mask function takes four indices (row of the batch, head, query, key) and says whether the query sees the key. Where a
+A mask function takes four indices (row of the batch, head, query, key) and says whether the query sees the key. If a
 model adds a function of its own (Gemma 3's bidirectional encoder does), transformers maps it over the four axes by
-`vmap`, which the tracer of TorchScript cannot follow ("unordered_map::at"). Indices of shapes [batch, 1, 1, 1] to
-[1, 1, 1, keys] give the same mask in one call of a function that computes elementwise or looks numbers up by its
-indices; the verification compares the outputs with those of the original, which still maps.
+`vmap`, which the tracer of TorchScript cannot follow ("unordered_map::at"). For functions that compute elementwise or
+look up numbers by their indices, one call with indices of shapes [batch, 1, 1, 1] to [1, 1, 1, keys] gives the same
+mask. Verification compares the outputs with those of the original, which still uses `vmap`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 @contextmanager
 def masks_by_broadcasting() -> Iterator[None]:
-    """For the time of a trace; nothing happens where transformers is not loaded, or maps no masks."""
+    """A context for a trace; nothing changes if transformers is not loaded, or its release does not use `vmap`."""
     module = sys.modules.get("transformers.masking_utils")
     originals = {name: getattr(module, name) for name in _REPLACED if hasattr(module, name)}
     for name in originals:
@@ -32,11 +32,11 @@ def masks_by_broadcasting() -> Iterator[None]:
 
 
 def _broadcasting(mask_function: Callable[..., Any], bh_indices: bool = True) -> Callable[..., torch.Tensor]:
-    """What stands in the place of transformers' function: the same arguments, the same result.
+    """The replacement for transformers' function: the same arguments, the same result.
 
     Args:
         mask_function: takes the four indices.
-        bh_indices: whether the mask has axes for batch and heads; only queries and keys otherwise.
+        bh_indices: whether the mask has axes for batch and heads, or only for queries and keys.
     """
 
     def mask(batch: Any, head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -50,8 +50,8 @@ def _broadcasting(mask_function: Callable[..., Any], bh_indices: bool = True) ->
     return mask
 
 
-# By their names in transformers' module: the mapping up to release 4.57, and since; and a mode that lets `vmap` look
-# numbers up by tensors, through a function of Python that no trace can hold. Broadcasting needs no such help.
+# Names in transformers' module: the mapping up to release 4.57, and since; and a mode that lets `vmap` look up numbers
+# by tensors, through a Python function that a trace cannot hold. Broadcasting does not need it.
 _REPLACED: dict[str, Any] = {
     "_vmap_for_bhqkv": _broadcasting,
     "_vmap_expansion_sdpa": _broadcasting,

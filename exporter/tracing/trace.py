@@ -1,10 +1,7 @@
-"""Trace a module, with example inputs as a dict or as a tuple: the one switch on PyTorch's version.
+"""Trace and freeze a module, with example inputs as a dict or as a tuple.
 
-In: an adapter, ExampleInputs, the form asked for, the context to trace in. Out: a frozen ScriptModule and the form
-used. Refuses (TraceError) a module that no allowed form can trace.
-
-`example_kwarg_inputs` came with torch 2.0. A dict names its inputs, so their order cannot be mistaken; a
-tuple goes by the order of the forward parameters.
+`example_kwarg_inputs` came with torch 2.0. A dict names its inputs, so that their order cannot be mistaken; a tuple
+relies on the order of the forward's parameters.
 """
 
 from __future__ import annotations
@@ -31,16 +28,15 @@ logger = logging.getLogger("exporter")
 
 @dataclass(frozen=True)
 class Traced:
-    """The frozen module, the form that worked, what the tracer remarked, and what was repaired before."""
+    """The frozen module, the form of example inputs that worked, and the tracer's warnings."""
 
     module: ScriptModule
     form: str
     findings: tuple[Finding, ...]
-    repairs: tuple[str, ...] = ()
 
 
 def forms(choice: str, torch_version: str) -> tuple[str, ...]:
-    """The forms to try, in order. An explicit choice stands alone: it never falls back.
+    """The forms to try, in order. For an explicit choice there is no fallback.
 
     Raises:
         TraceError: dict inputs were asked for from a torch that does not take them.
@@ -75,7 +71,7 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
             continue
         for finding in findings:
             if finding.verdict == "baked in":
-                # No more than INFO: the gate decides whether it matters.
+                # Only INFO: verification shows whether it matters.
                 logger.info("tracer: %s", finding)
         return Traced(frozen, form, findings)
     raise TraceError(
@@ -95,11 +91,11 @@ def _trace(
             logger.debug("%s: %s", item.category.__name__, item.message)
     arguments = [argument.name for argument in traced._c._get_method("forward").schema.arguments[1:]]
     if arguments != list(example.tensors):
-        # A dict is traced in the order of the forward parameters; the manifest promises the plan's.
+        # A dict is traced in the order of the forward's parameters; the manifest has the plan's order.
         raise ValueError(f"the traced inputs are {arguments}, not {list(example.tensors)}")
     frozen = torchscript.freeze(traced)
     if zeroed := zero_new_memory(frozen):
         logger.info("%d tensors of new memory are zeroed", zeroed)
     if calls := torchscript.python_calls(frozen):
-        raise ValueError(f"the model calls {', '.join(sorted(set(calls)))}, Python code that no file can hold")
+        raise ValueError(f"the model calls {', '.join(sorted(set(calls)))}, Python code that a file cannot hold")
     return frozen, triage(item for item in caught if issubclass(item.category, TracerWarning))

@@ -1,8 +1,7 @@
-"""Triage what the tracer remarked: which remark cannot matter here, and which decision is now part of the file.
+"""Sort the tracer's warnings: those known to be harmless, and decisions of the example that the file now keeps.
 
-In: warning records of torch.jit.TracerWarning, which carry the file and line of the model's code. Out: `Finding`s,
-each once, in the order they came. Refuses nothing, and calls nothing harmless that no rule below names with its
-reason: whatever is not understood is `baked in`, and the gate (exporter/verification/verify.py) shows whether it holds.
+A warning is harmless only if a rule below names its line of code, with the reason. All others are `baked in`, and
+verification shows whether the file is correct at other shapes.
 """
 
 from __future__ import annotations
@@ -20,16 +19,18 @@ from typing import Any, Literal
 from runtime.host.torchscript import TracerWarning
 
 Verdict = Literal["harmless", "baked in"]
-_BAKED_IN = "what the traced example decided holds for every call; the gate shows whether that is right at other shapes"
+_BAKED_IN = (
+    "the traced example's decision holds for every call; verification shows whether that is correct at other shapes"
+)
 
-# How the tracer's message begins → what happened.
+# The beginning of the tracer's message → what happened.
 _KINDS = {
     "Converting a tensor to a Python boolean": "python boolean",
     "Converting a tensor to a Python integer": "python integer",
     "Converting a tensor to a Python index": "python integer",
     "Using len to get tensor shape": "python integer",
     "Converting a tensor to a Python float": "python float",
-    # `.item()`: the message does not say of which type the number is.
+    # `.item()`: the message does not say the type of the number.
     "Converting a tensor to a Python number": "python number",
     "Iterating over a tensor": "iteration over tensor",
     "Converting a tensor to a NumPy array": "constant from tensor",
@@ -44,8 +45,8 @@ _KINDS = {
 class Finding:
     """One place where the trace kept a value of its example.
 
-    `place` is the file below the folder it was imported from, and the line number; `line` is that line of code, empty
-    where the source is not at hand.
+    `place` is the file, relative to the folder it was imported from, and the line number. `line` is that line of code,
+    empty if the source is not available.
     """
 
     kind: str
@@ -55,12 +56,12 @@ class Finding:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.verdict}: {self.place}: {self.line or '(source not at hand)'} ({self.kind}; {self.reason})"
+        return f"{self.verdict}: {self.place}: {self.line or '(source not available)'} ({self.kind}; {self.reason})"
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """A line of code whose remark is harmless: a file as in `Finding.place`, what the line must match, and why."""
+    """A line of code with a harmless warning: its file as in `Finding.place`, a pattern for the line, and why."""
 
     name: str
     file: str
@@ -112,34 +113,34 @@ _RULES = (
         "scale of int8",
         "intel_extension_for_pytorch/quantization/_quantization_state_utils.py",
         r"args, scale\.item\(\), zp\.item\(\), dtype",
-        "found while calibrating; the file is made to hold it",
+        "found while calibrating; the file is meant to keep it",
     ),
     _Rule(
         "scales of a weight",
         "intel_extension_for_pytorch/quantization/_quantization_state.py",
         r"if scale\.numel\(\) > 1:",
-        "one a row of the weight, which is fixed",
+        "one per row of the weight, which is fixed",
     ),
     *(
         _Rule(
             "keys as long as queries",
             f"transformers/models/{name}/modeling_{name}.py",
             r"if (key|query)_layer\.size\(-2\) != (key|query)_layer\.size\(-2\):",
-            "keys and queries come from the same tokens, so they are equally many at every call",
+            "keys and queries come from the same tokens, so their number is equal at every call",
         )
         for name in ("deberta", "deberta_v2")
     ),
 )
 
 
-# Code of ours that stands between a model's line and the tracer (exporter/backends/ipex/backend.py has a function
-# mode). So do the tensors of IPEX's int8, which see every function called.
+# This project's code between a model's line and the tracer (exporter/backends/ipex/backend.py has a function mode). The
+# tensors of IPEX's int8, which see every function call, are also between them.
 _BETWEEN = str(Path(__file__).parent.parent / "backends")
 
 
 @contextmanager
 def recorded() -> Iterator[list[warnings.WarningMessage]]:
-    """All warnings of a trace, each at the line of the model it is about, not at code of ours on the way."""
+    """All warnings of a trace, each with the line of the model, not of this project's code in between."""
     records: list[warnings.WarningMessage] = []
 
     def note(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
@@ -160,7 +161,7 @@ def recorded() -> Iterator[list[warnings.WarningMessage]]:
 
 
 def triage(records: Iterable[warnings.WarningMessage]) -> tuple[Finding, ...]:
-    """The findings, each once."""
+    """The findings in order, without duplicates."""
     return tuple(dict.fromkeys(_finding(record) for record in records))
 
 
@@ -177,7 +178,7 @@ def _finding(record: warnings.WarningMessage) -> Finding:
 
 
 def _short(filename: str) -> str:
-    """The file below the entry of `sys.path` it belongs to, else its bare name: no folder of this machine."""
+    """The file relative to its entry of `sys.path`, else its name alone: without this machine's folders."""
     path = PurePath(filename)
     for root in sorted(filter(None, sys.path), key=len, reverse=True):
         if path.is_relative_to(root):

@@ -1,9 +1,9 @@
-"""jit mode for evaluation and prediction: with transformers' Trainer, with a loop of your own, with a loaded artifact.
+"""jit mode for evaluation and prediction: with transformers' Trainer, in your own loop, or with a loaded artifact.
 
     trainer = JitTrainer(model, args, eval_dataset=data, jit_mode_eval=True, use_ipex=True)
     trainer.evaluate()
 
-Training goes through the model as it is. Needs the package accelerate, as transformers' Trainer does.
+Training uses the model as it is. Needs the package accelerate, as transformers' Trainer does.
 """
 
 from __future__ import annotations

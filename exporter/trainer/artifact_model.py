@@ -1,7 +1,6 @@
-"""An artifact in the place of a Trainer's model: what an evaluation sees before shipping is the file itself.
+"""Put an artifact in the place of a Trainer's model, so that an evaluation measures the file itself.
 
-In: a session of `runtime.load`. Out: a module that takes a batch with labels and answers with the session's outputs and
-the task's loss. Refuses, as the session does, inputs that the artifact does not admit.
+Inputs that the artifact does not support are refused as by the session.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from runtime import Session
 class ArtifactModel(torch.nn.Module):
     """For evaluation and prediction; it has no weights to train.
 
-    Its loss is that of transformers' own head for the task, where the batch has labels: text classification (by the
-    labels' dtype: classes, several at once, or numbers), token classification and masked words (-100 is left out), and
-    question answering. Other tasks have none.
+    If the batch has labels, the loss is that of transformers' own head for the task: text classification (by the
+    labels' dtype one class, several classes, or numbers), token classification and masked words (-100 is ignored), and
+    question answering. Other tasks have no loss.
     """
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
         labels = session.manifest.labels
-        # What a Trainer looks at.
+        # What a Trainer reads.
         self.config = SimpleNamespace(
             id2label=dict(enumerate(labels)),
             label2id={label: number for number, label in enumerate(labels)},
@@ -40,7 +39,7 @@ class ArtifactModel(torch.nn.Module):
         self.eval()
 
     def forward(self, **batch: Any) -> dict[str, torch.Tensor]:
-        """The outputs by name, and before them `loss` where the batch has the task's labels.
+        """The outputs by name, and before them `loss` if the batch has the task's labels.
 
         Raises:
             InputError, ArtifactFailedError: as for `Session`.
@@ -56,7 +55,7 @@ def _loss(task: str, outputs: Mapping[str, torch.Tensor], batch: Mapping[str, An
         if len(ends) < 2:
             return None
         logits = [outputs["start_logits"], outputs["end_logits"]]
-        # Answers outside the text count for nothing, as in transformers' head.
+        # Answers outside the text are ignored, as in transformers' head.
         length = logits[0].shape[1]
         losses = [
             functional.cross_entropy(scores, positions.reshape(-1).clamp(0, length), ignore_index=length)

@@ -1,8 +1,4 @@
-"""The candidates of jit mode: those of `export-model --backend auto`, with IPEX only where it was asked for.
-
-In: whether IPEX is used, a precision; or an error of a candidate. Out: candidates in the order to try; the error
-without advice about options that only `export-model` has.
-"""
+"""The candidates of jit mode: those of `export-model --backend auto`, with IPEX only if it was asked for."""
 
 from __future__ import annotations
 
@@ -15,14 +11,14 @@ from runtime.host import requirements
 
 
 def candidates_of(use_ipex: bool, precision: Precision) -> list[Candidate]:
-    """What to trace with, in order, until one is right.
+    """The candidates in the order to try, until one is correct.
 
     Raises:
         IpexMissingError, IpexVersionError: IPEX is asked for and cannot be used.
     """
     environment = requirements.detect()
     if use_ipex:
-        # Asked for by name, so never left out silently.
+        # It was asked for, so it must not be left out silently.
         choose_backend("ipex", environment)
     else:
         environment = dataclasses.replace(environment, ipex=None)
@@ -30,7 +26,7 @@ def candidates_of(use_ipex: bool, precision: Precision) -> list[Candidate]:
 
 
 def in_jit_mode(error: ExportedModelError) -> ExportedModelError:
-    """The same error for a reader who has no command line of `export-model`."""
+    """The same error without advice about options of `export-model`."""
     lacking = isinstance(error, CpuFeatureError)
     remedy = "use another machine, or evaluate in fp32" if lacking else ""
     return type(error)(error.found, error.expected, remedy)

@@ -1,7 +1,7 @@
-"""The command line of the examples: evaluate a fine-tuned model on a file, in jit mode or not.
+"""The command line of the examples: evaluate a fine-tuned model on a file, in jit mode or in eager mode.
 
-In: a task, its auto class, a command line. Out: metrics and samples a second; with --do_predict an answer a row in
-predictions.jsonl. Refuses, in one line with exit code 1, files and models that do not fit; a wrong command line with 2.
+Prints metrics and samples per second; with --do_predict, writes one prediction per row into predictions.jsonl. Files
+and models that do not fit are reported in one line with exit code 1, a wrong command line with 2.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from runtime.errors import ExportedModelError
 
 _FLAGS = {
     "do_eval": "print the metrics on the validation file",
-    "do_predict": "write an answer a row",
-    "jit_mode_eval": "through a traced model",
+    "do_predict": "write one prediction per row",
+    "jit_mode_eval": "use a traced model",
     "use_ipex": "optimise it with IPEX first",
     "bf16": "in bf16",
-    "strict": "end with an error where jit mode would fall back to eager mode",
+    "strict": "end with an error if jit mode would fall back to eager mode",
 }
 
 
@@ -36,7 +36,7 @@ def run(task: str, auto_class: Any, row_name: str, length: int, argv: Sequence[s
     Args:
         task: one that has an evaluation.
         auto_class: of transformers, which loads the model.
-        row_name: the field of a row that an answer is written with.
+        row_name: the field of a row that is written beside its prediction.
         length: the most tokens, by default.
         argv: the command line; None: that of the process.
     """
@@ -47,8 +47,8 @@ def run(task: str, auto_class: Any, row_name: str, length: int, argv: Sequence[s
     parser.add_argument("--output_dir", type=Path, default=Path("build") / task, metavar="FOLDER")
     parser.add_argument("--max_seq_length", type=int, default=length, metavar="TOKENS")
     parser.add_argument("--per_device_eval_batch_size", type=int, default=8, metavar="N")
-    for flag, words in _FLAGS.items():
-        parser.add_argument(f"--{flag}", action="store_true", help=words)
+    for flag, text in _FLAGS.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=text)
     options = parser.parse_args(argv)
     options.test_file = options.test_file or options.validation_file
     if not (options.do_eval and options.validation_file or options.do_predict and options.test_file):
@@ -84,8 +84,10 @@ def _run(task: str, auto_class: Any, row_name: str, options: argparse.Namespace)
             print(f"{name:<28} {value:.4f}")
     if options.do_predict:
         rows = evaluation.read(options.test_file)
-        _, answers = evaluate_rows(trainer, evaluation, rows, prefix="test")
+        _, predictions = evaluate_rows(trainer, evaluation, rows, prefix="test")
         options.output_dir.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({row_name: row[row_name], "answer": one}) for row, one in zip(rows, answers, strict=True)]
+        lines = [
+            json.dumps({row_name: row[row_name], "answer": one}) for row, one in zip(rows, predictions, strict=True)
+        ]
         (options.output_dir / "predictions.jsonl").write_text("\n".join(lines) + "\n")
-        print(f"{len(lines)} answers in {options.output_dir / 'predictions.jsonl'}")
+        print(f"{len(lines)} predictions in {options.output_dir / 'predictions.jsonl'}")

@@ -1,8 +1,4 @@
-"""Predictions of a Trainer on labelled examples, and their metrics.
-
-In: a Trainer whose collator is the evaluation's, rows. Out: metrics with the loss and samples a second, and the answer
-for each row. Refuses what evaluation and Trainer refuse.
-"""
+"""Predict with a Trainer on labelled examples, and compute the metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ def evaluate_rows(
 
     Returns:
         The task's metrics in points of 100, and those of the Trainer (`eval_loss`, `eval_samples_per_second`, in jit
-        mode `eval_jit_compilation_time`), all by the prefix; the answers in the order of the rows.
+        mode `eval_jit_compilation_time`), all with the prefix; the predictions in the order of the rows.
     """
     features = evaluation.features(rows)
     output = trainer.predict(features, metric_key_prefix=prefix)

@@ -1,11 +1,8 @@
-"""A model whose heavy part is a trace: what evaluation calls in the model's place.
+"""A model whose large inner part is a trace: what evaluation calls in the place of the model.
 
-In: a model, an example batch, a precision, whether IPEX is used. Out: a model of the same class that shares the weights
-of its head with the original. Refuses what exporter/trainer/part.py refuses.
-
-A model of transformers is a large inner part (`model.base_model`) and a small head with the loss. The inner part alone
-is traced: head and loss run as they are written, so labels, label names and ignored positions are those of eager mode,
-which no trace could promise. A model without such a part is traced as a whole, labels included.
+A model of transformers consists of a large inner part (`model.base_model`) and a small head with the loss. Only the
+inner part is traced. Head and loss run as they are written, so labels, label names and ignored positions are those of
+eager mode, which no trace could promise. A model without such a part is traced as a whole, labels included.
 """
 
 from __future__ import annotations
@@ -34,13 +31,13 @@ def jit_model(
 
     Args:
         model: as transformers loads it, or any module that is called with tensors by name; it is put into evaluation
-            mode, and else not changed.
-        example_batch: inputs by name, labels included where the model takes them; traced at once, so that what goes
-            wrong is known now. Without it, the first call is the example.
+            mode, and otherwise not changed.
+        example_batch: inputs by name, with labels if the model takes them; it is traced at once, which shows errors
+            now. Without it, the first call is the example.
         bf16: weights and products of the inner part in bf16, the head under autocast.
         use_ipex: optimise with IPEX before the trace. If IPEX fails on the model, a warning says so, and the trace is
             made without it.
-        strict: raise where a trace is impossible or wrong, instead of going on in eager mode with a warning.
+        strict: raise if a trace is impossible or wrong, instead of continuing in eager mode with a warning.
 
     Returns:
         A shallow copy in evaluation mode, which shares the head's weights with the original. Train the original.

@@ -1,10 +1,7 @@
-"""The Trainer's jit mode for evaluation and prediction.
+"""The Trainer's jit mode: `evaluate()` and `predict()` use a traced model, training uses the original.
 
-In: a Trainer's own arguments, and `jit_mode_eval`, `use_ipex`, `jit_strict`. Out: `evaluate()` and `predict()` run
-through the traced model, training through the original. Refuses what `jit_model` refuses.
-
-transformers had `jit_mode_eval` (4.20 to 4.57) and `use_ipex` in its TrainingArguments. Where they are still there,
-they are taken from there, and the Trainer's own jit mode is left off: this one stands in its place.
+transformers had `jit_mode_eval` (4.20 to 4.57) and `use_ipex` in its TrainingArguments. Releases that still have them
+are supported: the flags are read from there, and the Trainer's own jit mode is switched off.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import transformers
 
 from exporter.trainer.jit import jit_failure, jit_model, jit_seconds
 
-# Releases whose speed metrics leave out `jit_compilation_time` by themselves; later ones do so with another key alone.
+# Releases whose speed metrics exclude `jit_compilation_time`; later ones only exclude another key.
 _SUBTRACTS = transformers.__version__.startswith("4.")
 
 
@@ -28,24 +25,24 @@ class JitEvaluation:
         **kwargs: the Trainer's.
         jit_mode_eval: evaluate and predict through a traced model.
         use_ipex: optimise it with IPEX first.
-        jit_strict: raise where tracing fails or the trace is wrong; else the reason is logged once, and eager mode goes
-            on.
+        jit_strict: raise if tracing fails or the trace is wrong; otherwise the reason is logged once, and eager mode is
+            used.
 
-    bf16 is used where the arguments have `bf16` or `bf16_full_eval`.
+    bf16 is used if the arguments have `bf16` or `bf16_full_eval`.
     """
 
     def __init__(
         self, *args: Any, jit_mode_eval: bool = False, use_ipex: bool = False, jit_strict: bool = False, **kwargs: Any
     ) -> None:
-        given = [value for value in (*args, *kwargs.values()) if isinstance(value, transformers.TrainingArguments)]
-        for arguments in given:
+        found = [value for value in (*args, *kwargs.values()) if isinstance(value, transformers.TrainingArguments)]
+        for arguments in found:
             jit_mode_eval |= _taken(arguments, "jit_mode_eval")
             use_ipex |= _taken(arguments, "use_ipex")
         self.jit_mode_eval = jit_mode_eval
         self.use_ipex = use_ipex
         self.jit_strict = jit_strict
         self._evaluated: tuple[Any, torch.nn.Module] | None = None
-        # The weights' contents, known for the time of an evaluation loop.
+        # A fingerprint of the weights, computed once per evaluation loop.
         self._contents: Any = None
         self._in_loop = False
         super().__init__(*args, **kwargs)
@@ -56,7 +53,7 @@ class JitEvaluation:
         return jit_failure(self._evaluated[1]) if self._evaluated is not None else None
 
     def prediction_step(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, with the traced model in the model's place."""
+        """The Trainer's step with the traced model."""
         if self.jit_mode_eval:
             model = self._traced(getattr(model, "module", model))
         return super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]  # the Trainer's
@@ -69,9 +66,9 @@ class JitEvaluation:
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> Any:
-        """The Trainer's; `jit_compilation_time` among its metrics is what tracing and comparing took, in seconds.
+        """The Trainer's loop; the metric `jit_compilation_time` is the time for tracing and comparing, in seconds.
 
-        Samples a second do not count it, as they did not in the releases that had jit mode.
+        Samples per second exclude it, as in the releases that had jit mode.
         """
         before = self._jit_seconds()
         self._contents, self._in_loop = None, True
@@ -105,7 +102,7 @@ class JitEvaluation:
 
 
 def _contents(model: torch.nn.Module) -> tuple[tuple[float, float], ...]:
-    """Sum and norm of each weight: another after a step of training, which not every optimiser counts as a change."""
+    """Sum and norm of each weight. They change with a training step, unlike the version counters of some optimisers."""
     with torch.no_grad():
         return tuple(
             (float(weight.sum(dtype=torch.float64)), float(torch.linalg.vector_norm(weight, dtype=torch.float64)))

@@ -1,12 +1,11 @@
-"""A part of a model, and in its place a trace of it that is compared with it as it goes.
+"""A part of a model, replaced by a trace of it that is compared with the original while it is used.
 
-In: a module in evaluation mode, a precision, candidates. Out: a module that is called as it is. If the part cannot be
-traced, or the trace is wrong, the reason is logged once and the part goes on in eager mode; with `strict` it is raised.
+If the part cannot be traced, or the trace is wrong, the reason is logged once and the part runs in eager mode; with
+`strict` the error is raised.
 
-One trace per set of arguments, made at their first call, by the first candidate that is right there. It is not trusted
-at sizes it has not shown itself right at: the first `CHECKED` different shapes, and every shape beyond the largest or
-below the smallest so far, are compared with the original in fp32. A trace that is wrong at another shape than its
-example's keeps what the example decided: no other candidate would help.
+There is one trace per set of arguments. It is made at their first call, by the first candidate that is correct there.
+The first `CHECKED` different shapes, and every shape larger or smaller than all before, are compared with the original
+in fp32. A trace that is wrong at another shape keeps a decision of its example; no other candidate would help.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ from runtime.verification.compare import Comparison, compare
 
 logger = logging.getLogger("exporter")
 
-# Different shapes that are compared; each costs one call in eager mode.
+# How many different shapes are compared; each costs one call in eager mode.
 CHECKED = 8
-# Different kinds of arguments (which tensors, which settings), each with a trace and a copy of the weights.
+# How many sets of arguments (which tensors, which settings) are traced, each with a copy of the weights.
 MOST_TRACES = 4
 # TorchScript profiles in the first call and optimises in the second.
 _WARM_UP = 2
@@ -48,7 +47,7 @@ _WARM_UP = 2
 
 @dataclass
 class _Trace:
-    """A traced part: its module, whether TorchScript optimises it, its answers' form, the sizes it was right at."""
+    """A traced part: whether TorchScript optimises it, the structure of its output, the sizes at which it was right."""
 
     module: ScriptModule
     optimise: bool
@@ -65,28 +64,28 @@ class _Trace:
 
 
 class JitPart(torch.nn.Module):
-    """Stands in the place of a part of a model, and calls its trace; everything else is the part's own.
+    """Replaces a part of a model and calls its trace; all other attributes are the part's own.
 
     Args:
         part: in evaluation mode; it is copied before anything is changed.
         precision: `fp32` or `bf16`.
         candidates: what to trace with, in order.
-        strict: raise where a trace is impossible or wrong, instead of going on in eager mode.
+        strict: raise if a trace is impossible or wrong, instead of continuing in eager mode.
     """
 
     def __init__(
         self, part: torch.nn.Module, precision: Precision, candidates: Sequence[Candidate], strict: bool
     ) -> None:
         super().__init__()
-        # Not as a submodule: its weights are the original's, and moving this model must not move them.
+        # Not a submodule: the weights are the original's, and moving this model must not move them.
         object.__setattr__(self, "part", part)
         self.precision = precision
-        # Without those that failed.
+        # Those that have not failed.
         self.candidates = list(candidates)
         self.strict = strict
         # Why the part runs in eager mode; None while it does not.
         self.failure: str | None = None
-        # What tracing and comparing took so far.
+        # How long tracing and comparing took so far.
         self.seconds = 0.0
         self._signature = inspect.signature(part.forward)
         self._traces: dict[Any, _Trace] = {}
@@ -98,7 +97,7 @@ class JitPart(torch.nn.Module):
             return getattr(object.__getattribute__(self, "part"), name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The part's answer, as its own `forward` gives it, without caches.
+        """The part's output, as its own `forward` gives it, without caches.
 
         Raises:
             ExportedModelError: with `strict`: the part cannot be traced, or its trace is wrong.
@@ -107,7 +106,8 @@ class JitPart(torch.nn.Module):
             tensors, others = self._arguments(args, kwargs)
             try:
                 return self._traced(tensors, others)
-            # Those of the original Trainer (RuntimeError, TypeError, ValueError, NameError, IndexError) are among them.
+            # These include what the original Trainer caught: RuntimeError, TypeError, ValueError, NameError,
+            # IndexError.
             except (*FAILURES, ExportedModelError) as error:
                 if self.strict:
                     raise
@@ -117,18 +117,18 @@ class JitPart(torch.nn.Module):
             return self.part(*args, **kwargs)
 
     def _arguments(self, args: Any, kwargs: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The tensors by name, and all else that was given; what is None is left out."""
+        """The tensors by name, and all other arguments that are not None."""
         bound = self._signature.bind(*args, **kwargs)
         arguments: dict[str, Any] = {}
         for name, value in bound.arguments.items():
             arguments |= (
                 value if self._signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
             )
-        # The Trainer's, for the loss alone, another one with each batch.
+        # From the Trainer, for the loss only; it differs from batch to batch.
         arguments.pop("num_items_in_batch", None)
         tensors = {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
         others = {name: value for name, value in arguments.items() if name not in tensors and value is not None}
-        # A cache is of no use to a single pass, and no trace holds one.
+        # A single pass needs no cache, and a trace cannot hold one.
         if "use_cache" in self._signature.parameters:
             others["use_cache"] = False
         return tensors, others
@@ -142,7 +142,7 @@ class JitPart(torch.nn.Module):
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             if key not in self._traces:
                 if len(self._traces) == MOST_TRACES:
-                    raise TraceError(f"{MOST_TRACES} kinds of arguments were traced, and another came", "fewer kinds")
+                    raise TraceError(f"more than {MOST_TRACES} sets of arguments", f"at most {MOST_TRACES}")
                 start = perf_counter()
                 self._traces[key], outputs = self._first_right(tensors, others)
                 self._traces[key].right.add(sizes)
@@ -158,7 +158,11 @@ class JitPart(torch.nn.Module):
         return unflatten(known.structure, outputs)
 
     def _first_right(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> tuple[_Trace, Any]:
-        """The trace by the first candidate that is right on its example, and its answers; else the first failure."""
+        """The trace by the first candidate that is correct on its example, and its outputs.
+
+        Raises:
+            Exception: the first failure, if no candidate is correct.
+        """
         first: Exception | None = None
         wanted = self.candidates[0].backend.name
         while True:
@@ -203,24 +207,24 @@ class JitPart(torch.nn.Module):
         return _Trace(traced.module, backend.optimised_at_run, structure)
 
     def _eager(self, tensors: Mapping[str, torch.Tensor], others: Mapping[str, Any]) -> Any:
-        """The original's answer in fp32."""
+        """The original's output in fp32."""
         part = self.part
         if any(tensor.dtype == torch.bfloat16 for tensor in part.state_dict().values()):
             part = copy.deepcopy(part).float()
         return part(**tensors, **others)
 
     def _compare(self, known: _Trace, outputs: Any, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> None:
-        """Raise VerificationError unless the trace answers as the original does."""
+        """Raise VerificationError unless the trace's outputs are like the original's."""
         expected = flatten(self._eager(tensors, others), known.structure)
         for number, (output, reference) in enumerate(zip(outputs, expected, strict=True)):
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
             try:
                 comparison = compare(shapes, f"output {number}", 1, output.float(), reference.float())
             except CheckFailedError as error:
-                raise VerificationError(f"the trace is wrong: {error}", "eager fp32's answer") from error
-            # In fp32 the widest: which rounding is the model's own is not measured here.
+                raise VerificationError(f"the trace is wrong: {error}", "the output of eager fp32") from error
+            # In fp32 the widest tolerance: the model's own rounding errors are not measured here.
             if not comparison.within(WIDEST if self.precision == "fp32" else TOLERANCES[self.precision, "scores"]):
-                raise VerificationError(_describe(comparison), "eager fp32's answer")
+                raise VerificationError(_describe(comparison), "the output of eager fp32")
 
 
 def _describe(comparison: Comparison) -> str:

@@ -1,8 +1,4 @@
-"""A part of a model as the tracer needs it: a fixed signature, a tuple of tensors out.
-
-In: a module, names of tensors, other arguments that stay as they are, how to take the answer apart. Out: a module whose
-`forward` names these tensors. Refuses nothing.
-"""
+"""A part of a model as the tracer needs it: a fixed signature, and a tuple of tensors as its output."""
 
 from __future__ import annotations
 
@@ -31,7 +27,7 @@ class Traceable(torch.nn.Module):
         self.flatten = flatten
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The answer's tensors in float32, for tensors given in order, by name, or both."""
+        """The output's tensors in float32, for tensors given in order, by name, or both."""
         tensors = dict(zip(self.names, args, strict=False)) | kwargs
         return tuple(tensor.float() for tensor in self.flatten(self.part(**cloned_floats(tensors), **self.others)))
 
@@ -42,7 +38,7 @@ class Traceable(torch.nn.Module):
         others: Mapping[str, Any],
         flatten: Callable[[Any], Sequence[torch.Tensor]],
     ) -> Traceable:
-        """In evaluation mode, as IPEX looks at the outermost module."""
+        """In evaluation mode, which IPEX reads from the outermost module."""
         kind = type("Traceable", (Traceable,), {"forward": with_signature(Traceable.forward, names)})
         made: Traceable = kind(part, names, others, flatten)
         return made.eval()

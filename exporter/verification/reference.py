@@ -212,13 +212,16 @@ def _verification_case(
             f"the original model's outputs contain NaN at {test_shape.name.partition('-')[2]}",
             "numbers that can be compared",
         )
-    case = sampled(Case(test_shape.name, inputs.as_dict(), named), COMPARED)
     repeated = _repeated(plan, test_shape, named)
-    shapes = {key: tuple(value.shape) for key, value in named.items()}
-    if repeated is None:
-        return VerificationCase(case, test_shape, shapes)
+
+    def compared(expected: dict[str, torch.Tensor]) -> Case:
+        return sampled(Case(test_shape.name, inputs.as_dict(), expected), COMPARED)
+
     return VerificationCase(
-        case, test_shape, shapes, sampled(Case(test_shape.name, inputs.as_dict(), repeated), COMPARED)
+        golden=compared(named),
+        test_shape=test_shape,
+        output_shapes={key: tuple(value.shape) for key, value in named.items()},
+        repeated=None if repeated is None else compared(repeated),
     )
 
 

@@ -1,11 +1,10 @@
-"""Intel Extension for PyTorch (IPEX).
+"""The backend `ipex`: Intel Extension for PyTorch (IPEX).
 
-In: a module in evaluation mode. Out: the module as `ipex.optimize` prepares it. Refuses what IPEX itself
-refuses. The only importer of intel_extension_for_pytorch; the caller has compared its version with torch's,
-because importing an unfit one ends the process.
+The only module that imports intel_extension_for_pytorch. The caller has compared its version with torch's, because
+importing a version that does not fit ends the process.
 
-IPEX rewrites the TorchScript graph when the loaded artifact is called for the second time, so what it
-fused is read off the executed graph in the verifying process.
+IPEX rewrites the TorchScript graph at the second call of the loaded file, so what it fused is read from the executed
+graph in the verifying process.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from exporter.backends.ipex.int8 import quantise
-from exporter.backends.ipex.modules import suit
+from exporter.backends.ipex.modules import prepare_modules
 from exporter.backends.plain import BF16_FLAGS, INT8_FLAGS
 from exporter.shapes.example_inputs import ExampleInputs
 from runtime.errors import BackendError
@@ -29,8 +28,8 @@ from runtime.host import ipex_library
 from runtime.host.requirements import Environment, detect
 from runtime.host.torchscript import ScriptModule, with_python_warnings
 
-# Operator → what it joins. The names are those of `torch.jit.last_executed_optimized_graph()` with IPEX
-# 2.8.0; a suffix such as `_v2` is left out.
+# Operator → what it fuses. The names are those in `torch.jit.last_executed_optimized_graph()` with IPEX 2.8.0, without
+# suffixes such as `_v2`.
 FUSIONS = {
     "ipex::LlgaFusionGroup": "int8 group compiled by oneDNN",
     "ipex::mha_scores_calc": "attention scores",
@@ -63,18 +62,18 @@ class IpexBackend:
     optimised_at_run = True
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
-        """The very IPEX, and its torch: the operators are a library compiled against that release."""
+        """The same IPEX and its torch: the operators are a library compiled for that release."""
         flags = {"fp32": ("avx2",), "bf16": BF16_FLAGS, "int8": INT8_FLAGS}[precision]
         return Requirements(str(environment.torch), "same-minor", environment.ipex, flags)
 
     def optimise(self, module: torch.nn.Module, precision: Precision) -> torch.nn.Module:
         """`ipex.optimize` with its default kernels.
 
-        `auto_kernel_selection` stays off: with it, fp32 `linear(h) + h` is wrong from the second call on,
-        because the sum is accumulated into `h` while it is read.
+        `auto_kernel_selection` stays off: with it, fp32 `linear(h) + h` is wrong from the second call on, because the
+        sum is accumulated into `h` while `h` is read.
 
         Raises:
-            BackendError: if IPEX cannot prepare the module.
+            BackendError: IPEX cannot prepare the module.
         """
         _prepare(module)
         import intel_extension_for_pytorch as ipex
@@ -83,7 +82,7 @@ class IpexBackend:
         try:
             options = {"dtype": dtype, "inplace": True, "auto_kernel_selection": False}
             optimised: torch.nn.Module = with_python_warnings(lambda: ipex.optimize(module, **options))
-        # What its own checks and rewrites raise for modules that they do not know; re-raised by name.
+        # What its own checks and rewrites raise for modules that they do not know.
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError) as error:
             raise BackendError(f"ipex.optimize failed: {error}") from error
         return optimised
@@ -95,32 +94,32 @@ class IpexBackend:
         example: ExampleInputs,
         progress: Callable[[int], None],
     ) -> tuple[torch.nn.Module, str]:
-        """Static int8, its ranges fitted to the samples; all that is not int8 is as `autocast` says.
+        """Static int8 with ranges fitted to the samples; the rest is in the precision that `autocast` chooses.
 
         Raises:
-            BackendError: if IPEX cannot do that.
+            BackendError: IPEX cannot do that.
         """
         _prepare(module)
-        converted, words = with_python_warnings(
+        converted, summary = with_python_warnings(
             lambda: quantise(module, samples, example, self.autocast("int8"), progress)
         )
-        return converted, f"{words}, the rest in {'bf16' if _native_bf16() else 'fp32'}"
+        return converted, f"{summary}, the rest in {'bf16' if _native_bf16() else 'fp32'}"
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
-        """bf16 traces under CPU autocast; its cache is off because cached casts would become constants.
+        """bf16 is traced under CPU autocast, without its cache: cached casts would become constants.
 
-        So does what is left of an int8 model, where the processor computes bf16 itself: attention's products, of which
-        long texts are half, take two thirds of the time, and the answers are no further off.
+        So is the part of an int8 model that is not int8, if the processor has bf16 instructions: attention's products,
+        half of the work for long texts, then take two thirds of the time, and the errors are not larger.
         """
         bf16 = precision == "bf16" or (precision == "int8" and _native_bf16())
         return _Tracing(bf16)
 
     def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
-        """Nothing: IPEX rewrites the graph where the file is run."""
+        """Nothing to do: IPEX rewrites the graph when the file runs."""
         return ""
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
-        """Every operator of IPEX in the graph; one without a name here is listed as `other`."""
+        """Every operator of IPEX in the graph; those that `FUSIONS` does not list are `other`."""
         return tuple(
             Fusion(FUSIONS.get(_family(name), "other"), name, count)
             for name, count in sorted(operators.items())
@@ -129,7 +128,7 @@ class IpexBackend:
 
 
 class _Tracing(AbstractContextManager[None]):
-    """The context of a trace: nothing holds before it is entered, and it can be entered again."""
+    """The context of a trace; it can be entered several times."""
 
     def __init__(self, bf16: bool) -> None:
         self._bf16 = bf16
@@ -144,41 +143,40 @@ class _Tracing(AbstractContextManager[None]):
 
 
 def _native_bf16() -> bool:
-    """Whether this processor has instructions for bf16; those that have none convert to and fro."""
+    """Whether this processor has instructions for bf16; others convert to fp32 and back."""
     flags = detect().cpu_flags or frozenset()
     return "avx512_bf16" in flags
 
 
 def _prepare(module: torch.nn.Module) -> None:
-    """Before IPEX's package is imported and takes the module."""
-    # Registering first, through the runtime's room, keeps PyTorch's notices off the screen.
+    """Run before IPEX's package is imported."""
+    # Registering the operators first, by the runtime's own module, keeps PyTorch's notices off the screen.
     ipex_library.register_ipex()
-    # Its import reaches torch's compiler, which starts processes of its own that nothing here ever uses.
+    # Importing IPEX imports torch's compiler, which would start worker processes that are never used.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    suit(module)
+    prepare_modules(module)
 
 
-# What attention does to its scores before softmax; IPEX's fusions look for these very neighbours.
+# What attention does with its scores before softmax; IPEX's fusions look for exactly these operators.
 _ARITHMETIC = re.compile(
     r"_*i?(?:add|sub|mul|(?:true)?div|masked_fill|where|matmul|bmm|baddbmm|einsum|clamp|max|float|to)_*"
 )
 
 
 class _Fusible(TorchFunctionMode):
-    """While tracing, write down three things in a form that IPEX gets right.
+    """While tracing, change three things into a form that IPEX computes correctly.
 
-    What softmax gets from anything but arithmetic is laid out in order. IPEX puts its own softmax in the place of
-    PyTorch's, and that fails, at run time, on a tensor in another order of memory ("Expected contiguous tensor
-    input!"). Which ones are is decided only when its passes have run: a linear behind which a model reshapes
-    (deformable attention) was one.
+    The input of softmax is made contiguous unless it comes from arithmetic. IPEX replaces PyTorch's softmax by its own
+    one, which fails at run time for other memory layouts ("Expected contiguous tensor input!"). Which tensors have one
+    is only known after IPEX's passes; a linear whose output a model reshapes (deformable attention) is an example.
 
-    Attention scores that are scaled by a tensor (Swin v2 has a scale for each head) have the scale as the first
-    factor. Behind it IPEX's fusion of attention takes it for a number, and fails at the second call ("a Tensor with 3
-    elements cannot be converted to Scalar"); in front of it the fusion does not match.
+    If attention scores are scaled by a tensor (Swin v2 has a scale per head), the scale becomes the first factor. As
+    the second factor, IPEX's fusion of attention takes it for a number and fails at the second call ("a Tensor with 3
+    elements cannot be converted to Scalar"); as the first factor the fusion does not match.
 
-    Query, key and value of PyTorch's own attention with a weight for each are three tensors, even where a model gives
-    one for all. IPEX joins linears of the same input, and the parts of the joint answer are not laid out as the
-    attention's `view` of them demands (WavLM).
+    Query, key and value of PyTorch's own attention with separate weights become three tensors, even if a model passes
+    the same one three times. IPEX joins linears of the same input, and the parts of the joint output do not have the
+    memory layout that the attention's `view` needs (WavLM).
     """
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
@@ -192,7 +190,7 @@ class _Fusible(TorchFunctionMode):
             if isinstance(scale, torch.Tensor) and scale.numel() > 1:
                 function, arguments = torch.mul, (scale, arguments[0])
         if name == "multi_head_attention_forward" and (keywords or {}).get("use_separate_proj_weight"):
-            arguments = (*_apart(*arguments[:3]), *arguments[3:])
+            arguments = (*_separate_tensors(*arguments[:3]), *arguments[3:])
         result = function(*arguments, **(keywords or {}))
         if isinstance(result, torch.Tensor):
             result._origin = name  # type: ignore[attr-defined]  # read above
@@ -202,8 +200,8 @@ class _Fusible(TorchFunctionMode):
 _PRODUCTS = ("matmul", "bmm")
 
 
-def _apart(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Three tensors, made by three different operators: TorchScript joins equal ones."""
+def _separate_tensors(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Three tensors, made by three different operators, since TorchScript merges equal ones."""
     return query.contiguous(), key.clone(), value.clone(memory_format=torch.contiguous_format)
 
 

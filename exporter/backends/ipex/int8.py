@@ -1,11 +1,9 @@
-"""Static int8 through IPEX: linears and convolutions with a scale for each row of weights.
+"""Static int8 by IPEX: linears and convolutions with one scale per row of weights.
 
-In: a module that `exporter.backends.ipex.backend` has prepared, and samples. Out: the module, which quantises at its
-linears when it is traced. Refuses (BackendError) a module in which nothing can be computed in int8, or that IPEX cannot
-follow.
+A module in which nothing can be computed in int8, or that IPEX cannot follow, is refused (BackendError).
 
-The file holds standard operators alone, weights in int8 and quantise and dequantise around float linears; IPEX
-compiles these into int8 products with oneDNN where the file is run, for each shape and thread anew.
+The file holds only standard operators: weights in int8, and quantise and dequantise around float linears. IPEX compiles
+these into int8 products by oneDNN when the file runs, for each shape and thread separately.
 """
 
 from __future__ import annotations
@@ -24,11 +22,11 @@ from exporter.shapes.example_inputs import ExampleInputs
 from runtime.errors import BackendError
 from runtime.host import torchscript
 
-# A few channels of a transformer's activations are a hundred times larger than the others, and one scale for all
-# leaves these few steps. SmoothQuant moves that size into the weights, which have a scale a row: by its power ALPHA.
-# Measured on MiniLM against plain histograms and other powers: docs/decisions/int8.md.
+# A few channels of a transformer's activations are a hundred times larger than the others, which a common scale leaves
+# only a few steps. SmoothQuant moves the size, to the power ALPHA, into the weights, which have one scale per row.
+# docs/decisions/int8.md has the measurements on MiniLM, against plain histograms and other powers.
 ALPHA = 0.7
-# Products of two activations, which stay out of int8.
+# Products of two activations, which are not computed in int8.
 PRODUCTS = ("matmul", "bmm")
 _WEIGHTS = PerChannelMinMaxObserver.with_args(dtype=torch.qint8, qscheme=torch.per_channel_symmetric)
 
@@ -62,18 +60,18 @@ def quantise(
             for number, sample in enumerate(samples, 1):
                 prepared(**sample)
                 progress(number)
-        words = _choose_operators(prepared)
+        summary = _choose_operators(prepared)
         with context:
             converted: torch.nn.Module = ipex.quantization.convert(prepared, inplace=True)
-    # What its hooks raise for modules that they do not know; re-raised by name.
+    # What its hooks raise for modules that they do not know.
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BackendError(f"IPEX cannot calibrate this model ({reason})") from error
-    return converted.eval(), words + ("" if smooth else ", not smoothed, for layers are used several times")
+    return converted.eval(), summary + ("" if smooth else ", not smoothed, because layers are used several times")
 
 
 def _as_linears(module: torch.nn.Module) -> None:
-    """Make linears of what GPT-2 and its kin have in their place: the same with the weight transposed."""
+    """Replace the Conv1D of GPT-2 and similar models by linears: the same with a transposed weight."""
     for part in list(module.modules()):
         for name, child in part.named_children():
             if type(child).__name__ == "Conv1D" and type(child).__module__.startswith("transformers."):
@@ -85,7 +83,7 @@ def _as_linears(module: torch.nn.Module) -> None:
 
 
 def _reuses(module: torch.nn.Module, example: ExampleInputs) -> bool:
-    """Whether one pass calls a linear more than once (ALBERT): IPEX's smoothing then fails while tracing."""
+    """Whether one pass calls a linear more than once (ALBERT), with which IPEX's smoothing cannot be traced."""
     calls: list[torch.nn.Module] = []
     linears = [part for part in module.modules() if isinstance(part, torch.nn.Linear)]
     hooks = [part.register_forward_pre_hook(lambda part, _: calls.append(part)) for part in linears]
@@ -98,12 +96,12 @@ def _reuses(module: torch.nn.Module, example: ExampleInputs) -> bool:
 
 
 def _choose_operators(prepared: Any) -> str:
-    """Leave products of two activations, which attention is made of, out of int8; count the rest.
+    """Exclude products of two activations, of which attention consists, from int8; returns what the rest is.
 
-    The weights of attention are shares of 1: at 512 tokens most are smaller than half of a 255th, and gone in int8.
-    Embeddings of 512 tokens were off by 0.45 with these products in int8, and by 0.11 without.
+    Attention weights add up to 1: at 512 tokens most are smaller than half of 1/255, and become 0 in int8. Embeddings
+    of 512 tokens had an error of 0.45 with these products in int8, and of 0.11 without.
 
-    IPEX's settings for each operator can be changed through a file alone.
+    IPEX's settings per operator can only be changed through a file.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "operators.json"

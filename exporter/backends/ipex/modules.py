@@ -1,26 +1,23 @@
-"""Modules that IPEX gets wrong, written down in another form: the same answers, before it takes them.
-
-In: a module. Out: the module, changed in place. Refuses nothing.
-"""
+"""Rewrite modules that IPEX computes wrongly or cannot take, into equivalent ones."""
 
 from __future__ import annotations
 
 import torch
 
 
-def suit(module: torch.nn.Module) -> None:
-    """Change what IPEX would fail on or answer wrongly."""
+def prepare_modules(module: torch.nn.Module) -> None:
+    """Change a module in place into a form that IPEX computes correctly."""
     _untie(module)
-    _drop_absent(module)
-    _pad_apart(module)
+    _drop_none_submodules(module)
+    _explicit_padding(module)
 
 
 def _untie(module: torch.nn.Module) -> None:
     """Give every linear a weight and a bias of its own.
 
-    IPEX leaves a linear alone whose weight is an embedding's too (masked language models), and its JIT
-    pass then packs that weight for the sizes of the call it happens in: at other sizes the answers were
-    garbage, measured with a tied BERT decoder in bf16 (tests/test_traps.py).
+    IPEX does not prepare a linear whose weight is also an embedding's (masked language models). Its JIT pass then packs
+    that weight for the sizes of one call, and the outputs at other sizes are wrong: measured with a tied BERT decoder
+    in bf16 (tests/test_traps.py).
     """
     owners: dict[int, int] = {}
     for part in module.modules():
@@ -35,8 +32,8 @@ def _untie(module: torch.nn.Module) -> None:
                 setattr(part, name, torch.nn.Parameter(parameter.detach().clone(), requires_grad=False))
 
 
-def _pad_apart(module: torch.nn.Module) -> None:
-    """Pad before convolutions that keep the length: IPEX pads both sides alike, even where the kernel is even."""
+def _explicit_padding(module: torch.nn.Module) -> None:
+    """Pad in front of convolutions that keep the length: IPEX pads both sides equally, wrong for even kernels."""
     for part in list(module.modules()):
         for name, child in part.named_children():
             if not isinstance(child, torch.nn.Conv1d) or child.padding != "same" or child.padding_mode != "zeros":
@@ -48,8 +45,8 @@ def _pad_apart(module: torch.nn.Module) -> None:
             )
 
 
-def _drop_absent(module: torch.nn.Module) -> None:
-    """Make plain attributes of submodules that are None: IPEX asks every submodule for its parameters."""
+def _drop_none_submodules(module: torch.nn.Module) -> None:
+    """Turn submodules that are None into plain attributes: IPEX asks every submodule for its parameters."""
     for part in list(module.modules()):
         for name in [name for name, child in part._modules.items() if child is None]:
             del part._modules[name]

@@ -1,26 +1,24 @@
-"""Attention in the form that measures fastest for the sizes of a call.
+"""Replace explicit attention by the form that measures fastest for the sizes of a call.
 
-In: a frozen module, with attention written out, and its tensors' shapes. Out: how many attentions were placed.
-Refuses nothing, and leaves alone whatever is not exactly `softmax(query @ keys * scale + mask) @ values`.
-
-Which form is fastest depends on precision and number of scores
-(benchmarks/experiments/attention.py, docs/decisions/onednn.md):
-- fp32, or few: PyTorch's own operator, which is a single call;
-- as many as stay in a processor's cache: two batched products, with the mask added in place;
-- more: the same row by row of the batch, so that they stay there.
+Only exactly `softmax(query @ keys * scale + mask) @ values` is replaced. Which form is fastest depends on the precision
+and the number of scores (benchmarks/experiments/attention.py, docs/decisions/onednn.md):
+- fp32, or few scores: PyTorch's own operator, a single call;
+- as many as fit into a processor's cache: two batched products, with the mask added in place;
+- more: the same for each row of the batch, so that they fit.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import torch
 
 from exporter.tracing.graphs.graph import Shapes, constant
 from exporter.tracing.graphs.graph_functions import call
+from exporter.tracing.graphs.ir import Node, Value, graph_of
 from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 
-# Scores: rows x heads x queries x keys.
+# Numbers of scores: rows x heads x queries x keys.
 FEW = 32 * 1024
 MANY_BYTES = 2 * 1024 * 1024
 # torch.float32 and torch.bfloat16 as TorchScript writes them.
@@ -29,46 +27,46 @@ _TYPES = (_FLOAT32, 15)
 
 
 class Attention(NamedTuple):
-    """Values of a graph: `keys` are transposed, `mask` is what is added to the scores, None for nothing."""
+    """One attention in a graph: `keys` are transposed, `mask` is added to the scores, or None."""
 
-    query: Any
-    keys: Any
-    values: Any
-    mask: Any
+    query: Value
+    keys: Value
+    values: Value
+    mask: Value | None
     scale: float
-    # The nodes between query, keys and values and the answer, which nothing else reads.
-    inner: tuple[Any, ...]
+    # The nodes between the inputs and the output, which nothing else reads.
+    inner: tuple[Node, ...]
 
 
 def place_attention(module: ScriptModule, sizes: Shapes) -> int:
-    """Replace attention that is written out in the module's graph.
+    """Replace explicit attention in the module's graph.
 
     Returns:
         The number of attentions.
     """
-    graph: Any = module.graph
+    graph = graph_of(module)
     found = [(node, parts) for node in graph.nodes() if (parts := attention(node, sizes)) is not None]
     for node, (query, keys, values, mask, scale, _) in found:
         graph.setInsertPoint(node)
-        hides = graph.insertConstant(None) if mask is None else mask
+        row_mask = graph.insertConstant(None) if mask is None else mask
         numbers = map(graph.insertConstant, (scale, FEW, MANY_BYTES))
-        answer = call(module, node, attend, [query, keys, values, hides, *numbers])
-        node.output().replaceAllUsesWith(answer)
+        output = call(module, node, attend, [query, keys, values, row_mask, *numbers])
+        node.output().replaceAllUsesWith(output)
     eliminate_dead_code(graph)
     return len(found)
 
 
-def attention(node: Any, sizes: Shapes) -> Attention | None:
-    """What an attention takes, if the node is the last product of one."""
+def attention(node: Node, sizes: Shapes) -> Attention | None:
+    """The attention whose last product the node is, or None."""
     if node.kind() != "aten::matmul" or len(sizes.get(node.output().debugName(), ())) != 4:
         return None
     weights, values = node.inputs()
-    inner: list[Any] = []
+    inner: list[Node] = []
     weights = _unconverted(weights, inner)
     softmax = weights.node()
     if softmax.kind() != "aten::softmax" or constant(softmax.inputsAt(1)) not in (-1, 3) or not _once(weights):
         return None
-    # Nothing, or float32: sums are in float32 in any case.
+    # No dtype, or float32: sums are in float32 in any case.
     if constant(softmax.inputsAt(2)) not in (None, _FLOAT32) or softmax.inputsAt(2).node().kind() != "prim::Constant":
         return None
     inner.append(softmax)
@@ -94,25 +92,25 @@ def attention(node: Any, sizes: Shapes) -> Attention | None:
         return None
     query, keys = product.inputs()
     shapes = [sizes.get(value.debugName(), ()) for value in (query, keys, values)]
-    # The same rows and heads for all three, none of them broadcast.
+    # All three have the same rows and heads, without broadcasting.
     if any(len(shape) != 4 or shape[:2] != shapes[0][:2] for shape in shapes):
         return None
     return Attention(query, keys, values, mask, scale, (*inner, product))
 
 
-def _unconverted(value: Any, inner: list[Any]) -> Any:
-    """What a value was before it became float32 or bfloat16; the nodes that did it go to `inner`."""
+def _unconverted(value: Value, inner: list[Node]) -> Value:
+    """The value before conversions to float32 or bfloat16, whose nodes are added to `inner`."""
     while value.node().kind() == "aten::to" and constant(value.node().inputsAt(1)) in _TYPES and _once(value):
         inner.append(value.node())
         value = value.node().inputsAt(0)
     return value
 
 
-def _once(value: Any) -> bool:
+def _once(value: Value) -> bool:
     return len(value.uses()) == 1
 
 
-# What follows is compiled to TorchScript, which knows Optional by that name alone.
+# The functions below are compiled to TorchScript, which does not know `Tensor | None`.
 
 
 def attend(
@@ -130,10 +128,10 @@ def attend(
         query: [rows, heads, queries, width].
         keys: [rows, heads, width, keys].
         values: [rows, heads, keys, width].
-        mask: what is added to the scores, [rows or 1, heads or 1, queries or 1, keys]; None for nothing.
-        scale: what the scores are multiplied with.
-        few: up to this many scores, and in fp32, one call of PyTorch's own operator.
-        many_bytes: up to this many bytes of scores, all rows at once.
+        mask: added to the scores, [rows or 1, heads or 1, queries or 1, keys], or None.
+        scale: the factor of the scores.
+        few: up to this many scores, and in fp32, PyTorch's own operator is called.
+        many_bytes: up to this many bytes of scores, all rows are computed at once.
     """
     rows = query.size(0)
     scores = rows * query.size(1) * query.size(2) * keys.size(3)
@@ -169,7 +167,7 @@ def explicit_attention(
         query = query * scale
     scores = torch.matmul(query, keys)
     if mask is not None:
-        # Its answer is read: an addition whose answer nothing reads is dropped where IPEX's library is loaded too.
+        # The result is used: if IPEX's library is loaded, an addition whose result is not used is dropped.
         scores = scores.add_(mask)
     return torch.matmul(torch.softmax(scores, -1), values)
 
@@ -182,15 +180,17 @@ def attend_by_row(
     scale: float,
 ) -> torch.Tensor:
     """Two products for each row of the batch; arguments as for `attend`."""
-    # Rows lie as the linear behind will read them, heads beside each other. Zeros, for no file may call an operator
-    # that gives memory as it was.
-    answer = torch.zeros(
+    # In the memory layout that the next linear reads, heads beside each other. Zeros, because no file may call an
+    # operator that gives uninitialised memory.
+    output = torch.zeros(
         [query.size(0), query.size(2), query.size(1), values.size(3)], dtype=values.dtype, device=values.device
     ).transpose(1, 2)
     for row in range(query.size(0)):
-        hides = mask
+        row_mask = mask
         if mask is not None and mask.size(0) != 1:
-            hides = mask[row : row + 1]
-        one = explicit_attention(query[row : row + 1], keys[row : row + 1], values[row : row + 1], hides, scale)
-        answer[row : row + 1].copy_(one)
-    return answer
+            row_mask = mask[row : row + 1]
+        row_output = explicit_attention(
+            query[row : row + 1], keys[row : row + 1], values[row : row + 1], row_mask, scale
+        )
+        output[row : row + 1].copy_(row_output)
+    return output

@@ -1,25 +1,22 @@
-"""Take work out of attention that is written out: the pass over the scores that scales them.
+"""Fold the scale of attention scores into the weights of the query, which saves a pass over the scores.
 
-In: a frozen module's graph. Out: how many attentions were simplified. Refuses nothing, and leaves alone whatever is not
-exactly `matmul(query, keys) * scale + mask` with the query from a linear of its own.
-
-The scale goes into the query's weights instead, where that is exact: a power of two, as it is for heads of 16, 64 or
-256 features, changes the exponents alone.
+Only exactly `matmul(query, keys) * scale + mask`, with the query from a linear of its own, is changed, and only if the
+result is exact: multiplying by a power of two, as for heads of 16, 64 or 256 features, changes only exponents.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from exporter.tracing.graphs.graph import constant
+from exporter.tracing.graphs.ir import Graph, Node, Value
 from runtime.host.torchscript import eliminate_dead_code
 
-# What stands between the query's linear and the product, and moves numbers without changing them.
+# Operators that may be between the query's linear and the product: they move numbers without changing them.
 _MOVES = ("aten::view", "aten::reshape", "aten::transpose", "aten::permute", "aten::contiguous")
 
 
-def simplify_attention(graph: Any) -> int:
+def simplify_attention(graph: Graph) -> int:
     """Fold the scale of the scores into the query's weights.
 
     Returns:
@@ -44,8 +41,8 @@ def simplify_attention(graph: Any) -> int:
     return found
 
 
-def _power_of_two(node: Any) -> float | None:
-    """The factor that a product or quotient with a number applies, where it is a power of two."""
+def _power_of_two(node: Node) -> float | None:
+    """The factor of a product or quotient with a number, if it is a power of two; else None."""
     if node.kind() not in ("aten::mul", "aten::div"):
         return None
     number = constant(node.inputsAt(1))
@@ -55,8 +52,8 @@ def _power_of_two(node: Any) -> float | None:
     return factor if math.frexp(factor)[0] == 0.5 else None
 
 
-def _query(scores: Any) -> Any:
-    """The linear whose answer, moved about, is the first factor of a product that nothing else reads."""
+def _query(scores: Value) -> Node | None:
+    """The linear whose output is the first factor of a product that nothing else reads; else None."""
     product = scores.node()
     if product.kind() != "aten::matmul" or len(scores.uses()) != 1:
         return None
@@ -68,7 +65,7 @@ def _query(scores: Any) -> Any:
     return linear if fits and linear.inputsAt(2).node().kind() == "prim::Constant" else None
 
 
-def _single(value: Any) -> bool:
-    """Whether nothing else depends on the numbers."""
+def _single(value: Value) -> bool:
+    """Whether only one reader depends on the numbers."""
     readers: list[str] = [use.user.kind() for use in value.uses()]
     return sum(reader != "aten::size" for reader in readers) == 1

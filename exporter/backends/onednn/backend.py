@@ -1,10 +1,7 @@
-"""PyTorch's own oneDNN operators, placed in the graph.
+"""PyTorch's own oneDNN operators, placed in the graph. Needs no package besides torch.
 
-In: a module; then its frozen trace. Out: the trace with joined and fused linears, and a method `prepare`. Refuses
-(BackendError) a model without a linear that could use them.
-
-No package beside torch: the file loads in stock PyTorch and libtorch. Inductor, PyTorch's compiler, emits the same
-operators for processors.
+The file loads in stock PyTorch and libtorch. Inductor, PyTorch's compiler, uses the same operators on processors. A
+model without a linear that could use them is refused (BackendError).
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from exporter.backends.onednn.quantise import quantise_linears
 from exporter.backends.plain import BF16_FLAGS, INT8_FLAGS
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.graphs.graph import shapes
+from exporter.tracing.graphs.ir import graph_of
 from runtime.errors import BackendError
 from runtime.format.manifest import Backend, Fusion, Precision, Requirements
 from runtime.host.requirements import Environment
@@ -33,7 +31,7 @@ from runtime.host.torchscript import ScriptModule, merge_equal_nodes
 
 
 class OnednnBackend:
-    """Joined and fused linears by oneDNN; no package beside torch."""
+    """Joined and fused linears by oneDNN."""
 
     name: Backend = "onednn"
     kernels = "oneDNN's linears with weights reordered after loading"
@@ -56,7 +54,7 @@ class OnednnBackend:
         example: ExampleInputs,
         progress: Callable[[int], None],
     ) -> tuple[torch.nn.Module, str]:
-        """Static int8 for the linears that the samples reach; the rest stays fp32.
+        """Static int8 for the linears that the samples reach; the rest stays in fp32.
 
         Raises:
             BackendError: they reach none.
@@ -65,19 +63,19 @@ class OnednnBackend:
         return module, f"{count} linears in int8, the rest in fp32"
 
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
-        """None: the weights carry the precision."""
+        """None needed: the weights have the precision."""
         return nullcontext()
 
     def drop_padding(self, module: ScriptModule, example: ExampleInputs) -> tuple[int, list[str]]:
-        """Between the embeddings and the head, work on real tokens alone."""
-        said = _joined(module)
-        mask = list(module.graph.inputs())[1 + list(example.tensors).index("attention_mask")]
+        """Between the embeddings and the head, compute real tokens only."""
+        notes = _simplify(module)
+        mask = list(graph_of(module).inputs())[1 + list(example.tensors).index("attention_mask")]
         dropped = leave_out_padding(module, mask, shapes(module, example))
-        # Sizes of one tensor that several views ask for.
-        merge_equal_nodes(module.graph)
+        # Several views ask for the size of the same tensor.
+        merge_equal_nodes(graph_of(module))
         return dropped, [
-            *said,
-            *([f"{dropped} attentions, and all between them, on real tokens alone"] if dropped else []),
+            *notes,
+            *([f"{dropped} attentions, and all between them, on real tokens only"] if dropped else []),
         ]
 
     def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
@@ -86,19 +84,19 @@ class OnednnBackend:
         Raises:
             BackendError: the graph has no linear with weights of its own.
         """
-        said = _joined(module)
+        notes = _simplify(module)
         sizes = shapes(module, example)
-        placed = fuse_linears(module.graph, sizes)
+        placed = fuse_linears(graph_of(module), sizes)
         if not placed:
             raise BackendError("no linear for oneDNN in the model", "at least one with constant weights")
-        # Last: it changes names, which the sizes go by.
+        # After the linears: it changes the names by which the sizes are known.
         placed["attention"] = place_attention(module, sizes)
         pack(module)
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(placed.items()) if count)
-        return "; ".join([*said, f"placed {kinds}"])
+        return "; ".join([*notes, f"placed {kinds}"])
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
-        """Linears of oneDNN in the executed graph, by what they join."""
+        """Linears of oneDNN in the executed graph, by what they fuse."""
         return tuple(
             Fusion(("prepacked linear" if what == "none" else f"linear+{what}") + width, kind, count)
             for name, count in sorted(operators.items())
@@ -108,9 +106,9 @@ class OnednnBackend:
         )
 
 
-def _joined(module: ScriptModule) -> list[str]:
-    """What both rewritings begin with; what was done, in words."""
-    merge_equal_nodes(module.graph)
-    simplified, joined = simplify_attention(module.graph), join_linears(module.graph)
+def _simplify(module: ScriptModule) -> list[str]:
+    """The first steps of both rewritings; returns what was done, for people."""
+    merge_equal_nodes(graph_of(module))
+    simplified, joined = simplify_attention(graph_of(module)), join_linears(graph_of(module))
     counts = ((joined, "linears joined"), (simplified, "attentions simplified"))
     return [f"{count} {what}" for count, what in counts if count]

@@ -1,18 +1,17 @@
-"""Replace linears by oneDNN's, which do the activation or the residual addition behind them in the same pass.
+"""Replace linears by oneDNN's, which compute a following activation or residual addition in the same pass.
 
-In: a frozen module's graph and its tensors' shapes. Out: what was fused, by kind. Refuses nothing; every linear
-with a weight of the graph's own becomes oneDNN's, with or without something fused, in int8 where what it takes was
-quantised (exporter/backends/onednn/int8.py).
+Every linear with a constant weight becomes oneDNN's, whether something is fused with it or not. It is in int8 if its
+input is quantised (exporter/backends/onednn/int8.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from exporter.backends.onednn import int8
 from exporter.backends.onednn.fused_linear import Fused
 from exporter.tracing.graphs.graph import Shapes, constant, insert, no_scalars
+from exporter.tracing.graphs.ir import Graph, Node, Value
 from runtime.host.torchscript import eliminate_dead_code
 
 # Activation → oneDNN's name, as `mkldnn::_linear_pointwise` takes it.
@@ -26,7 +25,7 @@ ACTIVATIONS = {
 LINEAR = "mkldnn::_linear_pointwise"
 
 
-def fuse_linears(graph: Any, sizes: Shapes) -> Counter[str]:
+def fuse_linears(graph: Graph, sizes: Shapes) -> Counter[str]:
     """Rewrite every linear whose weight is a constant.
 
     Returns:
@@ -39,39 +38,39 @@ def fuse_linears(graph: Any, sizes: Shapes) -> Counter[str]:
         if node.kind() != "aten::linear" or constant(node.inputsAt(1)) is None:
             continue
         fused = _fused(node, known)
-        answer = codes.place(fused) if int8.takes_codes(node) else _place(graph, fused)
+        replacement = codes.place(fused) if int8.takes_codes(node) else _place(graph, fused)
         if fused.last.output().debugName() in known:
-            known[answer.debugName()] = known[fused.last.output().debugName()]
-        fused.last.output().replaceAllUsesWith(answer)
+            known[replacement.debugName()] = known[fused.last.output().debugName()]
+        fused.last.output().replaceAllUsesWith(replacement)
         found[fused.kind + (" in int8" if int8.takes_codes(node) else "")] += 1
     eliminate_dead_code(graph)
     return found
 
 
-def _fused(node: Any, known: Shapes) -> Fused:
+def _fused(node: Node, known: Shapes) -> Fused:
     uses = node.output().uses()
     reader = uses[0].user if len(uses) == 1 else None
     if reader is not None and reader.kind() in ACTIVATIONS:
         name = ACTIVATIONS[reader.kind()]
         return Fused(node, reader, None, name, constant(reader.inputsAt(1)) if name == "gelu" else None)
     added = _residual(node, reader, known)
-    return Fused(node, node) if added is None else Fused(node, reader, added)
+    return Fused(node, node) if reader is None or added is None else Fused(node, reader, added)
 
 
-def _residual(node: Any, reader: Any, known: Shapes) -> Any:
-    """What is added to the linear's answer, where it has the same shape; else None."""
+def _residual(node: Node, reader: Node | None, known: Shapes) -> Value | None:
+    """What is added to the linear's output, if it has the same shape; else None."""
     if reader is None or reader.kind() != "aten::add" or constant(reader.inputsAt(2)) != 1:
         return None
-    both = [reader.inputsAt(0), reader.inputsAt(1)]
-    names = [value.debugName() for value in both]
+    summands = [reader.inputsAt(0), reader.inputsAt(1)]
+    names = [value.debugName() for value in summands]
     if names[0] == names[1]:
         return None
-    other = both[1] if names[0] == node.output().debugName() else both[0]
+    other = summands[1] if names[0] == node.output().debugName() else summands[0]
     shapes = [known.get(name) for name in names]
     return other if shapes[0] is not None and shapes[0] == shapes[1] else None
 
 
-def _place(graph: Any, fused: Fused) -> Any:
+def _place(graph: Graph, fused: Fused) -> Value:
     value, weight, bias = fused.linear.inputs()
     graph.setInsertPoint(fused.last)
     if fused.added is not None:

@@ -1,20 +1,21 @@
-"""A linear of a graph with what is computed in the same pass: an activation, or an addition."""
+"""A linear of a graph together with what is computed in the same pass: an activation or an addition."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from exporter.tracing.graphs.ir import Node, Value
 
 
 @dataclass(frozen=True)
 class Fused:
-    """One linear with what it does besides: the node whose answer it gives, and what is added or applied."""
+    """One linear and what is fused with it: `last` is the node whose output it gives, `added` what is added."""
 
-    linear: Any
-    last: Any
-    added: Any = None
+    linear: Node
+    last: Node
+    added: Value | None = None
     activation: str = "none"
-    # Whether gelu is exact or by tanh.
+    # The approximation of gelu: "none" or "tanh".
     algorithm: str | None = None
 
     @property

@@ -1,30 +1,27 @@
-"""Linears in int8: what they take as codes of 8 bits, weights with a scale a row, sums in 32 bits.
+"""Place linears in int8: inputs as codes of 8 bits, weights with one scale per row, sums in 32 bits.
 
-In: linears whose input was quantised and dequantised again, as `exporter/backends/onednn/quantise.py` marks it. Out:
-oneDNN's linear on the codes themselves. Refuses nothing.
-
-A linear whose answer goes through an activation straight into another one's quantisation gives codes right away; all
-other answers are fp32, those among them that another one's smoothing reads.
+These are the linears whose input is quantised and dequantised again, as `exporter/backends/onednn/quantise.py` marks
+them. If the output of a linear goes only through an activation into the quantisation of another one, it is given as
+codes; all other outputs are fp32.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 
 from exporter.backends.onednn.fused_linear import Fused
 from exporter.tracing.graphs.graph import constant, insert, no_scalars
+from exporter.tracing.graphs.ir import Graph, Node, Value
 
 LINEAR = "onednn::qlinear_pointwise"
 QUANTISE, DEQUANTISE = "aten::quantize_per_tensor", "aten::dequantize"
-# Codes of weights are symmetric, of what goes in from 0 to 255 around a zero point.
+# Codes of weights are symmetric; codes of inputs are 0 to 255 around a zero point.
 _WEIGHT_CODES = 127
 # torch.uint8 and torch.float32 as TorchScript writes them.
 _UINT8, _FLOAT32 = 0, 6
 
 
-def takes_codes(linear: Any) -> bool:
+def takes_codes(linear: Node) -> bool:
     """Whether a linear's input was quantised."""
     source = linear.inputsAt(0).node()
     kinds: list[str] = [source.kind(), source.inputsAt(0).node().kind()] if source.inputsSize() else []
@@ -32,14 +29,14 @@ def takes_codes(linear: Any) -> bool:
 
 
 class Codes:
-    """What was quantised, as tensors of codes: each made once, whoever reads it."""
+    """Quantised values as tensors of codes, each computed once for all its readers."""
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, Value] = {}
 
-    def place(self, fused: Fused) -> Any:
-        """The linear on codes; its answer, in fp32 or, where only another linear's quantisation reads it, in codes."""
+    def place(self, fused: Fused) -> Value:
+        """Insert the linear on codes; its output is fp32, or codes if only another linear's quantisation reads it."""
         graph, last = self._graph, fused.last
         dequantise, weight, bias = fused.linear.inputs()
         quantise = dequantise.node().inputsAt(0).node()
@@ -56,19 +53,19 @@ class Codes:
             gives = list(map(graph.insertConstant, (1.0, 0, _FLOAT32)))
         if fused.added is not None:
             how = [*map(graph.insertConstant, (1.0, 0, "add", 1.0, "none")), no_scalars(graph, last)]
-            # Dense, or oneDNN takes its reference implementation, a thousand times slower: the one token that a head
-            # reads is a view of all.
+            # Contiguous: for a view, such as the one token that a head reads, oneDNN uses its reference implementation,
+            # which is a thousand times slower.
             added = insert(graph, last, "aten::contiguous", [fused.added, graph.insertConstant(0)], fused.linear)
             arguments = [*takes, added, bias, *gives, *how, graph.insertConstant("none")]
         else:
             how = [graph.insertConstant(fused.activation), no_scalars(graph, last)]
             arguments = [*takes, bias, *gives, *how, graph.insertConstant(fused.algorithm or "none")]
-        answer = insert(graph, last, LINEAR, arguments, fused.linear)
+        output = insert(graph, last, LINEAR, arguments, fused.linear)
         if reader is not None:
-            self._known[reader.output().debugName()] = answer
-        return answer
+            self._known[reader.output().debugName()] = output
+        return output
 
-    def _of(self, quantise: Any) -> Any:
+    def _of(self, quantise: Node) -> Value:
         name = quantise.output().debugName()
         if name not in self._known:
             after = self._graph.create("aten::int_repr", [quantise.output()], 1)
@@ -77,12 +74,12 @@ class Codes:
         return self._known[name]
 
 
-def _quantising_reader(last: Any) -> Any:
+def _quantising_reader(last: Node) -> Node | None:
     uses = last.output().uses()
     reader = uses[0].user if len(uses) == 1 else None
     if reader is None or reader.kind() != QUANTISE:
         return None
-    # All that read the codes must take them as such.
+    # All readers of the codes must take them as codes.
     readers = [use.user for use in reader.output().uses()]
     whole = all(
         one.kind() == DEQUANTISE and all(use.user.kind() == "aten::linear" for use in one.output().uses())
@@ -92,9 +89,9 @@ def _quantising_reader(last: Any) -> Any:
 
 
 def quantised_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes in int8 and a scale a row, for a weight [out, in]."""
+    """Codes in int8 and one scale per row, for a weight [out, in]."""
     scales = weight.float().abs().amax(dim=1) / _WEIGHT_CODES
-    # A row of zeros has no scale of its own.
+    # A row of zeros may have any scale but 0.
     scales = torch.where(scales == 0, torch.ones_like(scales), scales)
     codes = (weight.float() / scales[:, None]).round().clamp(-_WEIGHT_CODES, _WEIGHT_CODES)
     return codes.to(torch.int8), scales

@@ -1,31 +1,29 @@
 """Join linears of the same input into one: query, key and value.
 
-In: a frozen module's graph. Out: how many linears were joined. Refuses nothing, and joins nothing whose
-readers could not take a part of a wider tensor.
+Nothing is joined whose readers could not take a part of a wider tensor.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from exporter.tracing.graphs.graph import constant, insert
+from exporter.tracing.graphs.ir import Graph, Node, Value
 from runtime.host.torchscript import INTEGERS, TENSORS, eliminate_dead_code
 
 # From [rows, tokens, heads, width] to [rows, heads, tokens, width].
 _TURNS = (("aten::transpose", [1, 2]), ("aten::transpose", [2, 1]), ("aten::permute", [[0, 2, 1, 3]]))
-# What may read a part of the joint answer: its features lie apart from row to row, which these do not mind.
+# What may read a part of the joint output, which is not contiguous.
 _READERS = ("aten::view", "aten::reshape", "aten::size")
 
 
-def join_linears(graph: Any) -> int:
-    """One linear with the weights of several below each other, and a slice of its answer for each.
+def join_linears(graph: Graph) -> int:
+    """Replace linears by one with their weights concatenated, and a slice of its output for each.
 
     Returns:
         The number of linears that were joined.
     """
-    groups: dict[str, list[Any]] = {}
+    groups: dict[str, list[Node]] = {}
     for node in graph.nodes():
         if node.kind() == "aten::linear" and _joinable(node):
             groups.setdefault(node.inputsAt(0).debugName(), []).append(node)
@@ -39,13 +37,13 @@ def join_linears(graph: Any) -> int:
     return joined
 
 
-def _joinable(node: Any) -> bool:
+def _joinable(node: Node) -> bool:
     weight, bias = node.inputsAt(1), node.inputsAt(2)
     known = all(value.node().kind() == "prim::Constant" for value in (weight, bias))
     return known and all(use.user.kind() in _READERS for use in node.output().uses())
 
 
-def _join(graph: Any, nodes: list[Any], weights: list[torch.Tensor]) -> None:
+def _join(graph: Graph, nodes: list[Node], weights: list[torch.Tensor]) -> None:
     first = nodes[0]
     heads = _heads(nodes, weights)
     biases = [constant(node.inputsAt(2)) for node in nodes]
@@ -74,10 +72,10 @@ def _join(graph: Any, nodes: list[Any], weights: list[torch.Tensor]) -> None:
         node.output().replaceAllUsesWith(part)
 
 
-def _heads(nodes: list[Any], weights: list[torch.Tensor]) -> list[tuple[Any, Any]] | None:
+def _heads(nodes: list[Node], weights: list[torch.Tensor]) -> list[tuple[Node, Node]] | None:
     """The view [rows, tokens, heads, width] and the transposition to [rows, heads, tokens, width] behind each linear.
 
-    None where one has another reader, or they are not alike.
+    None if a linear has another reader, or they are not alike.
     """
     found = []
     for node in nodes:
@@ -95,8 +93,8 @@ def _heads(nodes: list[Any], weights: list[torch.Tensor]) -> list[tuple[Any, Any
     return found if len(lists) == 1 and len({weight.shape for weight in weights}) == 1 else None
 
 
-def _as_heads(graph: Any, nodes: list[Any], whole: Any, heads: list[tuple[Any, Any]]) -> None:
-    """One view, one permutation and one taking apart for all, in the place of three operators for each."""
+def _as_heads(graph: Graph, nodes: list[Node], whole: Value, heads: list[tuple[Node, Node]]) -> None:
+    """One view, one permutation and one unbind for all, instead of three operators for each."""
     view = heads[0][0]
     rows, tokens, *features = view.inputsAt(1).node().inputs()
     graph.setInsertPoint(view)
@@ -113,8 +111,8 @@ def _as_heads(graph: Any, nodes: list[Any], whole: Any, heads: list[tuple[Any, A
         turn.output().replaceAllUsesWith(part)
 
 
-def _as_reshape(graph: Any, node: Any) -> None:
-    """A view demands a layout; reshape takes one where it can and copies where it must."""
+def _as_reshape(graph: Graph, node: Node) -> None:
+    """Replace a view, which needs a certain memory layout, by reshape, which copies if it must."""
     if node.kind() == "aten::view":
         fresh = insert(graph, node, "aten::reshape", list(node.inputs()), node)
         node.output().replaceAllUsesWith(fresh)

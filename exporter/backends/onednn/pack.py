@@ -1,21 +1,19 @@
-"""Keep the linears' weights where `prepare` can bring them into the order that the processor likes.
+"""Keep the linears' weights where the method `prepare` can reorder them for the processor.
 
-In: a frozen module whose linears are oneDNN's. Out: the same module with a list of weights as its attribute, and a
-method `prepare`. Refuses nothing.
-
-oneDNN reorders a weight into blocks that suit the processor. Done at every call it costs as much as a small batch;
-a reordered weight cannot be saved, and would suit one processor alone. So the file holds the weights as they are, and
+oneDNN reorders a weight into blocks that suit the processor. Doing that at every call costs as much as a small batch. A
+reordered weight cannot be saved, and would suit one processor only. So the file holds the weights as they are, and
 `prepare`, called once after loading, replaces each by its reordered copy: one copy in the file, one in memory. A
-program that does not call it gets the same answers, later; with weights in int8 it gets an error.
+program that does not call it gets the same outputs more slowly; with weights in int8 it gets an error.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import torch
 
 from exporter.backends.onednn import int8
 from exporter.backends.onednn.fuse import LINEAR
 from exporter.tracing.graphs.graph import constant, insert
+from exporter.tracing.graphs.ir import Node, graph_of
 from runtime.host.torchscript import TENSORS, ScriptModule, define, eliminate_dead_code
 
 _PREPARE = """
@@ -33,9 +31,9 @@ def prepare(self) -> None:
 
 def pack(module: ScriptModule) -> None:
     """Move the weights from the graph's constants to an attribute, and define `prepare`."""
-    graph: Any = module.graph
+    graph = graph_of(module)
     linears = [node for node in graph.nodes() if node.kind() in (LINEAR, int8.LINEAR)]
-    weights: dict[str, Any] = {}
+    weights: dict[str, torch.Tensor] = {}
     for node in linears:
         value = node.inputsAt(_weight_position(node))
         weights.setdefault(value.debugName(), constant(value))
@@ -55,8 +53,8 @@ def pack(module: ScriptModule) -> None:
     define(module, _PREPARE)
 
 
-def _weight_position(node: Any) -> int:
-    """`(X, W, …)`, or with something added `(X, other, W, …)`; in int8 behind the input's scale and zero point."""
+def _weight_position(node: Node) -> int:
+    """`(X, W, …)`, or with an addition `(X, other, W, …)`; in int8 after the input's scale and zero point."""
     if node.kind() == int8.LINEAR:
         return 3
     return 2 if node.inputsSize() == 5 else 1

@@ -1,56 +1,53 @@
-"""Leave padding out: between the embeddings and the head, work is done on real tokens alone.
+"""Skip padding: between the embeddings and the head, only real tokens are computed.
 
-In: a frozen module, its attention mask, the example's shapes. Out: how many attentions now work without
-padding. Refuses nothing, and leaves alone a graph without an attention that it can follow.
-
-The region begins at the linears of query, key and value of a first attention, and reaches as far as nodes keep tokens
-apart (exporter/backends/onednn/region.py). What enters it is brought into one row of real tokens, what leaves it gets
-its places back, and attention goes row by row, as exporter/backends/onednn/ragged.py does it. In a batch without
-padding these three do nothing: one graph serves both, with one copy of the weights.
+The region begins at the linears for query, key and value of a first attention, and reaches as far as nodes keep tokens
+apart (exporter/backends/onednn/region.py). What enters it is packed into one row of real tokens, what leaves it is put
+back into its positions, and attention is computed row by row (exporter/backends/onednn/ragged.py). In a batch without
+padding these steps do nothing: one graph, with one copy of the weights, serves both. A graph without an attention that
+can be followed stays as it is.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from exporter.backends.onednn import ragged
 from exporter.backends.onednn.attend import FEW, MANY_BYTES
 from exporter.backends.onednn.layout import VIEWS, Layout
-from exporter.backends.onednn.region import Region, Use, find_region, uses_outside
+from exporter.backends.onednn.region import OutsideUse, Region, find_region, uses_outside
 from exporter.tracing.graphs.graph import Shapes, constant, insert
 from exporter.tracing.graphs.graph_functions import call
+from exporter.tracing.graphs.ir import Graph, Node, Value, graph_of
 from runtime.host import torchscript
 from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 
 
-def leave_out_padding(module: ScriptModule, mask: Any, sizes: Shapes) -> int:
+def leave_out_padding(module: ScriptModule, mask: Value, sizes: Shapes) -> int:
     """Rewrite the graph.
 
     Args:
         module: frozen.
-        mask: the input of its graph that says which tokens are real, [rows, tokens].
-        sizes: of its tensors; they are no longer those of the rewritten graph.
+        mask: the input of its graph that marks real tokens, [rows, tokens].
+        sizes: of its tensors; those of the rewritten graph differ.
 
     Returns:
         The number of attentions.
     """
     batch = sizes.get(mask.debugName(), ())
-    nodes = list(module.graph.nodes())
+    nodes = list(graph_of(module).nodes())
     if len(batch) != 2:
         return 0
     region = find_region(nodes, sizes, batch)
     if not any(name in region.attentions for name in region.nodes):
         return 0
-    # An operator that changes its argument would change a copy.
+    # An operator that changes its argument in place would change a copy.
     if any(_in_place(node) and node.inputsAt(0).debugName() in region.known for node in nodes):
         return 0
     placed = _rewrite(module, mask, region, uses_outside(region))
-    eliminate_dead_code(module.graph)
+    eliminate_dead_code(graph_of(module))
     return placed
 
 
-def _rewrite(module: ScriptModule, mask: Any, region: Region, uses: list[Use]) -> int:
-    graph: Any = module.graph
+def _rewrite(module: ScriptModule, mask: Value, region: Region, uses: list[OutsideUse]) -> int:
+    graph = graph_of(module)
     views = [
         (node, region.layouts[node.inputsAt(0).debugName()], region.layouts[name])
         for name, node in region.nodes.items()
@@ -60,7 +57,7 @@ def _rewrite(module: ScriptModule, mask: Any, region: Region, uses: list[Use]) -
         (node, at, node.inputsAt(at), (node.inputsAt(at).debugName(), layout)) for node, at, layout in region.entries
     ]
     kept, back, lengths = _plan(module, mask)
-    entered: dict[tuple[str, Layout], Any] = {}
+    entered: dict[tuple[str, Layout], Value] = {}
     for node, position, value, key in entries:
         if key not in entered:
             graph.setInsertPoint(node)
@@ -72,21 +69,22 @@ def _rewrite(module: ScriptModule, mask: Any, region: Region, uses: list[Use]) -
     placed = []
     for name, node in region.nodes.items():
         if name in region.attentions:
-            query, keys, values, hides, scale, _ = region.attentions[name]
+            query, keys, values, added_mask, scale, _ = region.attentions[name]
+            assert added_mask is not None  # the region has no others
             graph.setInsertPoint(node)
             settings = map(graph.insertConstant, (scale, FEW, MANY_BYTES, ragged.SHORT))
-            given = [query, keys, values, hides, *settings, kept, back, lengths, mask]
-            answer = call(module, node, ragged.attend_ragged, given)
-            placed.append((node.output(), answer))
+            arguments = [query, keys, values, added_mask, *settings, kept, back, lengths, mask]
+            output = call(module, node, ragged.attend_ragged, arguments)
+            placed.append((node.output(), output))
     _leave(module, mask, back, uses)
     for old, new in placed:
         old.replaceAllUsesWith(new)
     return len(placed)
 
 
-def _plan(module: ScriptModule, mask: Any) -> tuple[Any, Any, Any]:
-    """What `ragged.plan_padding` gives for the mask, at the head of the graph."""
-    graph: Any = module.graph
+def _plan(module: ScriptModule, mask: Value) -> tuple[Value, Value, Value]:
+    """Call `ragged.plan_padding` at the start of the graph; returns its three results."""
+    graph = graph_of(module)
     first = next(iter(graph.nodes()))
     graph.setInsertPoint(first)
     numbers = map(graph.insertConstant, (ragged.FULL, ragged.LEAST, ragged.STEP))
@@ -100,8 +98,8 @@ def _plan(module: ScriptModule, mask: Any) -> tuple[Any, Any, Any]:
     return kept, back, lengths
 
 
-def _resize(graph: Any, node: Any, before: Layout, after: Layout) -> None:
-    """Rows and tokens are as many as the tensor has that is viewed."""
+def _resize(graph: Graph, node: Node, before: Layout, after: Layout) -> None:
+    """Let a view take the numbers of rows and tokens from the tensor that it views."""
     sizes = list(node.inputsAt(1).node().inputs())
     graph.setInsertPoint(node)
     for source, target in zip(before[:2], after[:2], strict=True):
@@ -114,10 +112,10 @@ def _resize(graph: Any, node: Any, before: Layout, after: Layout) -> None:
     node.replaceInput(1, fresh.output())
 
 
-def _leave(module: ScriptModule, mask: Any, back: Any, uses: list[Use]) -> None:
-    """Give all places back to the readers outside; those that ask for sizes or one place get these."""
-    graph: Any = module.graph
-    left: dict[str, Any] = {}
+def _leave(module: ScriptModule, mask: Value, back: Value, uses: list[OutsideUse]) -> None:
+    """Give readers outside all positions; readers of a size or of one position get just these."""
+    graph = graph_of(module)
+    left: dict[str, Value] = {}
     for use in uses:
         layout, reader = use.layout, use.reader
         graph.setInsertPoint(reader)
@@ -137,12 +135,11 @@ def _leave(module: ScriptModule, mask: Any, back: Any, uses: list[Use]) -> None:
             reader.replaceInput(use.position, left[use.name])
 
 
-def _index(select: Any) -> int | None:
-    """Which place of each row a node picks; None if it is not one."""
+def _index(select: Node) -> int | None:
+    """The position of each row that a node picks; None if it does not pick one."""
     axis, index = (constant(value) for value in list(select.inputs())[1:])
     return index if axis == 1 and isinstance(index, int) else None
 
 
-def _in_place(node: Any) -> bool:
-    kind: str = node.kind()
-    return kind.endswith("_") and not kind.endswith("__")
+def _in_place(node: Node) -> bool:
+    return node.kind().endswith("_") and not node.kind().endswith("__")

@@ -1,15 +1,12 @@
-"""Fit the ranges of a module's linears to samples, and mark where they take codes of 8 bits.
+"""Fit the ranges of a module's linears to samples, and let the linears round their inputs to codes of 8 bits.
 
-In: a module in evaluation mode, samples of its inputs. Out: the same module, its linears taking quantised inputs.
-Refuses (BackendError) a module whose linears the samples do not reach.
+The module then computes in fp32 what the int8 linears will compute. The trace keeps the rounding as operators in front
+of each linear, and the graph's rewriting replaces them by linears on codes.
 
-The module then computes, in fp32, what the int8 linears will: each input is rounded to one of 256 codes. The trace
-keeps that as operators in front of each linear, and the graph's rewriting puts linears on codes in their place.
-
-A few channels of a transformer's activations are a hundred times larger than the others, and one scale for all leaves
-these few codes. SmoothQuant (Xiao et al., 2022) moves that size into the weights, which have a scale a row: each
-channel is divided by a power of its largest number, and the weights' column is multiplied by it. Behind an activation
-this is left out, as in that paper: the linear before it then gives codes right away.
+A few channels of a transformer's activations are a hundred times larger than the others, which a common scale leaves
+only a few codes. SmoothQuant (Xiao et al., 2022) moves that size into the weights, which have one scale per row: each
+channel is divided by a power of its largest number, and the column of the weights is multiplied by it. After an
+activation function this is left out, as in that paper: the linear before it then gives codes directly.
 """
 
 from __future__ import annotations
@@ -26,12 +23,12 @@ _CODES = 255
 # As for IPEX, and measured the same way (docs/decisions/int8.md).
 _ALPHA = 0.7
 _LEAST = 1e-5
-# Where activations that are modules are written.
+# Where the modules of activation functions are defined.
 _ACTIVATIONS = ("torch.nn.modules.activation", "transformers.activations")
 
 
 class QuantisedLinear(torch.nn.Module):
-    """A linear that rounds its input to codes first, each channel of it divided by its smoothing if it has one."""
+    """A linear that first rounds its input to codes, each channel divided by its smoothing if there is one."""
 
     def __init__(self, linear: torch.nn.Linear, smoothing: torch.Tensor | None, low: float, high: float) -> None:
         super().__init__()
@@ -40,23 +37,23 @@ class QuantisedLinear(torch.nn.Module):
         if smoothing is not None:
             self.linear.weight = torch.nn.Parameter(linear.weight * smoothing, requires_grad=False)
             self.shrink = 1 / smoothing
-        # Zero is a code: padding and what an activation cuts off stay exact.
+        # Zero is a code, so that padding and the zeros of an activation function stay exact.
         low, high = min(low, 0.0), max(high, 0.0)
         self.scale = max((high - low) / _CODES, 1e-8)
         self.zero_point = round(-low / self.scale)
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """As the linear, of what the codes stand for."""
+        """The linear, applied to the numbers that the codes stand for."""
         if self.shrink is not None:
             value = value * self.shrink
         codes = torch.quantize_per_tensor(value, self.scale, self.zero_point, torch.quint8)
-        answer: torch.Tensor = self.linear(codes.dequantize())
-        return answer
+        output: torch.Tensor = self.linear(codes.dequantize())
+        return output
 
 
 @dataclass
 class _Seen:
-    """What linears of one input took: for each sample the least and largest number of each channel."""
+    """The observed inputs of linears that share them: per sample, the least and largest number of each channel."""
 
     linears: list[torch.nn.Linear]
     behind_activation: bool
@@ -64,7 +61,7 @@ class _Seen:
     highs: list[torch.Tensor] = field(default_factory=list)
 
     def smoothing(self) -> torch.Tensor | None:
-        """A divisor for each channel, the same for linears of the same input, which are joined later; None for none."""
+        """A divisor per channel, or None. Linears of the same input share it, since they are joined later."""
         if self.behind_activation:
             return None
         largest = torch.stack([*self.lows, *self.highs]).abs().amax(dim=0).clamp(min=_LEAST)
@@ -72,7 +69,7 @@ class _Seen:
         return (largest**_ALPHA / columns.clamp(min=_LEAST) ** (1 - _ALPHA)).clamp(min=_LEAST)
 
     def range(self, smoothing: torch.Tensor | None) -> tuple[float, float]:
-        """The mean over the samples of their extremes: one odd sample does not coarsen all others."""
+        """The mean of the samples' extremes, so that one unusual sample does not make the steps larger for all."""
         divisor = 1.0 if smoothing is None else smoothing
         lows = torch.stack([(low / divisor).min() for low in self.lows])
         highs = torch.stack([(high / divisor).max() for high in self.highs])
@@ -82,13 +79,13 @@ class _Seen:
 def quantise_linears(
     module: torch.nn.Module, samples: Sequence[Mapping[str, torch.Tensor]], progress: Callable[[int], None]
 ) -> int:
-    """Replace the linears that the samples reach; how many they are.
+    """Replace the linears that the samples reach; returns their number.
 
     Raises:
         BackendError: the samples reach no linear.
     """
     seen: dict[torch.nn.Module, _Seen] = {}
-    # Inputs of the first sample are held, so that no other tensor takes their place in memory.
+    # Holding the tensors of a sample keeps their identities unique.
     first: list[tuple[torch.Tensor, _Seen]] = []
     activated: list[torch.Tensor] = []
 
@@ -123,7 +120,7 @@ def quantise_linears(
         for hook in hooks:
             hook.remove()
     if not seen:
-        raise BackendError("no linear of the model was reached by the samples", "one to compute in int8")
+        raise BackendError("the samples reach no linear of the model", "a linear to compute in int8")
     replaced = 0
     with torch.no_grad():
         fitted = {id(group): (smoothing := group.smoothing(), *group.range(smoothing)) for group in seen.values()}

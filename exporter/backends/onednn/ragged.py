@@ -1,10 +1,8 @@
-"""What a graph does at run time to leave padding out: compiled to TorchScript.
+"""What a file computes at run time to skip padding: compiled to TorchScript.
 
-In: an attention mask, tensors of tokens. Out: which tokens are real, tensors of these alone, and tensors with all
-places again. Refuses nothing: a batch whose rows are not real tokens first and padding behind, goes through as it is.
-
-Tokens without padding stand one behind the other in a single row, [1, tokens, …]. The places of padding in the answer
-repeat their row's last real token, so that no search for the best token finds one of them.
+Without padding, tokens follow each other in a single row, [1, tokens, …]. In the outputs, padded positions repeat their
+row's last real token, so that searching for the best token never finds padding. A batch whose rows are not real tokens
+followed by padding is computed as it is.
 """
 
 from __future__ import annotations
@@ -15,33 +13,34 @@ import torch
 
 from exporter.backends.onednn.attend import attend, explicit_attention, sdpa
 
-# Where these come from: benchmarks/experiments/padding.py, docs/decisions/padding.md. The shapes that every export is
-# verified at take each way (exporter.shapes.test_shapes.trials): whoever changes these looks there. The share of real
-# tokens beyond which leaving the others out does not pay.
+# Measured by benchmarks/experiments/padding.py, see docs/decisions/padding.md. The shapes at which every export is
+# verified cover each branch (exporter.shapes.test_shapes.shapes_to_verify): check that when changing these numbers.
+
+# Above this share of real tokens, skipping padding does not pay.
 FULL = 0.85
-# Places of a batch, padding among them, below which it does not.
+# Nor for batches with fewer positions, padding included.
 LEAST = 128
-# Places of a row up to which attention is done on the padded batch.
+# Up to this row length, attention is computed on the padded batch.
 SHORT = 64
-# Numbers of tokens are rounded up to a multiple: oneDNN compiles a product for each number that it meets.
+# The number of tokens is rounded up to a multiple: oneDNN compiles a product for each number that it meets.
 STEP = 32
 
 
 def plan_padding(
     mask: torch.Tensor, full: float, least: int, step: int
 ) -> Tuple[torch.Tensor, torch.Tensor, List[int]]:  # noqa: UP006
-    """What to leave out of a batch.
+    """Decide what to skip in a batch.
 
     Args:
         mask: [rows, tokens], not 0 where a token is real.
-        full: up to this share of real tokens, padding is left out.
-        least: of a batch of so many places or more.
+        full: padding is skipped up to this share of real tokens,
+        least: in batches of this many positions or more.
         step: the number of kept tokens is a multiple of this.
 
     Returns:
-        The places of the kept tokens among all, row after row; empty to keep all. For each place of the batch, where
-        its token, or for padding its row's last one, then stands; empty if nothing is padded. The rows' lengths; empty
-        to keep all.
+        The positions of the kept tokens in the batch, row after row; empty to keep all. For each position of the batch
+        the place of its token among the kept ones, for padding of its row's last token; empty if nothing is padded. The
+        rows' lengths; empty to keep all.
     """
     kept = torch.zeros([0], dtype=torch.int64)
     back = torch.zeros([0], dtype=torch.int64)
@@ -51,7 +50,7 @@ def plan_padding(
     total = int(counts.sum())
     if total > 0 and total < mask.numel():
         places = torch.arange(mask.size(1)).unsqueeze(0)
-        # Real tokens first, and padding behind: any other batch goes through as it is.
+        # Real tokens first, then padding: any other batch is computed as it is.
         if bool(torch.equal(places < counts.unsqueeze(1), real)):
             last = torch.minimum(places, (counts - 1).clamp(min=0).unsqueeze(1))
             if total > full * mask.numel() or mask.numel() < least:
@@ -82,7 +81,7 @@ def gather_tokens(tensor: torch.Tensor, kept: torch.Tensor, mask: torch.Tensor, 
 def scatter_tokens(
     tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int
 ) -> torch.Tensor:
-    """All places again, those of padding with their row's last token."""
+    """Restore all positions; padded ones get their row's last token."""
     if back.numel() == 0:
         return tensor
     front = tensor.movedim([rows, tokens], [0, 1]).flatten(0, 1).index_select(0, back)
@@ -91,7 +90,7 @@ def scatter_tokens(
 
 
 def gather_position(tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, index: int) -> torch.Tensor:
-    """One place of each row, as `scatter_tokens(tensor, …)[:, index]`; rows and tokens are the first axes."""
+    """One position of each row, as `scatter_tokens(tensor, …)[:, index]`; rows and tokens are the first axes."""
     if back.numel() == 0:
         return tensor.select(1, index)
     return tensor.flatten(0, 1).index_select(0, back.view([mask.size(0), mask.size(1)]).select(1, index))
@@ -111,22 +110,11 @@ def attend_ragged(
     lengths: List[int],  # noqa: UP006
     real: torch.Tensor,
 ) -> torch.Tensor:
-    """Attention within each row of the batch.
+    """Attention within each row of the batch; `scale`, `few` and `many_bytes` as for `attend`.
 
-    Args:
-        query: of one row that holds the batch's, one behind the other, where there are `lengths`.
-        keys: the same.
-        values: the same.
-        mask: of the batch as it came.
-        scale: as for `attend`.
-        few: as for `attend`.
-        many_bytes: as for `attend`.
-        short: up to this many places, rows get their padding back for the time of the products: a call for each row
-            would cost more.
-        kept: as `plan_padding` gave it.
-        back: as `plan_padding` gave it.
-        lengths: as `plan_padding` gave it.
-        real: the batch's attention mask.
+    `mask` is added to the scores of the padded batch. `kept`, `back` and `lengths` are from `plan_padding` for the
+    attention mask `real`; if there are lengths, `query`, `keys` and `values` are a single row with the tokens of all.
+    Up to the length `short`, rows are padded again for the products, which costs less than a call per row.
     """
     if len(lengths) == 0:
         return attend(query, keys, values, mask, scale, few, many_bytes)
@@ -141,8 +129,8 @@ def attend_ragged(
             many_bytes,
         )
         return gather_tokens(whole, kept, real, 0, 2)
-    # Tokens that fill up the last step have no row: zeros, which every layer turns into something finite.
-    answer = torch.zeros(
+    # The tokens that fill up the last step belong to no row: they stay zero, and finite in every layer.
+    output = torch.zeros(
         [1, query.size(2), query.size(1), values.size(3)], dtype=values.dtype, device=values.device
     ).transpose(1, 2)
     start = 0
@@ -150,19 +138,19 @@ def attend_ragged(
         length = lengths[row]
         if length > 0:
             end = start + length
-            hides = mask
+            row_mask = mask
             if mask is not None:
-                hides = mask[:, :, :, :length]
+                row_mask = mask[:, :, :, :length]
                 if mask.size(2) != 1:
-                    hides = hides[:, :, :length]
+                    row_mask = row_mask[:, :, :length]
                 if mask.size(0) != 1:
-                    hides = hides[row : row + 1]
+                    row_mask = row_mask[row : row + 1]
             q, k, v = query[:, :, start:end], keys[:, :, :, start:end], values[:, :, start:end]
             small = query.size(1) * length * length <= few or query.dtype == torch.float32
             if small and (mask is None or mask.dtype == query.dtype):
-                one = sdpa(q, k, v, hides, scale)
+                row_output = sdpa(q, k, v, row_mask, scale)
             else:
-                one = explicit_attention(q, k, v, hides, scale)
-            answer[:, :, start:end].copy_(one)
+                row_output = explicit_attention(q, k, v, row_mask, scale)
+            output[:, :, start:end].copy_(row_output)
             start = end
-    return answer
+    return output

@@ -1,9 +1,7 @@
-"""Rewriting of frozen TorchScript graphs: what is common to the passes.
+"""What the passes over frozen TorchScript graphs have in common.
 
-In: a frozen module, whose forward is one graph with its weights as constants. Out: small values and operations on its
-nodes. Refuses nothing: a pass leaves alone whatever it does not know, and the gate judges the file.
-
-Passes change the graph in place, before its first run: TorchScript optimises a copy at that run.
+A pass leaves alone what it does not know; verification judges the file. Passes change the graph in place before its
+first run, at which TorchScript optimises a copy.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 
 from exporter.shapes.example_inputs import ExampleInputs
+from exporter.tracing.graphs.ir import Graph, Node, Value, graph_of
 from runtime.host import torchscript
 from runtime.host.torchscript import ScriptModule
 
@@ -26,38 +25,38 @@ def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int,
 
     Runs a copy of the graph once; the module is left as it is.
     """
-    inputs = zip(list(module.graph.inputs())[1:], example.as_tuple(), strict=True)
+    inputs = zip(list(graph_of(module).inputs())[1:], example.as_tuple(), strict=True)
     known = {value.debugName(): tuple(tensor.shape) for value, tensor in inputs}
-    graph = module.graph.copy()
-    answers, names = [], []
-    # A copy numbers the values without names anew, but keeps the order of the nodes.
-    for original, node in zip(list(module.graph.nodes()), list(graph.nodes()), strict=True):
-        for value, twin in zip(original.outputs(), node.outputs(), strict=True):
-            if twin.type().isSubtypeOf(torchscript.TENSOR):
-                asked = graph.create("aten::size", [twin], 1)
-                asked.output().setType(torchscript.INTEGERS)
-                asked.insertAfter(node)
-                answers.append(asked.output())
+    graph = graph_of(module).copy()
+    sizes, names = [], []
+    # A copy renumbers values without names, but keeps the order of the nodes.
+    for original, node in zip(list(graph_of(module).nodes()), list(graph.nodes()), strict=True):
+        for value, copied in zip(original.outputs(), node.outputs(), strict=True):
+            if copied.type().isSubtypeOf(torchscript.TENSOR):
+                query = graph.create("aten::size", [copied], 1)
+                query.output().setType(torchscript.INTEGERS)
+                query.insertAfter(node)
+                sizes.append(query.output())
                 names.append(value.debugName())
     while list(graph.outputs()):
         graph.eraseOutput(0)
-    for answer in answers:
-        graph.registerOutput(answer)
+    for size in sizes:
+        graph.registerOutput(size)
     torchscript.inline_calls(graph)
-    # The module itself, of which a frozen graph holds everything else.
+    # The module itself, which a frozen graph does not need.
     graph.eraseInput(0)
     with torch.no_grad():
         found = torchscript.run_graph(graph, example.as_tuple())
     return known | {name: tuple(size) for name, size in zip(names, found, strict=True)}
 
 
-def constant(value: Any) -> Any:
-    """What a value of the graph holds; None where it is no constant, or None itself."""
+def constant(value: Value) -> Any:
+    """The content of a constant; None if the value is not a constant, or is None."""
     return value.toIValue() if value.node().kind() == "prim::Constant" else None
 
 
-def insert(graph: Any, before: Any, kind: str, inputs: Sequence[Any], like: Any = None) -> Any:
-    """A new node with one tensor as its output, in front of another node; returns the output."""
+def insert(graph: Graph, before: Node, kind: str, inputs: Sequence[Value], like: Node | None = None) -> Value:
+    """Insert a node with one output in front of another node; returns the output."""
     node = graph.create(kind, list(inputs), 1)
     node.insertBefore(before)
     if like is not None:
@@ -65,8 +64,8 @@ def insert(graph: Any, before: Any, kind: str, inputs: Sequence[Any], like: Any 
     return node.output()
 
 
-def no_scalars(graph: Any, before: Any) -> Any:
-    """An empty list of the type that oneDNN's operators declare for an activation's numbers."""
+def no_scalars(graph: Graph, before: Node) -> Value:
+    """An empty list of the type that oneDNN's operators declare for the parameters of an activation."""
     node = graph.create("prim::ListConstruct", [], 1)
     node.insertBefore(before)
     node.output().setType(torch.ops.mkldnn._linear_pointwise.default._schema.arguments[4].type)

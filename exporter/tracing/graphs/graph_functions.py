@@ -1,9 +1,7 @@
-"""Functions that a graph calls: they stand in the file once, as methods of its module, however often they are called.
+"""Functions that a graph calls: each is in the file once, as a method of the module, however often it is called.
 
-In: a frozen module, a function of plain TorchScript, values of the module's graph. Out: the value that a call gives.
-
-Written into the graph at each place instead, the few lines of an attention make most of the code of a large model, and
-TorchScript reads code slowly.
+Written into the graph at each place instead, the few lines of an attention would be most of the code of a large model,
+and TorchScript reads code slowly.
 """
 
 from __future__ import annotations
@@ -14,27 +12,28 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from exporter.tracing.graphs.ir import Node, Value, graph_of
 from runtime.host.torchscript import TENSOR, ScriptModule, define
 
-# Reserved for the exporter's own functions: their names stand in files, and operators.def lists them.
+# Reserved for the exporter's own functions: files contain their names, and operators.def lists them.
 PREFIX = "em_"
 
 
 def call(
-    module: ScriptModule, before: Any, function: Callable[..., Any], arguments: Sequence[Any], kind: Any = TENSOR
-) -> Any:
-    """Call a function in front of a node.
+    module: ScriptModule, before: Node, function: Callable[..., Any], arguments: Sequence[Value], kind: Any = TENSOR
+) -> Value:
+    """Insert a call of a function in front of a node; returns its result.
 
     Args:
-        module: frozen; it is given the function, and those of its own module that it calls, as methods.
+        module: frozen; the function, and those of its own Python module that it calls, become methods.
         before: a node of its graph.
-        function: TorchScript with torch alone; a name of its own among the functions that the module is given.
-        arguments: values of the graph, one for each parameter.
-        kind: the type of what it returns.
+        function: TorchScript that uses only torch; its name must be unique among these methods.
+        arguments: values of the graph, one per parameter.
+        kind: the type of the result.
     """
     name = PREFIX + function.__name__
     _give(module, name, function)
-    node = module.graph.create("prim::CallMethod", [next(iter(module.graph.inputs())), *arguments], 1)
+    node = graph_of(module).create("prim::CallMethod", [next(iter(graph_of(module).inputs())), *arguments], 1)
     node.s_("name", name)
     node.output().setType(kind)
     node.insertBefore(before)
@@ -55,6 +54,6 @@ def _give(module: ScriptModule, name: str, function: Callable[..., Any]) -> None
         if inspect.isfunction(inner):
             _give(module, PREFIX + node.func.id, inner)
             node.func = ast.Attribute(ast.Name("self", ast.Load()), PREFIX + node.func.id, ast.Load())
-    # Its words are for readers of this package.
+    # The docstring is not needed in the file.
     tree.body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
     define(module, ast.unparse(ast.fix_missing_locations(tree)) + "\n")

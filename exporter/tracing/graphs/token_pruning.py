@@ -1,12 +1,9 @@
-"""Compute only what the head reads: heads that take one token of each row need the last layer's output for it alone.
+"""Compute only what the head reads: if it reads one token per row, the last layer is computed for that token alone.
 
-In: a frozen module, the traced example. Out: how many linears now work on one token of each row instead of all; the
-graph is changed in place. Refuses nothing, and changes nothing where all tokens are read.
-
-A pick, such as `hidden[:, 0]`, commutes with everything that treats each token by itself: linears, layer norms,
-activations, sums of the same shape. It is moved up through these, as far as nothing else reads what they make; that is,
-up to the last layer's attention, which needs all tokens. Same numbers, in the same order of operations, for fewer
-tokens.
+Picking a token, such as `hidden[:, 0]`, can be moved up in front of everything that treats each token by itself:
+linears, layer norms, activations, sums of the same shape. It is moved up as far as nothing else reads the results in
+between, which is up to the last layer's attention, since that needs all tokens. The numbers are the same, computed in
+the same order, for fewer tokens.
 """
 
 from __future__ import annotations
@@ -16,9 +13,10 @@ from typing import Any
 
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.graphs.graph import Shapes, constant, insert, shapes
+from exporter.tracing.graphs.ir import Graph, Node, Use, Value, graph_of
 from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 
-# Operators that treat each token by itself → the positions of the tensors of tokens among their arguments.
+# Operators that treat each token by itself.
 _LINEARS = ("aten::linear", "torch_ipex::ipex_linear", "torch_ipex::ipex_MKLSGEMM")
 _UNARY = (
     *("aten::gelu", "aten::relu", "aten::silu", "aten::tanh", "aten::sigmoid", "aten::to", "aten::contiguous"),
@@ -31,12 +29,12 @@ _END = 2**63 - 1
 
 
 def prune(module: ScriptModule, example: ExampleInputs) -> int:
-    """Move every pick up as far as it goes.
+    """Move every pick up as far as possible.
 
     Returns:
-        The number of linears that now work on picked tokens.
+        The number of linears that now compute the picked tokens only.
     """
-    graph = module.graph
+    graph = graph_of(module)
     if not any(node.kind() in _PICKS for node in graph.nodes()):
         return 0
     _drop_whole_slices(graph)
@@ -52,7 +50,7 @@ def prune(module: ScriptModule, example: ExampleInputs) -> int:
     return linears
 
 
-def _drop_whole_slices(graph: Any) -> None:
+def _drop_whole_slices(graph: Graph) -> None:
     """`x[:]` is `x`."""
     for node in list(graph.nodes()):
         if node.kind() == "aten::slice":
@@ -62,13 +60,13 @@ def _drop_whole_slices(graph: Any) -> None:
     eliminate_dead_code(graph)
 
 
-def _is(value: Any, *expected: Any) -> bool:
+def _is(value: Value, *expected: Any) -> bool:
     return value.node().kind() == "prim::Constant" and value.toIValue() in expected
 
 
-def _groups(graph: Any, sizes: Shapes) -> list[dict[str, Any]]:
-    """Picks of one token of each row by the name of their answer, those of the same token together."""
-    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+def _groups(graph: Graph, sizes: Shapes) -> list[dict[str, Node]]:
+    """Picks of one token per row, by the name of their output; those of the same token are together."""
+    groups: dict[tuple[Any, ...], dict[str, Node]] = {}
     for node in graph.nodes():
         if node.kind() in _PICKS and len(sizes.get(node.inputsAt(0).debugName(), ())) == 3:
             key = _token(node, sizes)
@@ -77,20 +75,20 @@ def _groups(graph: Any, sizes: Shapes) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def _token(pick: Any, sizes: Shapes) -> tuple[Any, ...] | None:
-    """Which token a node picks, as something to compare; None if it picks anything but one token of each row."""
+def _token(pick: Node, sizes: Shapes) -> tuple[Any, ...] | None:
+    """A key for the token that a node picks; None if it does not pick one token per row."""
     if pick.kind() == "aten::select":
         axis, index = (constant(value) for value in list(pick.inputs())[1:])
         return ("select", index) if axis == 1 and index is not None else None
     indices = list(pick.inputsAt(1).node().inputs())
-    # hidden[rows, positions]: one of each for every row.
+    # hidden[rows, positions]: one position per row.
     if len(indices) != 2 or any(len(sizes.get(index.debugName(), ())) != 1 for index in indices):
         return None
     return ("index", pick.inputsAt(1).debugName())
 
 
-def _tokens_of(node: Any, sizes: Shapes) -> tuple[int, ...]:
-    """The positions of the arguments that are tensors of tokens; empty if the node does not treat each by itself."""
+def _tokens_of(node: Node, sizes: Shapes) -> tuple[int, ...]:
+    """The positions of the arguments that hold tokens; empty if the node does not treat each token by itself."""
     kind = node.kind()
     shape = sizes.get(_name(node), ()) if node.outputsSize() == 1 else ()
     if len(shape) != 3:
@@ -102,17 +100,17 @@ def _tokens_of(node: Any, sizes: Shapes) -> tuple[int, ...]:
     if kind not in _BINARY:
         return ()
     both = [sizes.get(node.inputsAt(position).debugName()) for position in (0, 1)]
-    # A number, or a vector of features, is the same for all tokens; anything else could mean rows or tokens.
+    # A number, or a vector of features, is the same for all tokens; other shapes may depend on rows or tokens.
     if any(found is not None and len(found) > 1 and found != shape for found in both):
         return ()
     return tuple(position for position in (0, 1) if both[position] == shape)
 
 
-def _cone(graph: Any, picks: dict[str, Any], sizes: Shapes) -> list[Any]:
-    """The nodes, in order, whose answers nothing reads but the picks, and other such nodes token by token."""
-    cone: dict[str, Any] = {}
+def _cone(graph: Graph, picks: dict[str, Node], sizes: Shapes) -> list[Node]:
+    """The nodes, in order, whose outputs are read only by the picks, or token by token by other such nodes."""
+    cone: dict[str, Node] = {}
 
-    def reads_a_token(use: Any) -> bool:
+    def reads_a_token(use: Use) -> bool:
         reader = use.user
         if reader.outputsSize() != 1:
             return False
@@ -126,13 +124,13 @@ def _cone(graph: Any, picks: dict[str, Any], sizes: Shapes) -> list[Any]:
     return list(reversed(cone.values()))
 
 
-def _hoist(picks: dict[str, Any], cone: list[Any]) -> bool:
-    """Bring what says which token in front of the first node that needs it; whether that was possible."""
+def _hoist(picks: dict[str, Node], cone: list[Node]) -> bool:
+    """Move the nodes that compute which token is picked in front of the first node of the cone, if possible."""
     pick, first = next(iter(picks.values())), cone[0]
     if pick.kind() == "aten::select":
         return True
     late = list(_late(pick.inputsAt(1).node(), first, set()))
-    # An operator that changes its argument stays where it is; and no position can follow from a token it picks.
+    # An operator that changes its argument must not be moved, and a position must not depend on the picks themselves.
     if any(node.kind().endswith("_") or _name(node) in picks for node in late):
         return False
     for node in late:
@@ -140,8 +138,8 @@ def _hoist(picks: dict[str, Any], cone: list[Any]) -> bool:
     return True
 
 
-def _late(node: Any, first: Any, seen: set[str]) -> Iterator[Any]:
-    """A node and all it depends on that stand behind `first`, dependencies first."""
+def _late(node: Node, first: Node, seen: set[str]) -> Iterator[Node]:
+    """The node and its dependencies that run after `first`, dependencies first."""
     if node.kind() == "prim::Param" or _name(node) in seen or not node.isAfter(first):
         return
     seen.add(_name(node))
@@ -150,13 +148,13 @@ def _late(node: Any, first: Any, seen: set[str]) -> Iterator[Any]:
     yield node
 
 
-def _move(graph: Any, picks: dict[str, Any], cone: list[Any], sizes: Shapes) -> None:
-    """Write the nodes anew, for the picked tokens, and let the picks' readers read these."""
+def _move(graph: Graph, picks: dict[str, Node], cone: list[Node], sizes: Shapes) -> None:
+    """Repeat the nodes for the picked tokens alone, and let the picks' readers read the results."""
     model = next(iter(picks.values()))
     which = list(model.inputs())[1:]
-    picked: dict[str, Any] = {}
+    picked: dict[str, Value] = {}
 
-    def one(value: Any, before: Any) -> Any:
+    def one(value: Value, before: Node) -> Value:
         if value.debugName() not in picked:
             picked[value.debugName()] = insert(graph, before, model.kind(), [value, *which], model)
         return picked[value.debugName()]
@@ -170,6 +168,5 @@ def _move(graph: Any, picks: dict[str, Any], cone: list[Any], sizes: Shapes) -> 
             pick.output().replaceAllUsesWith(picked[pick.inputsAt(0).debugName()])
 
 
-def _name(node: Any) -> str:
-    name: str = node.outputsAt(0).debugName()
-    return name
+def _name(node: Node) -> str:
+    return node.outputsAt(0).debugName()

@@ -1,16 +1,15 @@
-"""New memory is zeroed before a model writes to it: files may not call operators that give memory as it was.
+"""Zero new memory before a model writes to it: files must not call operators that give uninitialised memory.
 
-A model that fills a tensor from `torch.empty` answers the same. A file that somebody else wrote could answer with what
-the process had in that memory before, so `operators.def` has none of these operators.
+A model that fills a tensor from `torch.empty` gives the same outputs. But a file that somebody else wrote could return
+what the process had in that memory before, so `operators.def` has none of these operators.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
+from exporter.tracing.graphs.ir import graph_of
 from runtime.host.torchscript import ScriptModule
 
-# The operator that takes its place, and how many of the same arguments it takes.
+# Operator → its replacement, and how many of the same arguments that takes.
 _ZEROED = {
     "aten::empty": ("aten::zeros", 5),
     "aten::new_empty": ("aten::new_zeros", 6),
@@ -19,8 +18,8 @@ _ZEROED = {
 
 
 def zero_new_memory(module: ScriptModule) -> int:
-    """Change the module's graph in place; the number of places."""
-    graph: Any = module.graph
+    """Change the module's graph in place; returns the number of replaced operators."""
+    graph = graph_of(module)
     blocks, found = [graph], []
     while blocks:
         for node in blocks.pop().nodes():

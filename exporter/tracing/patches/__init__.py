@@ -1,9 +1,7 @@
-"""Repairs: models whose forward takes decisions that a trace would keep, given one that takes none.
+"""Patches for models that cannot be traced: decisions that a trace would keep are replaced by computations.
 
-In: the model, after its reference answers were made. Out: the same model, its instances' methods replaced, and a line
-that says what was repaired. Refuses nothing: a model that no patch is for stays as it is. One module a patch, which
-says what the original decides, what stands in its place, and why the answers are the same; the gate compares them with
-those of the untouched model.
+There is one module per patch. It says what the original decides, what replaces it, and why the outputs are the same;
+verification compares them with those of the untouched model. Models without such decisions stay as they are.
 """
 
 from __future__ import annotations
@@ -26,5 +24,5 @@ PATCHES: dict[str, Callable[[torch.nn.Module], bool]] = {
 
 
 def repair(model: torch.nn.Module) -> list[str]:
-    """Apply every patch that finds something to repair; what was done, for people."""
+    """Apply every patch that finds something to repair; returns what was done, for people."""
     return [what for what, patch in PATCHES.items() if patch(model)]

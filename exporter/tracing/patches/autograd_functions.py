@@ -1,8 +1,8 @@
-"""Autograd functions written in Python: a call that no archive can hold → what their forward computes.
+"""Autograd functions written in Python: trace what their forward computes.
 
 A trace records such a function as one call of Python (YOSO's expectation, SEW-D's masked softmax), which cannot be
-saved. Nothing is differentiated while tracing, so its forward is called in its place, and traced like any other code.
-Outside of a trace the function stays what it was.
+saved. Nothing is differentiated while tracing, so the forward is called instead, and traced like any other code.
+Outside of a trace the function is unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WHAT = "autograd functions of the model's own traced through: a file cannot hold
 
 
 class _Context:
-    """What a forward keeps for a backward that never comes."""
+    """A context for a forward that has no backward."""
 
     def save_for_backward(self, *_tensors: torch.Tensor) -> None:
         """Nothing is kept."""
@@ -28,7 +28,7 @@ class _Context:
 
 
 def repair(model: torch.nn.Module) -> bool:
-    """Let every such function of the files that the model's classes come from be traced through."""
+    """Make every such function in the files of the model's classes traceable."""
     functions = list(_functions(model))
     for function in functions:
         if "apply" not in vars(function):
@@ -45,7 +45,7 @@ def _functions(model: torch.nn.Module) -> Iterator[Any]:
 
 
 def _traceable(function: Any, apply: Any) -> Any:
-    # Functions of the newer form prepare their context in a method of its own.
+    # Functions of the newer form set up their context in a separate method.
     alone = function.setup_context is not torch.autograd.Function.setup_context
 
     def traceable(*arguments: Any) -> Any:

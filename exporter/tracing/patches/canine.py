@@ -1,8 +1,8 @@
-"""CANINE: local attention in a loop over blocks of the example's length → one masked product.
+"""CANINE: local attention in a loop over blocks → one masked product.
 
-The original cuts the characters into blocks of 128 in a Python loop: a trace keeps as many blocks as the example has.
+The original cuts the characters into blocks of 128 in a Python loop: a trace keeps the number of blocks of its example.
 Here characters of other blocks get a score of minus infinity. Within a block, padding keeps the large negative number
-that the original adds, because a block of nothing but padding is then answered in the same way.
+that the original adds, so that a block of padding alone gives the same output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def repair(model: torch.nn.Module) -> bool:
 
 
 def _plain_blocks(layer: Any) -> bool:
-    """Whether the blocks are those of the released models: side by side, without a first position of their own."""
+    """Whether the blocks are those of the released models: adjacent, without a special first position."""
     widths = {layer.attend_from_chunk_width, layer.attend_from_chunk_stride, layer.attend_to_chunk_width}
     first = layer.always_attend_to_first_position or layer.first_position_attends_to_all
     return bool(layer.local and widths == {layer.attend_to_chunk_stride} and not first)

@@ -1,9 +1,8 @@
-"""Mixtures of experts: the experts that the example's tokens happen to choose → every expert, weighted.
+"""Mixtures of experts: the experts that the example's tokens choose → all experts, weighted.
 
-The original visits the experts that were chosen, with the tokens that chose them, or calls an operator that belongs to
-transformers: a trace keeps the choice of the example, or needs that package to load. Here each expert sees every token
-and its answer counts by the weight that the router gave it, which is zero where it was not chosen. The sums are equal;
-the work is that of all experts.
+The original visits the chosen experts, with the tokens that chose them, or calls an operator that belongs to
+transformers: a trace keeps the choice of its example, or needs that package to load. Here each expert sees every token,
+and its output is weighted by the router, with zero if it was not chosen. The sums are equal; all experts are computed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from exporter.tracing.patches.replacement import replace
 
 WHAT = "mixture of experts computed by every expert: which ones a token chooses depends on the token"
 
-# Experts that do not say how their weights lie: whether transposed, with a bias, gated, normed behind.
+# Experts whose attributes do not tell their layout: transposed, with a bias, gated, with a norm after the expert.
 _LAYOUTS = {"OpenAIPrivacyFilterExperts": (True, True, True, False)}
 
 
@@ -53,9 +52,9 @@ def _mix(
     for expert in range(up.shape[0]):
         inner = linear(hidden_states, up, up_bias, expert)
         inner = self._apply_gate(inner) if gate else self.act_fn(inner)
-        answer = linear(inner, self.down_proj, "down_proj_bias", expert)
+        output = linear(inner, self.down_proj, "down_proj_bias", expert)
         if norm:
-            answer = self.post_expert_norm(answer)
+            output = self.post_expert_norm(output)
         share = (top_k_weights * (top_k_index == expert)).sum(dim=-1, keepdim=True)
-        total = total + answer * share.to(answer.dtype)
+        total = total + output * share.to(output.dtype)
     return total

@@ -1,8 +1,8 @@
 """Funnel Transformer: tables of relative positions built from Python lists → from traced sizes.
 
-The original walks lists of the example's positions to find how far apart queries and keys of each block may be: a trace
-keeps the tables of the example's length. A list is one position for the class token, where that is kept apart, and an
-even progression behind it, so its ends and its length follow from the sequence's length by arithmetic alone.
+The original walks over lists of the example's positions to find how far apart the queries and keys of each block can
+be: a trace keeps the tables of its example's length. Such a list is the position of the class token, if that is
+separate, and an even progression after it, so its ends and its length follow from the sequence length by arithmetic.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _structures(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 @dataclass(frozen=True)
 class _Positions:
-    """Positions of one block: the first, and an even progression behind it. Sizes are traced integers."""
+    """Positions of one block: the first, and an even progression after it. Sizes are traced integers."""
 
     first: Any
     second: Any
@@ -44,7 +44,7 @@ class _Positions:
         return self.second + self.step * (self.count - 2)
 
     def pooled(self, block: int, separate: bool, truncated: bool) -> _Positions:
-        """Every second one; the class token apart, where it is."""
+        """Every second position; the class token stays if it is separate."""
         if not separate:
             return _Positions(self.first, self.first + 2 * self.step, 2 * self.step, (self.count + 1) // 2)
         rest = self.count - 2 if truncated else self.count - 1

@@ -1,9 +1,9 @@
-"""Longformer, and the encoder of LED: attention in chunks of the example's length → one masked product.
+"""Longformer, and the encoder of LED: attention in chunks → one masked product.
 
 The original pads to a multiple of the window, cuts the sequence into overlapping chunks with strides computed in
-Python, and looks for tokens of global attention with data-dependent sizes: all of the example, in a trace. Here every
-token looks at the tokens within half a window of it and at the global ones, and global tokens at all with projections
-of their own, by masks over all pairs. Softmax runs over the same set of scores, so the answers are equal; the cost
+Python, and finds the tokens of global attention with data-dependent sizes: a trace keeps all of these from its example.
+Here every token attends to the tokens within half a window and to the global ones, and global tokens to all tokens with
+their own projections, by masks over all pairs. Softmax runs over the same scores, so the outputs are equal; the cost
 grows with the square of the length instead of with the window.
 """
 
@@ -40,7 +40,7 @@ def _unpadded(
     inputs_embeds: torch.Tensor,
     **_others: Any,
 ) -> tuple[Any, ...]:
-    """Padding that the mask would hide again."""
+    """No padding: the mask would hide it anyway."""
     return 0, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
 
 

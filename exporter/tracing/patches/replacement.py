@@ -1,8 +1,7 @@
-"""Find modules by the name of their class, and give single instances another method.
+"""Find modules by the name of their class, and replace methods of single instances.
 
-In: a model. Out: its modules; the same instances, changed. Refuses nothing. Classes stay untouched, so that no other
-model of the process notices, and names are compared because importing hundreds of model files would take longer than
-the export.
+Classes stay unchanged, so that no other model of the process is affected. Names are compared because importing hundreds
+of model files would take longer than the export.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Speaker vectors: statistics over each row's frames in a loop over the batch → masked sums.
 
-The original cuts every row to its length in a Python loop, so a trace keeps the example's batch. Here mean and standard
-deviation run over all frames, those of padding weighted by zero.
+The original cuts every row to its length in a Python loop, so a trace keeps the batch size of its example. Here mean
+and standard deviation run over all frames, with a weight of zero for padding.
 """
 
 from __future__ import annotations
