@@ -19,6 +19,8 @@ from exporter.config.model_aliases import SHORT_NAMES
 from exporter.config.request import (
     BACKEND_CHOICES,
     FORM_CHOICES,
+    MAX_LENGTH,
+    MAX_SECONDS,
     MAX_SEED,
     MIN_EXAMPLE_SIZE,
     PADDING_CHOICES,
@@ -156,11 +158,31 @@ class _Command(click.Command):
     help="Ship weights that the checkpoint lacks: they are random, and the outputs meaningless.",
 )
 @click.option(
+    "--max-length",
+    type=click.IntRange(MIN_EXAMPLE_SIZE, MAX_LENGTH),
+    help="The longest text in tokens that is verified and admitted; 2048 by default, if the model admits it.",
+)
+@click.option(
+    "--max-audio-seconds",
+    type=click.FloatRange(1, MAX_SECONDS),
+    help="The longest sound that is verified and admitted; 30 seconds by default.",
+)
+@click.option(
     "--ignore-setting",
     "ignore_settings",
     multiple=True,
     metavar="KEY",
     help="Leave out a setting of a sentence-transformers folder that would be refused; may be given several times.",
+)
+@click.option(
+    "--base-model",
+    metavar="MODEL",
+    help="The folder or hub id that a PEFT adapter was trained for, in place of the one that it names.",
+)
+@click.option(
+    "--gguf",
+    metavar="FILE",
+    help="A GGUF file in MODEL's folder: its weights, dequantised. Needs the package gguf.",
 )
 @click.option(
     "--random-weights", is_flag=True, help="Seeded random weights instead of trained ones, for benchmarks and tests."

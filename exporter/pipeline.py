@@ -16,6 +16,7 @@ from exporter.calibration.dataset import CalibrationFile, read_calibration
 from exporter.calibration.sampling import Sample, fit_calibration
 from exporter.config.request import ExportRequest
 from exporter.evaluation.comparison import Compared, Labelled, read_labelled
+from exporter.loading.hub import AttentionError
 from exporter.loading.loader import Source, load_source
 from exporter.loading.third_party_logs import third_parties_quiet
 from exporter.packaging.cpp_header import cpp_header
@@ -57,15 +58,16 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
     calibration = None if request.calibration is None else read_calibration(request.calibration)
     with third_parties_quiet(), workspace(request.output, request.force) as place, _header_place(request) as header:
         clock = StageClock(observe)
-        source = _load(request, clock)
+        source = _load(request, candidates, clock)
         plan, adapter = _plan(request, source, clock)
         # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
         plan, cases, tolerance = _run_reference(request, plan, adapter, clock)
         evaluation = _evaluate_model(request, source, plan, adapter, clock)
         samples, held_out = _prepare_samples(calibration, source, plan, cases, adapter, clock)
-        search = CandidateSearch(request, environment, source, adapter, plan, cases, tolerance, place, clock, samples)
+        untouched = adapter if source.attention == candidates[0].attention else None
+        search = CandidateSearch(request, environment, source, untouched, plan, cases, tolerance, place, clock, samples)
         # The search owns the model from here on.
-        del adapter
+        del adapter, untouched
         built = search.first_correct(candidates)
         built = _measure_accuracy(request, built, held_out, place, clock)
         metrics = _evaluate_file(request, evaluation, built, place, clock)
@@ -86,7 +88,9 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
 def _check_request(request: ExportRequest, environment: Environment) -> list[Candidate]:
     """Refuse what this machine cannot do before any work is done; the candidates that it can try."""
     check_allowed(request.allow_operators)
-    candidates = list_candidates(request.backend, environment, request.tune, request.precision, request.padding)
+    candidates = list_candidates(
+        request.backend, environment, request.tune, request.precision, request.padding, request.long
+    )
     backend = candidates[0].backend
     requires = backend.requirements(request.precision, environment)
     requirements.check_cpu(requires.cpu_flags, f"{request.precision} with the {backend.name} backend", environment)
@@ -100,9 +104,12 @@ def _header_place(request: ExportRequest) -> AbstractContextManager[Workspace | 
     return nullcontext() if request.cpp_header is None else workspace(request.cpp_header, request.force)
 
 
-def _load(request: ExportRequest, clock: StageClock) -> Source:
+def _load(request: ExportRequest, candidates: Sequence[Candidate], clock: StageClock) -> Source:
     with clock.stage("source") as notes:
-        source = load_source(request)
+        try:
+            source = load_source(request, candidates[0].attention)
+        except AttentionError:
+            source = load_source(request)
         notes += [source.summary, source.tokenizer.note, *source.notes]
     return source
 
@@ -246,7 +253,7 @@ def _publish(
 
 def _parts(source: Source, cases: Sequence[VerificationCase]) -> dict[str, bytes]:
     """What the file holds beside the code: golden cases, and the tokenizer if there is one."""
-    parts = {GOLDEN_FILE: dump_cases([sampled(case.golden) for case in cases])}
+    parts = {GOLDEN_FILE: dump_cases([sampled(case.golden) for case in cases if not case.once])}
     if source.tokenizer.content is not None:
         parts[TOKENIZER_FILE] = source.tokenizer.content
     return parts

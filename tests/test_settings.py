@@ -312,9 +312,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a PEFT adapter": (
         {"adapter_config.json": {"peft_type": "LORA", "base_model_name_or_path": "a/b"}},
-        r"a PEFT adapter of type LORA \(adapter_config\.json\) for a/b; .*merge_and_unload",
+        "holds no weights; expected adapter_model.safetensors",
     ),
-    "a PEFT adapter's weights alone": ({"adapter_model.safetensors": {}}, r"a PEFT adapter \(adapter_model"),
+    "a PEFT adapter's weights alone": ({"adapter_model.safetensors": {}}, r"a PEFT adapter's weights \(adapter_model"),
 }
 
 

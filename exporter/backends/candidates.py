@@ -80,11 +80,13 @@ class Candidate:
 
 
 def list_candidates(
-    choice: str, environment: Environment, tune: Tune, precision: Precision, padding: Padding
+    choice: str, environment: Environment, tune: Tune, precision: Precision, padding: Padding, long: bool = False
 ) -> list[Candidate]:
     """The candidates to try until one is correct, in the order that applies if nothing is timed.
 
     For an explicit backend there is a single one, unless `tune` is `full`. Backends without the precision are left out.
+    `long`: sequences are so long that the products of explicit attention take gigabytes; each backend then starts with
+    PyTorch's own operator, and has explicit attention for models that know no other.
 
     Raises:
         IpexMissingError, IpexVersionError, TorchVersionError: the backend asked for cannot be used.
@@ -92,7 +94,7 @@ def list_candidates(
     """
     able = [
         replace(candidate, drop_padding=padding == "drop" and isinstance(candidate.backend, PaddingDropper))
-        for candidate in _all_candidates(choice, environment, tune)
+        for candidate in (_long_candidates if long else _all_candidates)(choice, environment, tune)
         if precision in candidate.backend.precisions
     ]
     if not able:
@@ -121,3 +123,10 @@ def _all_candidates(choice: str, environment: Environment, tune: Tune) -> list[C
         if tune == "full":
             found.append(Candidate(plain, "sdpa", "the trace as it is, the attention of PyTorch", timed))
     return found
+
+
+def _long_candidates(choice: str, environment: Environment, tune: Tune) -> list[Candidate]:
+    """The same backends, each with PyTorch's own attention, then each with explicit attention."""
+    found = [candidate for candidate in _all_candidates(choice, environment, tune) if candidate.attention == "eager"]
+    own = [replace(candidate, attention="sdpa") for candidate in found]
+    return own + [replace(candidate, timed=False) for candidate in found]

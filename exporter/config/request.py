@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from exporter.config.forward_parameters import TRIES
 from exporter.config.tasks import TASKS
 from runtime.artifact.operator_lists import check_names
 from runtime.errors import OperatorNameError, RequestError
@@ -32,6 +33,8 @@ PADDING_CHOICES: tuple[str, ...] = get_args(Padding)
 # With a size of 1 in the example, a trace or IPEX's fusion may keep broadcasting decisions that fail at other sizes;
 # see docs/decisions/export.md.
 MIN_EXAMPLE_SIZE = 2
+# More than any published model admits, and an hour of sound.
+MAX_LENGTH, MAX_SECONDS = 2**20, 3600
 # torch.manual_seed takes a signed 64-bit integer.
 MAX_SEED = 2**63 - 1
 
@@ -56,11 +59,15 @@ class ExportRequest:
         tune_shapes: the shapes to time, each with its sizes in the order of the inputs' axes, batch first.
         padding: `drop` skips padding if the backend can (onednn) and rows are padded on the right; `keep` computes it.
         batch_size, sequence_length: of the example that is traced, 2 or more; None chooses the length.
+        max_length: the longest sequence to verify and declare, in tokens; None: 2,048 or what the model admits.
+        max_audio_seconds: the longest sound to verify and declare; None: 30 s or what the model admits.
         revision, cache_dir, local_files_only, trust_remote_code: as in transformers.
         random_weights: seeded random weights instead of trained ones; `seed` is theirs.
         allow_pickle: accept pickled weights; unpickling runs whatever code the file holds.
         allow_new_head: accept weights that the checkpoint lacks; they are random.
         ignore_settings: keys of a sentence-transformers folder to leave out, as if it did not have them.
+        base_model: the model that a PEFT adapter was trained for, in place of the one that the adapter names.
+        gguf: a GGUF file in the model's folder to take configuration, weights and tokenizer from.
         sign: a file with an Ed25519 private key in PEM; the artifact carries its owner's signature.
         cpp_header: a file for the artifact's typed contract, for programs in C++ (`exporter.packaging.cpp_header`).
         evaluate: a file of labelled examples; the report has the metrics of the model and of the artifact on it.
@@ -86,6 +93,8 @@ class ExportRequest:
     padding: Padding = "drop"
     batch_size: int = 2
     sequence_length: int | None = None
+    max_length: int | None = None
+    max_audio_seconds: float | None = None
     revision: str | None = None
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
@@ -95,12 +104,20 @@ class ExportRequest:
     allow_pickle: bool = False
     allow_new_head: bool = False
     ignore_settings: tuple[str, ...] = ()
+    base_model: str | None = None
+    gguf: str | None = None
     sign: str | os.PathLike[str] | None = None
     cpp_header: str | os.PathLike[str] | None = None
     evaluate: str | os.PathLike[str] | None = None
     max_metric_drop: float | None = None
     allow_operators: tuple[str, ...] = ()
     force: bool = False
+
+    @property
+    def long(self) -> bool:
+        """Whether sequences are longer than what is verified by default."""
+        usual = TRIES["sequence"].longest
+        return self.max_length is not None and usual is not None and self.max_length > usual
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -141,6 +158,12 @@ class ExportRequest:
                     f"{name} is {size}",
                     f"{MIN_EXAMPLE_SIZE} or more: a trace made with a size of 1 may be wrong at other sizes",
                 )
+        most = self.max_length
+        if most is not None and (not isinstance(most, int) or not MIN_EXAMPLE_SIZE <= most <= MAX_LENGTH):
+            raise RequestError(f"max_length is {most!r}", f"a number of tokens from {MIN_EXAMPLE_SIZE} to {MAX_LENGTH}")
+        seconds = self.max_audio_seconds
+        if seconds is not None and not (isinstance(seconds, (int, float)) and 1 <= seconds <= MAX_SECONDS):
+            raise RequestError(f"max_audio_seconds is {seconds!r}", f"seconds from 1 to {MAX_SECONDS}")
         if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
             raise RequestError(f"seed is {self.seed!r}", f"a whole number from 0 to {MAX_SEED}")
         if self.max_metric_drop is not None and not self.max_metric_drop >= 0:
@@ -169,6 +192,9 @@ class ExportRequest:
             )
         if self.precision != "int8" and self.calibration is not None:
             raise RequestError(f"calibration is given and precision is {self.precision}", "calibration only with int8")
+        for name, value in (("base_model", self.base_model), ("gguf", self.gguf)):
+            if self.random_weights and value is not None:
+                raise RequestError(f"random_weights and {name} are both set", "one of them")
         if self.random_weights and self.allow_pickle:
             raise RequestError(
                 "random_weights and allow_pickle are both set", "one of them: random weights come from no file"

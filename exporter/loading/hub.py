@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 
 from exporter.config.model_aliases import SHORT_NAMES, ShortName
 from exporter.config.request import ExportRequest
+from exporter.loading.gguf_file import gguf_name
 from runtime.errors import (
     CheckpointError,
     ExportedModelError,
@@ -27,6 +28,10 @@ from runtime.errors import (
     RemoteCodeError,
 )
 from runtime.printing import printable
+
+
+class AttentionError(CheckpointError):
+    """The model does not know the form of attention that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ class ModelFiles:
         if self.folder is None:
             return dataclasses.replace(self, options=self.options | {"subfolder": path})
         return dataclasses.replace(self, reference=str(self.folder / path), folder=self.folder / path)
+
+    @property
+    def gguf(self) -> str | None:
+        """The name of the GGUF file to read the model from, if it is not read from config.json and safetensors."""
+        name: str | None = self.options.get("gguf_file")
+        return name
 
     def find(self, name: str) -> Path | None:
         """The local path of one of the files, or None if the model has no file of that name."""
@@ -122,7 +133,12 @@ def locate(request: ExportRequest) -> ModelFiles:
     folder = Path(request.model).expanduser()
     if folder.is_dir():
         # A folder's name may hold any character; a manifest must not hold one that controls a terminal.
-        return ModelFiles(str(folder), printable(folder.resolve().name), folder, None, {})
+        reader = {} if request.gguf is None else {"gguf_file": gguf_name(folder, request.gguf)}
+        return ModelFiles(str(folder), printable(folder.resolve().name), folder, None, reader)
+    if request.gguf is not None:
+        raise ModelNotFoundError(
+            f"there is no folder {request.model}", f"the folder that holds {request.gguf}", "download the file first"
+        )
     short_name = SHORT_NAMES.get(request.model)
     looks_like_path = (
         request.model.count("/") > 1 or request.model.startswith((".", "/", "~")) or os.sep + os.sep in request.model
@@ -184,6 +200,8 @@ def _named(files: ModelFiles, error: Exception) -> Exception:
             "model.safetensors",
             "convert them, or give --allow-pickle if you trust the file: unpickling runs the code it holds",
         )
+    if "attn_implementation" in text or "scaled_dot_product_attention" in text:
+        return AttentionError(f"{files.id} cannot be loaded with this form of attention: {first}", "another form")
     if "ignore_mismatched_sizes" in text:
         return CheckpointError(
             f"{files.id} has weights of other shapes than its config.json says",

@@ -14,8 +14,11 @@ from transformers import AutoConfig
 
 from exporter.config.request import ExportRequest
 from exporter.config.tasks import TASKS, Task
+from exporter.loading.adapter_files import AdapterFiles, alone, find_adapter
+from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.hub import ModelFiles, locate
 from exporter.loading.max_length import longest_sequence
+from exporter.loading.padding_side import choose_side
 from exporter.loading.padding_token import complete_padding
 from exporter.loading.pooling import SentenceHead
 from exporter.loading.score_activation import activation_of, labels_of
@@ -25,8 +28,8 @@ from exporter.loading.settings import Settings
 from exporter.loading.size_limits import bounds_of, check_sizes, enforce_bounds
 from exporter.loading.task_selection import choose_task, classes
 from exporter.loading.text_settings import TextSettings, read_texts
-from exporter.loading.tokenizer import TokenizerPart, load_tokenizer
-from exporter.loading.unsupported import expect_configuration, expect_no_adapter, expect_plain_weights
+from exporter.loading.tokenizer import TokenizerPart, has_tokenizer, load_tokenizer
+from exporter.loading.unsupported import expect_configuration, expect_plain_weights
 from exporter.loading.weights import digest, load_model
 from runtime.format.manifest import Activation, ModelInfo
 
@@ -59,6 +62,11 @@ class Source:
     notes: tuple[str, ...]
 
     @property
+    def attention(self) -> str:
+        """The form of attention that the model was loaded with."""
+        return str(getattr(self.config, "_attn_implementation", "eager"))
+
+    @property
     def summary(self) -> str:
         """What was loaded, for people."""
         weights = "random weights" if self.info.random_weights else f"weights {self.info.weights_sha256[:12]}"
@@ -80,31 +88,34 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     modules = None if nothing_stored else read_modules(settings)
     # Older sentence-transformers folders have config.json, weights and tokenizer in a folder of their own.
     files = whole.inside(modules.model_path if modules is not None else "")
-    config = _load_config(files, request, nothing_stored)
-    task, task_reason = choose_task(config, request.task, modules, request.trust_remote_code)
+    adapter = None if nothing_stored else find_adapter(files, request)
+    base = files if adapter is None else adapter.base
+    config = _load_config(base, request, nothing_stored)
+    task, task_reason = _choose_task(config, request, modules, adapter)
     texts = TextSettings()
     if modules is not None and task.name == modules.task:
         expect_supported(whole.id, modules)
         texts = read_texts(settings, files, modules)
     else:
         modules = None
-    with enforce_bounds(bounds_of(files, request.random_weights), files.id):
-        model, unused = load_model(files, config, task, request, attention)
+    model, unused, merged = _load_weights(base, config, task, request, attention, adapter)
     _prepare_for_one_pass(model)
     longest, vocabulary = longest_sequence(model), _vocabulary(model)
     head = _read_head(settings, modules, texts, model, request) if task.pooled and modules is not None else None
     settings.finish()
     labels = labels_of(model.config) if task.labels else ()
     activation: Activation = "none"
-    notes = [f"setting ignored, as requested: {key}" for key in settings.ignored]
+    notes = [*merged, *(f"setting ignored, as requested: {key}" for key in settings.ignored)]
     pad_id = None
     if task.name == "text-classification":
         activation, reason = activation_of(model.config, len(labels), texts.activation, modules is not None)
         notes.append(f"scores by {activation}: {reason}")
         pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
-    tokenizer = load_tokenizer(files, request, longest, vocabulary, texts, pad_id)
+    tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
     if task.name == "text-classification":
         notes += complete_padding(files.id, model.config, tokenizer)
+        tokenizer, side = choose_side(model, tokenizer, vocabulary)
+        notes += side
     return Source(
         model=model,
         config=model.config,
@@ -117,7 +128,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         activation=activation,
         longest_sequence=longest,
         vocabulary=vocabulary,
-        preprocessor={} if nothing_stored else _preprocessor(files),
+        preprocessor={} if nothing_stored else _preprocessor(base),
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
         notes=tuple(notes),
@@ -131,12 +142,39 @@ def _load_config(files: ModelFiles, request: ExportRequest, nothing_stored: bool
         config.architectures = [files.short_name.architecture]
         return config
     if not nothing_stored:
-        expect_no_adapter(files)
         expect_configuration(files)
     check_sizes(files.read_json("config.json"), files.id)
     config = files.load(AutoConfig, trust_remote_code=request.trust_remote_code)
     expect_plain_weights(files, config)
     return config
+
+
+def _choose_task(
+    config: Any, request: ExportRequest, modules: Modules | None, adapter: AdapterFiles | None
+) -> tuple[Task, str]:
+    """The task and the reason; that of an adapter's settings comes before that of its base."""
+    if adapter is not None and adapter.task is not None and modules is None and request.task == "auto":
+        task, _ = choose_task(config, adapter.task, None, request.trust_remote_code)
+        return task, f"the {adapter.kind} adapter was trained for it"
+    return choose_task(config, request.task, modules, request.trust_remote_code)
+
+
+def _load_weights(
+    base: ModelFiles, config: Any, task: Task, request: ExportRequest, attention: str, adapter: AdapterFiles | None
+) -> tuple[Any, tuple[str, ...], list[str]]:
+    """The model, the checkpoint's weights that it does not use, and notes; an adapter is merged into the model."""
+    with enforce_bounds(bounds_of(base, request.random_weights), base.id):
+        if adapter is None:
+            notes = [] if base.gguf is None else [f"weights of {base.gguf} dequantised to fp32 by transformers' reader"]
+            return *load_model(base, config, task, request, attention), notes
+        expect_peft(adapter)
+        labels = adapter.labels() if task.labels else None
+        if labels is not None and labels != config.num_labels:
+            config.num_labels = labels
+        with alone(base) as files:
+            model, unused = load_model(files, config, task, request, attention, adapter.sizes)
+    model, note = merge(model, adapter)
+    return model, unused, [note]
 
 
 def _read_head(

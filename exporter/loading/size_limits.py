@@ -82,7 +82,7 @@ class Bounds:
 def bounds_of(files: ModelFiles, random_weights: bool) -> Bounds | None:
     """From the weight files of a folder, or for random weights from the free memory; None if neither is known."""
     if random_weights:
-        memory = _memory()
+        memory = free_memory()
         return None if memory is None else Bounds(memory // 4, MOST, f"as fit into {memory / 1e9:.1f} GB of memory")
     if files.folder is None:
         return None
@@ -90,8 +90,10 @@ def bounds_of(files: ModelFiles, random_weights: bool) -> Bounds | None:
     size = sum(path.stat().st_size for path in stored)
     # A byte holds at most two numbers, of 4 bits; the header of a tensor takes more than 32 bytes.
     tensors = sum(_header_bytes(path) for path in stored) // 32
-    reason = f"as belong to weight files of {size / 1e6:.1f} MB"
-    return Bounds(2 * size + _SPARE_PARAMETERS, tensors + _SPARE_TENSORS, reason)
+    # GGUF packs up to five numbers into a byte.
+    packed = sum(path.stat().st_size for path in files.in_folder("*.gguf"))
+    reason = f"as belong to weight files of {(size + packed) / 1e6:.1f} MB"
+    return Bounds(2 * size + 5 * packed + _SPARE_PARAMETERS, tensors + _SPARE_TENSORS, reason)
 
 
 def _header_bytes(path: Path) -> int:
@@ -103,7 +105,7 @@ def _header_bytes(path: Path) -> int:
         return min(size, int.from_bytes(file.read(8), "little"))
 
 
-def _memory() -> int | None:
+def free_memory() -> int | None:
     """Free memory in bytes; None if the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

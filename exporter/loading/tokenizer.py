@@ -6,6 +6,7 @@ tokenizer that is damaged or empty is refused.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -72,8 +73,11 @@ def load_tokenizer(
     """
     if request.random_weights and files.folder is None:
         return TokenizerPart(None, None, (), "no tokenizer (random weights)")
-    if not any(files.has(name) for name in _FILES):
+    if not has_tokenizer(files):
         return TokenizerPart(None, None, (), "no tokenizer with the model")
+    if files.gguf is not None and _has_files(files):
+        # Files of the tokenizer itself come before what GGUF keeps of it.
+        files = dataclasses.replace(files, options={})
     tokenizer_class = _python_only_class(files)
     if tokenizer_class is None:
         tokenizer = _load(files, request)
@@ -81,7 +85,7 @@ def load_tokenizer(
             tokenizer_class = type(tokenizer).__name__
     if tokenizer_class is not None:
         return TokenizerPart(None, None, (), f"no tokenizer ({tokenizer_class} has no tokenizer.json form)")
-    info = _text_info(files, tokenizer, longest, vocabulary, texts, pad_id)
+    info = _text_info(files, tokenizer, longest, vocabulary, texts, pad_id, request.max_length)
     content = tokenizer.backend_tokenizer.to_str().encode()
     expect_same_tokens(files.id, tokenizer, content, info)
     if texts.lower_case:
@@ -90,6 +94,15 @@ def load_tokenizer(
     if (largest := max(tokenizer.get_vocab().values())) >= vocabulary:
         note += f"; it knows ids up to {largest}, the model only {vocabulary}: texts that need the others are refused"
     return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note, tokenizer)
+
+
+def has_tokenizer(files: ModelFiles) -> bool:
+    """Whether there are files of a tokenizer."""
+    return files.gguf is not None or _has_files(files)
+
+
+def _has_files(files: ModelFiles) -> bool:
+    return any(files.has(name) for name in _FILES)
 
 
 def _python_only_class(files: ModelFiles) -> str | None:
@@ -121,9 +134,15 @@ def _load(files: ModelFiles, request: ExportRequest) -> Any:
 
 
 def _text_info(
-    files: ModelFiles, tokenizer: Any, longest: int | None, vocabulary: int, texts: TextSettings, pad_id: int | None
+    files: ModelFiles,
+    tokenizer: Any,
+    longest: int | None,
+    vocabulary: int,
+    texts: TextSettings,
+    pad_id: int | None,
+    asked: int | None,
 ) -> TextInfo:
-    max_length = _max_length(files, tokenizer, longest, texts)
+    max_length = _max_length(files, tokenizer, longest, texts, asked)
     if pad_id is None or not 0 <= pad_id < min(vocabulary, len(tokenizer)):
         # For a tokenizer without a padding token (decoders) any id works, since the mask hides it.
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
@@ -137,7 +156,7 @@ def _text_info(
     )
 
 
-def _max_length(files: ModelFiles, tokenizer: Any, longest: int | None, texts: TextSettings) -> int:
+def _max_length(files: ModelFiles, tokenizer: Any, longest: int | None, texts: TextSettings, asked: int | None) -> int:
     """The longest text in tokens, by the rule of sentence-transformers.
 
     A limit that the folder sets for its texts replaces the tokenizer's own, even if it is larger. The model's positions
@@ -158,7 +177,7 @@ def _max_length(files: ModelFiles, tokenizer: Any, longest: int | None, texts: T
             )
     # Tokenizers without a limit carry a number of thirty digits.
     known = [int(length) for length in named.values() if length is not None and length < _NO_LIMIT]
-    return min(known, default=TRIES["sequence"].longest or least)
+    return min(known, default=asked or TRIES["sequence"].longest or least)
 
 
 def _rules(tokenizer: Any, prompt: str) -> TextRules:

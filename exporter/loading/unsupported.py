@@ -1,6 +1,6 @@
 """Refuse model folders that cannot be exported for a reason visible in their files, and say what helps.
 
-These are adapters that are not merged, quantised weights, and folders that hold no model.
+These are quantised weights, and folders that hold no model.
 """
 
 from __future__ import annotations
@@ -10,43 +10,15 @@ from typing import Any
 from exporter.loading.hub import ModelFiles
 from runtime.errors import CheckpointError
 
-_MERGE = (
-    "merge it with PEFT: AutoPeftModel….from_pretrained(folder).merge_and_unload().save_pretrained(new_folder), the "
-    "tokenizer beside it, and export that"
-)
-
-
-def expect_no_adapter(files: ModelFiles) -> None:
-    """Check that the folder holds no PEFT adapter.
-
-    transformers applies it if the package peft is installed, and silently ignores it otherwise.
-
-    Raises:
-        CheckpointError: there is one.
-    """
-    config = files.read_json("adapter_config.json")
-    name = "adapter_config.json"
-    if config is None:
-        stored = files.in_folder("adapter_model.*")
-        if not stored:
-            return
-        name, config = stored[0].name, {}
-    config = config if isinstance(config, dict) else {}
-    base = config.get("base_model_name_or_path")
-    kind = f" of type {config['peft_type']}" if "peft_type" in config else ""
-    raise CheckpointError(
-        f"{files.id} holds a PEFT adapter{kind} ({name}){f' for {base}' if base else ''}"[:300],
-        "weights with the adapter merged in",
-        _MERGE,
-    )
-
 
 def expect_configuration(files: ModelFiles) -> None:
-    """Check that the folder has a config.json that names a model type.
+    """Check that the folder has a config.json that names a model type, or a GGUF file in its place.
 
     Raises:
         CheckpointError: it has none.
     """
+    if files.gguf is not None:
+        return
     if files.folder is not None and not files.has("config.json"):
         raise CheckpointError(
             f"{files.folder} has no config.json", "a model folder as transformers saves it", "check the path"

@@ -55,38 +55,43 @@ def random_tensors(sizes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str,
     return {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
 
 
-def read_tensors(files: ModelFiles, path: str, allow_pickle: bool) -> dict[str, torch.Tensor]:
-    """The weights of one module of a sentence-transformers folder.
+def read_tensors(
+    files: ModelFiles,
+    path: str,
+    allow_pickle: bool,
+    names: tuple[str, str] = ("model.safetensors", "pytorch_model.bin"),
+) -> dict[str, torch.Tensor]:
+    """The weights of one module of a sentence-transformers folder, or of an adapter.
 
     Args:
         files: the whole model.
-        path: the module's folder in it.
+        path: the module's folder in it; "" for the model's own.
         allow_pickle: read a pickle if there is nothing else.
+        names: of the safetensors file and of the pickle.
 
     Raises:
         CheckpointError: there are none, or they are damaged.
         PickledWeightsError: there is only a pickle, which was not allowed.
     """
-    stored = files.find(f"{path}/model.safetensors")
+    folder, place = (f"{path}/", f"{path} of {files.id}") if path else ("", files.id)
+    stored = files.find(folder + names[0])
     try:
         if stored is not None:
             return dict(load_file(stored))
-        stored = files.find(f"{path}/pytorch_model.bin")
+        stored = files.find(folder + names[1])
         if stored is None:
-            raise CheckpointError(
-                f"{path} of {files.id} holds no weights", "model.safetensors", "copy the whole folder again"
-            )
+            raise CheckpointError(f"{place} holds no weights", names[0], "copy the whole folder again")
         if not allow_pickle:
             raise PickledWeightsError(
-                f"{path} of {files.id} holds its weights only as a pickle ({stored.name})",
-                "model.safetensors",
+                f"{place} holds its weights only as a pickle ({stored.name})",
+                names[0],
                 _CONVERT,
             )
         return dict(torch.load(stored, map_location="cpu", weights_only=True))
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, TypeError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"cannot read the weights in {path} of {files.id}: {reason}", "", "copy the whole folder again"
+            f"cannot read the weights in {place}: {reason}", "", "copy the whole folder again"
         ) from error
 
 

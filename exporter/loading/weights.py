@@ -6,6 +6,7 @@ Pickles and missing weights are refused unless the request allows them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -24,9 +25,16 @@ _DTYPE = "dtype" if minor(transformers.__version__) >= (4, 56) else "torch_dtype
 
 
 def load_model(
-    files: ModelFiles, config: Any, task: Task, request: ExportRequest, attention: str
+    files: ModelFiles,
+    config: Any,
+    task: Task,
+    request: ExportRequest,
+    attention: str,
+    supplied: Collection[str] = (),
 ) -> tuple[Any, tuple[str, ...]]:
     """The model in fp32 and evaluation mode, and the names of the checkpoint's weights that it does not use.
+
+    `supplied` are weights that the checkpoint may lack, because an adapter has them.
 
     Raises:
         CheckpointError, PickledWeightsError, NewHeadError
@@ -40,25 +48,29 @@ def load_model(
             if encoder:
                 return auto_class._from_config(config, **options).eval(), ()
             return auto_class.from_config(config, trust_remote_code=request.trust_remote_code, **options).eval(), ()
-    check_weight_files(files, request.allow_pickle)
+    if files.gguf is None:
+        check_weight_files(files, request.allow_pickle)
     options |= {
         "trust_remote_code": request.trust_remote_code,
         "config": config,
         "output_loading_info": True,
-        "use_safetensors": None if request.allow_pickle else True,
+        "use_safetensors": None if request.allow_pickle or files.gguf is not None else True,
     }
-    found, missing = _load_complete(files, auto_class, task, options)
+    found, missing = _load_complete(files, auto_class, task, options, supplied)
     if found is None:
         if not request.allow_new_head:
             raise _incomplete(files, config, task, missing)
         torch.manual_seed(request.seed)
         found = files.load(auto_class, **options)
     model, loading = found
+    if files.gguf is not None:
+        # What was quantised is in fp32 now.
+        del model.config.quantization_config
     return model.eval(), tuple(sorted(loading["unexpected_keys"]))
 
 
 def _load_complete(
-    files: ModelFiles, auto_class: Any, task: Task, options: dict[str, Any]
+    files: ModelFiles, auto_class: Any, task: Task, options: dict[str, Any], supplied: Collection[str]
 ) -> tuple[tuple[Any, dict[str, Any]] | None, list[str]]:
     """The model and what transformers says about loading it; or None, and the weights that the checkpoint lacks."""
     without_pooler = {"add_pooling_layer": False}
@@ -72,7 +84,7 @@ def _load_complete(
             if extra and "unexpected keyword argument 'add_pooling_layer'" in str(error):
                 continue  # this architecture has no pooler to leave out
             raise
-        missing = sorted(loading["missing_keys"])
+        missing = sorted(set(loading["missing_keys"]) - set(supplied))
         if not missing:
             return (model, loading), []
         first_missing = first_missing or missing

@@ -32,13 +32,16 @@ class Derived:
     dropped: Mapping[str, str]
 
 
-def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> Derived:
+def derive(
+    source: Source, examples: Mapping[str, int], every: bool = False, limits: Mapping[str, int] | None = None
+) -> Derived:
     """The inputs of a model.
 
     Args:
         source: the model.
         examples: sizes of the traced example that the user asked for, by axis name.
         every: all inputs that are known, not only those of the task or of the kind of the main input.
+        limits: the largest size of an axis that is declared, by its name, where it is not the usual one.
 
     Raises:
         TaskError: none of the model's inputs is known, or it is known that the model cannot be traced.
@@ -63,7 +66,7 @@ def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> 
         if reason is not None:
             dropped[name] = reason
             continue
-        axes = _axes(source, name, parameter, groups)
+        axes = _axes(source, name, parameter, groups, limits or {})
         for axis in axes:
             example = examples.get(axis.name) or _example(source, axis)
             dimensions.setdefault(axis.name, Dimension(axis, Dimension(axis, example).within(example)))
@@ -125,7 +128,9 @@ def _takes_audio_mask(source: Source) -> bool:
     return getattr(source.config, "feat_extract_norm", "layer") != "group"
 
 
-def _axes(source: Source, name: str, parameter: Parameter, groups: set[Group]) -> tuple[Axis, ...]:
+def _axes(
+    source: Source, name: str, parameter: Parameter, groups: set[Group], limits: Mapping[str, int]
+) -> tuple[Axis, ...]:
     layout = architecture_overrides.layout(source, name) or parameter.axes
     if name == "attention_mask" and "text" not in groups:
         # As long as the audio it belongs to.
@@ -137,15 +142,15 @@ def _axes(source: Source, name: str, parameter: Parameter, groups: set[Group]) -
     if parameter.group == "text" and groups >= {"text", "image"} and source.compares:
         # Every text is compared with every image: texts have a batch axis of their own.
         layout = ("texts", *layout[1:])
-    return tuple(_axis(source, axis) for axis in layout)
+    return tuple(_axis(source, axis, limits.get(axis)) for axis in layout)
 
 
 def _takes(source: Source, name: str) -> bool:
     return name in inspect.signature(source.model.forward).parameters
 
 
-def _axis(source: Source, name: str) -> Axis:
-    """The sizes that the model admits along one axis."""
+def _axis(source: Source, name: str, asked: int | None) -> Axis:
+    """The sizes that the model admits along one axis, of which `asked` is the largest if it is given."""
     fixed = architecture_overrides.fixed_size(source, name)
     if fixed is not None:
         return Axis(name, fixed, fixed)
@@ -156,9 +161,9 @@ def _axis(source: Source, name: str) -> Axis:
         low = max(architecture_overrides.least(source, name), example * tries.least // 100)
         high = max(low, example * 150 // 100)
         return Axis(name, -(-low // multiple) * multiple, max(low, high // multiple * multiple), multiple)
-    longest = tries.longest
+    longest = asked or tries.limit or tries.longest
     if name == "sequence" and source.longest_sequence is not None:
-        longest = min(source.longest_sequence, tries.longest or source.longest_sequence)
+        longest = min(source.longest_sequence, longest or source.longest_sequence)
     limit = architecture_overrides.longest(source, name)
     if limit is not None:
         longest = min(limit, longest or limit)

@@ -10,7 +10,10 @@ from typing import Literal
 from exporter.config.forward_parameters import TRIES
 from runtime.format.manifest import Axis, Verification
 
-Level = Literal["least", "short", "odd", "middle", "example", "longest"]
+# Axes whose largest sizes may be verified once: those along which time and memory grow without bound.
+LONG = ("sequence", "samples", "frames")
+
+Level = Literal["least", "short", "odd", "middle", "example", "longest", "limit"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,9 @@ class Dimension:
             return self.within(self.axis.minimum)
         if level == "example" or tries is None:
             return self.example
-        if level == "longest" and not tries.relative:
-            return self.axis.maximum or tries.longest or self.example
+        if level == "limit" or (level == "longest" and not tries.relative):
+            most = tries.longest if level == "longest" else None
+            return self.within(most or self.axis.maximum or tries.longest or self.example)
         size = getattr(tries, level)
         size = self.example * size // 100 if tries.relative else size
         return self.within(size)
@@ -42,8 +46,16 @@ class Dimension:
 
     def between(self, share: float) -> int:
         """An odd size at a fraction of the range, whose upper end is twice the example's size if it has none."""
+        tries = TRIES.get(self.axis.name)
         high = self.axis.maximum or 2 * self.example
+        if tries is not None and tries.longest is not None and not tries.relative:
+            high = min(high, tries.longest)
         return self.within(int(self.axis.minimum + share * (high - self.axis.minimum)) | 1)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether larger sizes are admitted than those that are verified in every order."""
+        return self.axis.name in LONG and self.at("limit") > self.at("longest")
 
     @property
     def fixed(self) -> bool:
@@ -53,11 +65,15 @@ class Dimension:
 
 @dataclass(frozen=True)
 class TestShape:
-    """One shape: the size of each axis by name; `lengths` are the rows' real lengths if some are padded."""
+    """One shape: the size of each axis by name; `lengths` are the rows' real lengths if some are padded.
+
+    `once`: it is so large that it is called once, in one order, and not stored.
+    """
 
     name: str
     shape: Mapping[str, int]
     lengths: tuple[int, ...] | None
+    once: bool = False
 
     @property
     def padded(self) -> bool:
@@ -96,6 +112,8 @@ def shapes_to_verify(
             if batch != 1:
                 rows.append((batch, level, (1, *(index / 6 for index in range(1, batch or 2)))))
         rows.append((2, "least", None))
+    if mode != "off" and any(dimension.beyond for dimension in dimensions.values()):
+        rows.append((1, "limit", None))
     found: dict[tuple[tuple[int, ...], tuple[int, ...] | None], TestShape] = {}
     for batch, level, shares in rows:
         batch = dimensions["batch"].within(batch or dimensions["batch"].example)
@@ -105,7 +123,7 @@ def shapes_to_verify(
         if key not in found:
             # The number in front keeps the order: safetensors sorts by name.
             name = f"{len(found):02}-{_label(dimensions, shape)}{'-padded' if lengths else ''}"
-            found[key] = TestShape(name, shape, lengths)
+            found[key] = TestShape(name, shape, lengths, once=level == "limit")
     return list(found.values())
 
 

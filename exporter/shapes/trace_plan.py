@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from exporter.config.forward_parameters import FRAMES_PER_SECOND, SAMPLING_RATE
 from exporter.config.request import MIN_EXAMPLE_SIZE, ExportRequest
 from exporter.config.tasks import Task
 from exporter.loading.loader import Source
+from exporter.shapes import memory
 from exporter.shapes.input_specs import derive
 from exporter.shapes.test_shapes import Dimension
 from runtime.errors import RequestError, TaskError
@@ -58,10 +60,11 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
     asked = {"batch": request.batch_size}
     if request.sequence_length is not None:
         asked["sequence"] = request.sequence_length
-    derived = derive(source, asked, every)
+    derived = derive(source, asked, every, _limits(source, request))
     sequence = derived.dimensions.get("sequence")
     if request.sequence_length is not None:
         _check_length(request.sequence_length, sequence)
+    _check_limits(request, derived.dimensions)
     if sequence is not None and sequence.axis.maximum is not None and sequence.axis.maximum < MIN_EXAMPLE_SIZE:
         raise TaskError(f"the model admits sequences of {sequence.axis.maximum}", f"at least {MIN_EXAMPLE_SIZE}")
     choices = [f"task {source.task.name}: {source.task_reason}"]
@@ -69,6 +72,7 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
     choices.append(f"inputs {kept}: those known of its forward, whose other parameters keep their defaults")
     choices += [f"input {name} dropped: {reason}" for name, reason in derived.dropped.items()]
     choices += [_range(source, dimension) for name, dimension in derived.dimensions.items() if name != "batch"]
+    choices += memory.check(source, derived.dimensions)
     text = source.tokenizer.info
     pad_id = text.pad_id if text else (getattr(source.config, "pad_token_id", None) or 0)
     required_token_id = next(
@@ -87,6 +91,32 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
         padding_side=text.padding_side if text else "right",
         choices=tuple(choices),
     )
+
+
+def _limits(source: Source, request: ExportRequest) -> dict[str, int]:
+    """The largest sizes that the user asks for, by axis."""
+    limits = {} if request.max_length is None else {"sequence": request.max_length}
+    if request.max_audio_seconds is not None:
+        rate = source.preprocessor.get("sampling_rate")
+        limits["samples"] = int(request.max_audio_seconds * (rate if isinstance(rate, int) else SAMPLING_RATE))
+        limits["frames"] = int(request.max_audio_seconds * FRAMES_PER_SECOND)
+    return limits
+
+
+def _check_limits(request: ExportRequest, dimensions: Mapping[str, Dimension]) -> None:
+    """Refuse a limit that the model does not admit, or for an axis that it does not have."""
+    most = request.max_length
+    if most is not None:
+        axis = dimensions["sequence"].axis if "sequence" in dimensions else None
+        if axis is None or axis.maximum is None or axis.maximum < most - most % axis.multiple:
+            admitted = "no length: the model takes no texts" if axis is None else f"at most {axis.maximum}"
+            raise RequestError(f"max_length is {most}", f"{admitted}, the longest that the model admits")
+    if request.max_audio_seconds is not None and not any(
+        name in dimensions and not dimensions[name].fixed for name in ("samples", "frames")
+    ):
+        raise RequestError(
+            f"max_audio_seconds is {request.max_audio_seconds}", "none: the model takes no sound of variable length"
+        )
 
 
 def _check_length(asked: int, sequence: Dimension | None) -> None:
@@ -110,4 +140,7 @@ def _range(source: Source, dimension: Dimension) -> str:
     if source.longest_sequence is not None and source.longest_sequence == axis.maximum:
         return f"sequences up to {axis.maximum}: the longest that the model admits"
     limit = source.longest_sequence or "no limit"
-    return f"sequences up to {axis.maximum} of the model's {limit}: longer ones are not verified"
+    texts = source.tokenizer.info
+    longer = texts is not None and axis.maximum is not None and texts.max_length > axis.maximum
+    remedy = f"; its texts may have {texts.max_length}: give --max-length for longer ones" if texts and longer else ""
+    return f"sequences up to {axis.maximum} of the model's {limit}: longer ones are not verified{remedy}"

@@ -58,6 +58,11 @@ class VerificationCase:
         return self.test_shape.padded
 
     @property
+    def once(self) -> bool:
+        """Whether it is called once, and not stored."""
+        return self.test_shape.once
+
+    @property
     def name(self) -> str:
         """The shape, for people."""
         return self.test_shape.name.partition("-")[2]

@@ -45,10 +45,13 @@ class Outcome:
     @property
     def summary(self) -> str:
         """What was done and the largest errors, for people."""
-        calls = min(case.calls for case in self.cases)
+        # The longest case may have been called once alone.
+        calls = min((case.calls for case in self.cases if case.calls > 1), default=1)
+        once = {case.case for case in self.cases if case.calls == 1 < calls}
         worst, rms = max(case.max_error for case in self.cases), max(case.rms_error for case in self.cases)
         shapes = len({(tuple(case.shape.items()), case.padded) for case in self.cases})
-        text = f"{shapes} shapes, {calls} calls each or more: {', '.join(self.orders)}; "
+        text = f"{shapes} shapes, {calls} calls each or more{', the longest once' * bool(once)}: "
+        text += f"{', '.join(self.orders)}; "
         text += f"largest max error {worst:.1e}, rms {rms:.1e}, relative to eager fp32"
         changed = [case for case in self.cases if case.argmax_mismatches is not None]
         if changed:
@@ -70,6 +73,7 @@ def verify(draft: Path, manifest: Manifest, cases: Sequence[VerificationCase], a
     if manifest.verification == "full":
         threads.append(1 if threads[0] > 1 else 2)
     files = [*_working_files(draft, manifest, [case.golden for case in cases]), *allowing(allow)]
+    files += [text for case in cases if case.once for text in ("--once", case.golden.name)]
     comparisons: list[Comparison] = []
     orders: list[str] = []
     operators: dict[str, int] = {}

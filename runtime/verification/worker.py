@@ -20,7 +20,7 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,26 @@ from runtime.verification.compare import Comparison, executed_operators, run_cas
 
 
 def run_orders(
-    open_session: Callable[[], Session], cases: Sequence[Case], first_order_only: bool = False
+    open_session: Callable[[], Session],
+    cases: Sequence[Case],
+    first_order_only: bool = False,
+    once: Collection[str] = (),
 ) -> tuple[dict[str, list[Comparison]], dict[str, int]]:
     """Comparisons by order, and the executed graph's operators. `open_session` loads the file anew, without warm-up.
 
-    `first_order_only` stops after the first, which is the hardest. A case on which the model fails counts as an
-    infinite error.
+    `first_order_only` stops after the first, which is the hardest. `once` names cases that are called once, after the
+    first order. A case on which the model fails counts as an infinite error.
 
     Raises:
         CheckFailedError: an input changed during a call, or an output has another shape than expected.
     """
-    cases = sorted(cases, key=_size)
+    large = [case for case in cases if case.name in once]
+    cases = sorted((case for case in cases if case.name not in once), key=_size)
     comparisons: dict[str, list[Comparison]] = {}
     session = open_session()
     comparisons["batch-1-first"] = run_cases(session, cases, reopen=open_session)
     operators = executed_operators()
+    comparisons["batch-1-first"] += run_cases(session, large, rounds=1, reopen=open_session)
     if first_order_only:
         return comparisons, operators
     session = open_session()
@@ -139,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser("verify", parents=[draft], help="run the cases in every order; report all errors")
     verify.add_argument("--first-order-only", action="store_true", help="stop after batch-1-first, the hardest order")
+    verify.add_argument("--once", action="append", default=[], help="a case to call once, in the first order alone")
     verify.set_defaults(run=_verify)
     outputs = commands.add_parser("outputs", parents=[draft], help="write the outputs for the cases to a file")
     outputs.add_argument("--outputs", type=Path, required=True, help="the file, in the layout of runtime.format.golden")
@@ -152,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(options: argparse.Namespace) -> dict[str, Any]:
-    comparisons, operators = run_orders(_draft(options), _cases(options), options.first_order_only)
+    comparisons, operators = run_orders(_draft(options), _cases(options), options.first_order_only, options.once)
     rows = {order: [dataclasses.asdict(comparison) for comparison in found] for order, found in comparisons.items()}
     return {"comparisons": rows, "operators": operators}
 
