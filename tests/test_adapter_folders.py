@@ -68,8 +68,8 @@ def test_a_merged_adapter_gives_the_answers_of_peft(tmp_path: Path, base: Path, 
     with torch.no_grad():
         mine, expected = source.model(IDS).last_hidden_state, adapted(IDS).last_hidden_state
         plain = AutoModel.from_pretrained(base)(IDS).last_hidden_state
-    torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
-    assert (expected - plain).abs().max() > 0.01
+    torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+    assert (expected - plain).abs().max() > 1e-4
     assert source.notes[0].startswith(f"adapter merged in fp32: {kind.split()[0]} in ")
 
 
@@ -113,8 +113,8 @@ def test_the_base_is_named_by_the_user(tmp_path: Path, base: Path) -> None:
     [
         (("bert", {"hidden_size": 32}), "does not fit"),
         (("distilbert", {}), "does not fit .* as DistilBertModel"),
-        (("bert", {"num_hidden_layers": 1}), "has no place for .*layer.1"),
-        (("bert", {"num_hidden_layers": 3}), "needs more than the adapter holds: .*layer.2"),
+        (("bert", {"num_hidden_layers": 1}), "does not fit .*: BertModel has no place for .*layer.1"),
+        (("bert", {"num_hidden_layers": 3}), "does not fit .*: BertModel needs more than the adapter holds: .*layer.2"),
     ],
 )
 def test_an_adapter_for_another_base(tmp_path: Path, base: Path, other: tuple[str, Any], words: str) -> None:
@@ -124,16 +124,11 @@ def test_an_adapter_for_another_base(tmp_path: Path, base: Path, other: tuple[st
         source_of(tmp_path / "adapter", base_model=str(tmp_path / "other"))
 
 
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        (peft.PromptTuningConfig(num_virtual_tokens=4), "PROMPT_TUNING, which cannot be merged: it adds to the inputs"),
-        (peft.PrefixTuningConfig(num_virtual_tokens=4), "PREFIX_TUNING, which cannot be merged"),
-    ],
-)
-def test_what_cannot_be_merged(tmp_path: Path, base: Path, config: Any, words: str) -> None:
+@pytest.mark.parametrize("kind", [peft.PromptTuningConfig, peft.PrefixTuningConfig])
+def test_what_cannot_be_merged(tmp_path: Path, base: Path, kind: Any) -> None:
+    config = kind(num_virtual_tokens=4, task_type="FEATURE_EXTRACTION")
     peft.get_peft_model(AutoModel.from_pretrained(base), config).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match="of type PR.*_TUNING, which cannot be merged: it adds to the inputs"):
         source_of(tmp_path)
 
 

@@ -28,7 +28,7 @@ class Dimension:
         tries = TRIES.get(self.axis.name)
         if level == "least":
             return self.within(self.axis.minimum)
-        if level == "example" or tries is None:
+        if level == "example" or tries is None or (level == "limit" and tries.relative):
             return self.example
         if level == "limit" or (level == "longest" and not tries.relative):
             most = tries.longest if level == "longest" else None
