@@ -215,7 +215,7 @@ def _calls_of(graph: Any, classes: Collection[str]) -> Iterator[Call]:
         for node in blocks.pop().nodes():
             kind = node.kind()
             # To ask each node for its blocks takes longer than all else.
-            if kind.startswith("prim::") and kind != "prim::Constant":
+            if kind.startswith("prim::") and kind not in ("prim::Constant", "prim::ListConstruct"):
                 blocks.extend(node.blocks())
             if kind == "prim::CallMethod":
                 receiver = node.inputsAt(0).type()
