@@ -213,7 +213,8 @@ def one_request(rows: int, first: int) -> dict[str, torch.Tensor]:
 def test_a_pool_refuses_beyond_its_capacity_and_answers_all_else(asked: list[tuple[int, bool]]) -> None:
     """The rows of each request, and whether its deadline has passed before another one comes."""
     session: Any = Held()
-    waiting, accepted = [], []
+    waiting: list[tuple[int, bool]] = []
+    accepted = []
     with Pool(session, workers=1, capacity=8, max_wait_ms=0) as pool, session:
         first = pool.submit(one_request(1, 0))
         assert session.asked.wait(30)
@@ -330,8 +331,8 @@ STEPS: dict[str, Step] = {
 }
 
 
-class Layer(torch.nn.Module):
-    """Attention, and the steps behind it."""
+class Layers(torch.nn.Module):
+    """Two attentions, and the steps between them."""
 
     def __init__(self, steps: Sequence[str]) -> None:
         super().__init__()
@@ -340,26 +341,30 @@ class Layer(torch.nn.Module):
         self.steps = steps
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        rows, size = x.shape[:2]
-        query, keys, values = (part.view(rows, size, 2, 4).transpose(1, 2) for part in self.joint(x).split(8, dim=-1))
         hides = (1 - mask[:, None, None, :].float()) * -1e9
-        shares = torch.softmax(query @ keys.transpose(2, 3) * 0.5 + hides, -1)
-        x = self.out((shares @ values).transpose(1, 2).reshape(rows, size, 8)) + x
+        x = self.attend(x, hides)
         for step in self.steps:
             x = STEPS[step](x)
-        return x
+        return self.attend(x, hides)
+
+    def attend(self, x: torch.Tensor, hides: torch.Tensor) -> torch.Tensor:
+        rows, size = x.shape[:2]
+        query, keys, values = (part.view(rows, size, 2, 4).transpose(1, 2) for part in self.joint(x).split(8, dim=-1))
+        shares = torch.softmax(query @ keys.transpose(2, 3) * 0.5 + hides, -1)
+        found: torch.Tensor = self.out((shares @ values).transpose(1, 2).reshape(rows, size, 8)) + x
+        return found
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @settings(REPEATABLE, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.sampled_from(list(STEPS)), min_size=1, max_size=5),
-    st.lists(st.integers(1, 70), min_size=1, max_size=6),
+    st.lists(st.integers(1, 70), min_size=2, max_size=6).map(lambda some: [64, *some]),
 )
 def test_a_graph_without_padding_gives_the_same_outputs(steps: list[str], lengths: list[int]) -> None:
-    module = Layer(steps)
+    module = Layers(steps)
     traced, example = frozen(module, torch.randn(2, 40, 8), torch.ones(2, 40, dtype=torch.int64))
-    assert leave_out_padding(traced, list(traced.graph.inputs())[2], shapes(traced, example)) == 1
+    assert leave_out_padding(traced, list(traced.graph.inputs())[2], shapes(traced, example)) >= 1
     counts, size = torch.tensor(lengths).unsqueeze(1), max(lengths)
     mask = (torch.arange(size) < counts).long()
     # Padding repeats the last token, as it does in what the file gives: so tokens that are mixed find the same.
