@@ -262,16 +262,16 @@ class Maker:
                 made["end"] = not made.get("end")
             return made
         if isinstance(value, list) and value:
-            made = list(value)
-            place = self.chance.randrange(len(made))
+            items = list(value)
+            place = self.chance.randrange(len(items))
             what = pick(("change", "change", "drop", "twice", "empty"))
             if what == "change":
-                made[place] = self._nudged(made[place], name)
+                items[place] = self._nudged(items[place], name)
             elif what == "empty":
                 return []
             else:
-                made[place : place + 1] = [] if what == "drop" else [made[place]] * 2
-            return made
+                items[place : place + 1] = [] if what == "drop" else [items[place]] * 2
+            return items
         if isinstance(value, bool):
             return not value
         if isinstance(value, int):

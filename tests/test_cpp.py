@@ -105,7 +105,7 @@ def data(
         },
         "golden": {"golden.safetensors": b"\xff" * 20},
     }.items():
-        rewrite(Path(plain), folder / f"{name}.pt", parts)
+        rewrite(Path(plain), folder / f"{name}.pt", parts)  # type: ignore[arg-type]
     (folder / "cut.pt").write_bytes(Path(plain).read_bytes()[:100_000])
     (folder / "text.pt").write_text("no artifact")
     (folder / "empty.pt").touch()
@@ -445,7 +445,7 @@ def test_the_worker_answers_lines(worker: Path, data: Path) -> None:
     lines = [*requests(60), *bad, ""]
     command = [worker, data / "plain-fp32.pt", "--workers", "3", "--queue", "4"]
     # clean start: a program in C++
-    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False)  # type: ignore[arg-type]
     assert (done.returncode, done.stderr) == (0, "")
     replies = {reply["id"]: reply for reply in map(json.loads, done.stdout.splitlines())}
     assert len(done.stdout.splitlines()) == 64

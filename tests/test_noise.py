@@ -10,7 +10,6 @@ import transformers
 from conftest import run_python
 
 from exporter import ExportRequest, export
-from exporter.backends import ipex_problem
 from runtime import environment
 from runtime.torchscript import filtered
 
@@ -29,7 +28,7 @@ SPEECH = {
 }
 
 
-@pytest.mark.skipif(ipex_problem(environment.detect()) is not None, reason="no IPEX")
+@pytest.mark.skipif(environment.ipex_problem(environment.detect()) is not None, reason="no IPEX")
 @pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
 def test_a_speech_model_through_ipex(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """At every one-dimensional convolution IPEX speaks of its own next release, seven times at a load."""

@@ -156,7 +156,7 @@ def test_many_texts_are_tokenised_in_groups(monkeypatch: pytest.MonkeyPatch) -> 
     tokenizer = stored(words())
     sizes: list[int] = []
     encoded = tokenizer._encoded
-    monkeypatch.setattr(tokenizer, "_encoded", lambda items, cut: sizes.append(len(items)) or encoded(items, cut))
+    monkeypatch.setattr(tokenizer, "_encoded", lambda items, cut: sizes.append(len(items)) or encoded(items, cut))  # type: ignore[func-returns-value]
     found = tokenizer.encode(["ok" + " ok" * 9] * 10 + ["a " * 80] + ["fine"])
     assert [isinstance(one, Flaw) for one in found] == [False] * 10 + [True, False]
     assert sizes == [3, 3, 3, 1, 1]

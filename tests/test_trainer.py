@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +17,12 @@ from conftest import ROOT, run_python, tiny_model
 
 pytest.importorskip("accelerate")
 
-from exporter.backends import ipex_problem, onednn_problem
+from exporter.backends import onednn_problem
 from exporter.backends.ipex import IpexBackend
 from exporter.trainer import ArtifactModel, JitEvaluation, JitTrainer, jit_model
 from exporter.trainer.jit import jit_failure
 from runtime import environment, load
-from runtime.environment import minor
+from runtime.environment import ipex_problem, minor
 from runtime.errors import (
     BackendError,
     ExportedModelError,
@@ -63,7 +63,7 @@ def rows(task: str, count: int = 21) -> list[dict[str, Any]]:
     return made
 
 
-def collate(batch: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+def collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     longest = max(len(row["input_ids"]) for row in batch)
 
     def padded(name: str, fill: int) -> torch.Tensor:
@@ -186,7 +186,7 @@ class Custom(torch.nn.Module):
 
 
 def refuses(hidden: torch.Tensor) -> torch.Tensor:
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         raise RuntimeError("this part cannot be traced")
     return hidden
 
@@ -297,7 +297,7 @@ def test_a_model_without_an_inner_part_is_traced_as_a_whole(tmp_path: Path) -> N
 
 
 def test_a_trainer_of_ones_own(tmp_path: Path) -> None:
-    class Mine(JitEvaluation, transformers.Trainer):
+    class Mine(JitEvaluation, transformers.Trainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
             outputs = model(**inputs)
             return (2 * outputs["loss"], outputs) if return_outputs else 2 * outputs["loss"]
@@ -342,7 +342,7 @@ def test_every_new_shape_is_compared_until_eight_were_right() -> None:
     seen = []
 
     def watch(hidden: torch.Tensor) -> torch.Tensor:
-        if not torch.jit.is_tracing():
+        if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             seen.append(hidden.shape[1])
         return hidden
 
