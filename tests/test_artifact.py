@@ -36,7 +36,7 @@ def rewrite(source: Path, target: Path, parts: dict[str, bytes | None], reseal: 
     `reseal` makes the manifest's digests those of the new parts, as a forger would.
     """
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        digests = []
+        digests: list[Any] = []
         for info in old.infolist():
             name = info.filename.rsplit("/", 1)[-1]
             content = parts.get(name, old.read(info))
@@ -53,7 +53,7 @@ def rewrite(source: Path, target: Path, parts: dict[str, bytes | None], reseal: 
 def test_plain_torchscript_loads_it_with_its_extra_files(tiny_artifact: Path) -> None:
     extra = {"format_version": "", "manifest.json": ""}
     module = torch.jit.load(str(tiny_artifact), _extra_files=extra)
-    assert extra["format_version"] == b"2"
+    assert extra["format_version"] == b"2"  # type: ignore[comparison-overlap]
     assert json.loads(extra["manifest.json"])["task"] == "text-classification"
     ids = torch.tensor([[5, 6, 7]])
     by_name = module(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.zeros_like(ids))
@@ -294,7 +294,7 @@ def test_a_file_that_is_replaced_while_it_is_loaded(
 
     thread = threading.Thread(target=replace)
     thread.start()
-    seen = []
+    seen: list[Any] = []
     while not done.is_set() or len(seen) < 10:
         session = load(place, warmup=False)
         answer = session(input_ids=ids)["logits"]

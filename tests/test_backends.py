@@ -105,4 +105,4 @@ def test_bf16_needs_its_instructions(
     (tmp_path / "cpuinfo").write_text("flags : fpu avx2\n")
     for backend in ("plain", "ipex"):
         with pytest.raises(CpuFeatureError, match="lacks avx512bw"):
-            export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", precision="bf16", backend=backend))  # type: ignore[arg-type]
+            export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", precision="bf16", backend=backend))

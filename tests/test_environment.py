@@ -102,7 +102,7 @@ def test_the_processor_is_read_from_the_system(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(requirements, "CPUINFO", tmp_path / "cpuinfo")
     assert requirements.detect().cpu_flags is None
     (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2\n")
-    assert requirements.detect().cpu_flags == {"fpu", "avx2"}
+    assert requirements.detect().cpu_flags == {"fpu", "avx2"}  # type: ignore[comparison-overlap]
 
 
 def test_nothing_is_loaded_before_the_check(minilm_ipex: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_file_object_is_read_from_its_beginning_and_left_where_it_stood(file: 
 def test_a_stream_is_read_from_where_it_stands(tiny_artifact: Path, tiny_session: Session) -> None:
     stream = Stream(b"header" + tiny_artifact.read_bytes())
     assert stream.read(6) == b"header"
-    assert read_manifest(stream) == tiny_session.manifest
+    assert read_manifest(stream) == tiny_session.manifest  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "memoryview", "BytesIO", "stream"])
@@ -180,7 +180,7 @@ def test_files_that_cannot_be_read(tiny_artifact: Path, tmp_path: Path) -> None:
     with open(tmp_path / "x", "wb") as file, pytest.raises(ArtifactNotFoundError, match="cannot read .*: "):
         read_manifest(file)
     with open(tiny_artifact, errors="replace") as text, pytest.raises(ArtifactNotFoundError, match="reads text"):
-        read_manifest(text)
+        read_manifest(text)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.jit import TracerWarning
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.trace import trace
@@ -69,7 +69,7 @@ def copies(a: torch.Tensor) -> torch.Tensor:
 
 
 def lists(a: torch.Tensor) -> torch.Tensor:
-    return a + sum(a.sum(1).tolist())
+    return a + sum(a.sum(1).tolist())  # type: ignore[no-any-return]
 
 
 def test_a_branch_on_a_tensor_is_baked_in_with_its_line() -> None:
