@@ -76,7 +76,7 @@ def test_a_branch_on_a_tensor_is_baked_in_with_its_line() -> None:
     (finding,) = findings_of(branches)
     first = inspect.getsourcelines(branches)[1]
     assert finding.kind == "python boolean"
-    assert finding.place == f"test_triage.py:{first + 1}"
+    assert finding.place == f"tests/test_triage.py:{first + 1}"
     assert finding.line == "if a.sum() > 0:"
     assert finding.verdict == "baked in" and "verification shows" in finding.reason
 
