@@ -221,7 +221,7 @@ def test_parts_in_another_order(tiny_artifact: Path) -> None:
 
 
 def test_numbers_that_were_exchanged(tiny_artifact: Path, tmp_path: Path) -> None:
-    """Numbers are hashed while torch reads them: a changed one is refused with a named error, even if torch accepts it."""
+    """Numbers are hashed while torch reads them: a changed one is refused by name, even if torch accepts it."""
     with zipfile.ZipFile(tiny_artifact) as archive:
         numbers = [info for info in archive.infolist() if info.filename.startswith("archive/constants/")]
         largest = max(numbers, key=lambda info: info.file_size)

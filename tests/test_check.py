@@ -102,7 +102,7 @@ def test_a_model_that_writes_to_its_inputs_is_refused() -> None:
 
 
 def test_a_failed_call_costs_its_own_case_alone() -> None:
-    """A session that failed once always fails, so the other cases run in a new one. A wrong shape counts as a failure."""
+    """A session that failed once always fails, so other cases run in a new one. A wrong shape is a failure too."""
 
     class Spoilt:
         def __init__(self) -> None:
