@@ -1,4 +1,4 @@
-"""What an artifact may be given as: a path, its content, a file object; and wrong arguments of `runtime.load`."""
+"""An artifact as a path, as bytes or as a file object; and wrong arguments of `runtime.load`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 
 
 class Stream(io.RawIOBase):
-    """What a store's client gives: it can be read once, from front to back, in pieces of its own choosing."""
+    """A file object as from the client of a store: it can be read once, in order, in pieces of any size."""
 
     def __init__(self, content: bytes) -> None:
         self._rest = io.BytesIO(content)
@@ -135,7 +135,7 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 
 
 def test_a_buffer_that_is_changed_after_its_check(tiny_artifact: Path, tiny_session: Session) -> None:
-    """Whoever holds the buffer writes to it as soon as the manifest was read: what was checked is loaded."""
+    """The buffer is changed after the manifest was read; what was checked is what is loaded."""
     buffer = bytearray(tiny_artifact.read_bytes())
     with artifact_file.open_archive(buffer) as archive:
         artifact_file.read_manifest(archive)

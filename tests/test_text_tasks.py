@@ -1,4 +1,4 @@
-"""Answers in words, side by side with transformers' pipelines on the same model in fp32."""
+"""The results of `session.text`, compared with transformers' pipelines on the same model in fp32."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_a_bad_pair_fails_alone(side: Callable[..., Side], bad: Any, message: st
 
 
 def test_a_row_that_the_model_refuses_fails_alone(side: Callable[..., Side], minilm: Path) -> None:
-    """A tokenizer that knows more words than the model does."""
+    """A tokenizer with more words than the model has embeddings."""
     both = side("text-classification", "roberta", num_labels=3)
     manifest = both.session.manifest
     assert manifest.text is not None

@@ -1,4 +1,4 @@
-"""The queue behind the pool: whose turn it is, who joins, and that it stays cheap however many wait."""
+"""The pool's queue: which request is next, which ones join it, and that its cost does not grow with its length."""
 
 from __future__ import annotations
 
