@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,15 @@ def test_what_ipex_refuses_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(ipex, "optimize", refuse)
     with pytest.raises(BackendError, match="weight prepack"):
         IpexBackend().optimise(torch.nn.Linear(2, 2).eval(), "bf16")
+
+
+def test_a_transformers_that_ipex_does_not_know_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next backend is tried then; a newer transformers lacks modules that IPEX imports."""
+    monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", None)
+    with pytest.raises(
+        BackendError, match=r"beside transformers .*; pip install 'transformers<"
+    ):
+        IpexBackend().optimise(torch.nn.Linear(2, 2).eval(), "fp32")
 
 
 def test_bf16_needs_its_instructions(
