@@ -49,9 +49,9 @@ class Modules:
     model_type: str
 
     @property
-    def task(self) -> str:
-        """The task of this exporter that computes what the whole model computes."""
-        return "text-classification" if self.model_type == "CrossEncoder" else "sentence-embedding"
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of this exporter that compute what the whole model computes, the most general first."""
+        return ("text-classification", "reranking") if self.model_type == "CrossEncoder" else ("sentence-embedding",)
 
     @property
     def kinds(self) -> str:
