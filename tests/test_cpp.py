@@ -107,7 +107,7 @@ def data(
         },
         "golden": {"golden.safetensors": b"\xff" * 20},
     }.items():
-        rewrite(Path(plain), folder / f"{name}.pt", parts)
+        rewrite(Path(plain), folder / f"{name}.pt", parts)  # type: ignore[arg-type]
     for path in (ROOT / "tests/data").glob("*.pt"):
         shutil.copy(path, folder)
     (folder / "cut.pt").write_bytes(Path(plain).read_bytes()[:100_000])
@@ -451,7 +451,7 @@ def test_the_worker_answers_lines(worker: Path, data: Path) -> None:
     lines = [*requests(60), *bad, ""]
     command = [worker, data / "plain-fp32.pt", "--workers", "3", "--queue", "4"]
     # clean start: a program in C++
-    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False)  # type: ignore[arg-type]
     assert (done.returncode, done.stderr) == (0, "")
     replies = {reply["id"]: reply for reply in map(json.loads, done.stdout.splitlines())}
     assert len(done.stdout.splitlines()) == 64

@@ -30,7 +30,6 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")),
 # Written by programs, from results.
 GENERATED = ("docs/coverage.md", "docs/lines.md", "docs/benchmarks/")
 # Tables of long rows between lines that its next version wraps.
-UNWRAPPED = ("docs/architecture.md",)
 WIDTH = 120
 SHELL = ("", "sh")  # languages of blocks with commands
 
@@ -81,9 +80,7 @@ def test_the_readme_fits_a_reader() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in DOCUMENTS if not name_of(path).startswith((*GENERATED, *UNWRAPPED))], ids=name_of
-)
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if not name_of(path).startswith(GENERATED)], ids=name_of)
 def test_lines_are_short(path: Path) -> None:
     """But rows of tables, which Markdown cannot wrap, and targets of links."""
     long = [

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fresh
 PLACES = {
     "click": ["exporter/cli.py"],
     "transformers": ["exporter/loading", "exporter/trainer"],
-    "intel_extension_for_pytorch": ["exporter/backends/ipex"],
+    "intel_extension_for_pytorch": ["exporter/backends/ipex/package.py"],
     "tokenizers": ["runtime/text/tokenizer.py"],
     "tqdm": ["runtime/commands/progress.py"],
     "numpy": ["runtime/commands/tensor_file.py", "exporter/evaluation", "exporter/trainer/evaluate.py"],

@@ -1,4 +1,4 @@
-"""The format: what is written is read back, and what does not fit is refused by place."""
+"""The format: what is written is read back, and errors name the field that does not fit."""
 
 from __future__ import annotations
 

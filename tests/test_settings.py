@@ -82,7 +82,7 @@ def folder(base: Path, tmp_path: Path) -> Callable[..., Path]:
         for file in base.iterdir():
             (tmp_path / inside / file.name).symlink_to(file)
         usual = {"modules.json": modules("Transformer", "Pooling", *kinds, path=inside)}
-        usual |= {"1_Pooling/config.json": {"word_embedding_dimension": 32, "pooling_mode": "mean"}} if pooling else {}
+        usual |= {"1_Pooling/config.json": {"word_embedding_dimension": 32, "pooling_mode": "mean"}} if pooling else {}  # type: ignore[dict-item]
         # A pooling that is given replaces the usual one.
         write(tmp_path, usual | files)
         for i, kind in enumerate(kinds, 2):
