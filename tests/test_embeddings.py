@@ -183,7 +183,7 @@ def test_what_cannot_be_compared(
     [
         ({"embedding": None}, "which the exporter of this file did not write.*export the model again"),
         (
-            {"task": "feature-extraction"},
+            {"task": "feature-extraction", "embedding": None},
             "on an artifact for feature-extraction; expected an artifact for sentence-emb",
         ),
     ],

@@ -82,8 +82,8 @@ def test_ranking(reranker: Callable[[str], Reranker], age: str) -> None:
         assert [(one.index, one.text) for one in found] == [(one["corpus_id"], one["text"]) for one in expected]
         assert [one.score for one in found] == pytest.approx([one["score"] for one in expected], rel=2e-4, abs=1e-5)
     pairs = [(QUERY, text) for text in DOCUMENTS]
-    found = [one.score for one in both.session.text.classify(pairs)]
-    assert found == pytest.approx(both.library.predict(pairs).tolist(), rel=2e-4, abs=1e-5)
+    scores = [one.score for one in both.session.text.classify(pairs)]
+    assert scores == pytest.approx(both.library.predict(pairs).tolist(), rel=2e-4, abs=1e-5)
 
 
 def test_a_pair_that_is_too_long_is_cut_where_that_is_asked_for(reranker: Callable[[str], Reranker]) -> None:

@@ -84,7 +84,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     config = _load_config(files, request, nothing_stored)
     task, task_reason = choose_task(config, request.task, modules, request.trust_remote_code)
     texts = TextSettings()
-    if modules is not None and task.name in modules.tasks:
+    if modules is not None and modules.computed_by(task.name):
         expect_supported(whole.id, modules)
         texts = read_texts(settings, files, modules)
     else:

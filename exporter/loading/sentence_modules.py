@@ -49,9 +49,13 @@ class Modules:
     model_type: str
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks of this exporter that compute what the whole model computes, the most general first."""
-        return ("text-classification", "reranking") if self.model_type == "CrossEncoder" else ("sentence-embedding",)
+    def task(self) -> str:
+        """The task of this exporter that computes what the whole model computes."""
+        return "text-classification" if self.model_type == "CrossEncoder" else "sentence-embedding"
+
+    def computed_by(self, task: str) -> bool:
+        """Whether that task computes what the whole model computes: `task`, or the one for its single label."""
+        return task == self.task or (task == "reranking" and self.model_type == "CrossEncoder")
 
     @property
     def kinds(self) -> str:

@@ -68,7 +68,7 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
         return task, "as requested"
     if modules is not None:
         # Any other task would leave out modules.
-        task = choose_task(config, modules.tasks[0], modules, trusted)[0]
+        task = choose_task(config, modules.task, modules, trusted)[0]
         return _reranking(config, task, f"modules.json describes a {modules.model_type}", True)
     for name in architectures:
         for task in TASKS.values():

@@ -51,15 +51,15 @@ def embedding_info(manifest: Manifest, what: str) -> EmbeddingInfo:
     Raises:
         InputTaskError: the manifest does not say it, or the artifact is for another task.
     """
+    if manifest.embedding is not None:
+        return manifest.embedding
     if manifest.task != "sentence-embedding":
         raise InputTaskError(f"{what} on an artifact for {manifest.task}", "an artifact for sentence-embedding")
-    if manifest.embedding is None:
-        raise InputTaskError(
-            f"{what} needs settings for embeddings, which the exporter of this file did not write",
-            "a file of a newer exporter",
-            "export the model again",
-        )
-    return manifest.embedding
+    raise InputTaskError(
+        f"{what} needs settings for embeddings, which the exporter of this file did not write",
+        "a file of a newer exporter",
+        "export the model again",
+    )
 
 
 def rules(manifest: Manifest, method: str) -> TextRules:
