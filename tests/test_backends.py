@@ -99,9 +99,7 @@ def test_what_ipex_refuses_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_transformers_that_ipex_does_not_know_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next backend is tried then; a newer transformers lacks modules that IPEX imports."""
     monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", None)
-    with pytest.raises(
-        BackendError, match=r"beside transformers .*; pip install 'transformers<"
-    ):
+    with pytest.raises(BackendError, match=r"beside transformers .*; pip install 'transformers<"):
         IpexBackend().optimise(torch.nn.Linear(2, 2).eval(), "fp32")
 
 

@@ -264,7 +264,7 @@ def test_the_manifest_has_the_same_fields_in_both_languages() -> None:
 
 
 def fields_of(cls: type) -> dict[str, object]:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return {
         field.name + ("" if field.default is dataclasses.MISSING else "?"): written_type(hints[field.name])
         for field in dataclasses.fields(cls)
@@ -276,6 +276,8 @@ def written_type(kind: typing.Any) -> typing.Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is format_.TensorSpec:
         return "tensor"
+    if kind == format_.FreeText:
+        return "text"
     if dataclasses.is_dataclass(kind):
         return fields_of(typing.cast(type, kind))
     if origin is typing.Literal:

@@ -182,6 +182,8 @@ def files(minilm: Path, exported: Callable[..., Any], side: Callable[..., Side])
     for task in ("text-classification", "question-answering"):
         made = exported(side(task).folder, backend="plain", task=task, verify="off")
         found[f"build/{task}.pt"] = Path(made.output)
+    reranker = side("text-classification", num_labels=1).folder
+    found["build/reranking.pt"] = Path(exported(reranker, backend="plain", verify="off").output)
     return found
 
 

@@ -16,7 +16,7 @@ from runtime.errors import ExtraMissingError, InputTextError, ManifestDamagedErr
 from runtime.format.manifest import Axis, TextInfo, TextRules
 from runtime.text import TextEncoder
 from runtime.text.batched import TaskRunner
-from runtime.text.classification import EmbeddingTask
+from runtime.text.embedding import EmbeddingTask
 from runtime.text.tokenizer import InvalidText
 
 TEXTS = ["A short one.", "Ein längerer Satz, mit Ümläuten und 日本語 and emoji 🙂.", "x", ""]

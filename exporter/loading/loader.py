@@ -28,7 +28,7 @@ from exporter.loading.text_settings import TextSettings, read_texts
 from exporter.loading.tokenizer import TokenizerPart, load_tokenizer
 from exporter.loading.unsupported import expect_configuration, expect_no_adapter, expect_plain_weights
 from exporter.loading.weights import digest, load_model
-from runtime.format.manifest import Activation, ModelInfo
+from runtime.format.manifest import Activation, EmbeddingInfo, ModelInfo
 
 __all__ = ["Source", "TokenizerPart", "load_source"]
 
@@ -49,6 +49,7 @@ class Source:
     task_reason: str
     tokenizer: TokenizerPart
     sentence_head: SentenceHead | None
+    embedding: EmbeddingInfo | None
     labels: tuple[str, ...]
     activation: Activation
     longest_sequence: int | None
@@ -83,7 +84,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     config = _load_config(files, request, nothing_stored)
     task, task_reason = choose_task(config, request.task, modules, request.trust_remote_code)
     texts = TextSettings()
-    if modules is not None and task.name == modules.task:
+    if modules is not None and modules.computed_by(task.name):
         expect_supported(whole.id, modules)
         texts = read_texts(settings, files, modules)
     else:
@@ -98,12 +99,13 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     activation: Activation = "none"
     notes = [f"setting ignored, as requested: {key}" for key in settings.ignored]
     pad_id = None
-    if task.name == "text-classification":
-        activation, reason = activation_of(model.config, len(labels), texts.activation, modules is not None)
+    if task.classifies_texts:
+        cross_encoder = modules is not None or task.single_label
+        activation, reason = activation_of(model.config, len(labels), texts.activation, cross_encoder)
         notes.append(f"scores by {activation}: {reason}")
         pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
     tokenizer = load_tokenizer(files, request, longest, vocabulary, texts, pad_id)
-    if task.name == "text-classification":
+    if task.classifies_texts:
         notes += complete_padding(files.id, model.config, tokenizer)
     return Source(
         model=model,
@@ -113,6 +115,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
+        embedding=None if head is None else EmbeddingInfo(texts.prompts, head.normalizes, texts.similarity),
         labels=labels,
         activation=activation,
         longest_sequence=longest,
