@@ -158,7 +158,9 @@ def test_the_gate_refuses_a_wrong_one_and_padding_is_kept(
 ) -> None:
     """Attention that leaves out the last token of each row, in packed batches alone."""
 
-    def leave(tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
+    def scatter_tokens(
+        tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int
+    ) -> torch.Tensor:
         if back.numel() == 0:
             return tensor
         return (  # type: ignore[no-any-return]
@@ -169,7 +171,7 @@ def test_the_gate_refuses_a_wrong_one_and_padding_is_kept(
             .movedim([0, 1], [rows, tokens])
         )
 
-    monkeypatch.setattr(ragged, "leave", leave)
+    monkeypatch.setattr(ragged, "scatter_tokens", scatter_tokens)
     report = exported(tiny_folder("bert", "token-classification", num_labels=6), backend="onednn")
     assert not any(SAID in choice for choice in report.choices)
     assert any("padding dropped failed" in choice for choice in report.choices)
