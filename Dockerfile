@@ -21,5 +21,6 @@ COPY ${MODEL} /srv/model.pt
 USER worker
 EXPOSE 8000
 # An empty request is refused in a line: the worker reads and answers. Loading a large model takes a while.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/opt/worker/bin/python", "-c", "import socket; client = socket.create_connection(('127.0.0.1', 8000), 4); client.sendall(b'{}\\n'); client.recv(1) or exit(1)"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/opt/worker/bin/python", "-c", \
+  "import socket as s; c = s.create_connection(('127.0.0.1', 8000), 4); c.sendall(b'{}\\n'); c.recv(1) or exit(1)"]
 CMD ["/opt/worker/bin/python", "/srv/worker.py", "/srv/model.pt", "--host", "0.0.0.0", "--port", "8000"]

@@ -78,7 +78,7 @@ docs: .venv-docs/.installed  ## the documents as a site, in build/site; links ar
 environments: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed .venv-transformers-4/.installed  ## every environment of the tests; make -j 2 environments sets up two at a time
 
 test-lines: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (8 minutes)
-	$(BIN)/python tests/lines.py before-2.0=.venv-before-2.0/bin/python ipex=$(BIN)/python after-ipex=.venv-after-ipex/bin/python
+	$(BIN)/python tests/torch_lines.py before-2.0=.venv-before-2.0/bin/python ipex=$(BIN)/python after-ipex=.venv-after-ipex/bin/python
 	.venv-before-2.0/bin/python -m pytest tests/test_trainer.py
 
 test-transformers-4: .venv-transformers-4/.installed  ## the tests of the exporter and of the kinds of models with transformers 4.55 (6 minutes)

@@ -69,7 +69,7 @@ def _make(folder: Path) -> list[Path]:
             ExportRequest(
                 model=str(folder / "model"),
                 output=made[-1],
-                backend=backend,
+                backend=backend,  # type: ignore[arg-type]
                 verify="quick",
                 tune="off",
                 padding="keep",
@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace, bases: list[bytes], folder: str) -> int:
         pipes.append(mine)
     while pipes:
         for pipe in multiprocessing.connection.wait(pipes):
-            row = pipe.recv()  # type: ignore[union-attr]
+            row: Any = pipe.recv()  # type: ignore[union-attr,call-arg]
             if row is None:
                 pipes.remove(pipe)
                 continue

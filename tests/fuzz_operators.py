@@ -30,12 +30,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from operator_recipes import RECIPES
 
-from runtime.artifact.argument_check import expected_instead
-from runtime.artifact.operator_lists import lists
-
+# Run as a script, whose own folder is searched for modules, and not the one above.
 ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from runtime.artifact.argument_check import expected_instead  # noqa: E402 (behind the path)
+from runtime.artifact.operator_lists import lists  # noqa: E402
+from tests.operator_recipes import RECIPES  # noqa: E402
+
 SECONDS = 2.0
 BYTES = 2 * 2**30
 SLOTS, SLOT, GUARD = 24, 2**18, 2**20
@@ -263,16 +266,16 @@ class Maker:
                 made["end"] = not made.get("end")
             return made
         if isinstance(value, list) and value:
-            made = list(value)
-            place = self.chance.randrange(len(made))
+            items = list(value)
+            place = self.chance.randrange(len(items))
             what = pick(("change", "change", "drop", "twice", "empty"))
             if what == "change":
-                made[place] = self._nudged(made[place], name)
+                items[place] = self._nudged(items[place], name)
             elif what == "empty":
                 return []
             else:
-                made[place : place + 1] = [] if what == "drop" else [made[place]] * 2
-            return made
+                items[place : place + 1] = [] if what == "drop" else [items[place]] * 2
+            return items
         if isinstance(value, bool):
             return not value
         if isinstance(value, int):

@@ -79,7 +79,7 @@ def test_exports_pass(
         "y, z, = torch.split(x, 2)",
         "for i in range(torch.len(x)):\n      pass",
         "if torch.eq(x, -inf):\n      y = -1.0000000000000001e-05\n    else:\n      y = x[0]",
-        "y = (self).attend(x, x, 0.5, )",
+        "y = (self).em_attend(x, x, 0.5, )",
     ],
 )
 def test_what_exports_contain(line: str) -> None:

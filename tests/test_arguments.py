@@ -89,7 +89,8 @@ class Nested(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Through a part."""
-        return self.inner(x) + 1
+        found: torch.Tensor = self.inner(x)
+        return found + 1
 
 
 class Dividing(torch.nn.Module):

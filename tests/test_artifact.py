@@ -1,4 +1,4 @@
-"""The file: damaged, foreign and newer ones are refused by name; plain TorchScript reads ours."""
+"""The file: damaged, foreign and newer ones are refused with a named error; plain TorchScript reads artifacts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rewrite(source: Path, target: Path, parts: dict[str, bytes | None], reseal: 
     `reseal` makes the manifest's digests those of the new parts, as a forger would.
     """
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        digests = []
+        digests: list[Any] = []
         for info in old.infolist():
             name = info.filename.rsplit("/", 1)[-1]
             content = parts.get(name, old.read(info))
@@ -53,7 +53,7 @@ def rewrite(source: Path, target: Path, parts: dict[str, bytes | None], reseal: 
 def test_plain_torchscript_loads_it_with_its_extra_files(tiny_artifact: Path) -> None:
     extra = {"format_version": "", "manifest.json": ""}
     module = torch.jit.load(str(tiny_artifact), _extra_files=extra)
-    assert extra["format_version"] == b"2"
+    assert extra["format_version"] == b"2"  # type: ignore[comparison-overlap]
     assert json.loads(extra["manifest.json"])["task"] == "text-classification"
     ids = torch.tensor([[5, 6, 7]])
     by_name = module(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.zeros_like(ids))
@@ -62,7 +62,7 @@ def test_plain_torchscript_loads_it_with_its_extra_files(tiny_artifact: Path) ->
 
 @pytest.mark.fresh
 def test_the_same_export_gives_the_same_bytes(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
-    """In fresh processes: within one, TorchScript numbers the classes that it has seen."""
+    """In fresh processes: within one process, TorchScript adds numbers to the names of classes that it has seen."""
     folder = tiny_folder("bert", "text-classification", num_labels=3)
     for name in ("a.pt", "b.pt"):
         done = run([BIN / "export-model", folder, "--backend", "plain", "-q", "-o", tmp_path / name])
@@ -191,7 +191,7 @@ def test_the_manifest_lists_every_other_record(tiny_artifact: Path) -> None:
 
 
 def test_a_part_that_was_exchanged(tiny_artifact: Path, tmp_path: Path) -> None:
-    """Checksums of the zip fit; the manifest's digests do not."""
+    """The checksums of the zip match, but the manifest's digests do not."""
     with zipfile.ZipFile(tiny_artifact) as archive:
         (code,) = [name.rsplit("/", 1)[-1] for name in archive.namelist() if name.endswith(".py")]
         same_size = bytes(len(archive.read("archive/constants.pkl")))
@@ -221,7 +221,7 @@ def test_parts_in_another_order(tiny_artifact: Path) -> None:
 
 
 def test_numbers_that_were_exchanged(tiny_artifact: Path, tmp_path: Path) -> None:
-    """They are hashed while torch reads them: another number is refused by name, whether or not torch minds."""
+    """Numbers are hashed while torch reads them: a changed one is refused by name, even if torch accepts it."""
     with zipfile.ZipFile(tiny_artifact) as archive:
         numbers = [info for info in archive.infolist() if info.filename.startswith("archive/constants/")]
         largest = max(numbers, key=lambda info: info.file_size)
@@ -276,7 +276,7 @@ def test_a_file_that_is_written_to_while_it_is_read(tiny_artifact: Path, copy_of
 def test_a_file_that_is_replaced_while_it_is_loaded(
     tiny_artifact: Path, tiny_folder: Callable[..., Path], exported: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Every session belongs wholly to one of two artifacts: its manifest and its code."""
+    """A session never has the manifest of one artifact and the code of another."""
     other = Path(exported(tiny_folder("bert", "text-classification", num_labels=4), backend="plain").output)
     place, ids = tmp_path / "model.pt", torch.tensor([[5, 6, 7, 8]])
     expected = [load(path)(input_ids=ids)["logits"] for path in (tiny_artifact, other)]
@@ -294,7 +294,7 @@ def test_a_file_that_is_replaced_while_it_is_loaded(
 
     thread = threading.Thread(target=replace)
     thread.start()
-    seen = []
+    seen: list[Any] = []
     while not done.is_set() or len(seen) < 10:
         session = load(place, warmup=False)
         answer = session(input_ids=ids)["logits"]

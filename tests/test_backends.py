@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,13 @@ def test_what_ipex_refuses_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> 
         IpexBackend().optimise(torch.nn.Linear(2, 2).eval(), "bf16")
 
 
+def test_a_transformers_that_ipex_does_not_know_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next backend is tried then; a newer transformers lacks modules that IPEX imports."""
+    monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", None)
+    with pytest.raises(BackendError, match=r"beside transformers .*; pip install 'transformers<"):
+        IpexBackend().optimise(torch.nn.Linear(2, 2).eval(), "fp32")
+
+
 def test_bf16_needs_its_instructions(
     monkeypatch: pytest.MonkeyPatch, tiny_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -105,4 +113,4 @@ def test_bf16_needs_its_instructions(
     (tmp_path / "cpuinfo").write_text("flags : fpu avx2\n")
     for backend in ("plain", "ipex"):
         with pytest.raises(CpuFeatureError, match="lacks avx512bw"):
-            export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", precision="bf16", backend=backend))  # type: ignore[arg-type]
+            export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", precision="bf16", backend=backend))

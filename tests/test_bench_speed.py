@@ -158,7 +158,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def test_the_picture_has_a_dot_a_contender() -> None:
     times = {"openvino": timed(10.0), "eager": timed(200.0), "compile": timed(40.0), "floor": timed(7.0)}
-    root = ElementTree.fromstring(svg(picture(result(row("1x32", tuned=timed(8.0), **times)))))
+    root = ElementTree.fromstring(svg(picture(result(row("1x32", tuned=timed(8.0), **times)))))  # type: ignore[arg-type]
     place = "bf16/bert-base 1x32/"
     dots = {group.get("id", "").removeprefix(place): group for group in root.iter(f"{SVG}g")}
     dots = {name: group for name, group in dots.items() if group.get("id", "").startswith(place)}

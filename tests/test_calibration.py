@@ -108,7 +108,7 @@ def test_of_very_many_evenly_spread_ones_are_taken(fit: Callable[..., Calibratio
         ("lines.jsonl", "[" * 100000, "line 1 is not JSON"),
         ("lines.jsonl", lines([[1, 2]] * 12), r"line 1 is \[1, 2\]; expected an object"),
         ("lines.jsonl", lines([{}] * 12), r"line 1 is \{\}"),
-        ("lines.jsonl", lines([{"text": 5}] * 12), 'line 1 holds .*one string alone beside "text"'),
+        ("lines.jsonl", lines([{"text": 5}] * 12), 'line 1 holds .*a single string under "text"'),
         ("lines.jsonl", lines([{"text": "a", "input_ids": [1]}] * 12), "line 1 holds"),
         (
             "lines.jsonl",
@@ -150,7 +150,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_rows_of_different_number(tmp_path: Path) -> None:
     ids = torch.ones(12, 4, dtype=torch.long)
     save_file({"input_ids": ids, "attention_mask": ids[:11].clone()}, tmp_path / "rows.safetensors")
-    with pytest.raises(CalibrationError, match=r"12 rows of input_ids.*expected as many"):
+    with pytest.raises(CalibrationError, match=r"12 rows of input_ids.*expected the same number"):
         read_calibration(tmp_path / "rows.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""The comparison itself: it must see every kind of wrong answer."""
+"""The comparison itself: it must detect every kind of wrong output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.verification.worker import check_golden
 
 
 class Fake:
-    """Stands in for a session whose model is wrong in a chosen way: such files cannot be made on purpose."""
+    """A stand-in for a session with wrong outputs of a chosen kind, which no real file can be made to have."""
 
     def __init__(self, *answers: torch.Tensor) -> None:
         self.answers = list(answers)
@@ -53,7 +53,7 @@ def test_errors_are_relative_to_the_whole_output() -> None:
 
 def test_the_worst_call_counts() -> None:
     result = comparison([1.0], [1.0], [1.5], [1.0])
-    assert (result.calls, result.max_abs_error) == (3, pytest.approx(0.5))
+    assert (result.calls, result.max_abs_error) == (3, pytest.approx(0.5))  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
@@ -102,7 +102,7 @@ def test_a_model_that_writes_to_its_inputs_is_refused() -> None:
 
 
 def test_a_failed_call_costs_its_own_case_alone() -> None:
-    """A session that failed once fails for ever: the others are asked in a new one. A wrong shape counts as failed."""
+    """A session that failed once always fails, so other cases run in a new one. A wrong shape is a failure too."""
 
     class Spoilt:
         def __init__(self) -> None:
@@ -162,7 +162,7 @@ def test_large_outputs_are_stored_as_samples() -> None:
 
 
 def test_every_recorded_error_can_be_reproduced(minilm_bf16: Path) -> None:
-    """The stored cases are the verified shapes, and the same orders give the same errors here."""
+    """The stored cases have the verified shapes, and the same orders give the errors that were recorded."""
     manifest, results = check_golden(minilm_bf16)
     assert {(result.case, result.output) for result in results} == {(p.case, p.output) for p in manifest.verified}
     recorded = {(point.case, point.output): point for point in manifest.verified}

@@ -97,7 +97,12 @@ def test_what_to_try_next_was_not_tried(tiny_folder: Folder, tmp_path: Path) -> 
         ("auto", "fp32", "full", VerificationError, "no option is left to try: report the model"),
     ):
         request = ExportRequest(
-            str(tiny_folder()), tmp_path / "m.pt", backend=backend, precision=precision, tune=tune, padding="keep"
+            str(tiny_folder()),
+            tmp_path / "m.pt",
+            backend=backend,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+            tune=tune,  # type: ignore[arg-type]
+            padding="keep",
         )
         tried = list_candidates(backend, here, request.tune, request.precision, "keep")
         plan = make_plan(load_source(request), request)

@@ -1,4 +1,4 @@
-"""What is missing is named, with the command that mends it, before anything is loaded."""
+"""Missing requirements are named, with the command that installs them, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_ipex_of_another_release(minilm_ipex: Path) -> None:
 
 
 def test_a_processor_without_the_instructions(minilm_ipex: Path) -> None:
-    """Those of bf16, whatever the processor that these tests run on has."""
+    """The flags of bf16, independent of the processor that runs the tests."""
     manifest = read_manifest(minilm_ipex)
     bf16 = dataclasses.replace(manifest, requires=dataclasses.replace(manifest.requires, cpu_flags=BF16_FLAGS))
     check(bf16, GOOD)
@@ -102,11 +102,11 @@ def test_the_processor_is_read_from_the_system(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(requirements, "CPUINFO", tmp_path / "cpuinfo")
     assert requirements.detect().cpu_flags is None
     (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2\n")
-    assert requirements.detect().cpu_flags == {"fpu", "avx2"}
+    assert requirements.detect().cpu_flags == {"fpu", "avx2"}  # type: ignore[comparison-overlap]
 
 
 def test_nothing_is_loaded_before_the_check(minilm_ipex: Path, tmp_path: Path) -> None:
-    """With IPEX 2.7 in the metadata the process lives, and IPEX's library has not been touched."""
+    """With IPEX 2.7 in the metadata, IPEX's library is not loaded, and the process goes on."""
     fake = tmp_path / "intel_extension_for_pytorch-2.7.0.dist-info"
     fake.mkdir()
     (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: intel-extension-for-pytorch\nVersion: 2.7.0\n")

@@ -184,7 +184,7 @@ def test_what_the_examples_refuse(tiny_folder: Callable[..., Path]) -> None:
     command = [*start(ROOT / "examples" / script), "--model_name_or_path", "x"]
     done = run(command)
     assert done.returncode == 2 and "give --do_eval or --do_predict" in done.stderr
-    command = [*command[:-1], tiny_folder(), "--do_eval", "--validation_file", "x.csv"]
+    command = [*command[:-1], tiny_folder(), "--do_eval", "--validation_file", "x.csv"]  # type: ignore[list-item]
     done = run(command)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("run_classification.py: ")
 
@@ -222,7 +222,7 @@ def test_requests_that_make_no_sense(tiny_folder: Callable[..., Path], tmp_path:
         ({"verify": "off", "evaluate": "v.csv"}, "verify is off"),
     ):
         with pytest.raises(RequestError, match=message):
-            ExportRequest("m", tmp_path / "m.pt", **options)  # type: ignore[arg-type]
+            ExportRequest("m", tmp_path / "m.pt", **options)
     with pytest.raises(EvaluationError, match="has no fast tokenizer"):
         export(ExportRequest(str(tiny_folder()), tmp_path / "m.pt", evaluate="v.csv"))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Sessions and pools in forked children: an answer or a named error, never a wait without end."""
+"""Sessions and pools in forked children: outputs or a named error, never an endless wait."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ print(total(session))
 
 @pytest.mark.parametrize("artifact", ["tiny_artifact", "minilm_ipex"])
 def test_a_session_of_one_thread_answers_in_a_child(artifact: str, request: pytest.FixtureRequest) -> None:
-    """Also where torch has computed with more threads before it was loaded."""
+    """Also if torch computed with more threads before the session was loaded."""
     code = """
 torch.set_num_threads(2)
 (torch.ones(2000, 2000) @ torch.ones(2000, 2000)).add_(1)
@@ -65,7 +65,7 @@ in_child(lambda: total(session), lambda: (torch.set_num_threads(2), total(sessio
 
 
 def test_loading_in_a_child_of_a_process_that_has_computed(tiny_artifact: Path) -> None:
-    """The parent loads nothing: its own use of torch leaves threads behind."""
+    """The parent loads no session, but its own use of torch has started threads."""
     code = """
 torch.set_num_threads(2)
 (torch.ones(2000, 2000) @ torch.ones(2000, 2000)).add_(1)

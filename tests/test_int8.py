@@ -236,7 +236,7 @@ def test_no_linear_falls_back_to_a_reference_implementation(
     request = ExportRequest(
         str(folder),
         tmp_path / "m.pt",
-        precision=precision,
+        precision=precision,  # type: ignore[arg-type]
         backend="onednn",
         calibration=calibration,
         tune="off",
@@ -312,9 +312,9 @@ def test_what_ipex_cannot_calibrate(module: torch.nn.Module, found: str) -> None
 
 def test_a_model_is_told_of_a_trace_only_while_calibrating() -> None:
     with pytest.raises(ValueError, match="stop"), torchscript.as_if_tracing():
-        assert torch.jit.is_tracing()
+        assert torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         raise ValueError("stop")
-    assert not torch.jit.is_tracing()
+    assert not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
 
 
 def test_the_context_of_a_trace_holds_only_inside() -> None:

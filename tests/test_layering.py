@@ -18,7 +18,7 @@ PLACES = {
     "click": ["exporter/cli.py"],
     "peft": ["exporter/loading/adapter_merge.py"],
     "transformers": ["exporter/loading", "exporter/trainer"],
-    "intel_extension_for_pytorch": ["exporter/backends/ipex"],
+    "intel_extension_for_pytorch": ["exporter/backends/ipex/package.py"],
     "tokenizers": ["runtime/text/tokenizer.py"],
     "tqdm": ["runtime/commands/progress.py"],
     "numpy": ["runtime/commands/tensor_file.py", "exporter/evaluation", "exporter/trainer/evaluate.py"],

@@ -1,4 +1,4 @@
-"""The format: what is written is read back, and what does not fit is refused by place."""
+"""The format: what is written is read back, and errors name the field that does not fit."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ RULES: dict[str, Any] = dict.fromkeys(("unknown_id", "class_id", "mask_id", "mas
     "clean_up_spaces": False,
     "prompt": "",
 }
+# Prompts alone may have several lines.
+LINES = "Given a question:\n\t\x1b[2J\u202eQuery: "
+EMBEDDING = {"prompts": {"query": LINES, "document": ""}, "normalized": True, "similarity": "dot"}
 
 
 def test_round_trip(minilm_ipex: Path) -> None:
@@ -121,6 +124,12 @@ def test_a_wrong_value_is_refused_by_its_place(tiny_artifact: Path, path: list[A
         (["text"], TEXT | {"rules": RULES | {"mask_id": -1}}),
         (["text"], TEXT | {"rules": RULES | {"truncation_side": "top"}}),
         (["text"], TEXT | {"rules": {}}),
+        (["text"], TEXT | {"rules": RULES | {"mask_token": "a\nb"}}),
+        (["embedding"], EMBEDDING | {"prompts": {"query": 5}}),
+        (["embedding"], EMBEDDING | {"prompts": {"query": "\ud800"}}),
+        (["embedding"], EMBEDDING | {"similarity": "taste"}),
+        (["embedding"], EMBEDDING | {"similarity": "dot\n"}),
+        (["embedding"], {"prompts": {}}),
     ],
 )
 def test_what_makes_no_sense_is_refused(tiny_artifact: Path, path: list[Any], nonsense: Any) -> None:
@@ -138,6 +147,17 @@ def test_what_the_text_section_says_beside_the_tokenizer_may_be_left_out(tiny_ar
     for text in (TEXT, TEXT | {"rules": None}, TEXT | {"rules": RULES}):
         found = codec.from_json(json.dumps(raw | {"text": text}), "f").text
         assert found is not None and (found.rules is None) == (text.get("rules") is None)
+
+
+def test_prompts_may_hold_any_characters(tiny_artifact: Path) -> None:
+    raw = json.loads(codec.to_json(read_manifest(tiny_artifact)))
+    raw |= {"text": TEXT | {"rules": RULES | {"prompt": LINES}}, "embedding": EMBEDDING}
+    found = codec.from_json(json.dumps(raw), "f")
+    assert found.text is not None and found.text.rules is not None and found.text.rules.prompt == LINES
+    assert found.embedding is not None and found.embedding.prompts == {"query": LINES, "document": ""}
+    assert codec.from_json(codec.to_json(found), "f") == found
+    del raw["embedding"]
+    assert codec.from_json(json.dumps(raw), "f").embedding is None
 
 
 @pytest.mark.parametrize("field", ["task", "inputs", "requires", "tolerance", "text"])

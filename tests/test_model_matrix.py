@@ -64,7 +64,7 @@ def test_whoever_stops_asking_waits_for_nothing() -> None:
     begun = time.monotonic()
     rows = run_steps([pair("refused"), pair("slow")], "fp32", 1, "", exports, probes)
     assert next(rows)["model_type"] == "refused"
-    rows.close()
+    rows.close()  # type: ignore[attr-defined]
     # The slow one, meanwhile perhaps started, sleeps for a minute.
     assert time.monotonic() - begun < 45
 

@@ -304,7 +304,7 @@ class Residual(torch.nn.Module):
         x = x + self.linears[1](x)
         x = self.linears[2](x) + self.row
         read_twice = self.linears[3](x)
-        return read_twice + x * read_twice + torch.add(x, x, alpha=2)
+        return read_twice + x * read_twice + torch.add(x, x, alpha=2)  # type: ignore[no-any-return]
 
 
 def test_residual_additions() -> None:

@@ -158,10 +158,12 @@ def test_the_gate_refuses_a_wrong_one_and_padding_is_kept(
 ) -> None:
     """Attention that leaves out the last token of each row, in packed batches alone."""
 
-    def leave(tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int) -> torch.Tensor:
+    def scatter_tokens(
+        tensor: torch.Tensor, back: torch.Tensor, mask: torch.Tensor, rows: int, tokens: int
+    ) -> torch.Tensor:
         if back.numel() == 0:
             return tensor
-        return (
+        return (  # type: ignore[no-any-return]
             tensor.movedim([rows, tokens], [0, 1])
             .flatten(0, 1)
             .index_select(0, back * 0)
@@ -169,7 +171,7 @@ def test_the_gate_refuses_a_wrong_one_and_padding_is_kept(
             .movedim([0, 1], [rows, tokens])
         )
 
-    monkeypatch.setattr(ragged, "leave", leave)
+    monkeypatch.setattr(ragged, "scatter_tokens", scatter_tokens)
     report = exported(tiny_folder("bert", "token-classification", num_labels=6), backend="onednn")
     assert not any(SAID in choice for choice in report.choices)
     assert any("padding dropped failed" in choice for choice in report.choices)
@@ -222,7 +224,7 @@ def test_what_mixes_tokens_gets_all_places(between: str) -> None:
 def test_what_changes_its_argument_keeps_padding() -> None:
     """In a batch without padding it would change the model's own tensor, in any other a copy."""
     module = Loop(lambda x: x)
-    module.out.forward = lambda x: torch.nn.functional.linear(x, torch.eye(8)).add_(1.0)  # type: ignore[method-assign]
+    module.out.forward = lambda x: torch.nn.functional.linear(x, torch.eye(8)).add_(1.0)  # type: ignore[assignment,method-assign]
     traced, example = frozen(module, torch.randn(2, 40, 8), torch.ones(2, 40, dtype=torch.int64))
     assert leave_out_padding(traced, list(traced.graph.inputs())[2], shapes(traced, example)) == 0
 
@@ -237,7 +239,7 @@ def test_attention_without_a_mask_keeps_padding() -> None:
 
         def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             heads = self.joint(x).view(x.shape[0], x.shape[1], 2, 4).transpose(1, 2)
-            return torch.softmax(heads @ heads.transpose(2, 3), -1) @ heads * mask[:, None, :, None]
+            return torch.softmax(heads @ heads.transpose(2, 3), -1) @ heads * mask[:, None, :, None]  # type: ignore[no-any-return]
 
     traced, example = frozen(Bare(), torch.randn(2, 40, 8), torch.ones(2, 40, dtype=torch.int64))
     assert leave_out_padding(traced, list(traced.graph.inputs())[2], shapes(traced, example)) == 0

@@ -105,7 +105,7 @@ def test_the_tolerance_follows_the_models_own_rounding(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("unpatched")
 def test_a_call_of_python_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="the model calls YosoCumulation, Python code that no file can hold"):
+    with pytest.raises(TraceError, match="the model calls YosoCumulation, Python code that a file cannot hold"):
         exported("yoso text-classification", tmp_path)
 
 

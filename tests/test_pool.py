@@ -1,4 +1,4 @@
-"""The pool: the same answers as a session's, in batches; refusals by name; nothing accepted is lost."""
+"""The pool: the same outputs as a session's, in batches; named errors for refusals; no accepted request is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of production: whatever is raised, sent or replaced, nothing accepted is lost or answered wrongly."""
+"""Faults in production: whatever is raised, sent or replaced, accepted requests are not lost or answered wrongly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.test_pool import Slow, request
 
 
 class Raising(Slow):
-    """Raises what it is told to at id 299, as no artifact can be made to; counts its calls."""
+    """Raises a chosen error at id 299, which no real artifact can be made to do; counts its calls."""
 
     error: BaseException = MemoryError("no memory")
 
@@ -38,13 +38,13 @@ class Raising(Slow):
 
 
 def same(answer: Any, session: Session, **inputs: torch.Tensor) -> bool:
-    """Equal as far as batching with others admits."""
+    """Equal up to the differences that batching causes."""
     return torch.allclose(answer["logits"], session(**inputs)["logits"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
 def waiting(tiny_session: Session) -> Iterator[tuple[Any, Pool]]:
-    """A pool of one worker that has begun a call and waits at its gate."""
+    """A pool of one worker that is within a call, which waits for an event."""
     session: Any = Raising(tiny_session)
     with Pool(session, workers=1, max_wait_ms=0, capacity=8) as pool:
         pool.submit(request(3))
@@ -55,7 +55,7 @@ def waiting(tiny_session: Session) -> Iterator[tuple[Any, Pool]]:
 
 @pytest.mark.parametrize("error", [MemoryError("no memory"), SystemExit(3), KeyboardInterrupt(), ZeroDivisionError()])
 def test_a_worker_thread_that_raises(waiting: tuple[Any, Pool], error: BaseException) -> None:
-    """The one bad request has the error, in whatever batch it was; its fellows are answered, and so are later ones."""
+    """Only the bad request gets the error; the others of its batch and later requests are answered."""
     session, pool = waiting
     session.error = error
     values = (20, 21, 299, 22, 23)
@@ -74,7 +74,7 @@ def test_a_worker_thread_that_raises(waiting: tuple[Any, Pool], error: BaseExcep
 
 
 def test_a_callback_that_raises(waiting: tuple[Any, Pool], caplog: pytest.LogCaptureFixture) -> None:
-    """Callbacks run in the worker's thread. One that ends its thread must not take the others' answers along."""
+    """Callbacks run in the worker's thread. One that raises SystemExit must not stop the other requests."""
     session, pool = waiting
 
     def leave(_: Future[Any]) -> None:
@@ -89,7 +89,7 @@ def test_a_callback_that_raises(waiting: tuple[Any, Pool], caplog: pytest.LogCap
 
 
 def test_what_the_caller_writes_later_is_not_computed(waiting: tuple[Any, Pool]) -> None:
-    """Inputs were checked when they were queued; what is written into them afterwards was not."""
+    """Inputs are checked when they are queued, so later changes by the caller must have no effect."""
     session, pool = waiting
     ids = request(5)["input_ids"]
     future = pool.submit({"input_ids": ids})
@@ -112,7 +112,7 @@ def test_cancelling_makes_room(waiting: tuple[Any, Pool]) -> None:
 
 
 def test_late_requests_make_room(waiting: tuple[Any, Pool]) -> None:
-    """A queue full of requests that nobody wants any more refuses none."""
+    """A queue that is full of expired requests accepts new ones."""
     session, pool = waiting
     late = [pool.submit(request(3), deadline_s=0.0) for _ in range(8)]
     last = pool.submit(request(3))
@@ -122,7 +122,7 @@ def test_late_requests_make_room(waiting: tuple[Any, Pool]) -> None:
 
 
 def test_a_deadline_nearer_than_the_wait_for_others(tiny_session: Session) -> None:
-    """Waiting for company must not make a request late."""
+    """Waiting for other requests must not make a request miss its deadline."""
     with Pool(tiny_session, workers=1, max_wait_ms=60_000) as pool:
         assert pool.submit(request(3), deadline_s=2.0).result(30)["logits"].shape == (1, 3)
 
@@ -186,7 +186,7 @@ def test_numbers_that_are_too_small_or_none(tiny_session: Session, options: dict
 
 @pytest.mark.fresh
 def test_threads_of_a_call_are_those_of_the_session(tiny_artifact: Path) -> None:
-    """A pool's threads take the count that the session was loaded with: none starts OpenMP threads of its own."""
+    """A pool's threads use the session's thread count: none starts more OpenMP threads."""
     code = """
 import os, sys, torch, runtime
 from runtime.serving.pool import Pool
@@ -206,7 +206,7 @@ with Pool(session, workers=3, max_wait_ms=0) as pool:
 
 @pytest.fixture
 def two(tiny_folder: Callable[..., Path], exported: Callable[..., Any], copy_of: Callable[[Path], Path]) -> list[Path]:
-    """Two artifacts of the same inputs with different answers; copies, to be replaced."""
+    """Copies of two artifacts with the same inputs and different outputs, to be replaced."""
     folders = [tiny_folder("bert", "text-classification", num_labels=labels) for labels in (3, 4)]
     paths = []
     for number, folder in enumerate(folders):
@@ -261,7 +261,7 @@ def test_what_was_accepted_for_the_old_session_is_answered_by_it(waiting: tuple[
 
 @pytest.mark.parametrize("how", ["renamed over", "overwritten", "deleted"])
 def test_the_file_is_not_needed_after_loading(two: list[Path], how: str) -> None:
-    """Nothing of it is mapped: what happens to it does not change the answers of those who loaded it."""
+    """The file is not mapped into memory: changing it does not change the outputs of sessions that loaded it."""
     session = load(two[0])
     expected = session(**request(9))["logits"].clone()
     if how == "renamed over":

@@ -24,8 +24,9 @@ pytestmark = pytest.mark.fresh
 
 # What a folder could call its files to have them run: the project's packages, its dependencies', the standard
 # library's modules, and what Python runs at its start.
-NAMES = ("runtime", "exporter", "matrix", "benchmarks", "torch", "safetensors", "numpy", "tokenizers", "transformers")
-NAMES += ("json", "pickle", "selectors", "argparse", "runpy", "multiprocessing", "sitecustomize", "usercustomize")
+NAMES: tuple[str, ...] = ("runtime", "exporter", "matrix", "benchmarks", "torch", "safetensors", "numpy", "tokenizers")
+NAMES += ("transformers", "json", "pickle", "selectors", "argparse", "runpy", "multiprocessing")
+NAMES += ("sitecustomize", "usercustomize")
 
 
 @pytest.fixture
@@ -77,11 +78,11 @@ def _fuzzers(_artifact: Path) -> bool:
 
 
 def _multiprocessing(method: str) -> bool:
-    process = multiprocessing.get_context(method).Process(target=sorted, args=([],))
+    process = multiprocessing.get_context(method).Process(target=sorted, args=([],))  # type: ignore[attr-defined]
     with away():
         process.start()
     process.join()
-    return process.exitcode == 0
+    return bool(process.exitcode == 0)
 
 
 def _benchmarks(_artifact: Path) -> bool:
@@ -120,7 +121,7 @@ def test_exporting_from_inside_a_model_folder(
         shutil.copy(file, traps)
     command = [BIN / "export-model", ".", "--backend", "plain", "--tune", "off", "--verify", "quick", "-o", "../m.pt"]
     # clean start: the project's own command
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stderr
 
 

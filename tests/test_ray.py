@@ -53,7 +53,7 @@ def ray() -> Iterator[Any]:
             object_store_memory=80 * 2**20,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level="ERROR",  # type: ignore[arg-type]
             _temp_dir=folder,
         )
         patch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
@@ -107,7 +107,7 @@ def test_a_job_gives_the_answers_of_a_loop(classifier: Path, kind: str, tmp_path
 
 
 def job(artifact: Path, source: Path, target: Path) -> Any:
-    import batch_job
+    import batch_job  # type: ignore[import-not-found]  # from the folder of the example
 
     options = {"artifact": artifact, "input": source, "output": target, "workers": 1, "batch_size": 32}
     return batch_job.run(argparse.Namespace(**options, column="text"))
@@ -150,7 +150,7 @@ class Service:
 
         self.config["applications"][0]["deployments"][0]["user_config"] = {"artifact": str(path), "sha256": sha256}
         # What the command does; by itself it would cost seconds of imports.
-        _get_global_client().deploy_apps(ServeDeploySchema(**self.config))
+        _get_global_client().deploy_apps(ServeDeploySchema(**self.config))  # type: ignore[union-attr]
 
     def wait_for(self, *wanted: str) -> str:
         """Until the deployment has one of these states; what it says of it."""

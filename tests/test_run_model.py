@@ -57,7 +57,7 @@ def test_check_passes_here(minilm_ipex: Path) -> None:
 
 
 def test_check_fails_on_other_answers(tiny_artifact: Path, tmp_path: Path) -> None:
-    """Golden answers that are not the model's: as on a machine that computes wrongly."""
+    """Golden outputs that are not the model's, as on a machine that computes wrongly."""
     ids = torch.tensor([[1, 2, 3]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     wrong = dump_cases([Case("0", inputs, {"logits": torch.full((1, 3), 5.0)})])
@@ -180,7 +180,7 @@ def test_a_standard_input_that_is_closed(minilm_ipex: Path, option: str) -> None
 
 
 def test_a_standard_error_that_is_closed(tiny_artifact: Path, tmp_path: Path) -> None:
-    """Answers come as ever, and an error does not come among them."""
+    """Results are written as usual, and an error message is not written among them."""
     done = closed("2>&-", RUN, "inspect", tiny_artifact)
     assert done.returncode == 0 and done.stdout.startswith(str(tiny_artifact))
     done = closed("2>&-", RUN, "inspect", tmp_path / "no.pt")

@@ -1,4 +1,4 @@
-"""Named tensors in, named tensors out; what does not fit is refused by name."""
+"""Named tensors in, named tensors out; inputs that do not fit are refused with a named error."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_the_answers_can_be_changed_in_place(tiny_session: Session) -> None:
 
 
 def test_a_model_that_fails_is_a_named_error(tiny_session: Session) -> None:
-    """A manifest that admits more than the model does: only a damaged or forged file has one."""
+    """A manifest that admits more than the model, as only a damaged or forged file has."""
     manifest = tiny_session.manifest
     wider = tuple(dataclasses.replace(spec, axes=(spec.axes[0], Axis("sequence", 1, 9999))) for spec in manifest.inputs)
     session = Session(tiny_session._module, dataclasses.replace(manifest, inputs=wider))
@@ -208,7 +208,7 @@ def test_text_needs_a_tokenizer(tiny_session: Session) -> None:
 
 @pytest.mark.fresh
 def test_calls_do_not_fetch_their_memory_anew(minilm_ipex: Path) -> None:
-    """Page faults a call, at a length whose tensors are larger than what glibc keeps by itself."""
+    """Page faults per call, at a length whose tensors are larger than what glibc keeps by default."""
     code = """
 import resource, sys
 import runtime, torch

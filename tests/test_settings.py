@@ -19,7 +19,7 @@ from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.trace_plan import make_plan
 from exporter.tracing.adapter import adapt
 from runtime import load
-from runtime.errors import CheckpointError, PickledWeightsError, RemoteCodeError, RequestError
+from runtime.errors import CheckpointError, PickledWeightsError, RemoteCodeError, RequestError, TaskError
 from runtime.text import TextEncoder
 from runtime.text.classification import SCORES
 from tests.conftest import BIN, ROOT, byte_level, run, tiny_model
@@ -82,7 +82,7 @@ def folder(base: Path, tmp_path: Path) -> Callable[..., Path]:
         for file in base.iterdir():
             (tmp_path / inside / file.name).symlink_to(file)
         usual = {"modules.json": modules("Transformer", "Pooling", *kinds, path=inside)}
-        usual |= {"1_Pooling/config.json": {"word_embedding_dimension": 32, "pooling_mode": "mean"}} if pooling else {}
+        usual |= {"1_Pooling/config.json": {"word_embedding_dimension": 32, "pooling_mode": "mean"}} if pooling else {}  # type: ignore[dict-item]
         # A pooling that is given replaces the usual one.
         write(tmp_path, usual | files)
         for i, kind in enumerate(kinds, 2):
@@ -182,6 +182,7 @@ FOLDERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "fewer numbers": ({ARCHIVE: {"truncate_dim": 7}}, ("Normalize",)),
     "a prompt": ({ARCHIVE: {"prompts": {"q": "As is: "}, "default_prompt_name": "q", "similarity_fn_name": "dot"}}, ()),
+    "a prompt of two lines": ({ARCHIVE: {"prompts": {"x": "As is:\n\tquery"}, "default_prompt_name": "x"}}, ()),
     "a prompt that the library knows": ({ARCHIVE: {"prompts": {}, "default_prompt_name": "query"}}, ()),
 }
 
@@ -223,7 +224,7 @@ def test_which_length_counts(folder: Callable[..., Path], tokenizers: int, lengt
 def test_a_pooling_without_the_prompt(folder: Callable[..., Path], exported: Callable[..., Report]) -> None:
     """Whatever the prompt, its tokens are left out; one longer than the model admits leaves nothing but the end."""
     pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "include_prompt": False}
-    said = {"prompts": {"q": "Provided that: "}, "default_prompt_name": "q"}
+    said = {"prompts": {"q": "Provided that: ", "s": "Of any person:\n\tcopy "}, "default_prompt_name": "q"}
     place = folder(
         {"1_Pooling/config.json": pooling, ARCHIVE: said, "sentence_bert_config.json": {"max_seq_length": 64}}
     )
@@ -232,6 +233,10 @@ def test_a_pooling_without_the_prompt(folder: Callable[..., Path], exported: Cal
     for prompt in (None, "", "Represent the SOFTWARE for a search: ", "</s>", "of any person " * 40):
         expected = torch.as_tensor(library.encode(TEXTS, prompt=prompt))
         found = torch.stack(text.embed(TEXTS, prompt=prompt, truncate=True))
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    for name in ("s", "query"):
+        expected = torch.as_tensor(library.encode(TEXTS, prompt_name=name))
+        found = torch.stack(text.embed(TEXTS, prompt_name=name, truncate=True))
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
     shown = text.embed(TEXTS[:1]), text.embed(TEXTS[:1], prompt="Another: ")
     assert not torch.allclose(shown[0][0], shown[1][0])
@@ -272,10 +277,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"sentence_bert_config.json": {"tokenizer_name_or_path": "other/model"}},
         "the tokenizer is that of another model",
     ),
-    "a prompt that is not there": ({ARCHIVE: {"default_prompt_name": "x"}}, "the default prompt 'x' is None"),
-    "a prompt of two lines": (
-        {ARCHIVE: {"prompts": {"x": "a\nb"}, "default_prompt_name": "x"}},
-        r"is 'a\\nb'.*--ignore-setting default_prompt_name",
+    "a prompt that is not there": (
+        {ARCHIVE: {"prompts": {"s": "a"}, "default_prompt_name": "x"}},
+        "default_prompt_name is 'x'; expected one of its prompts: query, document, s; .*--ignore-setting default_pro",
+    ),
+    "a similarity that no vectors have": (
+        {ARCHIVE: {"similarity_fn_name": "maxsim"}},
+        "sets similarity_fn_name to 'maxsim': .*cosine, dot, euclidean, manhattan",
     ),
     "no numbers": ({ARCHIVE: {"truncate_dim": 0}}, "truncate_dim of .* is 0"),
     "modules of one name": (
@@ -308,7 +316,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "modules.json": modules("Transformer"),
             ARCHIVE: {"model_type": "CrossEncoder", "prompts": {"x": "y"}, "default_prompt_name": "x"},
         },
-        "pairs of texts get no prompt here",
+        "a prompt before a pair of texts is not supported",
     ),
     "a PEFT adapter": (
         {"adapter_config.json": {"peft_type": "LORA", "base_model_name_or_path": "a/b"}},
@@ -368,7 +376,7 @@ def test_own_code_does_not_pass_for_the_librarys(folder: Callable[..., Path], na
     listed[1]["type"] = name
     place = folder({"modules.json": listed})
     for trust in (False, True):
-        with pytest.raises(RemoteCodeError, match=rf"names {name}: .* the model's own code"):
+        with pytest.raises(RemoteCodeError, match=rf"names {name}: the model's own code"):
             source_of(place, trust_remote_code=trust)
     assert source_of(place, task="feature-extraction").sentence_head is None
 
@@ -443,11 +451,51 @@ def test_scores_are_those_of_the_cross_encoder(
         write(tmp_path, {"modules.json": modules("Transformer"), ARCHIVE: model} | ALONE)
     pairs = [(text, TEXTS[1]) for text in TEXTS]
     source = source_of(tmp_path)
-    assert (source.task.name, source.activation) == ("text-classification", activation)
+    assert (source.task.name, source.activation) == (
+        "reranking" if labels == 1 else "text-classification",
+        activation,
+    )
     found = SCORES[source.activation](outputs(source, pairs))
     library = CrossEncoder(str(tmp_path), device="cpu", model_kwargs={"dtype": torch.float32})
     expected = torch.as_tensor(library.predict(pairs)).reshape(len(pairs), labels)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "task"),
+    [
+        ({"num_labels": 1}, {}, "reranking"),
+        ({"num_labels": 1, "problem_type": "regression"}, {}, "text-classification"),
+        (
+            {"num_labels": 1, "problem_type": "regression", "sbert_ce_default_activation_function": IDENTITY},
+            {},
+            "reranking",
+        ),
+        ({"num_labels": 1, "problem_type": "regression"}, {"modules.json": modules("Transformer")}, "reranking"),
+        ({"num_labels": 2}, {"modules.json": modules("Transformer")}, "text-classification"),
+    ],
+)
+def test_which_classifiers_rerank(
+    tiny_folder: Callable[..., Path],
+    copy_of: Callable[[Path], Path],
+    config: dict[str, Any],
+    files: dict[str, Any],
+    task: str,
+) -> None:
+    """Those of one label, but for a regression that does not say that it is a cross encoder."""
+    place = copy_of(tiny_folder(**config))
+    write(place, files | ({ARCHIVE: NEW} | ALONE if files else {}))
+    source = source_of(place)
+    assert source.task.name == task
+    if task == "text-classification" and config["num_labels"] == 1:
+        asked = source_of(place, task="reranking")
+        assert (source.activation, asked.activation) == ("none", "sigmoid")
+    assert source_of(place, task="text-classification").task.name == "text-classification"
+
+
+def test_reranking_needs_a_single_label(tiny_folder: Callable[..., Path]) -> None:
+    with pytest.raises(TaskError, match="the model has 3 labels; expected one label, .* --task text-classification"):
+        source_of(tiny_folder("bert", "text-classification", num_labels=3), task="reranking")
 
 
 def test_an_activation_that_no_file_can_name(tiny_folder: Callable[..., Path], copy_of: Callable[[Path], Path]) -> None:
@@ -503,7 +551,7 @@ def test_a_tokenizer_whose_settings_tokenizer_json_does_not_hold(folder: Callabl
     said = json.loads((place / "tokenizer_config.json").read_text()) | {"split_special_tokens": True}
     (place / "tokenizer_config.json").unlink()
     write(place, {"tokenizer_config.json": said})
-    with pytest.raises(CheckpointError, match=r"makes other tokens than its tokenizer\.json of 'a <unk></s>"):
+    with pytest.raises(CheckpointError, match=r"makes other tokens than its tokenizer\.json for 'a <unk></s>"):
         source_of(place)
 
 
@@ -516,7 +564,7 @@ def test_a_decoder_classifies_in_a_batch_as_alone(base: Path, tmp_path: Path, si
     said = json.loads((base / "tokenizer_config.json").read_text())
     write(tmp_path, {"tokenizer_config.json": said | {"padding_side": side}})
     source = source_of(tmp_path)
-    assert "pad_token_id 1 is the tokenizer's: config.json names none" in source.notes
+    assert "pad_token_id 1 is the tokenizer's: config.json has none" in source.notes
     together = outputs(source, TEXTS)
     # Without the id, as transformers itself answers: one text at a time.
     model = load_source(ExportRequest(str(tmp_path), "unused.pt")).model

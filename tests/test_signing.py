@@ -1,4 +1,4 @@
-"""Signatures: who exported the file, and that nothing changed since."""
+"""Signatures prove who exported a file, and that it did not change since."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an artifact may be given as: a path, its content, a file object; and wrong arguments of `runtime.load`."""
+"""An artifact as a path, as bytes or as a file object; and wrong arguments of `runtime.load`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 
 
 class Stream(io.RawIOBase):
-    """What a store's client gives: it can be read once, from front to back, in pieces of its own choosing."""
+    """A file object as from the client of a store: it can be read once, in order, in pieces of any size."""
 
     def __init__(self, content: bytes) -> None:
         self._rest = io.BytesIO(content)
@@ -105,7 +105,7 @@ def test_a_file_object_is_read_from_its_beginning_and_left_where_it_stood(file: 
 def test_a_stream_is_read_from_where_it_stands(tiny_artifact: Path, tiny_session: Session) -> None:
     stream = Stream(b"header" + tiny_artifact.read_bytes())
     assert stream.read(6) == b"header"
-    assert read_manifest(stream) == tiny_session.manifest
+    assert read_manifest(stream) == tiny_session.manifest  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "memoryview", "BytesIO", "stream"])
@@ -135,7 +135,7 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 
 
 def test_a_buffer_that_is_changed_after_its_check(tiny_artifact: Path, tiny_session: Session) -> None:
-    """Whoever holds the buffer writes to it as soon as the manifest was read: what was checked is loaded."""
+    """The buffer is changed after the manifest was read; what was checked is what is loaded."""
     buffer = bytearray(tiny_artifact.read_bytes())
     with artifact_file.open_archive(buffer) as archive:
         artifact_file.read_manifest(archive)
@@ -180,7 +180,7 @@ def test_files_that_cannot_be_read(tiny_artifact: Path, tmp_path: Path) -> None:
     with open(tmp_path / "x", "wb") as file, pytest.raises(ArtifactNotFoundError, match="cannot read .*: "):
         read_manifest(file)
     with open(tiny_artifact, errors="replace") as text, pytest.raises(ArtifactNotFoundError, match="reads text"):
-        read_manifest(text)
+        read_manifest(text)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

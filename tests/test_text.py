@@ -16,7 +16,7 @@ from runtime.errors import ExtraMissingError, InputTextError, ManifestDamagedErr
 from runtime.format.manifest import Axis, TextInfo, TextRules
 from runtime.text import TextEncoder
 from runtime.text.batched import TaskRunner
-from runtime.text.classification import EmbeddingTask
+from runtime.text.embedding import EmbeddingTask
 from runtime.text.tokenizer import InvalidText
 
 TEXTS = ["A short one.", "Ein längerer Satz, mit Ümläuten und 日本語 and emoji 🙂.", "x", ""]
@@ -132,4 +132,4 @@ def test_a_word_that_a_vocabulary_lacks_fails_alone() -> None:
     with pytest.raises(InputTextError, match="text 1 cannot be tokenised"):
         encoder.encode(["three"], truncate=True)
     first, problem, last = encoder.tokens(["one", "three", "two"])
-    assert [first.ids, last.ids] == [[0], [1]] and isinstance(problem, InvalidText)
+    assert [first.ids, last.ids] == [[0], [1]] and isinstance(problem, InvalidText)  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""`run-model predict` on files of texts: answers in order, bad lines alone, nothing read ahead."""
+"""`run-model predict` on files of texts: results in order, errors only for bad lines, no more read than needed."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_progress_is_shown_on_a_terminal_alone(
 
 
 def test_no_more_than_a_window_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endless file: its first answers come all the same."""
+    """The first results of an endless file are printed."""
     given = itertools.count()
 
     class Endless(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""Answers in words, side by side with transformers' pipelines on the same model in fp32."""
+"""The results of `session.text`, compared with transformers' pipelines on the same model in fp32."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONTEXT = (
 )
 QUESTIONS = ["When does the ferry leave?", "Where are tickets sold?"]
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
-CLOSE = {"rel": 2e-4, "abs": 1e-6}
+CLOSE: dict[str, Any] = {"rel": 2e-4, "abs": 1e-6}
 
 
 def test_sentence_embeddings_are_those_of_sentence_transformers(minilm: Path, exported: Callable[..., Report]) -> None:
@@ -274,7 +274,7 @@ def test_a_bad_pair_fails_alone(side: Callable[..., Side], bad: Any, message: st
 
 
 def test_a_row_that_the_model_refuses_fails_alone(side: Callable[..., Side], minilm: Path) -> None:
-    """A tokenizer that knows more words than the model does."""
+    """A tokenizer with more words than the model has embeddings."""
     both = side("text-classification", "roberta", num_labels=3)
     manifest = both.session.manifest
     assert manifest.text is not None
@@ -375,7 +375,7 @@ def test_the_default_prompt_and_the_lower_case_of_a_folder(tmp_path: Path, expor
     text = load(exported(tmp_path, backend="plain", verify="off").output).text
     reference = SentenceTransformer(str(tmp_path), device="cpu")
     for ours, options in ((text.embed(TEXTS), {}), (text.embed(TEXTS, prompt=""), {"prompt": ""})):
-        expected = reference.encode(TEXTS, convert_to_tensor=True, **options)
+        expected = reference.encode(TEXTS, convert_to_tensor=True, **options)  # type: ignore[call-overload]
         torch.testing.assert_close(torch.stack(ours), expected, atol=1e-5, rtol=1e-4)
     assert not torch.equal(text.embed(["a"])[0], text.embed(["a"], prompt="")[0])
     torch.testing.assert_close(text.embed(["LONDON"]), text.embed(["london"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +65,7 @@ def rows(task: str, count: int = 21) -> list[dict[str, Any]]:
     return made
 
 
-def collate(batch: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+def collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     longest = max(len(row["input_ids"]) for row in batch)
 
     def padded(name: str, fill: int) -> torch.Tensor:
@@ -187,7 +187,7 @@ class Custom(torch.nn.Module):
 
 
 def refuses(hidden: torch.Tensor) -> torch.Tensor:
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         raise RuntimeError("this part cannot be traced")
     return hidden
 
@@ -292,7 +292,7 @@ def test_a_model_without_an_inner_part_is_traced_as_a_whole(tmp_path: Path) -> N
 
 
 def test_a_trainer_of_ones_own(tmp_path: Path) -> None:
-    class Mine(JitEvaluation, transformers.Trainer):
+    class Mine(JitEvaluation, transformers.Trainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
             outputs = model(**inputs)
             return (2 * outputs["loss"], outputs) if return_outputs else 2 * outputs["loss"]
@@ -337,7 +337,7 @@ def test_every_new_shape_is_compared_until_eight_were_right() -> None:
     seen = []
 
     def watch(hidden: torch.Tensor) -> torch.Tensor:
-        if not torch.jit.is_tracing():
+        if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             seen.append(hidden.shape[1])
         return hidden
 

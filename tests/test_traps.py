@@ -194,7 +194,7 @@ def test_the_first_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.trap("2: the same without the adapter's copies, as the gate sees it", "refuses")
 def test_the_second_trap_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Handed the caller's tensors, IPEX writes to them in bf16: the comparison must see it."""
-    monkeypatch.setattr(exporter.tracing.adapter, "own", lambda inputs: inputs)
+    monkeypatch.setattr(exporter.tracing.adapter, "cloned_floats", lambda inputs: inputs)
     with pytest.raises(CheckFailedError, match="wrote to its caller's input 'r'"):
         accumulate("bf16")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.jit import TracerWarning
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.trace import trace
@@ -69,14 +69,14 @@ def copies(a: torch.Tensor) -> torch.Tensor:
 
 
 def lists(a: torch.Tensor) -> torch.Tensor:
-    return a + sum(a.sum(1).tolist())
+    return a + sum(a.sum(1).tolist())  # type: ignore[no-any-return]
 
 
 def test_a_branch_on_a_tensor_is_baked_in_with_its_line() -> None:
     (finding,) = findings_of(branches)
     first = inspect.getsourcelines(branches)[1]
     assert finding.kind == "python boolean"
-    assert finding.place == f"test_triage.py:{first + 1}"
+    assert finding.place == f"tests/test_triage.py:{first + 1}"
     assert finding.line == "if a.sum() > 0:"
     assert finding.verdict == "baked in" and "verification shows" in finding.reason
 

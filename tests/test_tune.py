@@ -26,7 +26,7 @@ WITH_IPEX, AFTER_IPEX = Environment("2.8.0", "2.8.0", None), Environment("2.13.0
 def names(*arguments: Any) -> list[tuple[str, bool]]:
     return [
         (way.name.replace(" with ", " ").removesuffix(" attention"), way.timed)
-        for way in list_candidates(*arguments, "fp32", "keep")
+        for way in list_candidates(*arguments, "fp32", "keep")  # type: ignore[call-arg]
     ]
 
 
@@ -122,7 +122,7 @@ def test_the_fastest_that_is_right_ships(
     from exporter.selection import candidate_search
 
     wrong = {"onednn with eager attention, padding dropped": [0.1]}
-    measure = candidate_search.time_drafts
+    measure = candidate_search.time_drafts  # type: ignore[attr-defined]
     monkeypatch.setattr(candidate_search, "time_drafts", lambda *arguments: dict(measure(*arguments)) | wrong)
     monkeypatch.setattr(OnednnBackend, "optimise", lambda _self, module, _precision: _Doubled(module).eval())
     output = tmp_path / "m.pt"

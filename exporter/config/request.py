@@ -58,11 +58,16 @@ class ExportRequest:
             candidate that is correct, IPEX before the others.
         tune_shapes: the shapes to time, each with its sizes in the order of the inputs' axes, batch first.
         padding: `drop` skips padding if the backend can (onednn) and rows are padded on the right; `keep` computes it.
-        batch_size, sequence_length: of the example that is traced, 2 or more; None chooses the length.
+        batch_size: of the example that is traced, 2 or more.
+        sequence_length: of the example that is traced, 2 or more; None chooses it.
         max_length: the longest sequence to verify and declare, in tokens; None: 2,048 or what the model admits.
         max_audio_seconds: the longest sound to verify and declare; None: 30 s or what the model admits.
-        revision, cache_dir, local_files_only, trust_remote_code: as in transformers.
-        random_weights: seeded random weights instead of trained ones; `seed` is theirs.
+        revision: branch, tag or commit on the hub.
+        cache_dir: where models from the hub are kept.
+        local_files_only: do not ask the hub; use its cache.
+        trust_remote_code: run Python code that the model brings along, with your rights.
+        random_weights: seeded random weights instead of trained ones.
+        seed: of the random weights.
         allow_pickle: accept pickled weights; unpickling runs whatever code the file holds.
         allow_new_head: accept weights that the checkpoint lacks; they are random.
         ignore_settings: keys of a sentence-transformers folder to leave out, as if it did not have them.

@@ -37,6 +37,7 @@ class Task:
         pooled: a sentence-transformers head follows the model.
         groups: the kinds of data that go in, if the model's main input does not tell.
         choices: each row holds several texts to choose from.
+        single_label: the model has one label, whose score ranks pairs of texts.
         whole: if a model lacks a required output, all its tensors are exported instead, under their own names.
     """
 
@@ -49,7 +50,13 @@ class Task:
     pooled: bool = False
     groups: tuple[Group, ...] = ()
     choices: bool = False
+    single_label: bool = False
     whole: bool = False
+
+    @property
+    def classifies_texts(self) -> bool:
+        """Whether the model is a text classifier: its labels, activation and padding id are those of one."""
+        return self.auto_class == "AutoModelForSequenceClassification"
 
 
 _TASKS = (
@@ -109,6 +116,15 @@ _TASKS = (
         "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
         (Output("logits", ("batch", "label")),),
         labels=True,
+    ),
+    # A text classifier of one label. After text-classification: both have the same classes.
+    Task(
+        "reranking",
+        "AutoModelForSequenceClassification",
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+        (Output("logits", ("batch", "label")),),
+        labels=True,
+        single_label=True,
     ),
     Task(
         "token-classification",

@@ -52,7 +52,7 @@ MODEL: Table = {
     "prompts": _taken("texts to put before others, by name"),
     "default_prompt_name": _taken("the prompt that each text gets"),
     "truncate_dim": _taken("how many numbers of a vector are kept"),
-    "similarity_fn_name": _harmless("compares vectors after they are made"),
+    "similarity_fn_name": _taken("how vectors are compared"),
     "activation_fn": _taken("the activation of a cross encoder's scores"),
     "keep_in_fp32_modules": _harmless("the reference is in fp32, and other precisions are compared with it"),
     "max_active_dims": _only(None, reason="it zeroes all but the largest numbers of a sparse vector"),

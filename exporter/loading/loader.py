@@ -31,7 +31,7 @@ from exporter.loading.text_settings import TextSettings, read_texts
 from exporter.loading.tokenizer import TokenizerPart, has_tokenizer, load_tokenizer
 from exporter.loading.unsupported import expect_configuration, expect_plain_weights
 from exporter.loading.weights import digest, load_model
-from runtime.format.manifest import Activation, ModelInfo
+from runtime.format.manifest import Activation, EmbeddingInfo, ModelInfo
 
 __all__ = ["Source", "TokenizerPart", "load_source"]
 
@@ -52,6 +52,7 @@ class Source:
     task_reason: str
     tokenizer: TokenizerPart
     sentence_head: SentenceHead | None
+    embedding: EmbeddingInfo | None
     labels: tuple[str, ...]
     activation: Activation
     longest_sequence: int | None
@@ -93,7 +94,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     config = _load_config(base, request, nothing_stored)
     task, task_reason = _choose_task(config, request, modules, adapter)
     texts = TextSettings()
-    if modules is not None and task.name == modules.task:
+    if modules is not None and modules.computed_by(task.name):
         expect_supported(whole.id, modules)
         texts = read_texts(settings, files, modules)
     else:
@@ -107,12 +108,13 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     activation: Activation = "none"
     notes = [*merged, *(f"setting ignored, as requested: {key}" for key in settings.ignored)]
     pad_id = None
-    if task.name == "text-classification":
-        activation, reason = activation_of(model.config, len(labels), texts.activation, modules is not None)
+    if task.classifies_texts:
+        cross_encoder = modules is not None or task.single_label
+        activation, reason = activation_of(model.config, len(labels), texts.activation, cross_encoder)
         notes.append(f"scores by {activation}: {reason}")
         pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
     tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
-    if task.name == "text-classification":
+    if task.classifies_texts:
         notes += complete_padding(files.id, model.config, tokenizer)
         tokenizer, side = choose_side(model, tokenizer, vocabulary)
         notes += side
@@ -124,6 +126,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
+        embedding=None if head is None else EmbeddingInfo(texts.prompts, head.normalizes, texts.similarity),
         labels=labels,
         activation=activation,
         longest_sequence=longest,

@@ -109,6 +109,12 @@ class SentenceHead(torch.nn.Module):
         # Not named like the argument: the name is part of the digest of the weights.
         self.behind = torch.nn.Sequential(*following)
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether vectors have length 1, but for one that is cut afterwards."""
+        kept = [module for module in self.behind if not isinstance(module, Cut)]
+        return bool(kept) and isinstance(kept[-1], Normalize)
+
     def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
         """Token vectors and masks, as `Pooling` takes them, to one vector per row."""
         result: torch.Tensor = self.behind(self.pooling(vectors, mask, pooled))

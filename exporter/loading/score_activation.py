@@ -40,6 +40,22 @@ def labels_of(config: Any) -> tuple[str, ...]:
     return tuple(str(names[index]) for index in sorted(names))
 
 
+def ranks_pairs(config: Any, modules: bool) -> bool:
+    """Whether a text classifier is a reranker: it has one label, and is not made for regression.
+
+    Published cross encoders often do not say that they are ones. The scores of other classifiers of one label are the
+    same as those of a cross encoder, except for a regression's.
+
+    Args:
+        config: the model's configuration.
+        modules: whether `modules.json` makes it a cross encoder.
+    """
+    if getattr(config, "num_labels", None) != 1:
+        return False
+    own = isinstance(getattr(config, "sentence_transformers", None), dict) or getattr(config, _OLD_KEY, None)
+    return modules or bool(own) or getattr(config, "problem_type", None) != "regression"
+
+
 def activation_of(config: Any, count: int, named: str | None, cross_encoder: bool) -> tuple[Activation, str]:
     """The activation, and why it was chosen.
 
@@ -47,7 +63,7 @@ def activation_of(config: Any, count: int, named: str | None, cross_encoder: boo
         config: the model's configuration.
         count: how many labels there are.
         named: the activation that config_sentence_transformers.json names.
-        cross_encoder: whether `modules.json` makes it a cross encoder.
+        cross_encoder: whether `modules.json` or the task makes it a cross encoder.
 
     Raises:
         CheckpointError: the activation has no name in the format.

@@ -53,6 +53,10 @@ class Modules:
         """The task of this exporter that computes what the whole model computes."""
         return "text-classification" if self.model_type == "CrossEncoder" else "sentence-embedding"
 
+    def computed_by(self, task: str) -> bool:
+        """Whether that task computes what the whole model computes: `task`, or the one for its single label."""
+        return task == self.task or (task == "reranking" and self.model_type == "CrossEncoder")
+
     @property
     def kinds(self) -> str:
         """The modules' classes, for messages."""

@@ -11,6 +11,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from exporter.config.tasks import TASKS, Task
+from exporter.loading.score_activation import ranks_pairs
 from exporter.loading.sentence_modules import Modules
 from runtime.errors import CheckpointError, RemoteCodeError, TaskError
 
@@ -37,9 +38,12 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
             "the option --trust-remote-code, which lets it run here with your rights",
             "read that code first",
         )
-    # Pooling needs the folder's modules; without them its task is not offered.
+    one_label = getattr(config, "num_labels", None) == 1
+    # Pooling needs the folder's modules, and reranking a single label; without them these tasks are not offered.
     possible = [
-        task.name for task in TASKS.values() if classes(config, task) and (modules is not None or not task.pooled)
+        task.name
+        for task in TASKS.values()
+        if classes(config, task) and (modules is not None or not task.pooled) and (one_label or not task.single_label)
     ]
     if requested != "auto":
         task = TASKS[requested]
@@ -55,19 +59,33 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
                 "a sentence-transformers folder",
                 "choose --task feature-extraction and pool yourself",
             )
+        if task.single_label and not one_label:
+            raise TaskError(
+                f"the model has {getattr(config, 'num_labels', 'no')} labels",
+                f"one label, whose score ranks documents, for {requested}",
+                "choose --task text-classification for the scores of all labels",
+            )
         return task, "as requested"
     if modules is not None:
         # Any other task would leave out modules.
-        return choose_task(config, modules.task, modules, trusted)[0], f"modules.json describes a {modules.model_type}"
+        task = choose_task(config, modules.task, modules, trusted)[0]
+        return _reranking(config, task, f"modules.json describes a {modules.model_type}", True)
     for name in architectures:
         for task in TASKS.values():
             if not task.pooled and name in classes(config, task):
-                return task, f"config.json names the architecture {name}"
+                return _reranking(config, task, f"config.json names the architecture {name}", False)
     raise TaskError(
         f"config.json names the architectures {', '.join(architectures) or '(none)'}, from which no task follows",
         f"--task with one of {', '.join(possible) or 'no task that this exporter knows'}",
         "choose one",
     )
+
+
+def _reranking(config: Any, task: Task, reason: str, modules: bool) -> tuple[Task, str]:
+    """The task and the reason; a text classifier whose one score ranks pairs of texts becomes a reranker."""
+    if task.classifies_texts and ranks_pairs(config, modules):
+        return TASKS["reranking"], f"{reason}; it has one label, whose score ranks pairs of texts"
+    return task, reason
 
 
 def architectures_of(config: Any) -> list[str]:

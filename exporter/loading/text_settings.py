@@ -1,4 +1,4 @@
-"""The text settings of a sentence-transformers folder: maximum length, lower case, prompt.
+"""The text settings of a sentence-transformers folder: maximum length, lower case, prompts, similarity.
 
 What changes how texts become tokens and is not supported is refused: chat templates, a tokenizer from elsewhere,
 arguments of the tokenizer or the model.
@@ -6,14 +6,15 @@ arguments of the tokenizer or the model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 from exporter.loading import known_settings
 from exporter.loading.hub import ModelFiles
 from exporter.loading.sentence_modules import Modules
 from exporter.loading.settings import Settings
 from runtime.errors import CheckpointError
+from runtime.format.manifest import Similarity
 
 # In the order in which the library looks for one that is not empty.
 FILES = tuple(
@@ -33,13 +34,16 @@ _HEADS = {
 class TextSettings:
     """How a text is prepared for the tokenizer, and how many of its tokens are kept.
 
-    `max_length` replaces the tokenizer's own limit; None if the folder sets none. `truncate_dim` is how many numbers of
-    a vector are kept; None: all. `activation` is the activation of a cross encoder's scores, if the folder names one.
+    `max_length` replaces the tokenizer's own limit; None if the folder sets none. `prompt` is the default one of
+    `prompts`. `truncate_dim` is how many numbers of a vector are kept; None: all. `similarity` compares two vectors.
+    `activation` is the activation of a cross encoder's scores, if the folder names one.
     """
 
     max_length: int | None = None
     lower_case: bool = False
     prompt: str = ""
+    prompts: dict[str, str] = field(default_factory=dict)
+    similarity: Similarity = "cosine"
     truncate_dim: int | None = None
     activation: str | None = None
 
@@ -59,7 +63,8 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
     truncate = model.get("truncate_dim")
     if truncate is not None and (type(truncate) is not int or truncate < 1):
         raise CheckpointError(f"truncate_dim of {settings.files.id} is {truncate!r}"[:200], "a number from 1 on")
-    prompt = _default_prompt(settings, model, modules.model_type)
+    prompts = _prompts(settings, model)
+    prompt = _default_prompt(settings, model, prompts, modules.model_type)
     name, found = _transformer(settings, transformer_files)
     _check_head(settings, name, found, modules.model_type)
     lengths = [
@@ -78,6 +83,8 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
         max_length=next((length for length in (*lengths, found.get("max_seq_length")) if length is not None), None),
         lower_case=lower_case,
         prompt=prompt,
+        prompts=prompts,
+        similarity=_similarity(settings, model, modules.model_type),
         truncate_dim=truncate,
         activation=model.get("activation_fn"),
     )
@@ -92,12 +99,36 @@ def _transformer(settings: Settings, transformer_files: ModelFiles) -> tuple[str
     return FILES[0], {}
 
 
-def _default_prompt(settings: Settings, model: dict[str, Any], model_type: str) -> str:
-    """The text that is put before every text; usually empty."""
-    prompts, name = model.get("prompts", {}), model.get("default_prompt_name")
-    place = f"config_sentence_transformers.json of {settings.files.id}"
+def _prompts(settings: Settings, model: dict[str, Any]) -> dict[str, str]:
+    """The prompts by name, those that the library adds before the folder's own."""
+    prompts = model.get("prompts", {})
     if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
-        raise CheckpointError(f"{place}: prompts is {prompts!r}"[:200], "texts by name", "correct the file")
+        raise CheckpointError(
+            f"config_sentence_transformers.json of {settings.files.id}: prompts is {prompts!r}"[:200],
+            "texts by name",
+            "correct the file",
+        )
+    return dict.fromkeys(_COMMON_PROMPTS, "") | {name: text or "" for name, text in prompts.items()}
+
+
+def _similarity(settings: Settings, model: dict[str, Any], model_type: str) -> Similarity:
+    name = model.get("similarity_fn_name")
+    if name is None or model_type != "SentenceTransformer":
+        return "cosine"
+    known: Similarity | None = next((one for one in get_args(Similarity) if one == name), None)
+    if known is None:
+        raise settings.refusal(
+            "config_sentence_transformers.json",
+            "similarity_fn_name",
+            name,
+            f"vectors of texts are compared by {', '.join(get_args(Similarity))}",
+        )
+    return known
+
+
+def _default_prompt(settings: Settings, model: dict[str, Any], prompts: dict[str, str], model_type: str) -> str:
+    """The text that is put before every text; usually empty."""
+    name = model.get("default_prompt_name")
     if name is None:
         return ""
     if model_type == "CrossEncoder":
@@ -107,16 +138,13 @@ def _default_prompt(settings: Settings, model: dict[str, Any], model_type: str) 
             name,
             "a prompt before a pair of texts is not supported",
         )
-    known: dict[str, str] = dict.fromkeys(_COMMON_PROMPTS, "") | {key: text or "" for key, text in prompts.items()}
-    prompt = known.get(name) if isinstance(name, str) else None
-    # The manifest must not hold control characters.
-    if prompt is None or not (prompt == "" or prompt.isprintable()):
+    if not isinstance(name, str) or name not in prompts:
         raise CheckpointError(
-            f"{place}: the default prompt {name!r} is {prompt!r}"[:200],
-            "one of its prompts, of printable characters",
-            "give --ignore-setting default_prompt_name, and put the prompt before your texts yourself",
+            f"config_sentence_transformers.json of {settings.files.id}: default_prompt_name is {name!r}"[:200],
+            f"one of its prompts: {', '.join(prompts)}",
+            "give --ignore-setting default_prompt_name to export without a default prompt",
         )
-    return prompt
+    return prompts[name]
 
 
 def _check_head(settings: Settings, name: str, found: dict[str, Any], model_type: str) -> None:

@@ -71,6 +71,7 @@ def draft_manifest(
         text=_text(source.tokenizer.info, plan),
         parts=(),
         padded_output="repeated" if candidate.drop_padding else "computed",
+        embedding=source.embedding,
     )
 
 

@@ -206,7 +206,7 @@ def needs_end_token(source: Source) -> bool:
     """Encoder-decoder models classify by the state at the end token, and need equally many of these in every row."""
     config = source.config
     return bool(
-        source.task.name == "text-classification"
+        source.task.classifies_texts
         and getattr(config, "is_encoder_decoder", False)
         and isinstance(getattr(config, "eos_token_id", None), int)
     )

@@ -68,7 +68,7 @@ def _loss(task: str, outputs: Mapping[str, torch.Tensor], batch: Mapping[str, An
     scores = outputs["logits"]
     if task in ("token-classification", "fill-mask"):
         return functional.cross_entropy(scores.reshape(-1, scores.shape[-1]), labels.reshape(-1))
-    if task != "text-classification":
+    if task not in ("text-classification", "reranking"):
         return None
     if scores.shape[-1] == 1:
         return functional.mse_loss(scores.squeeze(), labels.squeeze().float())

@@ -56,7 +56,7 @@ class Outcome:
         changed = [case for case in self.cases if case.argmax_mismatches is not None]
         if changed:
             winners = sum(case.argmax_mismatches or 0 for case in changed)
-            text += f"; winner changed in {winners} of {sum(case.rows for case in changed)} rows"
+            text += f"; argmax differs in {winners} of {sum(case.rows for case in changed)} rows"
         return text
 
 

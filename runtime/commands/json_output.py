@@ -16,7 +16,7 @@ def rows(manifest: Manifest, outputs: Mapping[str, torch.Tensor]) -> Iterator[di
     """One dict for each row of the batch."""
     batch = next(iter(outputs.values())).shape[0]
     for i in range(batch):
-        if manifest.task == "text-classification" and manifest.labels:
+        if manifest.task in ("text-classification", "reranking") and manifest.labels:
             scores = SCORES[manifest.activation](outputs["logits"][i])
             best = int(scores.argmax())
             yield {
@@ -34,6 +34,8 @@ def fields(manifest: Manifest, result: Any) -> dict[str, Any]:
         return {manifest.outputs[0].name: result.tolist()}
     if isinstance(result, dict):
         return {name: tensor.tolist() for name, tensor in result.items()}
+    if manifest.task == "reranking" and isinstance(result, list):
+        return {"ranking": [dataclasses.asdict(ranked) for ranked in result]}
     if manifest.task == "token-classification":
         return {"tags": [dataclasses.asdict(tag) for tag in result]}
     if manifest.task == "fill-mask":

@@ -16,7 +16,7 @@ from runtime import __version__
 from runtime.artifact import artifact_file
 from runtime.commands import console
 from runtime.format.manifest import Axis, Manifest, TensorSpec, VerifiedCase, longest_text
-from runtime.printing import printable
+from runtime.printing import printable, shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,12 +95,20 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--text", action="append", metavar="TEXT", help="a text; may be given several times")
     source.add_argument("--texts", metavar="FILE", help="a file with one text per line, or - for standard input")
     source.add_argument(
-        "--jsonl", metavar="FILE", help="a file with one JSON object per line: text, or question and context; or -"
+        "--jsonl",
+        metavar="FILE",
+        help="a file with one JSON object per line: text, question and context, or query and documents; or -",
     )
     source.add_argument("--inputs", metavar="FILE", help="tensors by name: .json, .safetensors or .npz")
     predict.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model admits")
+    predict.add_argument("--prompt-name", metavar="NAME", help="which of the model's prompts to put before each text")
+    predict.add_argument(
+        "--dimensions", type=_positive, metavar="N", help="how many numbers of each vector to keep, from its beginning"
+    )
     predict.add_argument("--stride", type=_whole, metavar="N", help="tokens shared by the windows of a long text")
-    predict.add_argument("--top-k", type=_positive, metavar="N", help="how many labels, or candidates for a mask")
+    predict.add_argument(
+        "--top-k", type=_positive, metavar="N", help="how many labels, documents, or candidates for a mask"
+    )
     predict.add_argument(
         "--aggregation",
         metavar="NAME",
@@ -175,6 +183,10 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     lines += [f"ignored   {setting}" for setting in manifest.model.ignored_settings]
     if manifest.text:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
+    lines += _table("prompts", _describe_prompts(manifest))
+    if manifest.embedding:
+        length = ", vectors of length 1" if manifest.embedding.normalized else ""
+        lines.append(f"compared  by {manifest.embedding.similarity}{length}")
     fusions = [f"{fusion.count:>3} x {fusion.kind} ({fusion.operator})" for fusion in manifest.fusions]
     lines += _table("fusions", fusions or ["none"])
     if manifest.padded_output == "repeated":
@@ -191,6 +203,16 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     calls = manifest.execution.warmup_calls
     lines.append(f"warm-up   {calls} call{'' if calls == 1 else 's'} at {warmups}")
     return lines
+
+
+def _describe_prompts(manifest: Manifest) -> list[str]:
+    named = (
+        [f"{name}: {shown(text)}" for name, text in manifest.embedding.prompts.items() if text]
+        if manifest.embedding
+        else []
+    )
+    default = manifest.text.rules.prompt if manifest.text is not None and manifest.text.rules is not None else ""
+    return named + ([f"by default: {shown(default)}"] if default else [])
 
 
 def _describe_case(case: VerifiedCase) -> str:

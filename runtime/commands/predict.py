@@ -14,13 +14,23 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.artifact import artifact_file
 from runtime.commands.progress import progress
-from runtime.commands.text_file import Line, json_question, json_text, read_lines, size_of
-from runtime.errors import ExportedModelError, InputNameError, InputTaskError, InputTextError
+from runtime.commands.text_file import Line, Query, json_query, json_question, json_text, read_lines, size_of
+from runtime.errors import (
+    ArtifactFailedError,
+    ExportedModelError,
+    InputError,
+    InputNameError,
+    InputTaskError,
+    InputTextError,
+)
 from runtime.format.manifest import Manifest
+
+if TYPE_CHECKING:
+    from runtime.text import Ranked, Text
 
 # A chunk ends with whichever comes first.
 CHUNK_LINES = 256
@@ -28,10 +38,14 @@ CHUNK_BYTES = 2**20
 
 # Option → the tasks whose method has an argument of this name.
 _OPTIONS = {
-    "top_k": ("text-classification", "fill-mask"),
+    "top_k": ("text-classification", "reranking", "fill-mask"),
     "aggregation": ("token-classification",),
     "stride": ("token-classification", "question-answering"),
+    "prompt_name": ("sentence-embedding",),
+    "dimensions": ("sentence-embedding",),
 }
+# Task → the parser of its JSON lines; `json_text` for all others.
+_PARSERS = {"question-answering": json_question, "reranking": json_query}
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -93,10 +107,9 @@ def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
 
 
 def _lines(options: argparse.Namespace, task: str) -> Iterable[Line]:
-    questions = task == "question-answering"
     if options.jsonl is not None:
-        return read_lines(options.jsonl, json_question if questions else json_text)
-    if questions:
+        return read_lines(options.jsonl, _PARSERS.get(task, json_text))
+    if task == "question-answering":
         raise InputTaskError(
             "plain text for an artifact for question-answering", "questions with contexts", "give --jsonl"
         )
@@ -123,8 +136,24 @@ def _method(options: argparse.Namespace, task: str, arguments: dict[str, Any]) -
     from runtime.text.task_methods import METHODS
 
     text = load(options.file, **_loading(options)).text
+    if task == "reranking":
+        return functools.partial(_rank_or_classify, text, arguments)
     name = {"answer": "answers"}.get(METHODS.get(task, "numbers"), METHODS.get(task, "numbers"))
     return functools.partial(getattr(text, name), errors="return", **arguments)
+
+
+def _rank_or_classify(text: Text, arguments: dict[str, Any], items: Sequence[Any]) -> list[Any]:
+    """The ranking of each query's documents, and the class of each text or pair; or an error in its place."""
+    others = [item for item in items if not isinstance(item, Query)]
+    classes = iter(text.classify(others, errors="return", **arguments) if others else ())
+    return [_ranking(text, arguments, item) if isinstance(item, Query) else next(classes) for item in items]
+
+
+def _ranking(text: Text, arguments: dict[str, Any], item: Query) -> list[Ranked] | ExportedModelError:
+    try:
+        return text.rerank(item.query, item.documents, **arguments)
+    except (InputError, ArtifactFailedError) as error:
+        return error
 
 
 def _print_results(

@@ -19,7 +19,16 @@ from runtime.errors import InputFileError, InputTextError
 # The maximum size of a line in bytes. No model reads more, and a file without line ends would fill the memory.
 MAX_LINE = 4 * 2**20
 
-Item = str | tuple[str, str]
+
+@dataclass(frozen=True)
+class Query:
+    """A query and the documents to rank for it; these are not checked yet."""
+
+    query: str
+    documents: Any
+
+
+Item = str | tuple[str, str] | Query
 Name = str | int | float | None
 
 
@@ -41,7 +50,8 @@ def read_lines(path: str, parse: Parser | None = None) -> Iterator[Line]:
 
     Args:
         path: a file, or `-` for standard input.
-        parse: `json_text` or `json_question` for JSON lines, of which blank ones are skipped; None: a line is a text.
+        parse: `json_text`, `json_question` or `json_query` for JSON lines, of which blank ones are skipped; None: a
+            line is a text.
 
     Raises:
         InputFileError: the file cannot be read, or holds no line.
@@ -88,6 +98,22 @@ def json_question(line: str) -> tuple[Item, Name]:
     return (value["question"], value["context"]), value.get("id")
 
 
+def json_query(line: str) -> tuple[Item, Name]:
+    """Parse `{"query": "…", "documents": ["…"]}`; or what `json_text` parses, for a reranker that is to classify.
+
+    Raises:
+        InputTextError: the line is not such an object.
+    """
+    wanted = '{"query": "…", "documents": ["…"]}'
+    value = _object(line, wanted=wanted)
+    if "text" in value and "query" not in value:
+        return json_text(line)
+    for field in ("query", "documents"):
+        if field not in value:
+            raise InputTextError(f'the line has no "{field}"', wanted)
+    return Query(_string(value, "query"), value["documents"]), value.get("id")
+
+
 @contextlib.contextmanager
 def _open_input(path: str) -> Iterator[BinaryIO]:
     if path == "-":
@@ -132,8 +158,8 @@ def _line(number: int, text: str | InputTextError, size: int, parse: Parser | No
     return Line(number, item, size, name)
 
 
-def _object(line: str, *fields: str) -> dict[str, Any]:
-    wanted = "{" + ", ".join(f'"{field}": "…"' for field in fields) + "}"
+def _object(line: str, *fields: str, wanted: str = "") -> dict[str, Any]:
+    wanted = wanted or "{" + ", ".join(f'"{field}": "…"' for field in fields) + "}"
     try:
         value = json.loads(line)
     # RecursionError: thousands of nested brackets.

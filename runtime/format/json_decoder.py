@@ -1,8 +1,8 @@
 """Turn parsed JSON into frozen dataclasses.
 
-A field's type may be str, int, float, bool, a literal, a tuple, a dict with string keys, an optional or another
-dataclass. A missing field without a default, a wrong type or an unlisted literal is refused, and the error names the
-place (`inputs[0].dtype`). Unknown fields are ignored: a later writer of the same format version may add some.
+A field's type may be str, `FreeText`, int, float, bool, a literal, a tuple, a dict with string keys, an optional or
+another dataclass. A missing field without a default, a wrong type or an unlisted literal is refused, and the error
+names the place (`inputs[0].dtype`). Unknown fields are ignored: a later writer of the same format version may add some.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import types
 import typing
 from typing import Any, TypeVar
 
+from runtime.format.manifest import FreeText
 from runtime.printing import shown
 
 T = TypeVar("T")
 
 # Control characters, which would steer the terminal that shows them, and surrogates, which no valid text contains.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# What free text may not hold either.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class DecodeError(ValueError):
@@ -67,6 +70,10 @@ def _decode_scalar(kind: Any, value: Any, place: str) -> Any:
         return float(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise _mismatch(place, value, "an integer of 64 bits")
+    if kind == FreeText:
+        if not isinstance(value, str) or _SURROGATE.search(value):
+            raise _mismatch(place, value, "a text")
+        return value
     if isinstance(value, str) and _UNPRINTABLE.search(value):
         raise _mismatch(place, value, "text without control characters")
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -77,7 +84,7 @@ def _decode_scalar(kind: Any, value: Any, place: str) -> Any:
 def _decode_dataclass(cls: Any, value: Any, place: str) -> Any:
     if not isinstance(value, dict):
         raise _mismatch(place, value, "an object")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     arguments = {}
     for field in dataclasses.fields(cls):
         inner = f"{place}.{field.name}" if place else field.name

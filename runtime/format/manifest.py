@@ -30,7 +30,7 @@ the same without it. Beside the code the archive has extra files at `<archive>/e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 # The version that is written, and the oldest that is read. Version 1 was never released.
 FORMAT_VERSION = 2
@@ -51,6 +51,11 @@ DType = Literal["int64", "float32"]
 # How logits become scores: softmax for one class of several, sigmoid for several at once, none for numbers as they are;
 # a cross encoder may choose any, including tanh.
 Activation = Literal["softmax", "sigmoid", "tanh", "none"]
+# How two vectors are compared; a distance is negated, so that more is nearer.
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+# Text that may hold newlines and other control characters, which all other text may not. Whoever prints it escapes them
+# (`runtime.printing`).
+FreeText = Annotated[str, "may hold control characters"]
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,7 @@ class TextRules:
     truncation_side: Literal["left", "right"]
     token_types: bool
     clean_up_spaces: bool
-    prompt: str
+    prompt: FreeText
 
 
 @dataclass(frozen=True)
@@ -248,6 +253,19 @@ class TextInfo:
     pad_type_id: int
     padding_side: Literal["left", "right"]
     rules: TextRules | None = None  # None in files of older writers
+
+
+@dataclass(frozen=True)
+class EmbeddingInfo:
+    """How vectors of texts are made and compared, for sentence-embedding.
+
+    `prompts` are texts to put before others, by name. If `normalized`, vectors have length 1, and a vector of which a
+    part is kept is divided by the part's length.
+    """
+
+    prompts: dict[str, FreeText]
+    normalized: bool
+    similarity: Similarity
 
 
 @dataclass(frozen=True)
@@ -288,6 +306,8 @@ class Manifest:
     # What outputs along the sequence hold at padded places: what the model computes there, or, if padding is not
     # computed, the values of the row's last real token.
     padded_output: Literal["computed", "repeated"] = "computed"
+    # None for other tasks than sentence-embedding, and in files of older writers.
+    embedding: EmbeddingInfo | None = None
 
     @property
     def sequence(self) -> Axis | None:

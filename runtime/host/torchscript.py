@@ -61,7 +61,7 @@ INTEGER = torch._C.IntType.get()
 INTEGERS = torch._C.ListType.ofInts()
 TENSORS = torch._C.ListType.ofTensors()
 
-# Classes of C++: which of them and which of their methods code may name was checked in its text.
+# Classes of C++. The check of the code's text decides which of them, and which of their methods, it may name.
 _CPP_CLASSES = "__torch__.torch.classes."
 
 # The first release of torch with `example_kwarg_inputs`.
@@ -163,22 +163,22 @@ def python_calls(frozen: ScriptModule) -> list[str]:
 
 
 class Computed(NamedTuple):
-    """An argument that is no constant, and the operator that gives it."""
+    """An argument that is not a constant, with the operator that computes it."""
 
     operator: str
 
 
 class Call(NamedTuple):
-    """A call of an operator in a graph; `node` is torch's own."""
+    """A call of an operator in a graph; `node` is torch's object."""
 
     operator: str
     arguments: tuple[str, ...]
     node: Any
 
     def value(self, place: int) -> Any:
-        """The argument at this place: a constant, a list of constants that nothing else uses, or `Computed`."""
+        """The argument at this position: a constant, a list of constants that nothing else uses, or `Computed`."""
         value = self.node.inputsAt(place)
-        # Of a list that something else uses, its items could be changed there.
+        # If something else uses the list, it could change its items.
         if value.node().kind() == "prim::ListConstruct" and len(value.uses()) == 1:
             return [_constant(item) for item in value.node().inputs()]
         return _constant(value)
@@ -190,11 +190,10 @@ def _constant(value: Any) -> Any:
 
 
 def calls(module: ScriptModule) -> Iterator[Call]:
-    """Every call in the methods of a module and of its submodules, each class once, as their code is written.
+    """Every call in the methods of a module and of its submodules, each class once, in the order of their code.
 
-    Calls that lead anywhere else have no names of arguments: of functions, of methods of other classes, and of
-    constructors. What is on the way is not inlined: a few methods that call each other twice would become a graph
-    without an end.
+    Calls of functions, of constructors and of methods of other classes have no argument names. Calls are not inlined:
+    a few methods that call each other twice would become an endless graph.
     """
     classes: dict[str, Any] = {}
     waiting = [module._c]
@@ -214,8 +213,8 @@ def _calls_of(graph: Any, classes: Collection[str]) -> Iterator[Call]:
     while blocks:
         for node in blocks.pop().nodes():
             kind = node.kind()
-            # To ask each node for its blocks takes longer than all else.
-            if kind.startswith("prim::") and kind != "prim::Constant":
+            # Asking every node for its blocks would take longer than everything else.
+            if kind.startswith("prim::") and kind not in ("prim::Constant", "prim::ListConstruct"):
                 blocks.extend(node.blocks())
             if kind == "prim::CallMethod":
                 receiver = node.inputsAt(0).type()

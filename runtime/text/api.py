@@ -11,17 +11,19 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 
-from runtime.errors import InputTaskError
+from runtime.errors import InputTaskError, InputTextError
 from runtime.format.manifest import Manifest
+from runtime.printing import shown
 from runtime.text import fill_mask, question_answering
-from runtime.text.batched import Errors, Outputs, TaskRunner
-from runtime.text.classification import ClassificationTask, EmbeddingTask, OutputsTask
+from runtime.text.batched import Errors, Outputs, TaskRunner, positive
+from runtime.text.classification import ClassificationTask, OutputsTask, RerankingTask
+from runtime.text.embedding import EmbeddingTask, check_dimensions, similarity
 from runtime.text.encoder import TextEncoder
 from runtime.text.fill_mask import FillMaskTask
-from runtime.text.prompts import POOLING_MASK, prompt_length
+from runtime.text.prompts import POOLING_MASK, named_prompt, prompt_length
 from runtime.text.question_answering import QuestionAnsweringTask
-from runtime.text.results import Answer, Candidate, Classification, Tag
-from runtime.text.task_methods import expect, labels, rules
+from runtime.text.results import Answer, Candidate, Classification, Ranked, Tag
+from runtime.text.task_methods import embedding_info, expect, labels, rules
 from runtime.text.token_classification import Aggregation, TokenClassificationTask
 
 
@@ -68,30 +70,73 @@ class Text:
         return self._runner.run(OutputsTask(self._encoder, truncate, pairs=True), texts, errors)
 
     def embed(
-        self, texts: Sequence[str], *, prompt: str | None = None, truncate: bool = False, errors: Errors = "raise"
+        self,
+        texts: Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        dimensions: int | None = None,
+        truncate: bool = False,
+        errors: Errors = "raise",
     ) -> list[torch.Tensor]:
         """Embeddings of float32: one per text, [embedding]; for feature extraction one per token, [tokens, hidden].
 
         Args:
             texts: strings.
-            prompt: put before each text; None: the model's default prompt, if it has one. If the model's pooling
-                excludes the prompt's tokens, they are left out of the mean.
+            prompt_name: which of the model's prompts to put before each text.
+            prompt: a prompt of your own. Without both it is the model's default prompt, if it has one. If the model's
+                pooling excludes the prompt's tokens, they are left out of the mean.
+            dimensions: how many numbers of each text's vector to keep, from its beginning; None: all. If the model
+                normalises its vectors, what is kept is normalised again.
             truncate: cut texts at the model's maximum length.
             errors: `raise` the first error, or `return` each in its text's place.
 
         Raises:
-            InputTaskError: the artifact does not embed.
-            InputTextError: a text that does not fit.
+            InputTaskError: the artifact does not embed, or an older exporter wrote it.
+            InputTextError: a text or an option that does not fit.
         """
         expect(self._manifest, "embed")
-        if prompt is None:
-            prompt = self._encoder.info.rules.prompt if self._encoder.info.rules is not None else ""
+        prompt = self._prompt(prompt_name, prompt)
+        normalized = False
+        if dimensions is not None:
+            normalized = embedding_info(self._manifest, "dimensions").normalized
+            check_dimensions(dimensions, self._manifest.outputs[0].axes[-1].maximum)
         if prompt and isinstance(texts, (list, tuple)):
             # An empty text gets no prompt, so that it is still refused.
             texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
         left_out = prompt_length(self._encoder, prompt) if POOLING_MASK in self._inputs else 0
-        task = EmbeddingTask(self._encoder, self._manifest.outputs[0].name, truncate)
+        task = EmbeddingTask(self._encoder, self._manifest.outputs[0].name, truncate, dimensions, normalized)
         return self._runner.run(task, texts, errors, prompt=left_out)
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        if prompt is None and name is None:
+            return self._encoder.info.rules.prompt if self._encoder.info.rules is not None else ""
+        if name is None and isinstance(prompt, str):
+            return prompt
+        if name is None:
+            raise InputTextError(f"prompt is {shown(prompt)}", "a string")
+        if prompt is not None:
+            raise InputTextError("prompt and prompt_name are both given", "one of them", "leave the other out")
+        return named_prompt(embedding_info(self._manifest, "prompt_name").prompts, name)
+
+    def similarity(
+        self, a: torch.Tensor | Sequence[torch.Tensor], b: torch.Tensor | Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Each vector of `a` compared with each of `b`, by the model's own similarity: float32 [len(a), len(b)].
+
+        It is cosine unless the model's folder names another: dot, euclidean or manhattan. The last two are distances,
+        negated.
+
+        Args:
+            a: what `embed` returned, or a tensor [number, size].
+            b: the same.
+
+        Raises:
+            InputTaskError: the artifact is for another task, or an older exporter wrote it.
+            InputTypeError: not vectors.
+            InputSizeError: vectors of different sizes.
+        """
+        return similarity(embedding_info(self._manifest, "similarity"), a, b)
 
     def classify(
         self,
@@ -116,6 +161,32 @@ class Text:
         expect(self._manifest, "classify")
         task = ClassificationTask(self._encoder, labels(self._manifest), self._manifest.activation, top_k, truncate)
         return self._runner.run(task, texts, errors)
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top_k: int | None = None, truncate: bool = False
+    ) -> list[Ranked]:
+        """The documents with their scores for the query, best first; equal scores stay in the caller's order.
+
+        Args:
+            query: a string.
+            documents: strings.
+            top_k: the number of documents to return; None: all.
+            truncate: cut pairs of query and document at the model's maximum length.
+
+        Raises:
+            InputTaskError: the artifact does not rerank.
+            InputTextError: no documents, or a query, a document or an option that does not fit.
+        """
+        expect(self._manifest, "rerank")
+        kept = None if top_k is None else positive("top_k", top_k)
+        if not isinstance(query, str) or not query.strip():
+            raise InputTextError(f"query is {shown(query)}", "a string of at least one word")
+        # What is no list goes to the runner as it is, and is refused there.
+        pairs = [(query, one) for one in documents] if isinstance(documents, (list, tuple)) else documents
+        task = RerankingTask(self._encoder, self._manifest.activation, truncate)
+        scores = self._runner.run(task, pairs, "raise", "document")
+        ranked = [Ranked(i, score, text) for i, (score, text) in enumerate(zip(scores, documents, strict=True))]
+        return sorted(ranked, key=lambda one: one.score, reverse=True)[:kept]
 
     def tag(
         self,

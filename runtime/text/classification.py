@@ -1,4 +1,4 @@
-"""Text classification, and the tasks that return the model's outputs or embeddings unchanged."""
+"""Text classification, reranking, and the task that returns the model's outputs unchanged."""
 
 from __future__ import annotations
 
@@ -49,27 +49,27 @@ class ClassificationTask(OneWindowTask):
         return Classification(ranked[0][1], ranked[0][0], {label: score for score, label in ranked[: self._top_k]})
 
 
+class RerankingTask(OneWindowTask):
+    """Score pairs of a query and a document.
+
+    Args:
+        encoder: the artifact's encoder.
+        activation: turns logits into scores.
+        truncate: cut pairs that are too long.
+    """
+
+    def __init__(self, encoder: TextEncoder, activation: Activation, truncate: bool) -> None:
+        super().__init__(encoder, truncate, pairs=True)
+        self._score = SCORES[activation]
+
+    def window_result(self, item: tuple[str, str], encoding: Encoding, outputs: Outputs) -> float:
+        """The score of the only label."""
+        return float(self._score(outputs["logits"])[0])
+
+
 class OutputsTask(OneWindowTask):
     """Return all outputs unchanged."""
 
     def window_result(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Outputs:
         """The outputs."""
         return outputs
-
-
-class EmbeddingTask(OneWindowTask):
-    """Return one output, the embedding.
-
-    Args:
-        encoder: the artifact's encoder.
-        name: the output's name.
-        truncate: cut texts that are too long.
-    """
-
-    def __init__(self, encoder: TextEncoder, name: str, truncate: bool) -> None:
-        super().__init__(encoder, truncate)
-        self._name = name
-
-    def window_result(self, item: str, encoding: Encoding, outputs: Outputs) -> torch.Tensor:
-        """The embedding of the text, or of each token."""
-        return outputs[self._name]

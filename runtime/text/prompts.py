@@ -1,14 +1,31 @@
-"""Prompts whose tokens are left out when the model pools a text's tokens to one vector."""
+"""Prompts: the text before each text to embed, and its tokens, which some models leave out of the vector."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
+from runtime.errors import InputTextError
+from runtime.printing import shown
 from runtime.text.encoder import TextEncoder
 from runtime.text.tokenizer import InvalidText
 
 # The input that models with such a pooling have.
 POOLING_MASK = "pooling_mask"
+
+
+def named_prompt(prompts: Mapping[str, str], name: Any) -> str:
+    """The model's prompt of that name.
+
+    Raises:
+        InputTextError: it has none; the error lists the names.
+    """
+    if not isinstance(name, str) or name not in prompts:
+        known = ", ".join(prompts) or "(none)"
+        raise InputTextError(f"prompt_name is {shown(name)}", f"one of the model's prompts: {known}")
+    return prompts[name]
 
 
 def prompt_length(encoder: TextEncoder, prompt: str) -> int:

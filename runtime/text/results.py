@@ -19,6 +19,15 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """A document that was compared with a query: its place in the caller's list, its score, its text."""
+
+    index: int
+    score: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Tag:
     """A token, a word or several words with one label: `text[start:end]`.
 

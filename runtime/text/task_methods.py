@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from runtime.errors import InputTaskError
-from runtime.format.manifest import Manifest, TextRules
+from runtime.format.manifest import EmbeddingInfo, Manifest, TextRules
 
 # Task → the method of `session.text` for it.
 METHODS = {
     "sentence-embedding": "embed",
     "feature-extraction": "embed",
     "text-classification": "classify",
+    "reranking": "rerank",
     "token-classification": "tag",
     "question-answering": "answer",
     "fill-mask": "fill",
 }
+# A reranker is a classifier of one label.
+_ALSO = {"reranking": "classify"}
 
 
 def expect(manifest: Manifest, method: str) -> None:
-    """Check that the method is the one for the artifact's task.
+    """Check that the method is one for the artifact's task.
 
     Raises:
         InputTaskError: it is not.
     """
     task = manifest.task
-    if METHODS.get(task) != method:
-        wanted = " or ".join(name for name, known in METHODS.items() if known == method)
+    if method not in (METHODS.get(task), _ALSO.get(task)):
+        wanted = " or ".join(name for table in (METHODS, _ALSO) for name, known in table.items() if known == method)
         remedy = f"call {METHODS[task]}" if task in METHODS else "call numbers, for the outputs as they are"
         raise InputTaskError(f"{method} on an artifact for {task}", f"an artifact for {wanted}", remedy)
 
@@ -40,6 +43,23 @@ def labels(manifest: Manifest) -> tuple[str, ...]:
             "the artifact has no labels", "an artifact with labels", "call numbers, for the outputs as they are"
         )
     return manifest.labels
+
+
+def embedding_info(manifest: Manifest, what: str) -> EmbeddingInfo:
+    """How the artifact embeds texts, for an argument or method that needs to know.
+
+    Raises:
+        InputTaskError: the manifest does not say it, or the artifact is for another task.
+    """
+    if manifest.embedding is not None:
+        return manifest.embedding
+    if manifest.task != "sentence-embedding":
+        raise InputTaskError(f"{what} on an artifact for {manifest.task}", "an artifact for sentence-embedding")
+    raise InputTaskError(
+        f"{what} needs settings for embeddings, which the exporter of this file did not write",
+        "a file of a newer exporter",
+        "export the model again",
+    )
 
 
 def rules(manifest: Manifest, method: str) -> TextRules:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from .case import CASES, Case
 
+__all__ = ["CASES", "Case", "all_cases"]
+
 
 def all_cases() -> list[Case]:
     """Every case, in a fixed order."""

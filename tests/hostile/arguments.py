@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .builder import HEAD, forge
 from .case import Case, Expected, add
 
@@ -96,7 +98,7 @@ _case("upsample_aa", "a scale beside a size", _X, "y = torch._upsample_bilinear2
 # Divisions of whole numbers: those of constants are computed while the code is read.
 _case("floor_divide 0", "a division by zero", "y = torch.floor_divide(input_ids, 0)")
 _case("remainder -1", "the rest of a division by -1", "y = torch.remainder(input_ids, -1)")
-for number, (name, given) in enumerate(
+for turn, (name, numbers) in enumerate(
     [
         ("remainder", "1, 0"),
         ("remainder", "-9223372036854775808, -1"),
@@ -110,37 +112,40 @@ for number, (name, given) in enumerate(
     ]
 ):
     _case(
-        f"folded {number}",
-        f"a {name} of constants: {given}",
+        f"folded {turn}",
+        f"a {name} of constants: {numbers}",
         *("z = 0", "t = (input_ids, 0)", "a, b, = t"),
-        f"y = torch.full([{_ROWS}], torch.{name}({given}))",
+        f"y = torch.full([{_ROWS}], torch.{name}({numbers}))",
     )
 _case("remainder_of_a_size", "a division that is none of constants", _N, _ANSWER,
       "y = torch.add(y, torch.remainder(n, 2))", expected="right")  # fmt: skip
 
 # Code that the walk through the model's own methods would not meet.
-_METHOD = "  def attend(self: __torch__.A,\n    d: int) -> Tensor:\n    return torch.zeros([2, 3], dtype=d)\n"
+_METHOD = "  def em_attend(self: __torch__.A,\n    d: int) -> Tensor:\n    return torch.zeros([2, 3], dtype=d)\n"
 
 
 def _through_a_method(base: bytes) -> bytes:
-    body = "    y = (self).attend(-1)\n    return (y,)\n"
+    body = "    y = (self).em_attend(-1)\n    return (y,)\n"
     return forge(base, code=HEAD.format(attributes="", body=body) + _METHOD)
 
 
-_FUNCTION = "def attend(x: Tensor) -> Tensor:\n  return torch.to(x, -1)\n"
+_FUNCTION = "def em_attend(x: Tensor) -> Tensor:\n  return torch.to(x, -1)\n"
 _OTHER = "class B(Module):\n  __parameters__ = []\n  __buffers__ = []\n"
-_OTHER += "  def attend(self: __torch__.other.B,\n    x: Tensor) -> Tensor:\n    return torch.to(x, -1)\n"
+_OTHER += "  def em_attend(self: __torch__.other.B,\n    x: Tensor) -> Tensor:\n    return torch.to(x, -1)\n"
+
+
+def _in_another_file(code: str, line: str) -> Callable[[bytes], bytes]:
+    return lambda base: _module(base, "other", code, f"{line}\nreturn (y,)")
+
+
 for _name, _what, _code, _line in [
-    ("function", "a dtype in a function that belongs to no class", _FUNCTION, "y = __torch__.other.attend(input_ids)"),
-    ("object", "a dtype in a method of an object", _OTHER, "y = (__torch__.other.B()).attend(input_ids)"),
+    (
+        "function",
+        "a dtype in a function of no class",
+        _FUNCTION,
+        "y = __torch__.other.em_attend(input_ids)",
+    ),
+    ("object", "a dtype in a method of an object", _OTHER, "y = (__torch__.other.B()).em_attend(input_ids)"),
 ]:
-    add(
-        Case(
-            "argument",
-            _name,
-            _what,
-            lambda base, code=_code, line=_line: _module(base, "other", code, f"{line}\nreturn (y,)"),
-            "refused",
-        )
-    )
+    add(Case("argument", _name, _what, _in_another_file(_code, _line), "refused"))
 add(Case("argument", "method", "a dtype that goes through a method", _through_a_method, "refused", _ERROR))

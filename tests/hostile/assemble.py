@@ -112,7 +112,8 @@ def per_tensor(scale: float, zero_point: int) -> bytes:
 
 def contiguous(size: Sequence[int]) -> list[int]:
     """The strides of a tensor without gaps."""
-    strides, step = [], 1
+    strides: list[int] = []
+    step = 1
     for length in reversed(size):
         strides.insert(0, step)
         step *= length

@@ -88,4 +88,8 @@ _add(
         }
     ),
 )
+_EMBEDDING = {"prompts": {"q": "Given:\n\tquery \x1b[2J"}, "normalized": True, "similarity": "dot"}
+_add("prompt_lines", "a prompt of two lines", _field(embedding=_EMBEDDING), error="", expected="right")
+_add("prompt_number", "a number for a prompt", _field(embedding=_EMBEDDING | {"prompts": {"q": 5}}))
+_add("similarity_unknown", "a similarity that there is not", _field(embedding=_EMBEDDING | {"similarity": "taste"}))
 _add("output_type", "an output of whole numbers", _output(dtype="int2"))

@@ -62,7 +62,7 @@ def _data(
         more = {"body": body} if body else {}
         return forge(
             base,
-            **more,
+            **more,  # type: ignore[arg-type]
             attributes=attributes,
             classes=classes,
             data=content,
@@ -206,7 +206,7 @@ def _quantised(
 ) -> None:
     stored = a.storage("QInt8", count=16)
     body = USE.format("torch.dequantize(CONSTANTS.c0)")
-    value = a.quantised(stored, parameters, size, **form)
+    value = a.quantised(stored, parameters, size, **form)  # type: ignore[arg-type]
     _constants(name, what, value, records=BYTES, expected=expected, body=body)
 
 

@@ -34,7 +34,7 @@ from tests.model_matrix.pairs import Pair, all_pairs
 from tests.model_matrix.tiny import tiny_model
 
 FOLDER = Path(__file__).parent
-BUILD = FOLDER.parent / "build" / "coverage"
+BUILD = FOLDER.parent.parent / "build" / "coverage"
 SECONDS, BYTES = 150, 6 * 2**30
 
 

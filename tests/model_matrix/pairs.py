@@ -50,8 +50,16 @@ class Pair:
 
 @lru_cache(maxsize=1)
 def all_pairs() -> tuple[Pair, ...]:
-    """Every pair, sorted by name. Sentence embeddings are left out: they are a folder's, not a model type's."""
-    tables = {task.name: dict(classes_of(task.mapping)) for task in TASKS.values() if not task.pooled}
+    """Every pair, sorted by name.
+
+    Sentence embeddings are left out: they are a folder's, not a model type's. So is reranking, which is text
+    classification with one label.
+    """
+    tables = {
+        task.name: dict(classes_of(task.mapping))
+        for task in TASKS.values()
+        if not task.pooled and not task.single_label
+    }
     kinds = _kinds({name: set(table) for name, table in tables.items()})
     found = [
         Pair(model_type, task, architecture, kinds.get(model_type, "other"))

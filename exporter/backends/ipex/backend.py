@@ -1,6 +1,6 @@
 """The backend `ipex`: Intel Extension for PyTorch (IPEX).
 
-The only module that imports intel_extension_for_pytorch. The caller has compared its version with torch's, because
+The caller has compared its version with torch's, because
 importing a version that does not fit ends the process.
 
 IPEX rewrites the TorchScript graph at the second call of the loaded file, so what it fused is read from the executed
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from exporter.backends.ipex.int8 import quantise
 from exporter.backends.ipex.modules import prepare_modules
+from exporter.backends.ipex.package import import_ipex
 from exporter.backends.plain import BF16_FLAGS, INT8_FLAGS
 from exporter.shapes.example_inputs import ExampleInputs
 from runtime.errors import BackendError
@@ -76,8 +77,7 @@ class IpexBackend:
             BackendError: IPEX cannot prepare the module.
         """
         _prepare(module)
-        import intel_extension_for_pytorch as ipex
-
+        ipex = import_ipex()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
             options = {"dtype": dtype, "inplace": True, "auto_kernel_selection": False}

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver, QConfig, QConfigMapping
 
+from exporter.backends.ipex.package import import_ipex
 from exporter.shapes.example_inputs import ExampleInputs
 from runtime.errors import BackendError
 from runtime.host import torchscript
@@ -43,7 +44,7 @@ def quantise(
     Raises:
         BackendError: IPEX cannot follow the module, or finds nothing in it to compute in int8.
     """
-    import intel_extension_for_pytorch as ipex
+    ipex = import_ipex()
 
     _as_linears(module)
     observer = MinMaxObserver.with_args(dtype=torch.quint8, qscheme=torch.per_tensor_affine)

@@ -1,8 +1,9 @@
 // The types of manifest.json's fields: those of the dataclasses in runtime/format/manifest.py, as data.
 //
-// A field's type is text: int, float, bool, str, choices (a|b), with a question mark where null may stand; or a list
-// of one type, or an object. A key with a question mark may be absent; the key * stands for all others. Fields that
-// are not here are ignored, as the format asks. tests/test_cpp.py compares this list with the dataclasses.
+// A field's type is a word: int, float, bool, str, text (a str that may hold control characters), choices (a|b), with a
+// question mark where null may stand; or a list of one type, or an object. A key with a question mark may be absent; the
+// key * stands for all others. Fields that are not here are ignored, as the format asks. tests/test_cpp.py compares this
+// list with the dataclasses.
 #pragma once
 
 #include <cmath>
@@ -33,13 +34,15 @@ constexpr const char* kManifestSchema = R"({
                  "padding_side": "left|right",
                  "rules?": [null, {"unknown_id": "int?", "class_id": "int?", "mask_id": "int?", "mask_token": "str?",
                                    "truncation_side": "left|right", "token_types": "bool", "clean_up_spaces": "bool",
-                                   "prompt": "str"}]}],
+                                   "prompt": "text"}]}],
  "parts": [{"name": "str", "size": "int", "sha256": "str"}],
  "timings?": [{"candidate": "str", "chosen": "bool", "shape": {"*": "int"}, "threads": "int", "milliseconds": "float",
                "padded?": "bool"}],
  "accuracy?": [{"output": "str", "samples": "int", "rows": "int", "mean_cosine": "float", "least_cosine": "float",
                 "max_error": "float", "argmax_matches": "int?"}],
- "padded_output?": "computed|repeated"
+ "padded_output?": "computed|repeated",
+ "embedding?": [null, {"prompts": {"*": "text"}, "normalized": "bool",
+                       "similarity": "cosine|dot|euclidean|manhattan"}]
 })";
 
 constexpr const char* kTensorSchema = R"({
@@ -71,14 +74,14 @@ inline void check_scalar(std::string type, const nlohmann::json& value, const st
   }
   constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   if (value.is_number_unsigned() && value.get<std::uint64_t>() > kMost) mismatch(place, value, "an integer of 64 bits");
-  if (value.is_string() && has_control_characters(value.get_ref<const std::string&>()))
+  if (type != "text" && value.is_string() && has_control_characters(value.get_ref<const std::string&>()))
     mismatch(place, value, "text without control characters");
   const bool one_of = type.find('|') != std::string::npos;
   bool fits = false;
   if (type == "int") fits = value.is_number_integer();
   if (type == "float") fits = value.is_number() && std::isfinite(value.get<double>());
   if (type == "bool") fits = value.is_boolean();
-  if (type == "str") fits = value.is_string();
+  if (type == "str" || type == "text") fits = value.is_string();
   if (one_of)
     fits = value.is_string() && value.get_ref<const std::string&>().find('|') == std::string::npos &&
            ("|" + type + "|").find("|" + value.get_ref<const std::string&>() + "|") != std::string::npos;
