@@ -281,6 +281,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {ARCHIVE: {"prompts": {"s": "a"}, "default_prompt_name": "x"}},
         "default_prompt_name is 'x'; expected one of its prompts: query, document, s; .*--ignore-setting default_pro",
     ),
+    "half of a character for a prompt": ({ARCHIVE: {"prompts": {"x": "\ud800"}}}, r"prompts is .*; expected texts by"),
     "a similarity that no vectors have": (
         {ARCHIVE: {"similarity_fn_name": "maxsim"}},
         "sets similarity_fn_name to 'maxsim': .*cosine, dot, euclidean, manhattan",

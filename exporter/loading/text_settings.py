@@ -102,13 +102,20 @@ def _transformer(settings: Settings, transformer_files: ModelFiles) -> tuple[str
 def _prompts(settings: Settings, model: dict[str, Any]) -> dict[str, str]:
     """The prompts by name, those that the library adds before the folder's own."""
     prompts = model.get("prompts", {})
-    if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(
+        _is_text(name) and (text is None or _is_text(text)) for name, text in prompts.items()
+    ):
         raise CheckpointError(
             f"config_sentence_transformers.json of {settings.files.id}: prompts is {prompts!r}"[:200],
             "texts by name",
             "correct the file",
         )
     return dict.fromkeys(_COMMON_PROMPTS, "") | {name: text or "" for name, text in prompts.items()}
+
+
+def _is_text(value: Any) -> bool:
+    """Whether the value is a string that UTF-8 can hold, unlike the half of a surrogate pair."""
+    return isinstance(value, str) and value.encode("utf-8", "ignore").decode() == value
 
 
 def _similarity(settings: Settings, model: dict[str, Any], model_type: str) -> Similarity:
