@@ -99,9 +99,11 @@ def test_an_adapter_beside_its_base(tmp_path: Path, base: Path) -> None:
 def test_the_base_is_named_by_the_user(tmp_path: Path, base: Path) -> None:
     adapted = trained(tmp_path, base, KINDS["LORA"])
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
-    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": "/not/here"}))
-    with pytest.raises(CheckpointError, match=r"PEFT adapter of type LORA for /not/here, which.*--base-model FOLDER"):
-        source_of(tmp_path)
+    for named in ("/not/here", "owner/name"):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": named}))
+        words = f"PEFT adapter of type LORA for {named}, which cannot be read: there is no .*; give --base-model FOLDER"
+        with pytest.raises(CheckpointError, match=words):
+            source_of(tmp_path)
     source = source_of(tmp_path, base_model=str(base))
     torch.testing.assert_close(source.model(IDS)[0], adapted(IDS)[0], rtol=1e-4, atol=1e-5)
     with pytest.raises(RequestError, match="is no PEFT adapter"):

@@ -162,7 +162,8 @@ def _base(files: ModelFiles, kind: str, config: Mapping[str, Any], request: Expo
     except (HubUnreachableError, ModelNotFoundError) as error:
         raise _no_base(files, kind, named, error.found) from error
     if not found:
-        raise _no_base(files, kind, named, "it has no config.json")
+        at_hub = "there is no such folder, and neither the hub nor its cache gives its config.json"
+        raise _no_base(files, kind, named, at_hub if base.folder is None else "it has no config.json")
     if base.has(CONFIG):
         raise CheckpointError(
             f"{named}, the base of the PEFT adapter {files.id}, is an adapter too",
