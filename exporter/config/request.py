@@ -32,6 +32,8 @@ PADDING_CHOICES: tuple[str, ...] = get_args(Padding)
 # With a size of 1 in the example, a trace or IPEX's fusion may keep broadcasting decisions that fail at other sizes;
 # see docs/decisions/export.md.
 MIN_EXAMPLE_SIZE = 2
+# Larger images are a slip of the pen: one of this size takes 12 GB.
+MAX_IMAGE_SIDE = 2**15
 # torch.manual_seed takes a signed 64-bit integer.
 MAX_SEED = 2**63 - 1
 
@@ -56,6 +58,9 @@ class ExportRequest:
         tune_shapes: the shapes to time, each with its sizes in the order of the inputs' axes, batch first.
         padding: `drop` skips padding if the backend can (onednn) and rows are padded on the right; `keep` computes it.
         batch_size, sequence_length: of the example that is traced, 2 or more; None chooses the length.
+        image_sizes: heights and widths of images to verify, that of the traced example first; empty takes those that
+            the folder's image processor makes.
+        max_image_size: the largest height and width to support, verified too; None takes what was verified otherwise.
         revision, cache_dir, local_files_only, trust_remote_code: as in transformers.
         random_weights: seeded random weights instead of trained ones; `seed` is theirs.
         allow_pickle: accept pickled weights; unpickling runs whatever code the file holds.
@@ -86,6 +91,8 @@ class ExportRequest:
     padding: Padding = "drop"
     batch_size: int = 2
     sequence_length: int | None = None
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    max_image_size: int | None = None
     revision: str | None = None
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
@@ -141,10 +148,21 @@ class ExportRequest:
                     f"{name} is {size}",
                     f"{MIN_EXAMPLE_SIZE} or more: a trace made with a size of 1 may be wrong at other sizes",
                 )
+        for name, side in (("max_image_size", self.max_image_size), *(("image_sizes", s) for s in self._sides())):
+            if side is not None and (not isinstance(side, int) or not MIN_EXAMPLE_SIZE <= side <= MAX_IMAGE_SIDE):
+                raise RequestError(f"{name} holds {side!r}", f"pixels from {MIN_EXAMPLE_SIZE} to {MAX_IMAGE_SIDE}")
         if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
             raise RequestError(f"seed is {self.seed!r}", f"a whole number from 0 to {MAX_SEED}")
         if self.max_metric_drop is not None and not self.max_metric_drop >= 0:
             raise RequestError(f"max_metric_drop is {self.max_metric_drop}", "points of 100, 0 or more")
+
+    def _sides(self) -> list[int]:
+        """The heights and widths of `image_sizes`."""
+        if not isinstance(self.image_sizes, tuple) or any(
+            not isinstance(size, tuple) or len(size) != 2 for size in self.image_sizes
+        ):
+            raise RequestError(f"image_sizes is {self.image_sizes!r}", "pairs of height and width such as 224x224")
+        return [side for size in self.image_sizes for side in size]
 
     def _check_paths(self) -> None:
         if not self.model:

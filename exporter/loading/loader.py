@@ -15,6 +15,7 @@ from transformers import AutoConfig
 from exporter.config.request import ExportRequest
 from exporter.config.tasks import TASKS, Task
 from exporter.loading.hub import ModelFiles, locate
+from exporter.loading.image_sizes import Size, processor_sizes
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_token import complete_padding
 from exporter.loading.pooling import SentenceHead
@@ -38,8 +39,8 @@ class Source:
     """A loaded model in fp32 and evaluation mode, with all that the later stages need to know about it.
 
     `vocabulary` is the number of token ids, 0 for a model without text. `preprocessor` holds the folder's settings for
-    images or audio, empty if there are none. `compares`: the model type compares texts with images. `notes` say what
-    was decided about the folder's settings, and why.
+    images or audio, empty if there are none; `image_sizes` are those that it makes of usual photos. `compares`: the
+    model type compares texts with images. `notes` say what was decided about the folder's settings, and why.
     """
 
     model: Any
@@ -54,6 +55,7 @@ class Source:
     longest_sequence: int | None
     vocabulary: int
     preprocessor: dict[str, Any]
+    image_sizes: tuple[Size, ...]
     compares: bool
     unused_weights: tuple[str, ...]
     notes: tuple[str, ...]
@@ -105,6 +107,8 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     tokenizer = load_tokenizer(files, request, longest, vocabulary, texts, pad_id)
     if task.name == "text-classification":
         notes += complete_padding(files.id, model.config, tokenizer)
+    preprocessor = {} if nothing_stored else _preprocessor(files)
+    image_sizes, found = processor_sizes(files, preprocessor, model, request)
     return Source(
         model=model,
         config=model.config,
@@ -117,10 +121,11 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         activation=activation,
         longest_sequence=longest,
         vocabulary=vocabulary,
-        preprocessor={} if nothing_stored else _preprocessor(files),
+        preprocessor=preprocessor,
+        image_sizes=image_sizes,
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
-        notes=tuple(notes),
+        notes=(*notes, *found),
     )
 
 

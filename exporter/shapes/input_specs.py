@@ -13,6 +13,7 @@ from typing import Any
 from exporter.config.forward_parameters import MASKS, PARAMETERS, TRIES, Group, Parameter
 from exporter.loading.loader import Source
 from exporter.shapes import architecture_overrides
+from exporter.shapes.image_sizes import ImageSizes
 from exporter.shapes.test_shapes import Dimension
 from runtime.errors import TaskError
 from runtime.format.manifest import Axis, TensorSpec, ValueRange
@@ -32,12 +33,13 @@ class Derived:
     dropped: Mapping[str, str]
 
 
-def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> Derived:
+def derive(source: Source, examples: Mapping[str, int], images: ImageSizes, every: bool = False) -> Derived:
     """The inputs of a model.
 
     Args:
         source: the model.
         examples: sizes of the traced example that the user asked for, by axis name.
+        images: the sizes of images.
         every: all inputs that are known, not only those of the task or of the kind of the main input.
 
     Raises:
@@ -63,9 +65,9 @@ def derive(source: Source, examples: Mapping[str, int], every: bool = False) -> 
         if reason is not None:
             dropped[name] = reason
             continue
-        axes = _axes(source, name, parameter, groups)
+        axes = _axes(source, name, parameter, groups, images)
         for axis in axes:
-            example = examples.get(axis.name) or _example(source, axis)
+            example = examples.get(axis.name) or _example(axis, images)
             dimensions.setdefault(axis.name, Dimension(axis, Dimension(axis, example).within(example)))
         specs.append(_spec(source, name, parameter, axes))
     if not any(spec.fill is None for spec in specs):
@@ -125,7 +127,7 @@ def _takes_audio_mask(source: Source) -> bool:
     return getattr(source.config, "feat_extract_norm", "layer") != "group"
 
 
-def _axes(source: Source, name: str, parameter: Parameter, groups: set[Group]) -> tuple[Axis, ...]:
+def _axes(source: Source, name: str, parameter: Parameter, groups: set[Group], images: ImageSizes) -> tuple[Axis, ...]:
     layout = architecture_overrides.layout(source, name) or parameter.axes
     if name == "attention_mask" and "text" not in groups:
         # As long as the audio it belongs to.
@@ -137,24 +139,22 @@ def _axes(source: Source, name: str, parameter: Parameter, groups: set[Group]) -
     if parameter.group == "text" and groups >= {"text", "image"} and source.compares:
         # Every text is compared with every image: texts have a batch axis of their own.
         layout = ("texts", *layout[1:])
-    return tuple(_axis(source, axis) for axis in layout)
+    return tuple(_axis(source, axis, images) for axis in layout)
 
 
 def _takes(source: Source, name: str) -> bool:
     return name in inspect.signature(source.model.forward).parameters
 
 
-def _axis(source: Source, name: str) -> Axis:
+def _axis(source: Source, name: str, images: ImageSizes) -> Axis:
     """The sizes that the model admits along one axis."""
-    fixed = architecture_overrides.fixed_size(source, name)
+    fixed = architecture_overrides.fixed_size(source, name, images.example)
     if fixed is not None:
         return Axis(name, fixed, fixed)
     tries = TRIES[name]
     multiple = architecture_overrides.multiple(source, name)
     if tries.relative:
-        example = _example(source, Axis(name, 1, None))
-        low = max(architecture_overrides.least(source, name), example * tries.least // 100)
-        high = max(low, example * 150 // 100)
+        low, high = images.bounds(name, architecture_overrides.least(source, name))
         return Axis(name, -(-low // multiple) * multiple, max(low, high // multiple * multiple), multiple)
     longest = tries.longest
     if name == "sequence" and source.longest_sequence is not None:
@@ -167,11 +167,11 @@ def _axis(source: Source, name: str) -> Axis:
     return Axis(name, max(tries.least, multiple), longest, multiple)
 
 
-def _example(source: Source, axis: Axis) -> int:
+def _example(axis: Axis, images: ImageSizes) -> int:
     if axis.minimum == axis.maximum:
         return axis.minimum
     if axis.name in ("height", "width"):
-        return architecture_overrides.image_size(source)[axis.name == "width"]
+        return images.example[axis.name == "width"]
     return TRIES[axis.name].example
 
 

@@ -66,7 +66,10 @@ class TestShape:
 
 
 def shapes_to_verify(
-    dimensions: Mapping[str, Dimension], padded_axis: str | None, mode: Verification
+    dimensions: Mapping[str, Dimension],
+    padded_axis: str | None,
+    mode: Verification,
+    images: Sequence[tuple[int, int]] = (),
 ) -> list[TestShape]:
     """The shapes for a verification mode, without duplicates; the small ones that are stored come first.
 
@@ -74,6 +77,7 @@ def shapes_to_verify(
         dimensions: by axis name; `batch` among them.
         padded_axis: the axis along which a mask allows shorter rows; None if there is none.
         mode: `full` has more, `off` only those that are stored for consumers to check with.
+        images: further heights and widths to try, where they are supported.
     """
     rows: list[tuple[int, Level, Sequence[float] | None]] = [
         (1, "short", None),
@@ -96,10 +100,18 @@ def shapes_to_verify(
             if batch != 1:
                 rows.append((batch, level, (1, *(index / 6 for index in range(1, batch or 2)))))
         rows.append((2, "least", None))
-    found: dict[tuple[tuple[int, ...], tuple[int, ...] | None], TestShape] = {}
+    shapes: list[tuple[dict[str, int], Sequence[float] | None]] = []
     for batch, level, shares in rows:
         batch = dimensions["batch"].within(batch or dimensions["batch"].example)
         shape = {name: batch if name == "batch" else dimension.at(level) for name, dimension in dimensions.items()}
+        shapes.append((shape, shares))
+    for height, width in images if mode != "off" else ():
+        shape = {name: dimension.example for name, dimension in dimensions.items()}
+        shape |= {"batch": dimensions["batch"].within(1), "height": height, "width": width}
+        if all(dimensions[name].within(shape[name]) == shape[name] for name in ("height", "width")):
+            shapes.append((shape, None))
+    found: dict[tuple[tuple[int, ...], tuple[int, ...] | None], TestShape] = {}
+    for shape, shares in shapes:
         lengths = _lengths(dimensions[padded_axis], shape, shares) if padded_axis is not None and shares else None
         key = (tuple(shape.values()), lengths)
         if key not in found:
