@@ -143,6 +143,14 @@ class _Command(click.Command):
 @click.option(
     "--sequence-length", type=_SIZE, help="Length of the traced example.  [default: 128, or the model's longest]"
 )
+@click.option(
+    "--image-sizes",
+    callback=_shapes,
+    metavar="SIZES",
+    help="Heights and widths of images to verify, such as 224x224,750x1333; the first is traced.  "
+    "[default: what the folder's image processor makes]",
+)
+@click.option("--max-image-size", type=_SIZE, help="Largest height and width of images to support; verified too.")
 @click.option("--revision", help="Branch, tag or commit on the hub.")
 @click.option("--cache-dir", type=click.Path(file_okay=False), help="Where models from the hub are kept.")
 @click.option("--local-files-only", is_flag=True, help="Do not ask the hub; use its cache.")

@@ -7,6 +7,7 @@ imports the stages.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from exporter.calibration.sampling import Sample, fit_calibration
 from exporter.config.request import ExportRequest
 from exporter.evaluation.comparison import Compared, Labelled, read_labelled
 from exporter.loading.hub import AttentionError
+from exporter.loading.image_sizes import listed
 from exporter.loading.loader import Source, load_source
 from exporter.loading.third_party_logs import third_parties_quiet
 from exporter.packaging.cpp_header import cpp_header
@@ -27,16 +29,22 @@ from exporter.packaging.staging import Workspace, workspace
 from exporter.selection.build_result import BuildResult
 from exporter.selection.candidate_search import CandidateSearch
 from exporter.shapes.example_inputs import make_inputs
+from exporter.shapes.image_sizes import describe_support
 from exporter.shapes.trace_plan import TracePlan, make_plan
 from exporter.tracing.adapter import Adapter, adapt
 from exporter.verification import noise_floor, reference, verify
 from exporter.verification.reference import VerificationCase
 from runtime.artifact import artifact_file, signing
 from runtime.errors import ModelFailedError
-from runtime.format.golden import Case, dump_cases, sampled
+from runtime.format.golden import Case, dump_within
 from runtime.format.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest, Tolerance
 from runtime.host import requirements
 from runtime.host.requirements import Environment
+
+logger = logging.getLogger("exporter")
+
+# The most that golden cases may take in a file: whichever is more.
+_GOLDEN_BYTES, _GOLDEN_SHARE = 2_000_000, 0.05
 
 
 def _ignore(event: StageEvent) -> None:
@@ -69,6 +77,7 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         # The search owns the model from here on.
         del adapter, untouched
         built = search.first_correct(candidates)
+        support = _compare_images(request, source, built)
         built = _measure_accuracy(request, built, held_out, place, clock)
         metrics = _evaluate_file(request, evaluation, built, place, clock)
         published = _publish(request, source, built, place, header, clock)
@@ -78,7 +87,7 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         sha256=published.sha256,
         example_inputs=built.form,
         stages=tuple(clock.events),
-        choices=(*source.notes, *plan.choices, *search.choices, *built.choices),
+        choices=(*source.notes, *plan.choices, *search.choices, *built.choices, *support),
         findings=built.findings,
         manifest=published.manifest,
         metrics=metrics,
@@ -122,12 +131,27 @@ def _plan(request: ExportRequest, source: Source, clock: StageClock) -> tuple[Tr
 
 
 def plan_and_adapt(source: Source, request: ExportRequest) -> tuple[TracePlan, Adapter]:
-    """The plan with the model's main inputs; if the model fails with these, with all inputs that are known.
+    """The plan, for images of the sizes that the folder's processor makes; if the model fails at these, for its own.
 
     Raises:
-        ModelFailedError: the model fails with both; the error says why with the main inputs.
+        ModelFailedError: the model fails at both; the error says why at the first.
         RequestError, TaskError: as `make_plan` and `adapt` do.
     """
+    try:
+        return _plan_inputs(source, request)
+    except ModelFailedError as error:
+        if not source.image_sizes or request.image_sizes:
+            raise
+        try:
+            plan, adapter = _plan_inputs(dataclasses.replace(source, image_sizes=()), request)
+        except ModelFailedError:
+            raise error from None
+        note = f"the model fails at {listed(source.image_sizes[:1])}, which its processor makes: {error.found}"
+        return dataclasses.replace(plan, choices=(*plan.choices, note)), adapter
+
+
+def _plan_inputs(source: Source, request: ExportRequest) -> tuple[TracePlan, Adapter]:
+    """The plan with the model's main inputs; if the model fails with these, with all inputs that are known."""
     plan = make_plan(source, request)
     try:
         return plan, adapt(source, plan, make_inputs(plan, plan.example))
@@ -192,6 +216,19 @@ def _prepare_samples(
     return calibration.samples, held_out
 
 
+def _compare_images(request: ExportRequest, source: Source, built: BuildResult) -> list[str]:
+    """Say whether the file takes the images that were asked for, or that the folder's processor makes."""
+    images = [spec for spec in built.manifest.inputs if {"height", "width"} <= {axis.name for axis in spec.axes}]
+    sizes = request.image_sizes or source.image_sizes
+    if not sizes or not images:
+        return []
+    origin = "which were asked for" if request.image_sizes else "which the folder's processor makes"
+    text, supported = describe_support(sizes, origin, images)
+    if not supported:
+        logger.warning("%s", text)
+    return [text]
+
+
 def _measure_accuracy(
     request: ExportRequest, built: BuildResult, held_out: Sequence[Case], place: Workspace, clock: StageClock
 ) -> BuildResult:
@@ -236,7 +273,7 @@ def _publish(
 ) -> _Published:
     """Seal the file, load it once more as its users will, and rename it into place; then write the C++ header."""
     with clock.stage("publish") as notes, place.writing():
-        manifest = artifact_file.seal(built.file, built.manifest, _parts(source, built.cases), request.sign)
+        manifest = artifact_file.seal(built.file, built.manifest, _parts(source, built), request.sign)
         if request.verify != "off":
             verify.confirm(built.file, request.allow_operators)
         published = _Published(manifest, built.file.stat().st_size, artifact_file.sha256(built.file))
@@ -251,9 +288,11 @@ def _publish(
     return published
 
 
-def _parts(source: Source, cases: Sequence[VerificationCase]) -> dict[str, bytes]:
+def _parts(source: Source, built: BuildResult) -> dict[str, bytes]:
     """What the file holds beside the code: golden cases, and the tokenizer if there is one."""
-    parts = {GOLDEN_FILE: dump_cases([sampled(case.golden) for case in cases if not case.once])}
+    limit = max(_GOLDEN_BYTES, int(_GOLDEN_SHARE * built.file.stat().st_size))
+    stored = [case.golden for case in built.cases if not case.once]
+    parts = {GOLDEN_FILE: dump_within(stored, limit)}
     if source.tokenizer.content is not None:
         parts[TOKENIZER_FILE] = source.tokenizer.content
     return parts

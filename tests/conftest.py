@@ -55,6 +55,7 @@ _TINY = {
 }
 _HEADS = {
     "feature-extraction": AutoModel,
+    "image-feature-extraction": AutoModel,
     "fill-mask": AutoModelForMaskedLM,
     "text-classification": AutoModelForSequenceClassification,
     "token-classification": AutoModelForTokenClassification,

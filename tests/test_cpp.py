@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from exporter import ExportRequest, Report, export
 from exporter.backends.candidates import ONEDNN_SINCE
@@ -25,6 +26,7 @@ from exporter.packaging.cpp_header import cpp_header, identifier
 from exporter.verification.subprocesses import module, script
 from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.format import manifest as format_
+from runtime.format.golden import Case, dump_cases
 from runtime.host.ipex_library import ipex_library
 from runtime.host.requirements import minor
 from tests.conftest import BIN, ROOT, run, run_python
@@ -32,6 +34,7 @@ from tests.hostile import all_cases
 from tests.hostile.__main__ import write
 from tests.hostile.builder import forge
 from tests.test_artifact import rewrite
+from tests.test_recipes import BAD_RECIPES, RECIPES
 
 pytestmark = pytest.mark.cpp
 
@@ -113,6 +116,11 @@ def data(
     (folder / "cut.pt").write_bytes(Path(plain).read_bytes()[:100_000])
     (folder / "text.pt").write_text("no artifact")
     (folder / "empty.pt").touch()
+    described = [(one, {"x": one.make()}) for one in RECIPES]
+    cases = [Case(str(number), made, made, {}, {"x": one}) for number, (one, made) in enumerate(described)]
+    (folder / "recipes.safetensors").write_bytes(dump_cases(cases))
+    for name, numbers in BAD_RECIPES.items():
+        (folder / f"recipe-{name}").write_bytes(save({"0/noise/x": torch.tensor(numbers)}))
     # An operator that computes, and that no export contains.
     body = "y = torch.special_bessel_j0(torch.zeros([torch.size(input_ids, 0), 3], dtype=6))\nreturn (y,)"
     (folder / "bessel.pt").write_bytes(forge(Path(plain).read_bytes(), body))
@@ -175,7 +183,7 @@ def sanitized(data: Path) -> Path:
 
 @pytest.mark.slow
 def test_ctest_under_address_sanitizer(sanitized: Path) -> None:
-    assert "100% tests passed, 0 tests failed out of 13" in ctest(sanitized)
+    assert "100% tests passed, 0 tests failed out of 14" in ctest(sanitized)
 
 
 # ---- Hostile files ----
@@ -308,8 +316,6 @@ def test_check(program: Path, data: Path) -> None:
 
 
 def test_wrong_answers_are_seen(program: Path, data: Path, tmp_path: Path) -> None:
-    from runtime.format.golden import Case, dump_cases
-
     ids = torch.tensor([[1, 2, 3]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     wrong = dump_cases([Case("0", inputs, {"logits": torch.full((1, 3), 5.0)})])

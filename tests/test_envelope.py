@@ -65,6 +65,12 @@ def test_an_image_model_that_is_wrong_at_some_sizes_keeps_one() -> None:
         assert envelope.excluded == "sizes other than height 224, width 224"
 
 
+def test_sizes_that_were_asked_for_are_tried_where_they_are_supported() -> None:
+    dimensions = plan_of("image-classification", IMAGE).dimensions
+    tried = shapes_to_verify(dimensions, None, "quick", ((224, 224), (120, 320), (518, 518)))
+    assert tried[-1].shape == {"batch": 1, "height": 120, "width": 320}
+
+
 def test_sizes_of_images_are_not_all_multiples_of_what_architectures_divide_by() -> None:
     tried = shapes_to_verify(plan_of("image-classification", IMAGE).dimensions, None, "quick")
     for axis in ("height", "width"):

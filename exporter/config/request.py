@@ -35,6 +35,8 @@ PADDING_CHOICES: tuple[str, ...] = get_args(Padding)
 MIN_EXAMPLE_SIZE = 2
 # More than any published model admits, and an hour of sound.
 MAX_LENGTH, MAX_SECONDS = 2**20, 3600
+# Larger images are a slip of the pen: one of this size takes 12 GB.
+MAX_IMAGE_SIDE = 2**15
 # torch.manual_seed takes a signed 64-bit integer.
 MAX_SEED = 2**63 - 1
 
@@ -62,6 +64,9 @@ class ExportRequest:
         sequence_length: of the example that is traced, 2 or more; None chooses it.
         max_length: the longest sequence to verify and declare, in tokens; None: 2,048 or what the model admits.
         max_audio_seconds: the longest sound to verify and declare; None: 30 s or what the model admits.
+        image_sizes: heights and widths of images to verify, that of the traced example first; empty takes those that
+            the folder's image processor makes.
+        max_image_size: the largest height and width to support, verified too; None takes what was verified otherwise.
         revision: branch, tag or commit on the hub.
         cache_dir: where models from the hub are kept.
         local_files_only: do not ask the hub; use its cache.
@@ -100,6 +105,8 @@ class ExportRequest:
     sequence_length: int | None = None
     max_length: int | None = None
     max_audio_seconds: float | None = None
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    max_image_size: int | None = None
     revision: str | None = None
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
@@ -169,10 +176,21 @@ class ExportRequest:
         seconds = self.max_audio_seconds
         if seconds is not None and not (isinstance(seconds, (int, float)) and 1 <= seconds <= MAX_SECONDS):
             raise RequestError(f"max_audio_seconds is {seconds!r}", f"seconds from 1 to {MAX_SECONDS}")
+        for name, side in (("max_image_size", self.max_image_size), *(("image_sizes", s) for s in self._sides())):
+            if side is not None and (not isinstance(side, int) or not MIN_EXAMPLE_SIZE <= side <= MAX_IMAGE_SIDE):
+                raise RequestError(f"{name} holds {side!r}", f"pixels from {MIN_EXAMPLE_SIZE} to {MAX_IMAGE_SIDE}")
         if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
             raise RequestError(f"seed is {self.seed!r}", f"a whole number from 0 to {MAX_SEED}")
         if self.max_metric_drop is not None and not self.max_metric_drop >= 0:
             raise RequestError(f"max_metric_drop is {self.max_metric_drop}", "points of 100, 0 or more")
+
+    def _sides(self) -> list[int]:
+        """The heights and widths of `image_sizes`."""
+        if not isinstance(self.image_sizes, tuple) or any(
+            not isinstance(size, tuple) or len(size) != 2 for size in self.image_sizes
+        ):
+            raise RequestError(f"image_sizes is {self.image_sizes!r}", "pairs of height and width such as 224x224")
+        return [side for size in self.image_sizes for side in size]
 
     def _check_paths(self) -> None:
         if not self.model:

@@ -53,6 +53,8 @@ logger = logging.getLogger("exporter")
 
 # How often the supported shapes may be narrowed further.
 _ROUNDS = 3
+# Axes of images and sounds, whose sizes many models' traces keep.
+_DATA_SIZES = {"height", "width", "samples", "frames"}
 
 
 @dataclass
@@ -73,6 +75,8 @@ class CandidateSearch:
     samples: Sequence[Mapping[str, torch.Tensor]] = ()
     choices: list[str] = field(default_factory=list)
     failures: list[tuple[Candidate, ExportError]] = field(default_factory=list)
+    # Those that were built to be timed, by name.
+    timed: dict[str, BuildResult] = field(default_factory=dict)
 
     def first_correct(self, candidates: Sequence[Candidate]) -> BuildResult:
         """The first candidate that is correct in every case; else the first that is correct for fewer shapes.
@@ -93,17 +97,46 @@ class CandidateSearch:
                 return verified
             self._failed(built.candidate, verify.refusal(verified.outcome, verified.manifest.tolerance), several)
             partly_correct.append(verified)
+            if several and self._trace_is_wrong(partly_correct, candidates):
+                narrowed = self._first_narrowed(partly_correct)
+                if narrowed is not None:
+                    self.choices.append("other candidates not tried: the trace itself is wrong at the same sizes")
+                    return narrowed
         narrowed = self._first_narrowed(partly_correct)
         if narrowed is None:
             raise with_remedy(self.failures, self.request, self.plan)
         return narrowed
 
+    def _trace_is_wrong(self, partly_correct: Sequence[BuildResult], candidates: Sequence[Candidate]) -> bool:
+        """Whether the trace is to blame for sizes of images or sounds at which the last candidate is wrong.
+
+        It is if the plain trace, or an earlier candidate of another backend, is wrong at the same ones: then every
+        backend is. For texts the forms of attention matter too, and trying the others takes little time.
+        """
+        *earlier, wrong = partly_correct
+        failed, backend = _failed_cases(wrong), wrong.candidate.backend.name
+        shapes = [case.test_shape for case in wrong.cases]
+        if not _DATA_SIZES & self.plan.dimensions.keys() or narrow(self.plan, shapes, failed) is None:
+            return False
+        if backend == "plain" or any(
+            one.candidate.backend.name != backend and _failed_cases(one) == failed for one in earlier
+        ):
+            return True
+        plain = next((candidate for candidate in candidates if candidate.backend.name == "plain"), None)
+        built = None if plain is None else self.timed.get(plain.name) or self._build(plain, True)
+        if built is None:
+            return False
+        cases = [case for case in built.cases if case.golden.name in failed]
+        try:
+            return _failed_cases(self._verify(dataclasses.replace(built, cases=cases))) == failed
+        except VerificationError:
+            return False
+
     def _first_narrowed(self, partly_correct: Sequence[BuildResult]) -> BuildResult | None:
         """The first of these files that is correct for fewer shapes; None if there is none."""
         hopeless: list[frozenset[str]] = []
         for built in partly_correct:
-            assert built.outcome is not None
-            failed = frozenset(built.outcome.failed)
+            failed = _failed_cases(built)
             if any(failed >= earlier for earlier in hopeless):
                 # Wrong wherever an earlier one was, for which no range of shapes was left.
                 continue
@@ -137,12 +170,10 @@ class CandidateSearch:
             for name in order:
                 medians = ", ".join(f"{milliseconds:.2f}" for milliseconds in times.get(name, ()))
                 notes.append(f"{name} {medians or 'failed'}{' ms' if medians else ''}")
-        named = {one.candidate.name: one for one in built}
+        self.timed = {one.candidate.name: one for one in built}
         for chosen in order:
-            found = timings(order, chosen, times, shapes, threads)
-            yield dataclasses.replace(
-                named[chosen], manifest=dataclasses.replace(named[chosen].manifest, timings=found)
-            )
+            found, one = timings(order, chosen, times, shapes, threads), self.timed[chosen]
+            yield dataclasses.replace(one, manifest=dataclasses.replace(one.manifest, timings=found))
 
     def _build(self, candidate: Candidate, several: bool) -> BuildResult | None:
         """The candidate's file; None if building it failed, which `failures` then records."""
@@ -269,3 +300,8 @@ class CandidateSearch:
         self.choices.append(f"{candidate.name} failed: {error.found}")
         if several:
             logger.warning("%s", self.choices[-1])
+
+
+def _failed_cases(built: BuildResult) -> frozenset[str]:
+    """The names of the cases at which a verified file is wrong."""
+    return frozenset() if built.outcome is None else frozenset(built.outcome.failed)

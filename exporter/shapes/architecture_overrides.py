@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.config.forward_parameters import Group
+from exporter.loading.image_sizes import Size
 from exporter.loading.loader import Source
 from runtime.format.manifest import ValueRange
-
-# The image size for models that do not say theirs: the one that most image models are trained with.
-DEFAULT_IMAGE = 224
 
 
 @dataclass(frozen=True)
@@ -164,8 +162,8 @@ def multiple(source: Source, name: str) -> int:
     return found(source.config) if found is not None else 1
 
 
-def fixed_size(source: Source, name: str) -> int | None:
-    """The only size of an axis, or None if it varies."""
+def fixed_size(source: Source, name: str, image: Size) -> int | None:
+    """The only size of an axis, or None if it varies; `image` is the size of the traced example's images."""
     found = _override(source).sizes.get(name)
     if found is not None:
         return found(source)
@@ -178,8 +176,7 @@ def fixed_size(source: Source, name: str) -> int | None:
     }
     if name == "patches":
         side = getattr(vision, "patch_size", 16)
-        height, width = image_size(source)
-        return (height // int(side)) * (width // int(side))
+        return (image[0] // int(side)) * (image[1] // int(side))
     return fixed.get(name)
 
 
@@ -223,8 +220,8 @@ def groups(source: Source) -> tuple[Group, ...]:
     return _override(source).groups
 
 
-def image_size(source: Source) -> tuple[int, int]:
-    """Height and width: from the configuration, else from the image processor, else the usual ones."""
+def configured_image(source: Source) -> Size | None:
+    """Height and width that the model was configured for, or None if its configuration does not say."""
     config = source.config
     side = _override(source).image
     if side is not None:
@@ -235,12 +232,4 @@ def image_size(source: Source) -> tuple[int, int]:
             return size, size
         if isinstance(size, (list, tuple)) and len(size) == 2:
             return int(size[0]), int(size[1])
-    for key in ("crop_size", "size"):
-        size = source.preprocessor.get(key)
-        if isinstance(size, int):
-            return size, size
-        if isinstance(size, dict) and {"height", "width"} <= set(size):
-            return int(size["height"]), int(size["width"])
-        if isinstance(size, dict) and "shortest_edge" in size:
-            return int(size["shortest_edge"]), int(size["shortest_edge"])
-    return DEFAULT_IMAGE, DEFAULT_IMAGE
+    return None

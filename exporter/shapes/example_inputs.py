@@ -1,21 +1,34 @@
-"""Example inputs: seeded random tensors for a plan, as a dict or as a tuple."""
+"""Example inputs: seeded random tensors for a plan, as a dict or as a tuple.
+
+Floating-point inputs and the masks of images and audio are made by recipes, so that a file need not hold them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from exporter.shapes.trace_plan import TracePlan
 from runtime.format.manifest import TensorSpec, ValueRange
+from runtime.format.noise import Recipe
+
+# Images are noise on plain squares: detectors rank positions, and pure noise looks the same at all of them.
+_SQUARE = 32
+# Seeds for the inputs of one example; an image takes two.
+_SEEDS = 256
 
 
 @dataclass(frozen=True)
 class ExampleInputs:
-    """Tensors by name, in the plan's order, with the axes that the plan's inputs name."""
+    """Tensors by name, in the plan's order, with the axes that the plan's inputs name.
+
+    `recipes` say how some of them were made.
+    """
 
     tensors: Mapping[str, torch.Tensor]
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, torch.Tensor]:
         """For keyword tracing (torch 2.0 and later)."""
@@ -51,7 +64,37 @@ def make_inputs(
             real[row, :length] = True
         else:
             real[row, whole - length :] = True
-    return ExampleInputs({spec.name: _tensor(plan, spec, shape, real, generator) for spec in plan.inputs})
+    recipes = {
+        spec.name: recipe
+        for place, spec in enumerate(plan.inputs)
+        if (recipe := _recipe(plan, spec, shape, lengths, seed * _SEEDS + 2 * place)) is not None
+    }
+    tensors = {
+        spec.name: recipes[spec.name].make() if spec.name in recipes else _tensor(plan, spec, shape, real, generator)
+        for spec in plan.inputs
+    }
+    return ExampleInputs(tensors, recipes)
+
+
+def _recipe(
+    plan: TracePlan, spec: TensorSpec, shape: Mapping[str, int], lengths: Sequence[int], seed: int
+) -> Recipe | None:
+    """How to make an input of noise, or a mask of rows that end early; None if it is made otherwise."""
+    names = [axis.name for axis in spec.axes]
+    sizes = tuple(shape[name] for name in names)
+    is_mask = spec.name.endswith("mask") and spec.fill is not None
+    shorter = names[0] == "batch" and plan.padded_axis in names[1:] and min(lengths) < shape[plan.padded_axis]
+    # Texts may be padded at the beginning, and their masks are small.
+    of_text = "sequence" in names and (is_mask or shorter)
+    if of_text or spec.name == "bbox" or not (spec.dtype == "float32" or is_mask):
+        return None
+    return Recipe(
+        shape=sizes,
+        seed=None if is_mask else seed,
+        block=_SQUARE if not is_mask and names[-2:] == ["height", "width"] else 0,
+        axis=names.index(plan.padded_axis) if shorter and plan.padded_axis is not None else 0,
+        lengths=tuple(lengths) if shorter else (),
+    )
 
 
 def _tensor(
@@ -71,9 +114,7 @@ def _tensor(
     if spec.name.endswith("mask") and spec.fill is not None:
         return mask.long()
     if spec.dtype == "float32":
-        draw = torch.rand if spec.name == "bbox" else torch.randn
-        drawn = draw(sizes, generator=generator) * mask
-        return drawn + _squares(sizes, generator) if names[-2:] == ["height", "width"] else drawn
+        return torch.rand(sizes, generator=generator) * mask
     assert spec.values is not None  # every integer input of a plan is bounded
     padding = plan.pad_id if spec.name.endswith("input_ids") else 0
     drawn = torch.where(mask, _draw(plan, spec, spec.values, sizes, generator), padding)
@@ -82,13 +123,6 @@ def _tensor(
         last = (mask * torch.arange(1, sizes[-1] + 1)).argmax(dim=-1, keepdim=True)
         drawn = drawn.scatter(-1, last, spec.required_token_id)
     return drawn
-
-
-def _squares(sizes: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Plain squares of 32 pixels: detectors rank positions, and pure noise looks the same at all of them."""
-    height, width = sizes[-2:]
-    coarse = torch.randn([*sizes[:-2], height // 32 + 1, width // 32 + 1], generator=generator) * 2
-    return coarse.repeat_interleave(32, -2).repeat_interleave(32, -1)[..., :height, :width]
 
 
 def _draw(

@@ -13,6 +13,7 @@ from typing import Any
 from exporter.config.forward_parameters import MASKS, PARAMETERS, TRIES, Group, Parameter
 from exporter.loading.loader import Source
 from exporter.shapes import architecture_overrides
+from exporter.shapes.image_sizes import ImageSizes
 from exporter.shapes.test_shapes import Dimension
 from runtime.errors import TaskError
 from runtime.format.manifest import Axis, TensorSpec, ValueRange
@@ -33,13 +34,18 @@ class Derived:
 
 
 def derive(
-    source: Source, examples: Mapping[str, int], every: bool = False, limits: Mapping[str, int] | None = None
+    source: Source,
+    examples: Mapping[str, int],
+    images: ImageSizes,
+    every: bool = False,
+    limits: Mapping[str, int] | None = None,
 ) -> Derived:
     """The inputs of a model.
 
     Args:
         source: the model.
         examples: sizes of the traced example that the user asked for, by axis name.
+        images: the sizes of images.
         every: all inputs that are known, not only those of the task or of the kind of the main input.
         limits: the largest size of an axis that is declared, by its name, where it is not the usual one.
 
@@ -66,9 +72,9 @@ def derive(
         if reason is not None:
             dropped[name] = reason
             continue
-        axes = _axes(source, name, parameter, groups, limits or {})
+        axes = _axes(source, name, parameter, groups, images, limits or {})
         for axis in axes:
-            example = examples.get(axis.name) or _example(source, axis)
+            example = examples.get(axis.name) or _example(axis, images)
             dimensions.setdefault(axis.name, Dimension(axis, Dimension(axis, example).within(example)))
         specs.append(_spec(source, name, parameter, axes))
     if not any(spec.fill is None for spec in specs):
@@ -129,7 +135,12 @@ def _takes_audio_mask(source: Source) -> bool:
 
 
 def _axes(
-    source: Source, name: str, parameter: Parameter, groups: set[Group], limits: Mapping[str, int]
+    source: Source,
+    name: str,
+    parameter: Parameter,
+    groups: set[Group],
+    images: ImageSizes,
+    limits: Mapping[str, int],
 ) -> tuple[Axis, ...]:
     layout = architecture_overrides.layout(source, name) or parameter.axes
     if name == "attention_mask" and "text" not in groups:
@@ -142,24 +153,22 @@ def _axes(
     if parameter.group == "text" and groups >= {"text", "image"} and source.compares:
         # Every text is compared with every image: texts have a batch axis of their own.
         layout = ("texts", *layout[1:])
-    return tuple(_axis(source, axis, limits.get(axis)) for axis in layout)
+    return tuple(_axis(source, axis, images, limits.get(axis)) for axis in layout)
 
 
 def _takes(source: Source, name: str) -> bool:
     return name in inspect.signature(source.model.forward).parameters
 
 
-def _axis(source: Source, name: str, asked: int | None) -> Axis:
+def _axis(source: Source, name: str, images: ImageSizes, asked: int | None) -> Axis:
     """The sizes that the model admits along one axis, of which `asked` is the largest if it is given."""
-    fixed = architecture_overrides.fixed_size(source, name)
+    fixed = architecture_overrides.fixed_size(source, name, images.example)
     if fixed is not None:
         return Axis(name, fixed, fixed)
     tries = TRIES[name]
     multiple = architecture_overrides.multiple(source, name)
     if tries.relative:
-        example = _example(source, Axis(name, 1, None))
-        low = max(architecture_overrides.least(source, name), example * tries.least // 100)
-        high = max(low, example * 150 // 100)
+        low, high = images.bounds(name, architecture_overrides.least(source, name))
         return Axis(name, -(-low // multiple) * multiple, max(low, high // multiple * multiple), multiple)
     longest = asked or tries.limit or tries.longest
     if name == "sequence" and source.longest_sequence is not None:
@@ -172,11 +181,11 @@ def _axis(source: Source, name: str, asked: int | None) -> Axis:
     return Axis(name, max(tries.least, multiple), longest, multiple)
 
 
-def _example(source: Source, axis: Axis) -> int:
+def _example(axis: Axis, images: ImageSizes) -> int:
     if axis.minimum == axis.maximum:
         return axis.minimum
     if axis.name in ("height", "width"):
-        return architecture_overrides.image_size(source)[axis.name == "width"]
+        return images.example[axis.name == "width"]
     return TRIES[axis.name].example
 
 

@@ -82,7 +82,10 @@ class TestShape:
 
 
 def shapes_to_verify(
-    dimensions: Mapping[str, Dimension], padded_axis: str | None, mode: Verification
+    dimensions: Mapping[str, Dimension],
+    padded_axis: str | None,
+    mode: Verification,
+    images: Sequence[tuple[int, int]] = (),
 ) -> list[TestShape]:
     """The shapes for a verification mode, without duplicates; the small ones that are stored come first.
 
@@ -90,6 +93,7 @@ def shapes_to_verify(
         dimensions: by axis name; `batch` among them.
         padded_axis: the axis along which a mask allows shorter rows; None if there is none.
         mode: `full` has more, `off` only those that are stored for consumers to check with.
+        images: further heights and widths to try, where they are supported.
     """
     rows: list[tuple[int, Level, Sequence[float] | None]] = [
         (1, "short", None),
@@ -112,19 +116,28 @@ def shapes_to_verify(
             if batch != 1:
                 rows.append((batch, level, (1, *(index / 6 for index in range(1, batch or 2)))))
         rows.append((2, "least", None))
+    shapes = [(_at(dimensions, batch, level), shares, False) for batch, level, shares in rows]
+    for height, width in images if mode != "off" else ():
+        shape = _at(dimensions, 1, "example") | {"height": height, "width": width}
+        if all(dimensions[name].within(shape[name]) == shape[name] for name in ("height", "width")):
+            shapes.append((shape, None, False))
     if mode != "off" and any(dimension.beyond for dimension in dimensions.values()):
-        rows.append((1, "limit", None))
+        shapes.append((_at(dimensions, 1, "limit"), None, True))
     found: dict[tuple[tuple[int, ...], tuple[int, ...] | None], TestShape] = {}
-    for batch, level, shares in rows:
-        batch = dimensions["batch"].within(batch or dimensions["batch"].example)
-        shape = {name: batch if name == "batch" else dimension.at(level) for name, dimension in dimensions.items()}
+    for shape, shares, once in shapes:
         lengths = _lengths(dimensions[padded_axis], shape, shares) if padded_axis is not None and shares else None
         key = (tuple(shape.values()), lengths)
         if key not in found:
             # The number in front keeps the order: safetensors sorts by name.
             name = f"{len(found):02}-{_label(dimensions, shape)}{'-padded' if lengths else ''}"
-            found[key] = TestShape(name, shape, lengths, once=level == "limit")
+            found[key] = TestShape(name, shape, lengths, once)
     return list(found.values())
+
+
+def _at(dimensions: Mapping[str, Dimension], batch: int, level: Level) -> dict[str, int]:
+    """The shape with this batch (0: the example's) and with all other axes at this level."""
+    batch = dimensions["batch"].within(batch or dimensions["batch"].example)
+    return {name: batch if name == "batch" else dimension.at(level) for name, dimension in dimensions.items()}
 
 
 def probe_shapes(dimensions: Mapping[str, Dimension], padded_axis: str | None, first: int) -> list[TestShape]:

@@ -10,6 +10,7 @@ from exporter.config.request import MIN_EXAMPLE_SIZE, ExportRequest
 from exporter.config.tasks import Task
 from exporter.loading.loader import Source
 from exporter.shapes import memory
+from exporter.shapes.image_sizes import choose_image_sizes
 from exporter.shapes.input_specs import derive
 from exporter.shapes.test_shapes import Dimension
 from runtime.errors import RequestError, TaskError
@@ -23,7 +24,7 @@ class TracePlan:
     `inputs` are in the order of the model's forward parameters; `dimensions` are their axes by name, `batch` first.
     Along `padded_axis` a mask allows shorter rows; None if there is none. `pad_id` fills padded positions,
     `padding_side` is the side on which they are, `avoided_ids` are special tokens that examples leave out. `choices`
-    say what was decided and why.
+    say what was decided and why. `images` are heights and widths to verify, if there are any images.
     """
 
     task: Task
@@ -34,6 +35,7 @@ class TracePlan:
     avoided_ids: frozenset[int]
     padding_side: str
     choices: tuple[str, ...]
+    images: tuple[tuple[int, int], ...] = ()
 
     @property
     def example(self) -> dict[str, int]:
@@ -54,13 +56,17 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
     """Make the plan; with `every`, with all inputs that are known instead of the main ones.
 
     Raises:
-        RequestError: `sequence_length` is longer than the model admits, or the model takes no sequences.
+        RequestError: `sequence_length` is longer than the model admits, the model takes no sequences, or no images
+            although sizes of images were given.
         TaskError: no input of the model is known.
     """
     asked = {"batch": request.batch_size}
     if request.sequence_length is not None:
         asked["sequence"] = request.sequence_length
-    derived = derive(source, asked, every, _limits(source, request))
+    images = choose_image_sizes(source, request)
+    derived = derive(source, asked, images, every, _limits(source, request))
+    if (request.image_sizes or request.max_image_size is not None) and "height" not in derived.dimensions:
+        raise RequestError("sizes of images are given", "none: the model takes no images")
     sequence = derived.dimensions.get("sequence")
     if request.sequence_length is not None:
         _check_length(request.sequence_length, sequence)
@@ -90,6 +96,7 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
         ),
         padding_side=text.padding_side if text else "right",
         choices=tuple(choices),
+        images=images.verified if "height" in derived.dimensions else (),
     )
 
 

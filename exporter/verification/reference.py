@@ -83,7 +83,7 @@ def reference_cases(
     for _ in range(_ROUNDS):
         cases: list[VerificationCase] = []
         failed: dict[str, ModelFailedError] = {}
-        shapes = shapes_to_verify(plan.dimensions, plan.padded_axis, mode)
+        shapes = shapes_to_verify(plan.dimensions, plan.padded_axis, mode, plan.images)
         for seed, test_shape in enumerate(shapes, 1):
             try:
                 cases.append(_verification_case(adapter, plan, outputs, test_shape, seed))
@@ -220,7 +220,7 @@ def _verification_case(
     repeated = _repeated(plan, test_shape, named)
 
     def compared(expected: dict[str, torch.Tensor]) -> Case:
-        return sampled(Case(test_shape.name, inputs.as_dict(), expected), COMPARED)
+        return sampled(Case(test_shape.name, inputs.as_dict(), expected, recipes=inputs.recipes), COMPARED)
 
     return VerificationCase(
         golden=compared(named),

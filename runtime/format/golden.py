@@ -1,7 +1,7 @@
 """The stored verification cases: inputs together with the outputs that the original model computed for them.
 
-They are kept as safetensors; `runtime.format.manifest` specifies the names. The only module of `runtime.format` that
-imports torch and safetensors.
+They are kept as safetensors; `runtime.format.manifest` specifies the names. The only module of the runtime that
+imports safetensors.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from safetensors.torch import save as save_safetensors
 
 from runtime.errors import InputFileError, ManifestDamagedError
 from runtime.format.manifest import GOLDEN_FILE
+from runtime.format.noise import MOST_NUMBERS, Recipe, decode
 
 # At most so many numbers of one output are stored: 256 KB, enough to reveal any fault of a kernel.
 SAMPLE = 2**16
+# To keep small files small, a sample is made smaller, but never than this.
+_LEAST_SAMPLE = 2**8
 
-_SIDE = re.compile(r"input|output|every-([1-9][0-9]{0,8})", re.ASCII)
+_SIDE = re.compile(r"input|noise|ones|output|every-([1-9][0-9]{0,8})", re.ASCII)
 _REMEDY = "export the model again, or copy the file again if it was damaged on the way"
 
 
@@ -29,13 +32,15 @@ _REMEDY = "export the model again, or copy the file again if it was damaged on t
 class Case:
     """One call: `inputs` and the `outputs` expected for them, each by name; `name` contains no slash.
 
-    An output named in `strides` is a sample: every N-th number of the flattened output.
+    An output named in `strides` is a sample: every N-th number of the flattened output. An input named in `recipes` is
+    stored as its recipe.
     """
 
     name: str
     inputs: Mapping[str, torch.Tensor]
     outputs: Mapping[str, torch.Tensor]
     strides: Mapping[str, int] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
 
 
 def sampled(case: Case, limit: int = SAMPLE) -> Case:
@@ -47,7 +52,17 @@ def sampled(case: Case, limit: int = SAMPLE) -> Case:
     }
     # The stride of a sample of a sample is the product.
     strides = dict(case.strides) | {name: step * case.strides.get(name, 1) for name, step in steps.items()}
-    return Case(case.name, case.inputs, outputs, strides)
+    return Case(case.name, case.inputs, outputs, strides, case.recipes)
+
+
+def dump_within(cases: Sequence[Case], limit: int) -> bytes:
+    """The cases with sampled outputs, the samples so small that all take at most `limit` bytes if that can be."""
+    numbers = SAMPLE
+    data = dump_cases([sampled(case, numbers) for case in cases])
+    while len(data) > limit and numbers > _LEAST_SAMPLE:
+        numbers //= 2
+        data = dump_cases([sampled(case, numbers) for case in cases])
+    return data
 
 
 def dump_cases(cases: Sequence[Case]) -> bytes:
@@ -55,7 +70,11 @@ def dump_cases(cases: Sequence[Case]) -> bytes:
     tensors = {}
     for case in cases:
         for name, tensor in case.inputs.items():
-            tensors[f"{case.name}/input/{name}"] = tensor.contiguous()
+            recipe = case.recipes.get(name)
+            if recipe is None or tensor.numel() > MOST_NUMBERS:
+                tensors[f"{case.name}/input/{name}"] = tensor.contiguous()
+            else:
+                tensors[f"{case.name}/{recipe.side}/{name}"] = recipe.encode()
         for name, tensor in case.outputs.items():
             side = f"every-{case.strides[name]}" if name in case.strides else "output"
             tensors[f"{case.name}/{side}/{name}"] = tensor.contiguous()
@@ -66,9 +85,9 @@ def parse_cases(data: bytes, origin: str) -> list[Case]:
     """The cases of a safetensors file, in the order of their names; `origin` names the file in errors.
 
     Raises:
-        ManifestDamagedError: if the bytes are not safetensors or hold another name.
+        ManifestDamagedError: if the bytes are not safetensors, or hold another name or a recipe for no tensor.
     """
-    cases: dict[str, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, int]]] = {}
+    cases: dict[str, tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, int], dict[str, Recipe]]] = {}
     try:
         tensors = load_safetensors(data)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -79,11 +98,20 @@ def parse_cases(data: bytes, origin: str) -> list[Case]:
         if side is None:
             raise ManifestDamagedError(
                 f"damaged {GOLDEN_FILE} of {origin}: a tensor named {key!r}",
-                "<case>/input|output|every-N/<name>",
+                "<case>/input|noise|ones|output|every-N/<name>",
                 _REMEDY,
             )
-        inputs, outputs, strides = cases.setdefault(parts[0], ({}, {}, {}))
-        (inputs if parts[1] == "input" else outputs)[parts[2]] = tensors[key]
+        inputs, outputs, strides, recipes = cases.setdefault(parts[0], ({}, {}, {}, {}))
+        if parts[1] in ("noise", "ones"):
+            try:
+                recipes[parts[2]] = decode(parts[1], tensors[key])
+            except ValueError as error:
+                raise ManifestDamagedError(
+                    f"damaged {GOLDEN_FILE} of {origin}: {key} holds {error}", "a recipe for a tensor", _REMEDY
+                ) from error
+            inputs[parts[2]] = recipes[parts[2]].make()
+        else:
+            (inputs if parts[1] == "input" else outputs)[parts[2]] = tensors[key]
         if side[1]:
             strides[parts[2]] = int(side[1])
     return [Case(name, *case) for name, case in cases.items()]

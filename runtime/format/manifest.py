@@ -21,6 +21,14 @@ the same without it. Beside the code the archive has extra files at `<archive>/e
   `Manifest.padded_output` is `repeated`, their padded places hold what it says. A large output MAY be
   a sample instead, `<case>/every-<N>/<name>`: of the flattened output the numbers at 0, N, 2N, … With these
   cases any consumer can check the artifact on its own machine.
+  An input MAY be a recipe instead, `<case>/noise/<name>` or `<case>/ones/<name>`: int64 numbers `seed`, `block`,
+  `axis`, `rank`, the `rank` sizes of the tensor, and where rows are shorter than the tensor, a length for each row.
+  `ones` is an int64 tensor of ones. `noise` is a float32 tensor: number i of the flattened tensor is u(seed, i, 4),
+  where u(seed, i, w) = (k / 2^20 - 0.5) * w, and k is the top 20 bits of output i (from 0) of SplitMix64 seeded with
+  `seed`. If `block` is not 0, u(seed + 1, j, 8) is added to each number, j being the place of its square in the
+  flattened tensor of squares: of `block` numbers along each of the last two axes, the last of them cut off.
+  Behind a row's length along `axis`, the tensor is 0. A seed is below 2^62; the tensor has at most 2^27 numbers and
+  8 axes.
 - `signature` MAY hold an Ed25519 signature (64 bytes) of the bytes of `manifest.json`, which lists the digests of all
   other parts; it is the archive's last record.
 - `tokenizer.json` MAY hold the model's tokenizer as the `tokenizers` package writes it; it is there

@@ -2,8 +2,8 @@
 
 As a program it has four subcommands, each of which writes a report in JSON: `verify`, `outputs` and `accuracy` run a
 draft, whose manifest is still a file of its own; `confirm` runs a finished file. The report holds `{"error": text}` if
-the file fails. Only `confirm` compares with the tolerance; for the others the caller does. `check_golden` does the same
-as `verify` for `run-model check`.
+the file fails. `confirm` reports what is outside the tolerance, the others what was measured; `verify` stops after the
+first order if that was wrong. `check_golden` tries all orders for `run-model check`.
 
 What TorchScript and IPEX keep of their first calls depends on the inputs of these, so the file is loaded anew for each
 order:
@@ -31,7 +31,7 @@ from runtime.artifact.zip_reader import Archive
 from runtime.errors import ExportedModelError, ManifestDamagedError
 from runtime.format.codec import from_json
 from runtime.format.golden import Case, dump_cases, parse_cases
-from runtime.format.manifest import GOLDEN_FILE, Manifest
+from runtime.format.manifest import GOLDEN_FILE, Manifest, Tolerance
 from runtime.session import Session, admit, load, open_module
 from runtime.verification.accuracy import measure
 from runtime.verification.compare import Comparison, executed_operators, run_cases, worse
@@ -42,11 +42,13 @@ def run_orders(
     cases: Sequence[Case],
     first_order_only: bool = False,
     once: Collection[str] = (),
+    tolerance: Tolerance | None = None,
 ) -> tuple[dict[str, list[Comparison]], dict[str, int]]:
     """Comparisons by order, and the executed graph's operators. `open_session` loads the file anew, without warm-up.
 
-    `first_order_only` stops after the first, which is the hardest. `once` names cases that are called once, after the
-    first order. A case on which the model fails counts as an infinite error.
+    `first_order_only` stops after the first, which is the hardest; so does an error beyond `tolerance`, if it is given:
+    what is wrong is not shipped as it is. `once` names cases that are called once, after the first order. A case on
+    which the model fails counts as an infinite error.
 
     Raises:
         CheckFailedError: an input changed during a call, or an output has another shape than expected.
@@ -58,7 +60,8 @@ def run_orders(
     comparisons["batch-1-first"] = run_cases(session, cases, reopen=open_session)
     operators = executed_operators()
     comparisons["batch-1-first"] += run_cases(session, large, rounds=1, reopen=open_session)
-    if first_order_only:
+    wrong = tolerance is not None and not all(one.within(tolerance) for one in comparisons["batch-1-first"])
+    if first_order_only or wrong:
         return comparisons, operators
     session = open_session()
     comparisons["largest-first"] = run_cases(session, cases[::-1], reopen=open_session)
@@ -142,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="python -m runtime.verification.worker")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    verify = commands.add_parser("verify", parents=[draft], help="run the cases in every order; report all errors")
+    verify = commands.add_parser("verify", parents=[draft], help="run the cases in every order until one is wrong")
     verify.add_argument("--first-order-only", action="store_true", help="stop after batch-1-first, the hardest order")
     verify.add_argument("--once", action="append", default=[], help="a case to call once, in the first order alone")
     verify.set_defaults(run=_verify)
@@ -158,7 +161,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(options: argparse.Namespace) -> dict[str, Any]:
-    comparisons, operators = run_orders(_draft(options), _cases(options), options.first_order_only, options.once)
+    tolerance = from_json(options.manifest.read_bytes(), str(options.draft)).tolerance
+    comparisons, operators = run_orders(
+        _draft(options), _cases(options), options.first_order_only, options.once, tolerance
+    )
     rows = {order: [dataclasses.asdict(comparison) for comparison in found] for order, found in comparisons.items()}
     return {"comparisons": rows, "operators": operators}
 

@@ -65,6 +65,16 @@ void as_python(const std::string& artifact) {
   std::printf("%zu cases, equal bit for bit\n", cases.size());
 }
 
+// Tensors that Python made of the same recipes, bit for bit, and the published first outputs of SplitMix64.
+void recipes() {
+  EXPECT(em::detail::split_mix(0, 0) == 0xE220A8397B1DCDAFu && em::detail::split_mix(0, 2) == 0x06C45D188009454Fu);
+  const auto cases = em::parse_cases(content("recipes.safetensors"));
+  EXPECT(cases.size() >= 4);
+  for (const auto& [name, one] : cases) EXPECT(at::equal(one.inputs.at("x"), one.outputs.at("x")));
+  for (const char* const bad : {"no-shape", "large", "length", "seed"})
+    expect_throw<em::ManifestDamagedError>([&] { em::parse_cases(content(std::string("recipe-") + bad)); }, "damaged golden");
+}
+
 void bad_files() {
   expect_throw<em::ArtifactNotFoundError>([] { em::Session(file("nothing.pt")); }, "there is no file");
   expect_throw<em::ArtifactNotFoundError>([] { em::Session{data}; }, "Is a directory");
@@ -369,6 +379,7 @@ int main(int argc, char** argv) {
   data = argv[1];
   const std::map<std::string, std::function<void()>> tests = {
       {"golden", [&] { golden(argv[3]); }}, {"as_python", [&] { as_python(argv[3]); }},
+      {"recipes", recipes},
       {"bad_files", bad_files},             {"bad_inputs", bad_inputs},
       {"filled_inputs", filled_inputs},     {"callers_tensors", callers_tensors},
       {"eight_threads", eight_threads},     {"moving", moving},

@@ -1,7 +1,8 @@
 // The golden cases inside an artifact: inputs with the answers of the original model, and how far a session is from them.
 //
 // In: an artifact's path; a session. Out: errors by case and output. Refuses (ManifestDamagedError) a part that is not
-// safetensors or names tensors otherwise, (CheckFailedError) an answer of another shape, and inputs that were written to.
+// safetensors, names tensors otherwise or holds a recipe for none, (CheckFailedError) an answer of another shape, and
+// inputs that were written to.
 // The same measures as runtime/verification/compare.py.
 #pragma once
 
@@ -14,9 +15,11 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <exported_model/archive.h>
+#include <exported_model/noise.h>
 #include <exported_model/session.h>
 
 namespace exported_model {
@@ -84,17 +87,19 @@ inline std::map<std::string, Case> parse_cases(const std::string& bytes) {
       if (second == std::string::npos) detail::damaged("a tensor named " + key);
       const auto side = key.substr(first + 1, second - first - 1);
       const bool sample = side.rfind("every-", 0) == 0;
-      if (side != "input" && side != "output" && !sample) detail::damaged("a tensor named " + key);
+      const bool recipe = side == "noise" || side == "ones";
+      if (side != "input" && side != "output" && !recipe && !sample) detail::damaged("a tensor named " + key);
       Case& one = cases[key.substr(0, first)];
       const auto name = key.substr(second + 1);
-      (side == "input" ? one.inputs : one.outputs)[name] =
-          detail::stored_tensor(entry, data + length, bytes.size() - sizeof(length) - length);
+      at::Tensor tensor = detail::stored_tensor(entry, data + length, bytes.size() - sizeof(length) - length);
+      if (recipe) tensor = detail::make_tensor(detail::decode_recipe(tensor), side == "noise");
+      (recipe || side == "input" ? one.inputs : one.outputs)[name] = std::move(tensor);
       if (sample) one.strides[name] = std::stoll(side.substr(6));
       if (sample && one.strides[name] < 1) detail::damaged("a tensor named " + key);
     }
   } catch (const nlohmann::json::exception& error) {
     detail::damaged(error.what());
-  } catch (const std::logic_error& error) {  // from std::stoll
+  } catch (const std::logic_error& error) {  // from std::stoll and decode_recipe
     detail::damaged(error.what());
   } catch (const c10::Error& error) {  // sizes that no tensor can have
     detail::damaged(detail::first_line(error));
