@@ -291,14 +291,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "names sentence_transformers.other.Pooling, a module of sentence-transformers that",
     ),
     "two ways": ({"modules.json": modules("Router", "Pooling")}, "lists Router, Pooling"),
-    "SPLADE": (
-        {"modules.json": modules("MLMTransformer", "SpladePooling")},
-        "a SparseEncoder of MLMTransformer, SpladePooling.*--task fill-mask",
-    ),
-    "late interaction": (
-        {"modules.json": modules("Transformer", "Dense"), ARCHIVE: {"model_type": "MultiVectorEncoder"}},
-        "a MultiVectorEncoder of Transformer, Dense; .*--task feature-extraction",
-    ),
     "a reranker that is no classifier": (
         {"modules.json": modules("Transformer", "Pooling", "Dense"), ARCHIVE: {"model_type": "CrossEncoder"}},
         "a cross encoder of Transformer, Pooling, Dense.*not supported yet",

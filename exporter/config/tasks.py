@@ -37,6 +37,7 @@ class Task:
         pooled: a sentence-transformers head follows the model.
         groups: the kinds of data that go in, if the model's main input does not tell.
         choices: each row holds several texts to choose from.
+        usual_head: without a description of that head, the library's usual one follows.
         whole: if a model lacks a required output, all its tensors are exported instead, under their own names.
     """
 
@@ -47,6 +48,7 @@ class Task:
     kind: OutputKind = "scores"
     labels: bool = False
     pooled: bool = False
+    usual_head: bool = False
     groups: tuple[Group, ...] = ()
     choices: bool = False
     whole: bool = False
@@ -94,6 +96,25 @@ _TASKS = (
         "AutoModel",
         "MODEL_MAPPING_NAMES",
         (Output("sentence_embedding", ("batch", "embedding")),),
+        kind="vectors",
+        pooled=True,
+    ),
+    # One weight per entry of the vocabulary (SPLADE): the scores of fill-mask, pooled over the tokens.
+    Task(
+        "sparse-embedding",
+        "AutoModelForMaskedLM",
+        "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+        (Output("sparse_embedding", ("batch", "vocabulary")),),
+        kind="vectors",
+        pooled=True,
+        usual_head=True,
+    ),
+    # A vector per token for late interaction (ColBERT): those of the model, projected.
+    Task(
+        "token-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("token_vectors", ("batch", "sequence", "embedding")),),
         kind="vectors",
         pooled=True,
     ),

@@ -15,20 +15,22 @@ from transformers import AutoConfig
 from exporter.config.request import ExportRequest
 from exporter.config.tasks import TASKS, Task
 from exporter.loading.hub import ModelFiles, locate
+from exporter.loading.late_interaction import read_late_interaction
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_token import complete_padding
-from exporter.loading.pooling import SentenceHead
+from exporter.loading.pooling import Head
 from exporter.loading.score_activation import activation_of, labels_of
-from exporter.loading.sentence_head import read_sentence_head
+from exporter.loading.sentence_head import read_sentence_head, read_token_head
 from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
 from exporter.loading.settings import Settings
 from exporter.loading.size_limits import bounds_of, check_sizes, enforce_bounds
+from exporter.loading.sparse_head import read_sparse_head
 from exporter.loading.task_selection import choose_task, classes
 from exporter.loading.text_settings import TextSettings, read_texts
 from exporter.loading.tokenizer import TokenizerPart, load_tokenizer
 from exporter.loading.unsupported import expect_configuration, expect_no_adapter, expect_plain_weights
 from exporter.loading.weights import digest, load_model
-from runtime.format.manifest import Activation, ModelInfo
+from runtime.format.manifest import Activation, LateInteraction, ModelInfo
 
 __all__ = ["Source", "TokenizerPart", "load_source"]
 
@@ -48,7 +50,8 @@ class Source:
     task: Task
     task_reason: str
     tokenizer: TokenizerPart
-    sentence_head: SentenceHead | None
+    sentence_head: Head | None
+    late_interaction: LateInteraction | None
     labels: tuple[str, ...]
     activation: Activation
     longest_sequence: int | None
@@ -57,6 +60,12 @@ class Source:
     compares: bool
     unused_weights: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether outputs at padded places are used: those of tokens that are added to queries."""
+        added = None if self.late_interaction is None else self.late_interaction.query.expansion
+        return added is not None and not added.attend
 
     @property
     def summary(self) -> str:
@@ -78,13 +87,14 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     nothing_stored = request.random_weights and whole.folder is None
     settings = Settings(whole, request.ignore_settings)
     modules = None if nothing_stored else read_modules(settings)
+    if modules is not None and request.task in ("auto", modules.task):
+        expect_supported(whole.id, modules)
     # Older sentence-transformers folders have config.json, weights and tokenizer in a folder of their own.
     files = whole.inside(modules.model_path if modules is not None else "")
     config = _load_config(files, request, nothing_stored)
     task, task_reason = choose_task(config, request.task, modules, request.trust_remote_code)
     texts = TextSettings()
     if modules is not None and task.name == modules.task:
-        expect_supported(whole.id, modules)
         texts = read_texts(settings, files, modules)
     else:
         modules = None
@@ -92,17 +102,20 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         model, unused = load_model(files, config, task, request, attention)
     _prepare_for_one_pass(model)
     longest, vocabulary = longest_sequence(model), _vocabulary(model)
-    head = _read_head(settings, modules, texts, model, request) if task.pooled and modules is not None else None
-    settings.finish()
+    head = _read_head(settings, modules, texts, model, request) if task.pooled else None
     labels = labels_of(model.config) if task.labels else ()
     activation: Activation = "none"
-    notes = [f"setting ignored, as requested: {key}" for key in settings.ignored]
+    notes: list[str] = []
     pad_id = None
     if task.name == "text-classification":
         activation, reason = activation_of(model.config, len(labels), texts.activation, modules is not None)
         notes.append(f"scores by {activation}: {reason}")
         pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
     tokenizer = load_tokenizer(files, request, longest, vocabulary, texts, pad_id)
+    late = None
+    if modules is not None and texts.sides is not None:
+        late = read_late_interaction(settings, modules, texts.sides, tokenizer, longest)
+    settings.finish()
     if task.name == "text-classification":
         notes += complete_padding(files.id, model.config, tokenizer)
     return Source(
@@ -113,6 +126,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
+        late_interaction=late,
         labels=labels,
         activation=activation,
         longest_sequence=longest,
@@ -120,7 +134,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         preprocessor={} if nothing_stored else _preprocessor(files),
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
-        notes=tuple(notes),
+        notes=(*(f"setting ignored, as requested: {key}" for key in settings.ignored), *notes),
     )
 
 
@@ -140,17 +154,19 @@ def _load_config(files: ModelFiles, request: ExportRequest, nothing_stored: bool
 
 
 def _read_head(
-    settings: Settings, modules: Modules, texts: TextSettings, model: Any, request: ExportRequest
-) -> SentenceHead:
+    settings: Settings, modules: Modules | None, texts: TextSettings, model: Any, request: ExportRequest
+) -> Head:
+    """What follows the model; only a sparse model may come without modules."""
+    if modules is None or modules.task == "sparse-embedding":
+        return read_sparse_head(settings, modules)
     hidden = getattr(model.config.get_text_config(), "hidden_size", None)
-    return read_sentence_head(
-        settings, modules, texts.truncate_dim, hidden if isinstance(hidden, int) else None, request
-    )
+    size = hidden if isinstance(hidden, int) else None
+    if modules.task == "token-embedding":
+        return read_token_head(settings, modules, size, request)
+    return read_sentence_head(settings, modules, texts.truncate_dim, size, request)
 
 
-def _model_info(
-    model: Any, head: SentenceHead | None, config: Any, settings: Settings, request: ExportRequest
-) -> ModelInfo:
+def _model_info(model: Any, head: Head | None, config: Any, settings: Settings, request: ExportRequest) -> ModelInfo:
     return ModelInfo(
         id=settings.files.id,
         revision=getattr(config, "_commit_hash", None),

@@ -1,6 +1,8 @@
-"""Prompts whose tokens are left out when the model pools a text's tokens to one vector."""
+"""Prompts: put before texts; their tokens may be left out when the model pools a text's tokens to one vector."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -9,6 +11,16 @@ from runtime.text.tokenizer import InvalidText
 
 # The input that models with such a pooling have.
 POOLING_MASK = "pooling_mask"
+
+
+def with_prompt(encoder: TextEncoder, texts: Sequence[str], prompt: str | None) -> tuple[Sequence[str], str]:
+    """The texts with a prompt before each, and that prompt; None: the model's default prompt, which may be empty."""
+    if prompt is None:
+        prompt = encoder.info.rules.prompt if encoder.info.rules is not None else ""
+    if prompt and isinstance(texts, (list, tuple)):
+        # An empty text gets no prompt, so that it is still refused.
+        texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
+    return texts, prompt
 
 
 def prompt_length(encoder: TextEncoder, prompt: str) -> int:

@@ -9,21 +9,25 @@ from runtime.format.manifest import Manifest, TextRules
 METHODS = {
     "sentence-embedding": "embed",
     "feature-extraction": "embed",
+    "sparse-embedding": "embed_sparse",
+    "token-embedding": "embed_tokens",
     "text-classification": "classify",
     "token-classification": "tag",
     "question-answering": "answer",
     "fill-mask": "fill",
 }
+# Method → further tasks that it is for.
+_ALSO = {"embed": ("sparse-embedding", "token-embedding")}
 
 
 def expect(manifest: Manifest, method: str) -> None:
-    """Check that the method is the one for the artifact's task.
+    """Check that the method is for the artifact's task.
 
     Raises:
         InputTaskError: it is not.
     """
     task = manifest.task
-    if METHODS.get(task) != method:
+    if METHODS.get(task) != method and task not in _ALSO.get(method, ()):
         wanted = " or ".join(name for name, known in METHODS.items() if known == method)
         remedy = f"call {METHODS[task]}" if task in METHODS else "call numbers, for the outputs as they are"
         raise InputTaskError(f"{method} on an artifact for {task}", f"an artifact for {wanted}", remedy)

@@ -39,7 +39,12 @@ constexpr const char* kManifestSchema = R"({
                "padded?": "bool"}],
  "accuracy?": [{"output": "str", "samples": "int", "rows": "int", "mean_cosine": "float", "least_cosine": "float",
                 "max_error": "float", "argmax_matches": "int?"}],
- "padded_output?": "computed|repeated"
+ "padded_output?": "computed|repeated",
+ "late_interaction?": [null, {
+   "query": {"prompt": "str", "max_length": "int", "skipped_ids?": ["int"],
+             "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
+   "document": {"prompt": "str", "max_length": "int", "skipped_ids?": ["int"],
+                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}]
 })";
 
 constexpr const char* kTensorSchema = R"({
