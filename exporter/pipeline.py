@@ -67,6 +67,8 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
     with third_parties_quiet(), workspace(request.output, request.force) as place, _header_place(request) as header:
         clock = StageClock(observe)
         source = _load(request, candidates, clock)
+        if source.reads_padding:
+            candidates = [dataclasses.replace(candidate, drop_padding=False) for candidate in candidates]
         plan, adapter = _plan(request, source, clock)
         # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
         plan, cases, tolerance = _run_reference(request, plan, adapter, clock)

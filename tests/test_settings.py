@@ -15,6 +15,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from exporter import ExportRequest, Report
 from exporter.loading import known_settings
 from exporter.loading.loader import Source, load_source
+from exporter.loading.pooling import SentenceHead
 from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.trace_plan import make_plan
 from exporter.tracing.adapter import adapt
@@ -300,14 +301,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "names sentence_transformers.other.Pooling, a module of sentence-transformers that",
     ),
     "two ways": ({"modules.json": modules("Router", "Pooling")}, "lists Router, Pooling"),
-    "SPLADE": (
-        {"modules.json": modules("MLMTransformer", "SpladePooling")},
-        "a SparseEncoder of MLMTransformer, SpladePooling.*--task fill-mask",
-    ),
-    "late interaction": (
-        {"modules.json": modules("Transformer", "Dense"), ARCHIVE: {"model_type": "MultiVectorEncoder"}},
-        "a MultiVectorEncoder of Transformer, Dense; .*--task feature-extraction",
-    ),
     "a reranker that is no classifier": (
         {"modules.json": modules("Transformer", "Pooling", "Dense"), ARCHIVE: {"model_type": "CrossEncoder"}},
         "a cross encoder of Transformer, Pooling, Dense.*not supported yet",
@@ -357,7 +350,7 @@ def test_weights_of_a_linear_layer(folder: Callable[..., Path]) -> None:
     expected = outputs(source_of(place), TEXTS)
     stored = place / "2_Dense" / "model.safetensors"
     weight = source_of(place).sentence_head
-    assert weight is not None
+    assert isinstance(weight, SentenceHead)
     tensors = {f"linear.{name}": tensor for name, tensor in weight.behind[0].state_dict().items()}
     stored.unlink()
     with pytest.raises(CheckpointError, match="2_Dense of .* holds no weights"):

@@ -14,6 +14,7 @@ import torch
 from exporter import ExportRequest
 from exporter.config.model_aliases import SHORT_NAMES
 from exporter.loading.loader import Source, load_source
+from exporter.loading.pooling import SentenceHead
 from exporter.loading.weights import digest
 from runtime.errors import (
     CheckpointError,
@@ -55,7 +56,7 @@ def test_the_task_follows_the_architecture(tiny_folder: Folder, model_type: str,
 def test_a_sentence_transformers_folder(minilm: Path) -> None:
     source = load(minilm)
     assert source.task.name == "sentence-embedding" and "modules.json" in source.task_reason
-    assert source.sentence_head is not None
+    assert isinstance(source.sentence_head, SentenceHead)
     assert source.sentence_head.pooling.modes == ("mean",)
     assert [type(module).__name__ for module in source.sentence_head.behind] == ["Normalize"]
     assert source.tokenizer.info is not None and source.tokenizer.info.max_length == 256

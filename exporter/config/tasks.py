@@ -38,6 +38,7 @@ class Task:
         groups: the kinds of data that go in, if the model's main input does not tell.
         choices: each row holds several texts to choose from.
         single_label: the model has one label, whose score ranks pairs of texts.
+        usual_head: without a description of that head, the library's usual one follows.
         whole: if a model lacks a required output, all its tensors are exported instead, under their own names.
     """
 
@@ -48,6 +49,7 @@ class Task:
     kind: OutputKind = "scores"
     labels: bool = False
     pooled: bool = False
+    usual_head: bool = False
     groups: tuple[Group, ...] = ()
     choices: bool = False
     single_label: bool = False
@@ -101,6 +103,25 @@ _TASKS = (
         "AutoModel",
         "MODEL_MAPPING_NAMES",
         (Output("sentence_embedding", ("batch", "embedding")),),
+        kind="vectors",
+        pooled=True,
+    ),
+    # One weight per entry of the vocabulary (SPLADE): the scores of fill-mask, pooled over the tokens.
+    Task(
+        "sparse-embedding",
+        "AutoModelForMaskedLM",
+        "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+        (Output("sparse_embedding", ("batch", "vocabulary")),),
+        kind="vectors",
+        pooled=True,
+        usual_head=True,
+    ),
+    # A vector per token for late interaction (ColBERT): those of the model, projected.
+    Task(
+        "token-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("token_vectors", ("batch", "sequence", "embedding")),),
         kind="vectors",
         pooled=True,
     ),

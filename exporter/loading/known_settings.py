@@ -76,9 +76,9 @@ TRANSFORMER: Table = {
     "module_output_name": _taken("which output the next modules read"),
     "processing_kwargs": _only(None, {}, reason="it changes how texts are tokenised"),
     "unpad_inputs": _harmless("skips padding while computing; the outputs are the same"),
-    "query_length": _only(None, reason="it cuts queries at a length of their own"),
-    "document_length": _only(None, reason="it cuts documents at a length of their own"),
-    "query_expansion": _only(None, reason="it lengthens queries by tokens of its own"),
+    "query_length": _taken("queries are cut there"),
+    "document_length": _taken("documents are cut there"),
+    "query_expansion": _taken("tokens that are added to queries"),
     "tokenizer_name_or_path": _only(None, reason="the tokenizer is that of another model"),
     "tokenizer_args": _taken("arguments of the tokenizer"),
     "processor_kwargs": _taken("arguments of the tokenizer"),
@@ -93,6 +93,13 @@ TOKENIZER_ARGUMENTS: Table = {
     "model_max_length": _taken("texts are cut there"),
     "trust_remote_code": _harmless("the library does not take it from a file"),
     "use_fast": _harmless("the tokenizer's form in tokenizer.json is the fast one"),
+}
+# `query_expansion` in it
+QUERY_EXPANSION: Table = {
+    "strategy": _taken("whether longer queries are cut"),
+    "length": _taken("up to how many tokens queries are filled up"),
+    "attend": _taken("whether the model looks at what was added"),
+    "token": _taken("the token that is added"),
 }
 # `model_args` or `model_kwargs`, `config_args` or `config_kwargs` in it
 MODEL_ARGUMENTS: Table = {
@@ -139,6 +146,30 @@ LAYER_NORM: Table = {"dimension": _taken("the layer's size")}
 NORMALIZE: Table = {
     "module_input_name": _only(*_SENTENCE, reason=_OTHER_VECTORS),
     "module_output_name": _only(*_SENTENCE, reason=_OTHER_VECTORS),
+}
+# The same modules where they follow the model's token vectors directly
+_TOKENS = (None, "token_embeddings")
+_NOT_TOKENS = "it works on other vectors than the tokens'"
+TOKEN_DENSE: Table = {
+    **DENSE,
+    "module_input_name": _only(*_TOKENS, reason=_NOT_TOKENS),
+    "module_output_name": _only(*_TOKENS, reason=_NOT_TOKENS),
+}
+TOKEN_NORMALIZE: Table = {
+    "module_input_name": _taken("which vectors it normalises"),
+    "module_output_name": _only(*_TOKENS, reason=_NOT_TOKENS),
+}
+MULTI_VECTOR_MASK: Table = {
+    "skiplist_words": _taken("tokens whose vectors are left out"),
+    "skiplist_tasks": _taken("of which texts they are left out"),
+    "keep_only_token_ids": _only(None, [], reason="it keeps the vectors of certain tokens only"),
+}
+SPLADE_POOLING: Table = {
+    "pooling_strategy": _taken("how the tokens' weights become one"),
+    "activation_function": _taken("how scores become weights"),
+    "word_embedding_dimension": _harmless("only states the size of the vectors"),
+    "embedding_dimension": _harmless("only states the size of the vectors"),
+    "chunk_size": _harmless("how many tokens the library takes at once; the outputs are the same"),
 }
 DROPOUT: Table = {"dropout": _harmless("off outside of training")}
 

@@ -18,21 +18,23 @@ from exporter.loading.adapter_files import AdapterFiles, alone, find_adapter
 from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.hub import ModelFiles, locate
 from exporter.loading.image_sizes import Size, processor_sizes
+from exporter.loading.late_interaction import read_late_interaction
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_side import choose_side
 from exporter.loading.padding_token import complete_padding
-from exporter.loading.pooling import SentenceHead
+from exporter.loading.pooling import Head, SentenceHead
 from exporter.loading.score_activation import activation_of, labels_of
-from exporter.loading.sentence_head import read_sentence_head
+from exporter.loading.sentence_head import read_sentence_head, read_token_head
 from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
 from exporter.loading.settings import Settings
 from exporter.loading.size_limits import bounds_of, check_sizes, enforce_bounds
+from exporter.loading.sparse_head import read_sparse_head
 from exporter.loading.task_selection import choose_task, classes
 from exporter.loading.text_settings import TextSettings, read_texts
 from exporter.loading.tokenizer import TokenizerPart, has_tokenizer, load_tokenizer
 from exporter.loading.unsupported import expect_configuration, expect_plain_weights
 from exporter.loading.weights import digest, load_model
-from runtime.format.manifest import Activation, EmbeddingInfo, ModelInfo
+from runtime.format.manifest import Activation, EmbeddingInfo, LateInteraction, ModelInfo
 
 __all__ = ["Source", "TokenizerPart", "load_source"]
 
@@ -52,8 +54,9 @@ class Source:
     task: Task
     task_reason: str
     tokenizer: TokenizerPart
-    sentence_head: SentenceHead | None
+    sentence_head: Head | None
     embedding: EmbeddingInfo | None
+    late_interaction: LateInteraction | None
     labels: tuple[str, ...]
     activation: Activation
     longest_sequence: int | None
@@ -68,6 +71,12 @@ class Source:
     def attention(self) -> str:
         """The form of attention that the model was loaded with."""
         return str(getattr(self.config, "_attn_implementation", "eager"))
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether outputs at padded places are used: those of tokens that are added to queries."""
+        added = None if self.late_interaction is None else self.late_interaction.query.expansion
+        return added is not None and not added.attend
 
     @property
     def summary(self) -> str:
@@ -89,6 +98,8 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     nothing_stored = request.random_weights and whole.folder is None
     settings = Settings(whole, request.ignore_settings)
     modules = None if nothing_stored else read_modules(settings)
+    if modules is not None and (request.task == "auto" or modules.computed_by(request.task)):
+        expect_supported(whole.id, modules)
     # Older sentence-transformers folders have config.json, weights and tokenizer in a folder of their own.
     files = whole.inside(modules.model_path if modules is not None else "")
     adapter = None if nothing_stored else find_adapter(files, request)
@@ -97,18 +108,16 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     task, task_reason = _choose_task(config, request, modules, adapter)
     texts = TextSettings()
     if modules is not None and modules.computed_by(task.name):
-        expect_supported(whole.id, modules)
         texts = read_texts(settings, files, modules)
     else:
         modules = None
     model, unused, merged = _load_weights(base, config, task, request, attention, adapter)
     _prepare_for_one_pass(model)
     longest, vocabulary = longest_sequence(model), _vocabulary(model)
-    head = _read_head(settings, modules, texts, model, request) if task.pooled and modules is not None else None
-    settings.finish()
+    head = _read_head(settings, modules, texts, model, request) if task.pooled else None
     labels = labels_of(model.config) if task.labels else ()
     activation: Activation = "none"
-    notes = [*merged, *(f"setting ignored, as requested: {key}" for key in settings.ignored)]
+    notes = list(merged)
     pad_id = None
     if task.classifies_texts:
         cross_encoder = modules is not None or task.single_label
@@ -116,6 +125,10 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         notes.append(f"scores by {activation}: {reason}")
         pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
     tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
+    late = None
+    if modules is not None and texts.sides is not None:
+        late = read_late_interaction(settings, modules, texts.sides, tokenizer, longest)
+    settings.finish()
     if task.classifies_texts:
         notes += complete_padding(files.id, model.config, tokenizer)
         tokenizer, side = choose_side(model, tokenizer, vocabulary)
@@ -130,7 +143,8 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
-        embedding=None if head is None else EmbeddingInfo(texts.prompts, head.normalizes, texts.similarity),
+        embedding=_embedding_info(head, texts),
+        late_interaction=late,
         labels=labels,
         activation=activation,
         longest_sequence=longest,
@@ -139,7 +153,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         image_sizes=image_sizes,
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
-        notes=(*notes, *found),
+        notes=(*(f"setting ignored, as requested: {key}" for key in settings.ignored), *notes, *found),
     )
 
 
@@ -186,17 +200,25 @@ def _load_weights(
 
 
 def _read_head(
-    settings: Settings, modules: Modules, texts: TextSettings, model: Any, request: ExportRequest
-) -> SentenceHead:
+    settings: Settings, modules: Modules | None, texts: TextSettings, model: Any, request: ExportRequest
+) -> Head:
+    """What follows the model; only a sparse model may come without modules."""
+    if modules is None or modules.task == "sparse-embedding":
+        return read_sparse_head(settings, modules)
     hidden = getattr(model.config.get_text_config(), "hidden_size", None)
-    return read_sentence_head(
-        settings, modules, texts.truncate_dim, hidden if isinstance(hidden, int) else None, request
-    )
+    size = hidden if isinstance(hidden, int) else None
+    if modules.task == "token-embedding":
+        return read_token_head(settings, modules, size, request)
+    return read_sentence_head(settings, modules, texts.truncate_dim, size, request)
 
 
-def _model_info(
-    model: Any, head: SentenceHead | None, config: Any, settings: Settings, request: ExportRequest
-) -> ModelInfo:
+def _embedding_info(head: Head | None, texts: TextSettings) -> EmbeddingInfo | None:
+    if not isinstance(head, SentenceHead):
+        return None
+    return EmbeddingInfo(texts.prompts, head.normalizes, texts.similarity)
+
+
+def _model_info(model: Any, head: Head | None, config: Any, settings: Settings, request: ExportRequest) -> ModelInfo:
     return ModelInfo(
         id=settings.files.id,
         revision=getattr(config, "_commit_hash", None),

@@ -23,6 +23,31 @@ ACTIVATIONS: dict[str, type[torch.nn.Module]] = {
 }
 
 
+class Head(torch.nn.Module):
+    """What follows the model: one of its outputs, and masks, become the outputs of the task.
+
+    `reads` names the model's output. If `include_prompt` is false, the file has a mask of the tokens to pool as an
+    input, which leaves out a prompt's.
+    """
+
+    reads = "last_hidden_state"
+
+    @property
+    def include_prompt(self) -> bool:
+        """Whether the tokens of a prompt are pooled too."""
+        return True
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The task's outputs.
+
+        Args:
+            vectors: what the model gives per token, [batch, sequence, size].
+            mask: int64 [batch, sequence], 1 at real tokens.
+            pooled: the same, 1 at the tokens that are pooled.
+        """
+        raise NotImplementedError
+
+
 class Pooling(torch.nn.Module):
     """Token vectors [batch, sequence, hidden] to [batch, hidden x number of modes].
 
@@ -50,7 +75,7 @@ class Pooling(torch.nn.Module):
 
 
 class Dense(torch.nn.Module):
-    """A linear layer and its activation, [batch, in] to [batch, out], in float32 in every precision."""
+    """A linear layer and its activation, […, in] to […, out], in float32 in every precision."""
 
     bias: torch.Tensor | None
 
@@ -81,11 +106,11 @@ class LayerNorm(torch.nn.Module):
 
 
 class Normalize(torch.nn.Module):
-    """Scales each row to length 1."""
+    """Scales each vector to length 1."""
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Of each row."""
-        return torch.nn.functional.normalize(vectors, p=2.0, dim=1)
+        return torch.nn.functional.normalize(vectors, p=2.0, dim=-1)
 
 
 class Cut(torch.nn.Module):
@@ -100,8 +125,8 @@ class Cut(torch.nn.Module):
         return vectors[:, : self.size]
 
 
-class SentenceHead(torch.nn.Module):
-    """A pooling, and the modules that follow it."""
+class SentenceHead(Head):
+    """A pooling, and the modules that follow it: one vector per row, [batch, hidden size x number of modes]."""
 
     def __init__(self, pooling: Pooling, following: Sequence[torch.nn.Module] = ()) -> None:
         super().__init__()
@@ -115,10 +140,56 @@ class SentenceHead(torch.nn.Module):
         kept = [module for module in self.behind if not isinstance(module, Cut)]
         return bool(kept) and isinstance(kept[-1], Normalize)
 
-    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """Token vectors and masks, as `Pooling` takes them, to one vector per row."""
-        result: torch.Tensor = self.behind(self.pooling(vectors, mask, pooled))
-        return result
+    @property
+    def include_prompt(self) -> bool:
+        """Whether the tokens of a prompt are pooled too."""
+        return self.pooling.include_prompt
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """One vector per row."""
+        return (self.behind(self.pooling(vectors.float(), mask, pooled)),)
+
+
+class TokenHead(Head):
+    """A vector per token, [batch, sequence, size]: that of the model, then the modules that follow it."""
+
+    def __init__(self, following: Sequence[torch.nn.Module]) -> None:
+        super().__init__()
+        self.behind = torch.nn.Sequential(*following)
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The vectors of each row's tokens."""
+        return (self.behind(vectors.float()),)
+
+
+class SpladeHead(Head):
+    """The scores of fill-mask to one weight per entry of the vocabulary, [batch, vocabulary].
+
+    A weight is log(1 + score), 0 for negative scores, and the largest or the sum over the row's tokens.
+
+    Args:
+        strategy: `max` or `sum`.
+        twice: take the logarithm twice (`log1p_relu`).
+    """
+
+    reads = "logits"
+
+    def __init__(self, strategy: str, twice: bool) -> None:
+        super().__init__()
+        self.strategy = strategy
+        self.twice = twice
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The weights of each row."""
+        scores = vectors * mask.unsqueeze(-1).to(vectors.dtype)
+        if self.strategy == "max":
+            # The logarithm never changes which score is the largest, so one per entry is enough.
+            return (self._weights(scores.max(dim=1).values.float()),)
+        return (self._weights(scores.float()).sum(dim=1),)
+
+    def _weights(self, scores: torch.Tensor) -> torch.Tensor:
+        weights = scores.relu().log1p()
+        return weights.log1p() if self.twice else weights
 
 
 def _pool(mode: str, vectors: torch.Tensor, pooled: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

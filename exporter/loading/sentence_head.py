@@ -2,7 +2,8 @@
 
 A setting that is not supported is refused rather than ignored, and so are weights that are missing or of other sizes.
 To add a module: a case in `_following`, its name in `exporter.loading.sentence_modules`, its keys in
-`exporter.loading.known_settings`, its computation in `exporter.loading.pooling`.
+`exporter.loading.known_settings`, its computation in `exporter.loading.pooling`. Heads of sparse models are read by
+`exporter.loading.sparse_head`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ import torch
 
 from exporter.config.request import ExportRequest
 from exporter.loading import known_settings
-from exporter.loading.pooling import ACTIVATIONS, MODES, Cut, Dense, LayerNorm, Normalize, Pooling, SentenceHead
+from exporter.loading.pooling import (
+    ACTIVATIONS,
+    MODES,
+    Cut,
+    Dense,
+    LayerNorm,
+    Normalize,
+    Pooling,
+    SentenceHead,
+    TokenHead,
+)
 from exporter.loading.sentence_modules import Module, Modules
 from exporter.loading.settings import Settings
 from exporter.loading.weight_files import random_tensors, read_tensors
@@ -44,13 +55,7 @@ def read_sentence_head(
     for module in modules.listed[2:]:
         made = _following(settings, module, request)
         if isinstance(made, (Dense, LayerNorm)):
-            if width is not None and made.weight.shape[-1] != width:
-                raise CheckpointError(
-                    f"{module.config} of {settings.files.id} takes vectors of {made.weight.shape[-1]} numbers",
-                    f"{width}, as the modules before it make",
-                    _DAMAGED,
-                )
-            width = made.weight.shape[0]
+            width = _width(settings, module, width, made)
         if made is not None:
             following.append(made)
     return SentenceHead(pooling, [*following, *([] if truncate is None else [Cut(truncate)])])
@@ -98,8 +103,47 @@ def _following(settings: Settings, module: Module, request: ExportRequest) -> to
     return None
 
 
-def _dense(settings: Settings, module: Module, request: ExportRequest) -> Dense:
-    found = settings.read(module.config, known_settings.DENSE) or {}
+def read_token_head(settings: Settings, modules: Modules, hidden: int | None, request: ExportRequest) -> TokenHead:
+    """The modules that follow the model's token vectors; arguments and errors as for `read_sentence_head`."""
+    following: list[torch.nn.Module] = []
+    for module in modules.listed[1:]:
+        if module.kind == "Dense":
+            dense = _dense(settings, module, request, known_settings.TOKEN_DENSE)
+            hidden = _width(settings, module, hidden, dense)
+            following.append(dense)
+        elif module.kind == "Normalize":
+            _check_normalize(settings, module)
+            following.append(Normalize())
+    return TokenHead(following)
+
+
+def _check_normalize(settings: Settings, module: Module) -> None:
+    """Check that it normalises the vectors of tokens: without a setting the library takes the sentence's."""
+    name = (settings.read(module.config, known_settings.TOKEN_NORMALIZE) or {}).get(
+        "module_input_name", "sentence_embedding"
+    )
+    if name != "token_embeddings":
+        raise settings.refusal(module.config, "module_input_name", name, "expected token_embeddings")
+
+
+def _width(settings: Settings, module: Module, width: int | None, made: Dense | LayerNorm) -> int:
+    """The size of the vectors that a module makes, which takes those of `width` numbers."""
+    if width is not None and made.weight.shape[-1] != width:
+        raise CheckpointError(
+            f"{module.config} of {settings.files.id} takes vectors of {made.weight.shape[-1]} numbers",
+            f"{width}, as the modules before it make",
+            _DAMAGED,
+        )
+    return int(made.weight.shape[0])
+
+
+def _dense(
+    settings: Settings,
+    module: Module,
+    request: ExportRequest,
+    table: known_settings.Table = known_settings.DENSE,
+) -> Dense:
+    found = settings.read(module.config, table) or {}
     name = found.get("activation_function", "torch.nn.modules.activation.Tanh")
     kind = ACTIVATIONS.get(_full_name(name)) if isinstance(name, str) else None
     if kind is None:

@@ -16,10 +16,13 @@ from runtime.errors import CheckpointError, RemoteCodeError
 # The modules that may follow the pooling.
 FOLLOWING = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _TOKENS = "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself"
-# Kinds of model that are not supported → what to do instead.
-_REMEDIES = {
-    "SparseEncoder": "export with --task fill-mask, and pool its scores over the tokens as the folder's modules say",
-    "MultiVectorEncoder": "export with --task feature-extraction, and apply the modules that follow the model yourself",
+# Those that may follow the transformer of a model of token vectors.
+TOKEN_MODULES = ("Dense", "Normalize", "MultiVectorMask")
+# The library's class for the whole model → the task of this exporter that computes what it computes.
+_TASKS = {
+    "CrossEncoder": "text-classification",
+    "SparseEncoder": "sparse-embedding",
+    "MultiVectorEncoder": "token-embedding",
 }
 
 
@@ -51,7 +54,7 @@ class Modules:
     @property
     def task(self) -> str:
         """The task of this exporter that computes what the whole model computes."""
-        return "text-classification" if self.model_type == "CrossEncoder" else "sentence-embedding"
+        return _TASKS.get(self.model_type, "sentence-embedding")
 
     def computed_by(self, task: str) -> bool:
         """Whether that task computes what the whole model computes: `task`, or the one for its single label."""
@@ -90,6 +93,8 @@ def read_modules(settings: Settings) -> Modules | None:
     model = settings.files.read_json("config_sentence_transformers.json")
     # Older folders do not have the key.
     model_type = model.get("model_type", "SentenceTransformer") if isinstance(model, dict) else "SentenceTransformer"
+    if model_type == "SentenceTransformer" and any(module.kind == "SpladePooling" for module in modules):
+        model_type = "SparseEncoder"
     return Modules(modules, str(model_type))
 
 
@@ -127,13 +132,28 @@ def expect_supported(place: str, modules: Modules) -> None:
                 "this kind of reranker is not supported yet",
             )
         return
-    sparse = "SpladePooling" in kinds or modules.model_type == "SparseEncoder"
-    if sparse or modules.model_type != "SentenceTransformer":
-        kind = "SparseEncoder" if sparse else modules.model_type
+    if modules.model_type == "SparseEncoder":
+        if kinds not in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
+            raise CheckpointError(
+                f"modules.json of {place} describes a SparseEncoder of {modules.kinds}",
+                "one of a Transformer or MLMTransformer and SpladePooling",
+                "this kind of sparse model is not supported; a part of it can be exported from the part's own folder",
+            )
+        return
+    if modules.model_type == "MultiVectorEncoder":
+        known = kinds[:1] == ["Transformer"] and all(kind in TOKEN_MODULES for kind in kinds[1:])
+        if not known or kinds.count("MultiVectorMask") > 1:
+            raise CheckpointError(
+                f"modules.json of {place} describes a MultiVectorEncoder of {modules.kinds}",
+                f"Transformer, then any of {', '.join(TOKEN_MODULES)}, the last at most once",
+                _TOKENS,
+            )
+        return
+    if modules.model_type != "SentenceTransformer":
         raise CheckpointError(
-            f"modules.json of {place} describes a {kind} of {modules.kinds}",
-            "a SentenceTransformer or a CrossEncoder",
-            _REMEDIES.get(kind, "this kind of model is not supported yet"),
+            f"modules.json of {place} describes a {modules.model_type} of {modules.kinds}",
+            "a SentenceTransformer, a CrossEncoder, a SparseEncoder or a MultiVectorEncoder",
+            "this kind of model is not supported yet",
         )
     if kinds[:2] != ["Transformer", "Pooling"] or not all(kind in FOLLOWING for kind in kinds[2:]):
         raise CheckpointError(

@@ -43,7 +43,9 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
     possible = [
         task.name
         for task in TASKS.values()
-        if classes(config, task) and (modules is not None or not task.pooled) and (one_label or not task.single_label)
+        if classes(config, task)
+        and (not task.pooled or (modules is not None and modules.task == task.name))
+        and (one_label or not task.single_label)
     ]
     if requested != "auto":
         task = TASKS[requested]
@@ -53,7 +55,13 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
                 f"one of its tasks: {', '.join(possible) or 'none that this exporter knows'}",
                 "choose another --task",
             )
-        if task.pooled and modules is None:
+        if task.pooled and modules is not None and modules.task != task.name:
+            raise TaskError(
+                f"modules.json describes a {modules.model_type}, for {modules.task}",
+                f"the modules of a model for {task.name}",
+                f"leave --task {requested} out",
+            )
+        if task.pooled and modules is None and not task.usual_head:
             raise TaskError(
                 "the model has no modules.json, which says how to pool its token vectors",
                 "a sentence-transformers folder",
@@ -127,7 +135,7 @@ def encoder_alone(config: Any, task: Task) -> str | None:
 
     transformers' tables do not list these classes: they have the whole model, whose decoder the folder lacks.
     """
-    if task.name not in ("feature-extraction", "sentence-embedding"):
+    if task.name not in ("feature-extraction", "sentence-embedding", "token-embedding"):
         return None
     for name in architectures_of(config):
         kind = getattr(transformers, name, None) if name.endswith("EncoderModel") else None

@@ -27,6 +27,8 @@ _COMMON_PROMPTS = ("query", "document")
 _HEADS = {
     "SentenceTransformer": ("feature-extraction", "last_hidden_state", "token_embeddings"),
     "CrossEncoder": ("sequence-classification", "logits", "scores"),
+    "SparseEncoder": ("fill-mask", "logits", "token_embeddings"),
+    "MultiVectorEncoder": ("feature-extraction", "last_hidden_state", "token_embeddings"),
 }
 
 
@@ -37,6 +39,7 @@ class TextSettings:
     `max_length` replaces the tokenizer's own limit; None if the folder sets none. `prompt` is the default one of
     `prompts`. `truncate_dim` is how many numbers of a vector are kept; None: all. `similarity` compares two vectors.
     `activation` is the activation of a cross encoder's scores, if the folder names one.
+    `sides` are the settings of queries and documents, for a model of token vectors.
     """
 
     max_length: int | None = None
@@ -46,6 +49,21 @@ class TextSettings:
     similarity: Similarity = "cosine"
     truncate_dim: int | None = None
     activation: str | None = None
+    sides: SideSettings | None = None
+
+
+@dataclass(frozen=True)
+class SideSettings:
+    """What a model of token vectors does to queries and documents, as the folder says it.
+
+    Lengths are in tokens, None for the usual one. `expansion` are the library's settings of tokens to add to queries.
+    """
+
+    query_prompt: str
+    document_prompt: str
+    query_length: int | None
+    document_length: int | None
+    expansion: dict[str, Any] | None
 
 
 def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modules) -> TextSettings:
@@ -66,7 +84,7 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
     prompts = _prompts(settings, model)
     prompt = _default_prompt(settings, model, prompts, modules.model_type)
     name, found = _transformer(settings, transformer_files)
-    _check_head(settings, name, found, modules.model_type)
+    _check_head(settings, name, found, modules)
     lengths = [
         settings.check(f"{name}: {key}", found.get(key) or {}, known_settings.TOKENIZER_ARGUMENTS).get(
             "model_max_length"
@@ -87,7 +105,34 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
         similarity=_similarity(settings, model, modules.model_type),
         truncate_dim=truncate,
         activation=model.get("activation_fn"),
+        sides=_sides(settings, model, name, found, modules.model_type),
     )
+
+
+def _sides(
+    settings: Settings, model: dict[str, Any], name: str, found: dict[str, Any], model_type: str
+) -> SideSettings | None:
+    """The settings of queries and documents; refused for a model that does not tell them apart."""
+    if model_type != "MultiVectorEncoder":
+        for key in ("query_length", "document_length", "query_expansion"):
+            if found.get(key) is not None:
+                raise settings.refusal(name, key, found[key], "queries and documents get the same treatment here")
+        return None
+    for key in ("query_length", "document_length"):
+        length = found.get(key)
+        if length is not None and (type(length) is not int or length < 1):
+            raise settings.refusal(name, key, length, "it is not a number of tokens")
+    expansion = found.get("query_expansion")
+    if expansion is not None:
+        expansion = settings.check(f"{name}: query_expansion", expansion, known_settings.QUERY_EXPANSION)
+        expansion = {"attend": False, "token": None} | expansion
+        length, least = expansion.get("length"), found.get("query_length")
+        known = expansion.get("strategy") in ("fixed", "min") and isinstance(expansion["attend"], bool)
+        if not known or type(length) is not int or length < 1 or (least is not None and least < length):
+            raise settings.refusal(name, "query_expansion", expansion, "it has no strategy and length that fit")
+    prompts = model.get("prompts", {})
+    query, document = (prompts.get(side) or "" for side in ("query", "document"))
+    return SideSettings(query, document, found.get("query_length"), found.get("document_length"), expansion)
 
 
 def _transformer(settings: Settings, transformer_files: ModelFiles) -> tuple[str, dict[str, Any]]:
@@ -154,12 +199,13 @@ def _default_prompt(settings: Settings, model: dict[str, Any], prompts: dict[str
     return prompts[name]
 
 
-def _check_head(settings: Settings, name: str, found: dict[str, Any], model_type: str) -> None:
+def _check_head(settings: Settings, name: str, found: dict[str, Any], modules: Modules) -> None:
     """Check that texts go to the transformer unchanged, and its vectors or scores to the next module unchanged."""
-    task, output, own = _HEADS[model_type]
-    set_task = found.get("transformer_task", "feature-extraction")
+    task, output, own = _HEADS[modules.model_type]
+    usual = "fill-mask" if modules.listed[0].kind == "MLMTransformer" else "feature-extraction"
+    set_task = found.get("transformer_task", usual)
     if set_task != task:
-        raise settings.refusal(name, "transformer_task", set_task, f"a {model_type} is one of {task}")
+        raise settings.refusal(name, "transformer_task", set_task, f"a {modules.model_type} is one of {task}")
     config = found.get("modality_config")
     if config is None:
         return

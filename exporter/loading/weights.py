@@ -75,7 +75,8 @@ def _load_complete(
     """The model and what transformers says about loading it; or None, and the weights that the checkpoint lacks."""
     without_pooler = {"add_pooling_layer": False}
     # A sentence head pools the token vectors itself; the model's own pooler would be dead weight.
-    attempts: list[dict[str, Any]] = [without_pooler, {}] if task.pooled else [{}, without_pooler]
+    pools = task.pooled and task.auto_class == "AutoModel"
+    attempts: list[dict[str, Any]] = [without_pooler, {}] if pools else [{}, without_pooler]
     first_missing: list[str] = []
     for extra in attempts:
         try:

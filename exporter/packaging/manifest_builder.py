@@ -20,6 +20,7 @@ from runtime.format.manifest import (
     FORMAT_VERSION,
     Axis,
     Execution,
+    LateInteraction,
     Manifest,
     Requirements,
     TensorSpec,
@@ -72,6 +73,7 @@ def draft_manifest(
         parts=(),
         padded_output="repeated" if candidate.drop_padding else "computed",
         embedding=source.embedding,
+        late_interaction=_late_interaction(source.late_interaction, plan),
     )
 
 
@@ -81,6 +83,24 @@ def _text(info: TextInfo | None, plan: TracePlan) -> TextInfo | None:
     if info is None or sequence is None:
         return info
     return dataclasses.replace(info, max_length=longest_text(info, sequence.axis))
+
+
+def _late_interaction(sides: LateInteraction | None, plan: TracePlan) -> LateInteraction | None:
+    """Both sides, with maximum lengths that the inputs admit.
+
+    Raises:
+        TaskError: the inputs are too short for what is added to queries.
+    """
+    sequence = plan.dimensions.get("sequence")
+    if sides is None or sequence is None or sequence.axis.maximum is None:
+        return sides
+    most = sequence.axis.maximum
+    if sides.query.expansion is not None and sides.query.expansion.length > most:
+        raise TaskError(f"queries have {sides.query.expansion.length} tokens (query_expansion)", f"at most {most}")
+    query, document = (
+        dataclasses.replace(side, max_length=min(side.max_length, most)) for side in (sides.query, sides.document)
+    )
+    return LateInteraction(query, document)
 
 
 def _execution(plan: TracePlan, optimise: bool) -> Execution:

@@ -57,7 +57,7 @@ def derive(
         raise TaskError(f"model type {source.info.type!r}: {reason}", "a model that a trace can follow")
     parameters = inspect.signature(source.model.forward).parameters
     names = [*parameters]
-    if source.sentence_head is not None and not source.sentence_head.pooling.include_prompt:
+    if source.sentence_head is not None and not source.sentence_head.include_prompt:
         # Not a parameter of the model: it tells the pooling which tokens belong to a prompt.
         names.append("pooling_mask")
     known = {name: PARAMETERS[name] for name in names if name in PARAMETERS}

@@ -15,7 +15,7 @@ import torch
 
 from exporter.loading.loader import Source
 from exporter.loading.model_errors import named_model_errors
-from exporter.loading.pooling import SentenceHead
+from exporter.loading.pooling import Head
 from exporter.shapes import architecture_overrides
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.shapes.trace_plan import TracePlan
@@ -48,18 +48,19 @@ class Adapter(torch.nn.Module):
         return tuple(_at(output, path).float() for path in self.paths.values())
 
 
-class SentenceAdapter(Adapter):
-    """Pools the token vectors in float32, as the sentence-transformers folder says."""
+class HeadAdapter(Adapter):
+    """Applies what follows the model in a sentence-transformers folder, in float32."""
 
-    head: SentenceHead
+    head: Head
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """One vector per row: [batch, hidden size x number of modes]."""
+        """The outputs of the head."""
         inputs = cloned_floats(dict(zip(self.inputs, args, strict=False)) | kwargs)
         pooled = inputs.pop("pooling_mask", None)
-        vectors = self.model(**inputs)["last_hidden_state"].float()
+        vectors = self.model(**inputs)[self.head.reads]
         mask = inputs["attention_mask"]
-        return (self.head(vectors, mask, mask if pooled is None else mask * pooled),)
+        outputs: tuple[torch.Tensor, ...] = self.head(vectors, mask, mask if pooled is None else mask * pooled)
+        return outputs
 
 
 def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
@@ -76,10 +77,10 @@ def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
                 f"{type(source.model).__name__} takes no attention_mask",
                 "attention_mask, to pool over real tokens only",
             )
-        base = SentenceAdapter
+        base = HeadAdapter
     kind = type(base.__name__, (base,), {"forward": with_signature(base.forward, names)})
     adapter: Adapter = kind(source.model, names, {output.name: (output.name,) for output in plan.task.outputs})
-    if isinstance(adapter, SentenceAdapter):
+    if isinstance(adapter, HeadAdapter):
         assert source.sentence_head is not None
         adapter.head = source.sentence_head
     else:

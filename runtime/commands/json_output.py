@@ -32,6 +32,8 @@ def fields(manifest: Manifest, result: Any) -> dict[str, Any]:
     """The result for one text, from the method of `session.text` for the artifact's task."""
     if isinstance(result, torch.Tensor):
         return {manifest.outputs[0].name: result.tolist()}
+    if manifest.task == "sparse-embedding":
+        return {manifest.outputs[0].name: result}
     if isinstance(result, dict):
         return {name: tensor.tolist() for name, tensor in result.items()}
     if manifest.task == "reranking" and isinstance(result, list):

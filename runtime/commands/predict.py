@@ -38,7 +38,7 @@ CHUNK_BYTES = 2**20
 
 # Option → the tasks whose method has an argument of this name.
 _OPTIONS = {
-    "top_k": ("text-classification", "reranking", "fill-mask"),
+    "top_k": ("text-classification", "reranking", "fill-mask", "sparse-embedding"),
     "aggregation": ("token-classification",),
     "stride": ("token-classification", "question-answering"),
     "prompt_name": ("sentence-embedding",),

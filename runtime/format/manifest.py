@@ -277,6 +277,40 @@ class EmbeddingInfo:
 
 
 @dataclass(frozen=True)
+class Expansion:
+    """Tokens behind a text that has fewer than `length`: filled up to `length` with `token_id`.
+
+    Their vectors count as the text's own do. If `attend` is false, the model does not look at them: their place in
+    `attention_mask` is 0.
+    """
+
+    token_id: int
+    length: int
+    attend: bool
+
+
+@dataclass(frozen=True)
+class TextSide:
+    """How queries, or documents, become vectors of tokens.
+
+    `prompt` is put before each text, `max_length` is in tokens. The vectors of tokens in `skipped_ids` are left out.
+    """
+
+    prompt: str
+    max_length: int
+    skipped_ids: tuple[int, ...] = ()
+    expansion: Expansion | None = None
+
+
+@dataclass(frozen=True)
+class LateInteraction:
+    """The two sides of a model whose vectors of tokens are compared (ColBERT)."""
+
+    query: TextSide
+    document: TextSide
+
+
+@dataclass(frozen=True)
 class PartDigest:
     """One record of the archive: its name without the top folder, its size, its SHA-256 in hexadecimal."""
 
@@ -316,6 +350,8 @@ class Manifest:
     padded_output: Literal["computed", "repeated"] = "computed"
     # None for other tasks than sentence-embedding, and in files of older writers.
     embedding: EmbeddingInfo | None = None
+    # None for other tasks than token-embedding, and for a file without a tokenizer.
+    late_interaction: LateInteraction | None = None
 
     @property
     def sequence(self) -> Axis | None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from runtime.errors import ManifestDamagedError
-from runtime.format.manifest import FORMAT_VERSION, OLDEST_FORMAT_VERSION, Manifest, TensorSpec, TextInfo
+from runtime.format.manifest import FORMAT_VERSION, OLDEST_FORMAT_VERSION, Manifest, TensorSpec, TextInfo, TextSide
 
 # Limits far above what real manifests have; beyond them a warm-up would exhaust time or memory.
 MAX_WARMUP_TOKENS = 2**16
@@ -54,6 +54,9 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield f"tolerance.{name} {bound}", "0 to 1"
     if manifest.text is not None:
         yield from _text_problems(manifest.text)
+    if manifest.late_interaction is not None:
+        yield from _side_problems(manifest.late_interaction.query, "late_interaction.query")
+        yield from _side_problems(manifest.late_interaction.document, "late_interaction.document")
     if manifest.labels:
         last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
         if last != {len(manifest.labels)}:
@@ -83,6 +86,15 @@ def _text_problems(text: TextInfo) -> Iterator[tuple[str, str]]:
     ids = (text.rules.unknown_id, text.rules.class_id, text.rules.mask_id) if text.rules is not None else ()
     if not all(number is None or 0 <= number < 2**31 for number in ids):
         yield "text.rules", "ids that are not negative"
+
+
+def _side_problems(side: TextSide, place: str) -> Iterator[tuple[str, str]]:
+    added = side.expansion
+    if not 0 < side.max_length < 2**24 or (added is not None and not 0 < added.length <= side.max_length):
+        yield place, "lengths from 1, an expansion's at most max_length"
+    ids = (*side.skipped_ids, *([] if added is None else [added.token_id]))
+    if not all(0 <= number < 2**31 for number in ids):
+        yield place, "ids that are not negative"
 
 
 def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:

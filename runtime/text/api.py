@@ -20,9 +20,11 @@ from runtime.text.classification import ClassificationTask, OutputsTask, Reranki
 from runtime.text.embedding import EmbeddingTask, check_dimensions, similarity
 from runtime.text.encoder import TextEncoder
 from runtime.text.fill_mask import FillMaskTask
-from runtime.text.prompts import POOLING_MASK, named_prompt, prompt_length
+from runtime.text.late_interaction import Side, TokenVectorsTask, text_side
+from runtime.text.prompts import POOLING_MASK, named_prompt, prompt_length, with_prompt
 from runtime.text.question_answering import QuestionAnsweringTask
 from runtime.text.results import Answer, Candidate, Classification, Ranked, Tag
+from runtime.text.sparse import SparseTask
 from runtime.text.task_methods import embedding_info, expect, labels, rules
 from runtime.text.token_classification import Aggregation, TokenClassificationTask
 
@@ -81,6 +83,8 @@ class Text:
     ) -> list[torch.Tensor]:
         """Embeddings of float32: one per text, [embedding]; for feature extraction one per token, [tokens, hidden].
 
+        For sparse embeddings a text's tensor is [vocabulary], most of it 0; for token embeddings see `embed_tokens`.
+
         Args:
             texts: strings.
             prompt_name: which of the model's prompts to put before each text.
@@ -96,14 +100,13 @@ class Text:
             InputTextError: a text or an option that does not fit.
         """
         expect(self._manifest, "embed")
-        prompt = self._prompt(prompt_name, prompt)
+        if self._manifest.task == "token-embedding" and prompt_name is None and dimensions is None:
+            return self.embed_tokens(texts, prompt=prompt, truncate=truncate, errors=errors)
         normalized = False
         if dimensions is not None:
             normalized = embedding_info(self._manifest, "dimensions").normalized
             check_dimensions(dimensions, self._manifest.outputs[0].axes[-1].maximum)
-        if prompt and isinstance(texts, (list, tuple)):
-            # An empty text gets no prompt, so that it is still refused.
-            texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
+        texts, prompt = with_prompt(self._encoder, texts, self._prompt(prompt_name, prompt))
         left_out = prompt_length(self._encoder, prompt) if POOLING_MASK in self._inputs else 0
         task = EmbeddingTask(self._encoder, self._manifest.outputs[0].name, truncate, dimensions, normalized)
         return self._runner.run(task, texts, errors, prompt=left_out)
@@ -137,6 +140,62 @@ class Text:
             InputSizeError: vectors of different sizes.
         """
         return similarity(embedding_info(self._manifest, "similarity"), a, b)
+
+    def embed_sparse(
+        self,
+        texts: Sequence[str],
+        *,
+        top_k: int | None = None,
+        prompt: str | None = None,
+        truncate: bool = False,
+        errors: Errors = "raise",
+    ) -> list[dict[str, float]]:
+        """The tokens of the vocabulary that each text is about, with their weights, the largest first.
+
+        Args:
+            texts: strings.
+            top_k: the number of tokens per text; None: all whose weight is not 0.
+            prompt: put before each text; None: the model's default prompt, if it has one.
+            truncate: cut texts at the model's maximum length.
+            errors: `raise` the first error, or `return` each in its text's place.
+
+        Raises:
+            InputTaskError: the artifact is not for sparse embeddings.
+            InputTextError: a text or an option that does not fit.
+        """
+        expect(self._manifest, "embed_sparse")
+        texts, _ = with_prompt(self._encoder, texts, prompt)
+        task = SparseTask(self._encoder, self._manifest.outputs[0].name, top_k, truncate)
+        return self._runner.run(task, texts, errors)
+
+    def embed_tokens(
+        self,
+        texts: Sequence[str],
+        *,
+        side: Side | None = None,
+        prompt: str | None = None,
+        truncate: bool = False,
+        errors: Errors = "raise",
+    ) -> list[torch.Tensor]:
+        """A vector per token of each text, float32 [tokens, size], for late interaction (ColBERT).
+
+        Args:
+            texts: strings.
+            side: `query` or `document`: the model's prompt, length and left-out tokens of that side, and for queries
+                the tokens that the model adds. None: the default prompt, and the left-out tokens of a document.
+            prompt: put before each text in place of the model's prompt.
+            truncate: cut texts at the maximum length of the side.
+            errors: `raise` the first error, or `return` each in its text's place.
+
+        Raises:
+            InputTaskError: the artifact is not for token embeddings.
+            InputTextError: a text or an option that does not fit.
+        """
+        expect(self._manifest, "embed_tokens")
+        settings = text_side(self._manifest, side)
+        texts, _ = with_prompt(self._encoder, texts, settings.prompt if prompt is None else prompt)
+        task = TokenVectorsTask(self._encoder, self._manifest.outputs[0].name, settings, truncate)
+        return self._runner.run(task, texts, errors)
 
     def classify(
         self,

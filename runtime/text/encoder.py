@@ -5,6 +5,7 @@ A text that is longer than the model admits is refused, truncated, or divided in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,19 +73,22 @@ class TextEncoder:
             raise InputTextError("the texts have no tokens", "at least one token")
         return self.tensors(encodings)
 
-    def tokens(self, items: Sequence[Any], *, truncate: bool = False) -> list[Encoding | InvalidText]:
-        """Each item's tokens, or why it cannot be used: it is not a text, or too long."""
+    def tokens(
+        self, items: Sequence[Any], *, truncate: bool = False, limit: int | None = None
+    ) -> list[Encoding | InvalidText]:
+        """Each item's tokens, or why it cannot be used: it is not a text, or too long.
+
+        Args:
+            items: texts, or tuples of two.
+            truncate: cut an item that is too long.
+            limit: the maximum length in tokens; None: the model's.
+        """
+        most = self.limit if limit is None else min(limit, self.limit)
         problems = [_text_problem(item) for item in items]
         good = [item for item, problem in zip(items, problems, strict=True) if problem is None]
-        truncation = Truncation(self.limit, self._side) if truncate else None
-        made = iter(self._tokenizer.encode(good, truncation, self._check_length))
+        truncation = Truncation(most, self._side) if truncate else None
+        made = iter(self._tokenizer.encode(good, truncation, functools.partial(_check_length, most)))
         return [next(made) if problem is None else problem for problem in problems]
-
-    def _check_length(self, encoding: Encoding) -> Encoding | InvalidText:
-        if len(encoding) <= self.limit:
-            return encoding
-        remedy = "shorten it, or ask for truncation (truncate=True, --truncate)"
-        return InvalidText(f"has {len(encoding)} tokens", f"at most {self.limit}", remedy)
 
     def windows(
         self, item: Any, *, length: int, stride: int, parts: tuple[str, str] | None
@@ -143,6 +147,10 @@ class TextEncoder:
         """The position of an encoding's first token in a row of a padded batch."""
         return 0 if self.info.padding_side == "right" else width - len(encoding)
 
+    def token(self, number: int) -> str:
+        """The token of an id as the tokenizer stores it; `#` and the id if the tokenizer has none for it."""
+        return self._tokenizer.token(number) or f"#{number}"
+
     def decode(self, ids: Sequence[int], *, special: bool) -> str:
         """The text of token ids, with or without special tokens."""
         text = self._tokenizer.decode(ids, special=special)
@@ -154,6 +162,13 @@ class TextEncoder:
     def join_tokens(self, tokens: Sequence[str]) -> str:
         """The text of tokens given as strings."""
         return self._tokenizer.join_tokens(tokens)
+
+
+def _check_length(most: int, encoding: Encoding) -> Encoding | InvalidText:
+    if len(encoding) <= most:
+        return encoding
+    remedy = "shorten it, or ask for truncation (truncate=True, --truncate)"
+    return InvalidText(f"has {len(encoding)} tokens", f"at most {most}", remedy)
 
 
 def _text_problem(item: Any) -> InvalidText | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,16 @@ def named_prompt(prompts: Mapping[str, str], name: Any) -> str:
         known = ", ".join(prompts) or "(none)"
         raise InputTextError(f"prompt_name is {shown(name)}", f"one of the model's prompts: {known}")
     return prompts[name]
+
+
+def with_prompt(encoder: TextEncoder, texts: Sequence[str], prompt: str | None) -> tuple[Sequence[str], str]:
+    """The texts with a prompt before each, and that prompt; None: the model's default prompt, which may be empty."""
+    if prompt is None:
+        prompt = encoder.info.rules.prompt if encoder.info.rules is not None else ""
+    if prompt and isinstance(texts, (list, tuple)):
+        # An empty text gets no prompt, so that it is still refused.
+        texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
+    return texts, prompt
 
 
 def prompt_length(encoder: TextEncoder, prompt: str) -> int:

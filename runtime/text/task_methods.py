@@ -9,25 +9,28 @@ from runtime.format.manifest import EmbeddingInfo, Manifest, TextRules
 METHODS = {
     "sentence-embedding": "embed",
     "feature-extraction": "embed",
+    "sparse-embedding": "embed_sparse",
+    "token-embedding": "embed_tokens",
     "text-classification": "classify",
     "reranking": "rerank",
     "token-classification": "tag",
     "question-answering": "answer",
     "fill-mask": "fill",
 }
-# A reranker is a classifier of one label.
-_ALSO = {"reranking": "classify"}
+# Method → further tasks that it is for; a reranker is a classifier of one label.
+_ALSO = {"embed": ("sparse-embedding", "token-embedding"), "classify": ("reranking",)}
 
 
 def expect(manifest: Manifest, method: str) -> None:
-    """Check that the method is one for the artifact's task.
+    """Check that the method is for the artifact's task.
 
     Raises:
         InputTaskError: it is not.
     """
     task = manifest.task
-    if method not in (METHODS.get(task), _ALSO.get(task)):
-        wanted = " or ".join(name for table in (METHODS, _ALSO) for name, known in table.items() if known == method)
+    if METHODS.get(task) != method and task not in _ALSO.get(method, ()):
+        tasks = [*(name for name, known in METHODS.items() if known == method), *_ALSO.get(method, ())]
+        wanted = " or ".join(tasks)
         remedy = f"call {METHODS[task]}" if task in METHODS else "call numbers, for the outputs as they are"
         raise InputTaskError(f"{method} on an artifact for {task}", f"an artifact for {wanted}", remedy)
 

@@ -127,6 +127,11 @@ class StoredTokenizer:
         """
         return str(_call(lambda: self._tokenizer.decode(list(ids), skip_special_tokens=not special)))
 
+    def token(self, number: int) -> str | None:
+        """The token of an id as it is stored; None if there is none."""
+        found = self._tokenizer.id_to_token(number)
+        return None if found is None else str(found)
+
     def join_tokens(self, tokens: Sequence[str]) -> str:
         """The text of tokens given as strings; raises what `decode` raises."""
         decoder = self._tokenizer.decoder

@@ -42,7 +42,12 @@ constexpr const char* kManifestSchema = R"({
                 "max_error": "float", "argmax_matches": "int?"}],
  "padded_output?": "computed|repeated",
  "embedding?": [null, {"prompts": {"*": "text"}, "normalized": "bool",
-                       "similarity": "cosine|dot|euclidean|manhattan"}]
+                       "similarity": "cosine|dot|euclidean|manhattan"}],
+ "late_interaction?": [null, {
+   "query": {"prompt": "str", "max_length": "int", "skipped_ids?": ["int"],
+             "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
+   "document": {"prompt": "str", "max_length": "int", "skipped_ids?": ["int"],
+                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}]
 })";
 
 constexpr const char* kTensorSchema = R"({
