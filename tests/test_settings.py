@@ -305,6 +305,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"modules.json": modules("Transformer", "Pooling", "Dense"), ARCHIVE: {"model_type": "CrossEncoder"}},
         "a cross encoder of Transformer, Pooling, Dense.*not supported yet",
     ),
+    "a reranker that is a language model": (
+        {"modules.json": modules("Transformer", "LogitScore"), ARCHIVE: {"model_type": "CrossEncoder"}},
+        "a cross encoder of Transformer, LogitScore.*export with --task text-generation-scoring",
+    ),
     "a prompt for pairs": (
         {
             "modules.json": modules("Transformer"),

@@ -16,6 +16,9 @@ from runtime.errors import CheckpointError, RemoteCodeError
 # The modules that may follow the pooling.
 FOLLOWING = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _TOKENS = "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself"
+_LANGUAGE_MODEL = (
+    "export with --task text-generation-scoring, and compare the scores of its yes and no tokens at a text's last token"
+)
 # Those that may follow the transformer of a model of token vectors.
 TOKEN_MODULES = ("Dense", "Normalize", "MultiVectorMask")
 # The library's class for the whole model → the task of this exporter that computes what it computes.
@@ -129,7 +132,7 @@ def expect_supported(place: str, modules: Modules) -> None:
             raise CheckpointError(
                 f"modules.json of {place} describes a cross encoder of {modules.kinds}",
                 "one of a Transformer alone, which classifies texts",
-                "this kind of reranker is not supported yet",
+                _LANGUAGE_MODEL if "LogitScore" in kinds else "this kind of reranker is not supported yet",
             )
         return
     if modules.model_type == "SparseEncoder":

@@ -296,7 +296,7 @@ class TextSide:
     `prompt` is put before each text, `max_length` is in tokens. The vectors of tokens in `skipped_ids` are left out.
     """
 
-    prompt: str
+    prompt: FreeText
     max_length: int
     skipped_ids: tuple[int, ...] = ()
     expansion: Expansion | None = None

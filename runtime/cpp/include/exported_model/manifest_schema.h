@@ -44,9 +44,9 @@ constexpr const char* kManifestSchema = R"({
  "embedding?": [null, {"prompts": {"*": "text"}, "normalized": "bool",
                        "similarity": "cosine|dot|euclidean|manhattan"}],
  "late_interaction?": [null, {
-   "query": {"prompt": "str", "max_length": "int", "skipped_ids?": ["int"],
+   "query": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
              "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
-   "document": {"prompt": "str", "max_length": "int", "skipped_ids?": ["int"],
+   "document": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
                 "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}]
 })";
 
