@@ -231,7 +231,7 @@ def test_memory_is_that_of_this_process() -> None:
 def test_each_package_of_the_benchmarks_has_one_importing_module() -> None:
     """And speed and loadgen share the harness without importing each other."""
     found: dict[str, set[str]] = {}
-    for folder in ("benchmarks", "matrix"):
+    for folder in ("benchmarks", "tests/model_matrix"):
         for path in (places.ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

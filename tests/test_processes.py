@@ -24,7 +24,7 @@ pytestmark = pytest.mark.fresh
 
 # What a folder could call its files to have them run: the project's packages, its dependencies', the standard
 # library's modules, and what Python runs at its start.
-NAMES: tuple[str, ...] = ("runtime", "exporter", "matrix", "benchmarks", "torch", "safetensors", "numpy", "tokenizers")
+NAMES: tuple[str, ...] = ("runtime", "exporter", "tests", "benchmarks", "torch", "safetensors", "numpy", "tokenizers")
 NAMES += ("transformers", "json", "pickle", "selectors", "argparse", "runpy", "multiprocessing")
 NAMES += ("sitecustomize", "usercustomize")
 
@@ -36,7 +36,7 @@ def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ran = tmp_path / "ran"
     for name in NAMES:
         (folder / name).mkdir(parents=True)
-        for file in ("__init__.py", "gate.py", "timing.py", "zygote.py", "flood.py"):
+        for file in ("__init__.py", "verification.py", "model_matrix.py", "flood.py"):
             (folder / name / file).write_text(f"open({str(ran)!r}, 'a').write(__name__ + ' ')\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", ".", str(folder)]))
@@ -53,7 +53,7 @@ def test_the_traps_close(traps: Path) -> None:
 
 
 def _verifying(_artifact: Path) -> bool:
-    return "--draft" in verify._spawn(["--help"]).stdout
+    return "--draft" in verify._spawn(["verify", "--help"]).stdout
 
 
 def _timing(artifact: Path) -> bool:
@@ -66,7 +66,7 @@ def _gates_of_the_matrix(_artifact: Path) -> bool:
     from tests.model_matrix.zygote import Zygote, spawn
 
     with Zygote() as gates:
-        return "--draft" in spawn(gates.address, ["--help"]).stdout
+        return "--draft" in spawn(gates.address, ["verify", "--help"]).stdout
 
 
 def _pairs_of_the_matrix(_artifact: Path) -> bool:
@@ -174,7 +174,7 @@ def _named(statement: ast.AST, kind: type[ast.AST]) -> list[str]:
 def test_no_process_is_started_around_the_helper_without_a_reason() -> None:
     """`# clean start: REASON` says why a place does without."""
     offenders = []
-    for folder in ("exporter", "runtime", "matrix", "benchmarks", "tests", "examples"):
+    for folder in ("exporter", "runtime", "benchmarks", "tests", "examples"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             text = path.read_text()
             tree = ast.parse(text)
@@ -183,7 +183,7 @@ def test_no_process_is_started_around_the_helper_without_a_reason() -> None:
             assert not any(node.module in ("subprocess", "multiprocessing") for node in taken), path
             places = ("exporter.verification.subprocesses", "benchmarks.harness.files")
             aliases = [alias for node in taken if node.module in places for alias in node.names]
-            helpers = {f"processes.{name}" for name in HELPERS}
+            helpers = {f"subprocesses.{name}" for name in HELPERS}
             helpers |= {alias.asname or alias.name for alias in aliases if alias.name in (*HELPERS, "command")}
             # Functions of the same module that make a command with them.
             helpers |= {
@@ -195,7 +195,7 @@ def test_no_process_is_started_around_the_helper_without_a_reason() -> None:
                 starts = [name for name in _named(statement, ast.Attribute) if STARTS.fullmatch(name)]
                 # Where the project's commands lie starts nothing.
                 for_its_folder = _named(statement, ast.Attribute).count("Path(sys.executable).parent")
-                if len(starts) == for_its_folder or path.name == "processes.py":
+                if len(starts) == for_its_folder or path.name in ("processes.py", "subprocesses.py"):
                     continue
                 lines = text.splitlines()[max(0, statement.lineno - 2) : statement.end_lineno]
                 said = any("# clean start: " in line for line in lines)
