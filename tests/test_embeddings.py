@@ -71,9 +71,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, exported: Callable[..., Repor
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_text(json.dumps(content))
             output = exported(folder, backend="plain", verify="off").output
-            made[behind] = Both(
-                folder, str(output), SentenceTransformer(str(folder), device="cpu"), load(output, threads=1)
-            )
+            made[behind] = Both(folder, str(output), SentenceTransformer(str(folder), device="cpu"), load(output))
         return made[behind]
 
     return make

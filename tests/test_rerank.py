@@ -42,7 +42,7 @@ class Reranker:
     def __init__(self, folder: Path, path: str) -> None:
         self.library = CrossEncoder(str(folder), device="cpu")
         self.path = path
-        self.session: Session = load(path, threads=1)
+        self.session: Session = load(path)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,9 @@ def parse(command: Sequence[str]) -> Command | None:
     head, *rest = command
     if Path(head) in [Path(sys.executable).with_name(name) for name in SCRIPTS]:
         return Command(rest, script=head)
-    launcher = next((place for place, part in enumerate(rest) if part.endswith("/exporter/launch.py")), None)
+    launcher = next(
+        (place for place, part in enumerate(rest) if part.endswith("/exporter/verification/launcher.py")), None
+    )
     if head != sys.executable or launcher is None:
         return None
     isolated, flags = rest[:3], rest[3:launcher]
