@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,12 @@ def test_ranking(reranker: Callable[[str], Reranker], age: str) -> None:
     for top_k in (None, 2, 9):
         expected = both.library.rank(QUERY, DOCUMENTS, top_k=top_k, return_documents=True)
         found = both.session.text.rerank(QUERY, DOCUMENTS, top_k=top_k)
-        # Equal documents stay in the caller's order.
-        assert [(one.index, one.text) for one in found] == [(one["corpus_id"], one["text"]) for one in expected]
+        # Not by index: of two equal documents, the last bits of the scores may depend on their places in a batch.
+        assert [one.text for one in found] == [one["text"] for one in expected]
+        assert all(DOCUMENTS[one.index] == one.text for one in found)
+        assert len({one.index for one in found}) == len(found)
+        tied = [(a.index, b.index) for a, b in pairwise(found) if a.score == b.score]
+        assert all(first < second for first, second in tied)
         assert [one.score for one in found] == pytest.approx([one["score"] for one in expected], rel=2e-4, abs=1e-5)
     pairs = [(QUERY, text) for text in DOCUMENTS]
     scores = [one.score for one in both.session.text.classify(pairs)]
