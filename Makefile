@@ -187,7 +187,7 @@ image: dist/.built $(MODEL)  ## build the worker's container image; without dock
 	PYTHON=$(BIN)/python TORCH_INDEX=$(TORCH_INDEX) release/build_image.sh $(MODEL)
 
 soak: $(DEMO)  ## 8 threads x 2,000 calls on one session: answers and memory (2 minutes)
-	$(BIN)/python benchmarks/soak.py $(DEMO)
+	$(BIN)/python -m benchmarks.soak $(DEMO)
 
 flood: $(DEMO)  ## a pool asked ten times what it can answer for 30 s: refusals, answers, memory (1 minute)
 	$(BIN)/python -m benchmarks.flood $(DEMO) $(ARGS)

@@ -1,6 +1,6 @@
 """Which form of attention is fastest at which sizes: where the limits in exporter/backends/onednn/attend.py come from.
 
-Usage: python benchmarks/experiments/attention.py [fp32|bf16]
+Usage: python -m benchmarks.experiments.attention [fp32|bf16]
 
 Times one layer's attention of bert-base (12 heads of 64) from the joined query, key and value, in each form, with a
 mask: interleaved rounds, medians in microseconds. The answers are compared first. What stands around attention is left

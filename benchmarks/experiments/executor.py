@@ -1,6 +1,6 @@
 """Is TorchScript's other executor faster, or none? What docs/decisions/serving.md says of executors.
 
-Usage: python benchmarks/experiments/executor.py FILE ...
+Usage: python -m benchmarks.experiments.executor FILE ...
 
 For each artifact and each setting, in a process of its own, in turn: seconds of `runtime.load` with its warm-up, and
 the median milliseconds of a call at 1x32, 1x128 and 8x128. The settings: optimised after profiling (PyTorch's default),

@@ -1,6 +1,6 @@
 """What IPEX's int8 settings cost in accuracy: one export of a model each, as docs/decisions/int8.md tells of.
 
-Usage: python benchmarks/experiments/int8_settings.py MODEL CALIBRATION
+Usage: python -m benchmarks.experiments.int8_settings MODEL CALIBRATION
 
 Prints for each setting the accuracy on held-out samples, and the error at the shapes that are verified (of random ids,
 up to the longest that the model admits). Settings that no export has are set from outside. Nothing is timed.

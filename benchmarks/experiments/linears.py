@@ -1,6 +1,6 @@
 """Which of PyTorch's kernels multiplies fastest in fp32, and whether packing for a number of rows helps.
 
-Usage: python benchmarks/experiments/linears.py [minilm|bert-base]
+Usage: python -m benchmarks.experiments.linears [minilm|bert-base]
 
 Runs the four linears of every layer, each with weights of its own, so that caches are as cold as in a model. A way is
 oneDNN's linear with weights packed for any number of rows (what the onednn backend writes), for 8 and for 32, MKL's

@@ -1,6 +1,6 @@
 """What leaving padding out costs and saves: where the limits in exporter/backends/onednn/ragged.py come from.
 
-Usage: python benchmarks/experiments/padding.py MODEL [--fp32|--bf16] [--always]
+Usage: python -m benchmarks.experiments.padding MODEL [--fp32|--bf16] [--always]
 
 Exports a model twice, `--padding drop` and `--padding keep`, and times a call at several shapes and shares of real
 tokens: interleaved rounds, medians in milliseconds, and their ratio. The answers are compared first. With `--always`
