@@ -106,7 +106,8 @@ class Text:
         if dimensions is not None:
             normalized = embedding_info(self._manifest, "dimensions").normalized
             check_dimensions(dimensions, self._manifest.outputs[0].axes[-1].maximum)
-        texts, prompt = with_prompt(self._encoder, texts, self._prompt(prompt_name, prompt))
+        prompt = self._prompt(prompt_name, prompt)
+        texts = with_prompt(texts, prompt)
         left_out = prompt_length(self._encoder, prompt) if POOLING_MASK in self._inputs else 0
         task = EmbeddingTask(self._encoder, self._manifest.outputs[0].name, truncate, dimensions, normalized)
         return self._runner.run(task, texts, errors, prompt=left_out)
@@ -164,7 +165,7 @@ class Text:
             InputTextError: a text or an option that does not fit.
         """
         expect(self._manifest, "embed_sparse")
-        texts, _ = with_prompt(self._encoder, texts, prompt)
+        texts = with_prompt(texts, self._prompt(None, prompt))
         task = SparseTask(self._encoder, self._manifest.outputs[0].name, top_k, truncate)
         return self._runner.run(task, texts, errors)
 
@@ -193,7 +194,7 @@ class Text:
         """
         expect(self._manifest, "embed_tokens")
         settings = text_side(self._manifest, side)
-        texts, _ = with_prompt(self._encoder, texts, settings.prompt if prompt is None else prompt)
+        texts = with_prompt(texts, self._prompt(None, settings.prompt if prompt is None else prompt))
         task = TokenVectorsTask(self._encoder, self._manifest.outputs[0].name, settings, truncate)
         return self._runner.run(task, texts, errors)
 

@@ -28,14 +28,12 @@ def named_prompt(prompts: Mapping[str, str], name: Any) -> str:
     return prompts[name]
 
 
-def with_prompt(encoder: TextEncoder, texts: Sequence[str], prompt: str | None) -> tuple[Sequence[str], str]:
-    """The texts with a prompt before each, and that prompt; None: the model's default prompt, which may be empty."""
-    if prompt is None:
-        prompt = encoder.info.rules.prompt if encoder.info.rules is not None else ""
-    if prompt and isinstance(texts, (list, tuple)):
-        # An empty text gets no prompt, so that it is still refused.
-        texts = [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
-    return texts, prompt
+def with_prompt(texts: Sequence[str], prompt: str) -> Sequence[str]:
+    """The texts with a prompt before each; what is no list of texts is returned as it is, to be refused later."""
+    if not prompt or not isinstance(texts, (list, tuple)):
+        return texts
+    # An empty text gets no prompt, so that it is still refused.
+    return [prompt + text if isinstance(text, str) and text.strip() else text for text in texts]
 
 
 def prompt_length(encoder: TextEncoder, prompt: str) -> int:
