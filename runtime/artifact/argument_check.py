@@ -1,8 +1,7 @@
 """Arguments that operators do not check themselves: compared with the rules of `operators.def`, before any code runs.
 
-In: a module that was loaded, or is about to be saved. Out: nothing, or what is wrong. The operators' names were
-checked before PyTorch read the code (`runtime.artifact.operator_allowlist`); what their arguments are is known once it
-has been compiled.
+The operators' names were checked before PyTorch read the code (`runtime.artifact.operator_allowlist`); what their
+arguments are is known once it has been compiled, at a load, or is about to be saved, at an export.
 
 Some arguments stand for an entry of one of PyTorch's tables (a dtype, a layout, a memory format): a number beyond the
 table reads whatever lies behind it. Others divide, or are taken for a smaller number than they are. So the compiled

@@ -1,9 +1,8 @@
 """The `.pt` file: write it, read what lies beside the code, load the code.
 
-In: a traced module with its extra parts; or a path. Out: a file; or a manifest, a part, a module. Refuses
-what is no zip archive, was cut short, is built as no exporter builds it (`runtime.artifact.zip_reader`), has no
-manifest or a newer format, or parts that are not those sealed. Reading the manifest and the parts needs no torch. The
-only room that writes and reads TorchScript files.
+The only module that writes and reads TorchScript files. Refused is what is no zip archive, was cut short, is built as
+no exporter builds it (`runtime.artifact.zip_reader`), has no manifest or another format, or parts that are not those
+sealed. Reading the manifest and the parts needs no torch.
 
 A file is written in two steps. `save` writes code and weights: a draft that `read_manifest` refuses. `seal` appends the
 parts and the manifest to that same file, once it has been verified; the bytes that were verified stay as they are.

@@ -1,9 +1,8 @@
 """Whole numbers that PyTorch would divide while it reads a file, before anything can be compared.
 
-In: the text of a record whose names were checked. Out: what is wrong. PyTorch computes what depends on nothing but
-constants as soon as it reads code, and a whole number divided by zero, or the smallest of all by -1, ends the process
-there. So one number of each division has to depend on an input or a weight, or the divisor is a plain number other than
-0 and -1.
+PyTorch computes what depends on nothing but constants as soon as it reads code, and a whole number divided by zero, or
+the smallest of all by -1, ends the process there. So one number of each division has to depend on an input or a weight,
+or the divisor is a plain number other than 0 and -1. The names in the text were checked before.
 
 A name depends on an input if it is a parameter, what a `for` counts, or bound by nothing but lines that compute from
 such a name or from a weight. In those lines stand calls of operators, lists, and no tuple: of a tuple, PyTorch takes

@@ -1,7 +1,7 @@
 """What an artifact's code may call: read from the archive before torch does.
 
-In: an open `Archive`. Out: its code, parsed. Refuses (OperatorNotAllowedError) code that names anything but what is on
-the lists of `operators.def`; records of no known use. The pickles are checked by `runtime.artifact.pickles`.
+Code that names anything but what is on the lists of `operators.def` is refused, and so are records of no known use. The
+pickles are checked by `runtime.artifact.pickles`.
 
 TorchScript has no Python in it, but its operators reach outside: `aten::save` writes files, `aten::from_file` maps
 them, custom classes load libraries, and many operators trust their arguments and read or write wherever these point.
