@@ -41,6 +41,7 @@ from runtime.errors import CpuFeatureError
 from runtime.host.requirements import detect
 from runtime.text import Text
 from tests.support.artifacts import Artifacts
+from tests.support.forkserver import relevant
 from tests.support.processes import PROCESSES
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,16 @@ def tiny_model(model_type: str, task: str, **config: Any) -> Any:
 @pytest.fixture(scope="session", autouse=True)
 def _forks() -> None:
     PROCESSES.redirect_workers()
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Generator[None]:
+    """Put the environment back: libraries set variables when they are imported, and then nothing would be forked."""
+    before = relevant(os.environ)
+    yield
+    for name in relevant(os.environ).keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -175,3 +175,15 @@ def test_what_other_sources_made_is_removed(
     (tmp_path / "source.py").write_text("one = 2")
     counted(report, tiny_folder())
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_variable_that_a_test_leaves_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next test looks for it."""
+    os.environ["LEFT_BEHIND"] = "1"
+    monkeypatch.setenv("SET_FOR_ONE_TEST", "1")
+    assert not is_forked(python(FORKED))
+
+
+def test_is_gone_in_the_next_one() -> None:
+    assert not {"LEFT_BEHIND", "SET_FOR_ONE_TEST"} & os.environ.keys()
+    assert is_forked(python(FORKED))

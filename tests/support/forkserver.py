@@ -53,7 +53,7 @@ def receive(connection: socket.socket) -> Request:
 
 def refusal(request: Request) -> str | None:
     """Why a fork cannot stand for this command; None if it can."""
-    if _relevant(request.environment) != _relevant(os.environ):
+    if relevant(request.environment) != relevant(os.environ):
         return "another environment"
     command = parse(request.command)
     if command is None:
@@ -71,7 +71,8 @@ _IGNORED = (
 )
 
 
-def _relevant(environment: Mapping[str, str]) -> dict[str, str]:
+def relevant(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that may change what a process does."""
     return {name: value for name, value in environment.items() if not name.startswith(_IGNORED)}
 
 
