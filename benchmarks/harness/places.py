@@ -18,8 +18,13 @@ LOGS = BUILD / "logs"
 OUTPUT = ROOT / "docs/benchmarks"
 
 PEERS = ROOT / ".venv-peers"
+SENTENCE = ROOT / ".venv-sentence"
 # clean start: in `benchmarks.harness.files.command`
-PYTHON = {"main": sys.executable, "peers": str(PEERS / "bin/python")}
+PYTHON = {
+    "main": sys.executable,
+    "peers": str(PEERS / "bin/python"),
+    "sentence": str(SENTENCE / "bin/python"),
+}
 
 
 def folder_of(model: str) -> Path:
