@@ -1,0 +1,96 @@
+// The kernels' interface: pointers, sizes and strides, nothing of torch.
+//
+// attention.cpp and norm.cpp are compiled once per level (CMakeLists.txt) and fill one table of functions per level;
+// levels.cpp chooses the table. register.cpp checks the arguments and calls the functions at the end of this file.
+// The kernels check nothing: whoever calls them has checked every size, stride and offset.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace em_native {
+
+// Calls body(context, from, to) for ranges that together make up [begin, end), on several threads.
+using Body = void (*)(void* context, int64_t begin, int64_t end);
+using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, Body body, void* context);
+
+enum class Type { fp32, bf16 };
+
+// Strides count elements. The last axis of query, key, value and output is contiguous.
+struct Attention {
+  Type type;
+  const void* query;
+  const void* key;
+  const void* value;
+  void* output;
+  int64_t rows, heads, kv_heads, queries, keys, width, value_width;
+  int64_t query_row, query_head, query_token;
+  int64_t key_row, key_head, key_token;
+  int64_t value_row, value_head, value_token;
+  int64_t output_row, output_head, output_token;
+  // Tokens offsets[i] to offsets[i + 1] are one segment; null: every row is one segment, and segments is 0.
+  const int64_t* offsets;
+  int64_t segments;
+  // Added to the scaled products; null: nothing is. A stride of 0 repeats.
+  const void* mask;
+  Type mask_type;
+  int64_t mask_row, mask_head, mask_query, mask_key;
+  float scale;
+  // The queries are the last of the keys. Causal: key <= query. Window > 0: query - key < window, and if not causal
+  // key - query < window; at most queries + keys.
+  bool causal;
+  int64_t window;
+};
+
+// How the work is cut: a task is a share of the queries of one segment (or row) and one head of the keys.
+// "Lines" are the queries of all heads that share that head, one head's after the other's.
+struct AttentionPlan {
+  int64_t task_lines;
+  // Tasks per head of the keys that come before each segment, and their sum at the end; null without offsets.
+  const int64_t* tasks_before;
+  int64_t tasks_per_head;
+  int64_t longest_keys;  // of any segment
+};
+
+// y = norm(x + residual) * weight + bias over the last axis; every tensor is contiguous.
+struct Norm {
+  Type type;
+  const void* x;
+  const void* residual;  // null: nothing is added
+  const void* weight;    // null: 1
+  const void* bias;      // null: 0
+  Type weight_type;      // of weight and bias
+  void* output;
+  void* sum;  // x + residual, rounded to the type; null: not wanted
+  int64_t rows, size;
+  float epsilon;
+  bool centred;  // layer norm; otherwise RMS norm
+};
+
+// What a level offers.
+struct Kernels {
+  const char* name;
+  // Queries that are computed together; a task's share is a multiple of it.
+  int64_t query_block;
+  void (*attention)(const Attention&, const AttentionPlan&, int64_t first_task, int64_t last_task);
+  void (*norm)(const Norm&, int64_t first_row, int64_t last_row);
+  // exp of each number, as the softmax computes it for fp32 and (coarse) for bf16. For tests.
+  void (*exponential)(const float* from, float* to, int64_t count, bool coarse);
+};
+
+// The levels of this build from the lowest up, whether or not the processor has them.
+const Kernels* const* all_levels();
+constexpr int levels = 3;
+// How many of them the processor and the operating system have.
+int available_levels();
+// The level to use: the highest available one, or what EXPORTED_MODEL_KERNELS names. Throws std::runtime_error with
+// one line if there is none.
+const Kernels& kernels();
+
+// At least that many bytes at a multiple of 64, the calling thread's until its next call.
+void* scratch(size_t bytes);
+
+void attention(const Kernels&, const Attention&, int threads, ParallelFor);
+void norm(const Kernels&, const Norm&, ParallelFor);
+
+}  // namespace em_native

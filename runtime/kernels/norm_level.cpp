@@ -1,0 +1,104 @@
+// Residual + layer norm or RMS norm on one level's vectors, for a range of rows.
+//
+// A row is read once from memory: its sum with the residual is kept in fp32 in the thread's memory (at most 64 Ki
+// numbers; longer rows are added again). The variance is taken from the differences to the mean, so that a large mean
+// does not cancel it.
+#include "vector.h"
+
+namespace em_native {
+namespace EM_NATIVE_LEVEL {
+namespace {
+
+constexpr int64_t longest_kept = 64 * 1024;
+
+template <typename T>
+EM_NATIVE_INLINE Vec read(const T* p, int64_t count) {
+  return count >= lanes ? load(p) : load_first(p, count);
+}
+
+template <typename T>
+EM_NATIVE_INLINE void write(T* p, Vec a, int64_t count) {
+  if (count >= lanes)
+    store(p, a);
+  else
+    store_first(p, a, count);
+}
+
+// Calls f(j, count) for each vector of a row; all but the last are whole, which the compiler sees.
+template <typename F>
+EM_NATIVE_INLINE void each_vector(int64_t size, F f) {
+  int64_t j = 0;
+  for (; j + lanes <= size; j += lanes) f(j, lanes);
+  if (j < size) f(j, size - j);
+}
+
+template <typename T, typename W, bool kept>
+EM_NATIVE_INLINE void normalise(const Norm& n, int64_t row, float* buffer) {
+  const int64_t start = row * n.size;
+  const T* x = static_cast<const T*>(n.x) + start;
+  const T* residual = n.residual ? static_cast<const T*>(n.residual) + start : nullptr;
+  T* output = static_cast<T*>(n.output) + start;
+  T* sum = n.sum ? static_cast<T*>(n.sum) + start : nullptr;
+  const W* weight = static_cast<const W*>(n.weight);
+  const W* bias = static_cast<const W*>(n.bias);
+  auto added = [&](int64_t j, int64_t count) __attribute__((always_inline)) {
+    const Vec a = read(x + j, count);
+    return residual ? add(a, read(residual + j, count)) : a;
+  };
+  auto again = [&](int64_t j, int64_t count) __attribute__((always_inline)) {
+    return kept ? read(buffer + j, count) : added(j, count);
+  };
+  const float size = static_cast<float>(n.size);
+  float mean = 0.0f;
+  Vec total = zero(), squares = zero();
+  each_vector(n.size, [&](int64_t j, int64_t count) __attribute__((always_inline)) {
+    const Vec v = added(j, count);
+    if (kept) write(buffer + j, v, count);
+    if (sum) write(sum + j, v, count);
+    if (n.centred)
+      total = add(total, v);
+    else
+      squares = multiply_add(v, v, squares);
+  });
+  if (n.centred) {
+    mean = sum_of(total) / size;
+    const Vec middle = all(mean);
+    each_vector(n.size, [&](int64_t j, int64_t count) __attribute__((always_inline)) {
+      Vec v = subtract(again(j, count), middle);
+      if (count < lanes) v = keep(v, 0, count, zero());
+      squares = multiply_add(v, v, squares);
+    });
+  }
+  const Vec middle = all(mean);
+  const Vec factor = all(1.0f / __builtin_sqrtf(sum_of(squares) / size + n.epsilon));
+  each_vector(n.size, [&](int64_t j, int64_t count) __attribute__((always_inline)) {
+    Vec v = multiply(subtract(again(j, count), middle), factor);
+    if (weight) v = multiply(v, read(weight + j, count));
+    if (bias) v = add(v, read(bias + j, count));
+    write(output + j, v, count);
+  });
+}
+
+template <typename T, typename W>
+void run(const Norm& n, int64_t first_row, int64_t last_row) {
+  if (n.size > longest_kept) {
+    for (int64_t row = first_row; row < last_row; row++) normalise<T, W, false>(n, row, nullptr);
+    return;
+  }
+  float* buffer = static_cast<float*>(scratch(static_cast<size_t>(n.size) * sizeof(float)));
+  for (int64_t row = first_row; row < last_row; row++) normalise<T, W, true>(n, row, buffer);
+}
+
+}  // namespace
+
+void norm(const Norm& n, int64_t first_row, int64_t last_row) {
+  if (n.type == Type::fp32)
+    run<float, float>(n, first_row, last_row);
+  else if (n.weight_type == Type::fp32)
+    run<uint16_t, float>(n, first_row, last_row);
+  else
+    run<uint16_t, uint16_t>(n, first_row, last_row);
+}
+
+}  // namespace EM_NATIVE_LEVEL
+}  // namespace em_native

@@ -1,0 +1,285 @@
+// The operators as PyTorch knows them: checks every argument, then calls the kernels.
+//
+// A file from anywhere may call these operators with any arguments (operators.def, operator_allowlist.py), so nothing is
+// computed before every size, stride, type and offset was checked. Each refusal is one line.
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include "kernels.h"
+
+namespace em_native {
+namespace {
+
+using at::Tensor;
+
+// Raised when the meaning of an operator changes; an artifact names the version that it needs.
+constexpr int64_t operators_version = 1;
+constexpr int64_t widest = 256;
+constexpr int64_t largest_size = std::numeric_limits<int32_t>::max();
+
+// As TORCH_CHECK, for the operator and the argument by name.
+#define EM_NATIVE_CHECK(condition, ...) TORCH_CHECK(condition, "em_native::", __VA_ARGS__)
+
+void parallel_for(int64_t begin, int64_t end, int64_t grain, Body body, void* context) {
+  at::parallel_for(begin, end, grain, [&](int64_t from, int64_t to) { body(context, from, to); });
+}
+
+// Not sizes().vec() in a message: an untrusted tensor may have any number of axes.
+std::string shape_of(const Tensor& x) {
+  std::string text = "[";
+  const int64_t axes = std::min<int64_t>(x.dim(), 8);
+  for (int64_t i = 0; i < axes; i++) text += (i ? ", " : "") + std::to_string(x.size(i));
+  return text + (axes < x.dim() ? ", ...]" : "]");
+}
+
+// That reading it by its sizes and strides stays within its memory.
+void check_memory(const char* name, const Tensor& x) {
+  EM_NATIVE_CHECK(x.defined() && x.device().is_cpu() && x.layout() == at::kStrided, name,
+                  " must be a dense tensor on the CPU");
+  if (x.numel() == 0) return;
+  const int64_t size = static_cast<int64_t>(x.element_size());
+  const int64_t available = static_cast<int64_t>(x.storage().nbytes()) / size - x.storage_offset();
+  int64_t left = available - 1;
+  for (int64_t i = 0; i < x.dim(); i++) {
+    const int64_t steps = x.size(i) - 1, stride = x.stride(i);
+    if (steps == 0 || stride == 0) continue;
+    EM_NATIVE_CHECK(stride > 0 && left >= 0 && steps <= left / stride, name, " reaches beyond its memory");
+    left -= steps * stride;
+  }
+  EM_NATIVE_CHECK(left >= 0, name, " reaches beyond its memory");
+}
+
+Type type_of(const char* name, const Tensor& x) {
+  EM_NATIVE_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, name, " is ",
+                  c10::toString(x.scalar_type()), "; it must be Float or BFloat16");
+  return x.scalar_type() == at::kFloat ? Type::fp32 : Type::bf16;
+}
+
+Tensor last_axis_contiguous(const Tensor& x) { return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous(); }
+
+void check_offsets(const Tensor& offsets, int64_t tokens) {
+  check_memory("attention: offsets", offsets);
+  EM_NATIVE_CHECK(offsets.scalar_type() == at::kLong, "attention: offsets is ", c10::toString(offsets.scalar_type()),
+                  "; it must be Long");
+  EM_NATIVE_CHECK(offsets.dim() == 1 && offsets.size(0) >= 1 && offsets.is_contiguous(), "attention: offsets is ",
+                  shape_of(offsets), "; it must be one contiguous axis of at least 1 number");
+  const int64_t* p = offsets.const_data_ptr<int64_t>();
+  EM_NATIVE_CHECK(p[0] == 0, "attention: offsets begins with ", p[0], "; it must begin with 0");
+  for (int64_t i = 1; i < offsets.size(0); i++)
+    EM_NATIVE_CHECK(p[i] >= p[i - 1], "attention: offsets falls from ", p[i - 1], " to ", p[i], " at ", i,
+                    "; it must not fall");
+  EM_NATIVE_CHECK(p[offsets.size(0) - 1] <= tokens, "attention: offsets ends with ", p[offsets.size(0) - 1], " of ",
+                  tokens, " tokens; it must end within them");
+}
+
+// The mask's strides, with 0 where it repeats.
+void take_mask(Attention& a, const Tensor& mask, int64_t queries, int64_t keys) {
+  EM_NATIVE_CHECK(mask.dim() == 4, "attention: mask is ", shape_of(mask), "; it must have 4 axes");
+  const int64_t wanted[] = {a.rows, a.heads, queries, keys};
+  const char* const axes[] = {"rows", "heads", "queries", "keys"};
+  int64_t* const strides[] = {&a.mask_row, &a.mask_head, &a.mask_query, &a.mask_key};
+  for (int i = 0; i < 4; i++) {
+    const bool repeats = mask.size(i) == 1;
+    // With offsets the mask may be made for longer segments than there are.
+    const bool fits = a.offsets && i >= 2 ? mask.size(i) >= wanted[i] : mask.size(i) == wanted[i];
+    EM_NATIVE_CHECK(repeats || fits, "attention: mask is ", shape_of(mask), "; its ", axes[i], " must be 1 or ",
+                    a.offsets && i >= 2 ? "at least " : "", wanted[i]);
+    *strides[i] = repeats ? 0 : mask.stride(i);
+  }
+  a.mask = mask.const_data_ptr();
+}
+
+void check_attention(const Tensor& query, const Tensor& key, const Tensor& value, double scale, int64_t window) {
+  const std::pair<const char*, const Tensor&> all[] = {
+      {"attention: query", query}, {"attention: key", key}, {"attention: value", value}};
+  for (const auto& [name, x] : all) {
+    check_memory(name, x);
+    type_of(name, x);
+    EM_NATIVE_CHECK(x.dim() == 4, name, " is ", shape_of(x), "; it must have 4 axes");
+    EM_NATIVE_CHECK(x.scalar_type() == query.scalar_type(), name, " is ", c10::toString(x.scalar_type()),
+                    " and query is ", c10::toString(query.scalar_type()), "; they must be of one type");
+    for (int64_t i = 0; i < 4; i++)
+      EM_NATIVE_CHECK(x.size(i) <= largest_size, name, " is ", shape_of(x), "; no axis may be over ", largest_size);
+    EM_NATIVE_CHECK(x.size(3) >= 1 && x.size(3) <= widest, name, " is ", shape_of(x),
+                    "; the last axis must be from 1 to ", widest);
+    EM_NATIVE_CHECK(x.size(0) == query.size(0), name, " has ", x.size(0), " rows and query has ", query.size(0),
+                    "; they must be equal");
+  }
+  EM_NATIVE_CHECK(key.size(3) == query.size(3), "attention: key has width ", key.size(3), " and query has ",
+                  query.size(3), "; they must be equal");
+  EM_NATIVE_CHECK(key.size(1) == value.size(1) && key.size(2) == value.size(2), "attention: key is ", shape_of(key),
+                  " and value is ", shape_of(value), "; they must have the same heads and keys");
+  EM_NATIVE_CHECK(key.size(1) >= 1 && query.size(1) % key.size(1) == 0, "attention: query has ", query.size(1),
+                  " heads and key has ", key.size(1), "; the first must be a multiple of the second");
+  EM_NATIVE_CHECK(std::isfinite(static_cast<float>(scale)), "attention: scale is ", scale,
+                  "; it must be a finite number of fp32");
+  EM_NATIVE_CHECK(window >= 0, "attention: window is ", window, "; it must be at least 0 (0: no window)");
+}
+
+Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor& value_,
+                          const std::optional<Tensor>& offsets, const std::optional<Tensor>& mask_, double scale,
+                          bool causal, int64_t window) {
+  const Kernels& level = kernels();
+  check_attention(query_, key_, value_, scale, window);
+  const int64_t rows = query_.size(0), heads = query_.size(1), queries = query_.size(2), keys = key_.size(2);
+  const int64_t value_width = value_.size(3);
+  Attention a{};
+  a.type = type_of("attention: query", query_);
+  a.rows = rows;
+  a.heads = heads;
+  a.kv_heads = key_.size(1);
+  a.queries = queries;
+  a.keys = keys;
+  a.width = query_.size(3);
+  a.value_width = value_width;
+  a.scale = static_cast<float>(scale);
+  a.causal = causal;
+  // As long as everything: the same as none, and no sum of it overflows.
+  a.window = std::min(window, queries + keys);
+  int64_t covered = queries, longest_queries = queries, longest_keys = keys;
+  if (offsets) {
+    EM_NATIVE_CHECK(rows == 1 && keys == queries, "attention: with offsets query is ", shape_of(query_), " and key is ",
+                    shape_of(key_), "; there must be 1 row, and as many keys as queries");
+    check_offsets(*offsets, queries);
+    a.offsets = offsets->const_data_ptr<int64_t>();
+    a.segments = offsets->size(0) - 1;
+    covered = a.offsets[a.segments];
+    longest_keys = 0;
+    for (int64_t i = 0; i < a.segments; i++) longest_keys = std::max(longest_keys, a.offsets[i + 1] - a.offsets[i]);
+    longest_queries = longest_keys;
+  }
+  Tensor mask;
+  if (mask_) {
+    check_memory("attention: mask", *mask_);
+    a.mask_type = type_of("attention: mask", *mask_);
+    EM_NATIVE_CHECK(a.mask_type == Type::fp32 || a.mask_type == a.type,
+                    "attention: mask is BFloat16 and query is Float; mask must be Float");
+    mask = mask_->dim() == 4 ? last_axis_contiguous(*mask_) : *mask_;
+    take_mask(a, mask, longest_queries, longest_keys);
+  }
+  const Tensor query = last_axis_contiguous(query_), key = last_axis_contiguous(key_);
+  const Tensor value = last_axis_contiguous(value_);
+  const Tensor output = at::empty({rows, queries, heads, value_width}, query.options());
+  const Tensor view = output.transpose(1, 2);
+  if (output.numel() == 0) return view;
+  if (covered < queries) output.narrow(1, covered, queries - covered).zero_();
+  a.query = query.const_data_ptr();
+  a.key = key.const_data_ptr();
+  a.value = value.const_data_ptr();
+  a.output = output.mutable_data_ptr();
+  a.query_row = query.stride(0), a.query_head = query.stride(1), a.query_token = query.stride(2);
+  a.key_row = key.stride(0), a.key_head = key.stride(1), a.key_token = key.stride(2);
+  a.value_row = value.stride(0), a.value_head = value.stride(1), a.value_token = value.stride(2);
+  a.output_row = output.stride(0), a.output_head = output.stride(2), a.output_token = output.stride(1);
+  attention(level, a, at::get_num_threads(), parallel_for);
+  return view;
+}
+
+// What layer norm and RMS norm have in common: checks, and everything but the outputs. Holds what it made contiguous.
+struct NormInputs {
+  Norm norm{};
+  Tensor x, residual, weight, bias;
+
+  NormInputs(const char* operation, const Tensor& x_, const std::optional<Tensor>& residual_,
+             const std::optional<Tensor>& weight_, const std::optional<Tensor>& bias_, double epsilon) {
+    const std::string name = operation;
+    check_memory((name + ": x").c_str(), x_);
+    norm.type = type_of((name + ": x").c_str(), x_);
+    EM_NATIVE_CHECK(x_.dim() >= 1, name, ": x has no axis; it must have at least 1");
+    norm.size = x_.size(-1);
+    EM_NATIVE_CHECK(norm.size >= 1 && norm.size <= largest_size, name, ": x is ", shape_of(x_),
+                    "; the last axis must be from 1 to ", largest_size);
+    norm.rows = x_.numel() / norm.size;
+    EM_NATIVE_CHECK(std::isfinite(epsilon) && epsilon >= 0, name, ": eps is ", epsilon,
+                    "; it must be a finite number, at least 0");
+    norm.epsilon = static_cast<float>(epsilon);
+    x = x_.contiguous();
+    norm.x = x.const_data_ptr();
+    if (residual_) {
+      check_memory((name + ": residual").c_str(), *residual_);
+      EM_NATIVE_CHECK(residual_->scalar_type() == x.scalar_type() && residual_->sizes() == x.sizes(), name,
+                      ": residual is ", c10::toString(residual_->scalar_type()), " ", shape_of(*residual_),
+                      " and x is ", c10::toString(x.scalar_type()), " ", shape_of(x), "; they must be alike");
+      residual = residual_->contiguous();
+      norm.residual = residual.const_data_ptr();
+    }
+    norm.weight_type = norm.type;
+    norm.weight = take(name + ": weight", weight_, weight);
+    norm.bias = take(name + ": bias", bias_, bias);
+    EM_NATIVE_CHECK(!weight.defined() || !bias.defined() || weight.scalar_type() == bias.scalar_type(), name,
+                    ": weight is ", c10::toString(weight.scalar_type()), " and bias is ",
+                    c10::toString(bias.scalar_type()), "; they must be of one type");
+  }
+
+  const void* take(const std::string& name, const std::optional<Tensor>& given, Tensor& kept) {
+    if (!given) return nullptr;
+    check_memory(name.c_str(), *given);
+    const Type type = type_of(name.c_str(), *given);
+    EM_NATIVE_CHECK(type == Type::fp32 || type == norm.type, name, " is BFloat16 and x is Float; it must be Float");
+    EM_NATIVE_CHECK(given->dim() == 1 && given->size(0) == norm.size, name, " is ", shape_of(*given),
+                    "; it must be [", norm.size, "]");
+    norm.weight_type = type;
+    kept = given->contiguous();
+    return kept.const_data_ptr();
+  }
+};
+
+Tensor add_layer_norm(const Tensor& x, const std::optional<Tensor>& residual, const std::optional<Tensor>& weight,
+                      const std::optional<Tensor>& bias, double epsilon) {
+  const Kernels& level = kernels();
+  NormInputs inputs("add_layer_norm", x, residual, weight, bias, epsilon);
+  const Tensor output = at::empty(x.sizes(), inputs.x.options());
+  inputs.norm.centred = true;
+  inputs.norm.output = output.mutable_data_ptr();
+  norm(level, inputs.norm, parallel_for);
+  return output;
+}
+
+std::tuple<Tensor, Tensor> add_rms_norm(const Tensor& x, const std::optional<Tensor>& residual,
+                                        const std::optional<Tensor>& weight, double epsilon) {
+  const Kernels& level = kernels();
+  NormInputs inputs("add_rms_norm", x, residual, weight, std::nullopt, epsilon);
+  const Tensor output = at::empty(x.sizes(), inputs.x.options());
+  const Tensor sum = at::empty(x.sizes(), inputs.x.options());
+  inputs.norm.output = output.mutable_data_ptr();
+  inputs.norm.sum = sum.mutable_data_ptr();
+  norm(level, inputs.norm, parallel_for);
+  return {output, sum};
+}
+
+// Asked for first of all by whoever loads the library: it also says why no level can be used.
+int64_t version() {
+  kernels();
+  return operators_version;
+}
+
+std::string level() { return kernels().name; }
+
+}  // namespace
+
+TORCH_LIBRARY(em_native, library) {
+  library.def("version() -> int", version);
+  library.def("level() -> str", level);
+  library.def(
+      "attention(Tensor query, Tensor key, Tensor value, Tensor? offsets, Tensor? mask, float scale, bool causal, "
+      "int window) -> Tensor");
+  library.def("add_layer_norm(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, float eps) -> Tensor");
+  library.def("add_rms_norm(Tensor x, Tensor? residual, Tensor? weight, float eps) -> (Tensor normed, Tensor sum)");
+}
+
+TORCH_LIBRARY_IMPL(em_native, CPU, library) {
+  library.impl("attention", attention_operator);
+  library.impl("add_layer_norm", add_layer_norm);
+  library.impl("add_rms_norm", add_rms_norm);
+}
+
+}  // namespace em_native
