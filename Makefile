@@ -35,7 +35,7 @@ TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_an
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text dist image soak flood kill traps coverage coverage-sample docs format clean
+.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text bench-embed dist image soak flood kill traps coverage coverage-sample docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -64,6 +64,13 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	@echo "setting up .venv-peers: OpenVINO, ONNX Runtime, nncf; 1 to 5 minutes, once"
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# sentence-transformers with its faster backends.
+.venv-sentence/.installed: requirements/sentence.txt
+	@echo "setting up .venv-sentence: sentence-transformers, OpenVINO, ONNX Runtime; 2 minutes, once"
+	$(PYTHON) -m venv .venv-sentence
+	.venv-sentence/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 # The site's own environment: references are read from the sources, so it needs no torch.
@@ -145,6 +152,9 @@ bench-start: $(DEMO)  ## time from process start to first answer; writes docs/be
 
 bench-text: $(DEMO)  ## what tokenising and making answers cost beside a call; writes docs/benchmarks (1 minute)
 	$(BIN)/python -m benchmarks.text $(DEMO) $(ARGS)
+
+bench-embed: $(STAMP) .venv-sentence/.installed  ## texts to vectors against sentence-transformers and its faster backends; writes docs/benchmarks (10 minutes)
+	$(BIN)/python -m benchmarks.embed $(ARGS)
 
 bench-cpp: cpp-build .venv-peers/.installed  ## C++ against Python: start, a call, what Session::run costs; writes docs/benchmarks (5 minutes)
 	$(BIN)/python -m benchmarks.cpp $(ARGS)
