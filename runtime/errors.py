@@ -18,6 +18,7 @@ An error's text is one line: what was found, what was expected, what to do.
     │   ├── TorchVersionError             the installed torch does not fit
     │   ├── IpexMissingError              Intel Extension for PyTorch is needed and absent
     │   ├── IpexVersionError              Intel Extension for PyTorch is there and does not fit
+    │   ├── NativeLibraryError            the library of this project's operators is absent or does not fit
     │   ├── CpuFeatureError               the processor lacks an instruction set
     │   ├── OperatorNameError             a name in `allow_operators` that is not an operator's
     │   ├── ThreadCountError              the thread count changed after weights were packed for it
@@ -147,6 +148,10 @@ class IpexMissingError(RequirementError):
 
 class IpexVersionError(RequirementError):
     """The installed Intel Extension for PyTorch does not fit the artifact or the installed torch."""
+
+
+class NativeLibraryError(RequirementError):
+    """The artifact needs this project's own operators, whose library is absent or does not fit."""
 
 
 class CpuFeatureError(RequirementError):

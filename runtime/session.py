@@ -17,7 +17,7 @@ from runtime.artifact import artifact_file, operator_lists
 from runtime.artifact.zip_reader import Archive
 from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
 from runtime.format.manifest import TOKENIZER_FILE, Manifest, TensorSpec
-from runtime.host import allocator, forking, ipex_library, requirements
+from runtime.host import allocator, forking, ipex_library, native_library, requirements
 from runtime.host.torchscript import FAILURES, ScriptModule, optimized_execution
 from runtime.printing import shown
 
@@ -199,6 +199,8 @@ def open_module(
     allocator.keep_memory_between_calls()
     if manifest.requires.ipex is not None:
         ipex_library.register_ipex()
+    if manifest.requires.native is not None:
+        native_library.register_native(manifest.requires.native)
     operator_lists.check_known(allowed)
     with artifact_file.open_archive(source) as archive:
         module = artifact_file.load(archive, allowed)

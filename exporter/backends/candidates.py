@@ -24,10 +24,16 @@ def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]
         TorchVersionError: `onednn` was asked for from a torch without its operators.
     """
     from exporter.backends.ipex.backend import IpexBackend
+    from exporter.backends.native.backend import NativeBackend
     from exporter.backends.onednn.backend import OnednnBackend
     from exporter.backends.plain import PlainBackend
 
-    makers: dict[str, Callable[[], Backend]] = {"ipex": IpexBackend, "onednn": OnednnBackend, "plain": PlainBackend}
+    makers: dict[str, Callable[[], Backend]] = {
+        "ipex": IpexBackend,
+        "onednn": OnednnBackend,
+        "native": NativeBackend,
+        "plain": PlainBackend,
+    }
     problems = {"ipex": ipex_problem(environment), "onednn": onednn_problem(environment)}
     if choice != "auto":
         if (problem := problems.get(choice)) is not None:

@@ -17,7 +17,7 @@ from runtime.artifact.operator_lists import check_names
 from runtime.errors import OperatorNameError, RequestError
 from runtime.format.manifest import Precision, Verification
 
-BackendChoice = Literal["auto", "ipex", "onednn", "plain"]
+BackendChoice = Literal["auto", "ipex", "onednn", "native", "plain"]
 ExampleForm = Literal["auto", "dict", "tuple"]
 Tune = Literal["off", "short", "full"]
 Padding = Literal["drop", "keep"]

@@ -54,7 +54,7 @@ SIGNATURE_FILE = "signature"
 Verification = Literal["full", "quick", "off"]
 # int8: linears and convolutions by calibrated 8-bit products, the rest in bf16 or fp32.
 Precision = Literal["fp32", "bf16", "int8"]
-Backend = Literal["ipex", "onednn", "plain"]
+Backend = Literal["ipex", "onednn", "native", "plain"]
 DType = Literal["int64", "float32"]
 # How logits become scores: softmax for one class of several, sigmoid for several at once, none for numbers as they are;
 # a cross encoder may choose any, including tanh.
@@ -129,13 +129,14 @@ class Requirements:
     `torch` is the release that wrote the file. `torch_rule` says which releases read it: `same-minor`
     (an operator library compiled against that minor release) or `at-least-minor` (TorchScript reads
     older archives, not newer ones). `ipex` is the exact release, or None. `cpu_flags` are names from
-    `/proc/cpuinfo`.
+    `/proc/cpuinfo`. `native` is the version of this project's own operators, or None.
     """
 
     torch: str
     torch_rule: Literal["same-minor", "at-least-minor"]
     ipex: str | None
     cpu_flags: tuple[str, ...]
+    native: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ model without a linear that could use them is refused (BackendError).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -18,11 +19,11 @@ from exporter.backends.onednn.attention import simplify_attention
 from exporter.backends.onednn.fuse import LINEAR, fuse_linears
 from exporter.backends.onednn.join import join_linears
 from exporter.backends.onednn.pack import pack
-from exporter.backends.onednn.padding import leave_out_padding
+from exporter.backends.onednn.padding import PlaceAttention, leave_out_padding, place_ragged
 from exporter.backends.onednn.quantise import quantise_linears
 from exporter.backends.plain import BF16_FLAGS, INT8_FLAGS
 from exporter.shapes.example_inputs import ExampleInputs
-from exporter.tracing.graphs.graph import shapes
+from exporter.tracing.graphs.graph import Shapes, shapes
 from exporter.tracing.graphs.ir import graph_of
 from runtime.errors import BackendError
 from runtime.format.manifest import Backend, Fusion, Precision, Requirements
@@ -68,9 +69,9 @@ class OnednnBackend:
 
     def drop_padding(self, module: ScriptModule, example: ExampleInputs) -> tuple[int, list[str]]:
         """Between the embeddings and the head, compute real tokens only."""
-        notes = _simplify(module)
+        notes = simplify(module)
         mask = list(graph_of(module).inputs())[1 + list(example.tensors).index("attention_mask")]
-        dropped = leave_out_padding(module, mask, shapes(module, example))
+        dropped = leave_out_padding(module, mask, shapes(module, example), self.ragged_attention())
         # Several views ask for the size of the same tensor.
         merge_equal_nodes(graph_of(module))
         return dropped, [
@@ -78,22 +79,35 @@ class OnednnBackend:
             *([f"{dropped} attentions, and all between them, on real tokens only"] if dropped else []),
         ]
 
+    def ragged_attention(self) -> PlaceAttention:
+        """How attention over rows that follow each other is placed."""
+        return place_ragged
+
     def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
         """Join, fuse, and move the weights to where `prepare` reorders them.
 
         Raises:
             BackendError: the graph has no linear with weights of its own.
         """
-        notes = _simplify(module)
+        notes = simplify(module)
         sizes = shapes(module, example)
+        placed = self.place(module, sizes)
+        pack(module)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(placed.items()) if count)
+        return "; ".join([*notes, f"placed {kinds}"])
+
+    def place(self, module: ScriptModule, sizes: Shapes) -> Counter[str]:
+        """Replace operators of the graph; how often each kind of them was placed.
+
+        Raises:
+            BackendError: the graph has no linear with weights of its own.
+        """
         placed = fuse_linears(graph_of(module), sizes)
         if not placed:
             raise BackendError("no linear for oneDNN in the model", "at least one with constant weights")
         # After the linears: it changes the names by which the sizes are known.
         placed["attention"] = place_attention(module, sizes)
-        pack(module)
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(placed.items()) if count)
-        return "; ".join([*notes, f"placed {kinds}"])
+        return placed
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
         """Linears of oneDNN in the executed graph, by what they fuse."""
@@ -106,7 +120,7 @@ class OnednnBackend:
         )
 
 
-def _simplify(module: ScriptModule) -> list[str]:
+def simplify(module: ScriptModule) -> list[str]:
     """The first steps of both rewritings; returns what was done, for people."""
     merge_equal_nodes(graph_of(module))
     simplified, joined = simplify_attention(graph_of(module)), join_linears(graph_of(module))

@@ -9,8 +9,10 @@ can be followed stays as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from exporter.backends.onednn import ragged
-from exporter.backends.onednn.attend import FEW, MANY_BYTES
+from exporter.backends.onednn.attend import FEW, MANY_BYTES, Attention
 from exporter.backends.onednn.layout import VIEWS, Layout
 from exporter.backends.onednn.region import OutsideUse, Region, find_region, uses_outside
 from exporter.tracing.graphs.graph import Shapes, constant, insert
@@ -20,13 +22,19 @@ from runtime.host import torchscript
 from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 
 
-def leave_out_padding(module: ScriptModule, mask: Value, sizes: Shapes) -> int:
+# Places the attention in front of a node, and returns its output: the module, the node, the attention's parts, then what
+# `ragged.plan_padding` returns for the attention mask, and that mask.
+PlaceAttention = Callable[[ScriptModule, Node, Attention, Value, Value, Value, Value], Value]
+
+
+def leave_out_padding(module: ScriptModule, mask: Value, sizes: Shapes, place: PlaceAttention) -> int:
     """Rewrite the graph.
 
     Args:
         module: frozen.
         mask: the input of its graph that marks real tokens, [rows, tokens].
         sizes: of its tensors; those of the rewritten graph differ.
+        place: how each attention is placed.
 
     Returns:
         The number of attentions.
@@ -41,12 +49,25 @@ def leave_out_padding(module: ScriptModule, mask: Value, sizes: Shapes) -> int:
     # An operator that changes its argument in place would change a copy.
     if any(_in_place(node) and node.inputsAt(0).debugName() in region.known for node in nodes):
         return 0
-    placed = _rewrite(module, mask, region, uses_outside(region))
+    placed = _rewrite(module, mask, region, uses_outside(region), place)
     eliminate_dead_code(graph_of(module))
     return placed
 
 
-def _rewrite(module: ScriptModule, mask: Value, region: Region, uses: list[OutsideUse]) -> int:
+def place_ragged(
+    module: ScriptModule, node: Node, parts: Attention, kept: Value, back: Value, lengths: Value, real: Value
+) -> Value:
+    """Attention by PyTorch's own operators."""
+    query, keys, values, mask, scale, _ = parts
+    assert mask is not None  # the region has no others
+    settings = map(graph_of(module).insertConstant, (scale, FEW, MANY_BYTES, ragged.SHORT))
+    arguments = [query, keys, values, mask, *settings, kept, back, lengths, real]
+    return call(module, node, ragged.attend_ragged, arguments)
+
+
+def _rewrite(
+    module: ScriptModule, mask: Value, region: Region, uses: list[OutsideUse], place: PlaceAttention
+) -> int:
     graph = graph_of(module)
     views = [
         (node, region.layouts[node.inputsAt(0).debugName()], region.layouts[name])
@@ -69,12 +90,8 @@ def _rewrite(module: ScriptModule, mask: Value, region: Region, uses: list[Outsi
     placed = []
     for name, node in region.nodes.items():
         if name in region.attentions:
-            query, keys, values, added_mask, scale, _ = region.attentions[name]
-            assert added_mask is not None  # the region has no others
             graph.setInsertPoint(node)
-            settings = map(graph.insertConstant, (scale, FEW, MANY_BYTES, ragged.SHORT))
-            arguments = [query, keys, values, added_mask, *settings, kept, back, lengths, mask]
-            output = call(module, node, ragged.attend_ragged, arguments)
+            output = place(module, node, region.attentions[name], kept, back, lengths, mask)
             placed.append((node.output(), output))
     _leave(module, mask, back, uses)
     for old, new in placed:

@@ -26,7 +26,7 @@ constexpr const char* kUsage =
     "usage: exported-model inspect FILE [--verify]\n"
     "       exported-model check FILE [--threads N]\n"
     "       exported-model bench FILE [--threads N] [--shape 1x128] [--workers N] [--seconds S] [--raw]\n"
-    "       and for all of them [--sha256 DIGEST], for check and bench [--allow-operator NAME]... [--ipex-library SO]\n"
+    "       and for all of them [--sha256 DIGEST], for check and bench [--allow-operator NAME]... [--ipex-library SO] [--native-library SO]\n"
     "\n"
     "inspect  print what the artifact says of itself, as JSON; loads no model; --verify compares all parts with their\n"
     "         digests and adds the file's sha256\n"
@@ -81,6 +81,7 @@ Arguments parse(int argc, char** argv) {
     else if (!runs && argument == "--verify") arguments.verify = true;
     else if (runs && argument == "--allow-operator") arguments.options.allow_operators.push_back(value());
     else if (runs && argument == "--ipex-library") arguments.options.ipex_library = value();
+    else if (runs && argument == "--native-library") arguments.options.native_library = value();
     else if (runs && argument == "--threads") arguments.options.threads = static_cast<int>(number(argument, value(), 1, 4096));
     else if (bench && argument == "--shape") arguments.shape = value();
     else if (bench && argument == "--workers") arguments.workers = static_cast<int>(number(argument, value(), 1, 256));

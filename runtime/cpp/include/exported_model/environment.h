@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/version.h>
 
 #include <dlfcn.h>
@@ -98,6 +99,28 @@ inline void load_ipex(const std::string& given, const std::string& version) {
   if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
     throw IpexMissingError(std::string("cannot load IPEX: ") + dlerror(),
                            "the library of intel-extension-for-pytorch " + version);
+}
+
+// This project's own operators (runtime/kernels), built for this libtorch: given, or from the environment.
+inline void load_native(const std::string& given, std::int64_t version) {
+  const char* named = std::getenv("EXPORTED_MODEL_NATIVE_LIBRARY");
+  const std::string path = !given.empty() ? given : named != nullptr ? named : "";
+  const char* remedy = "build it from runtime/kernels against this libtorch, or export with another backend";
+  if (path.empty())
+    throw NativeLibraryError("neither Options::native_library nor EXPORTED_MODEL_NATIVE_LIBRARY names a library",
+                             "that of this project's own operators, which the artifact uses", remedy);
+  if (dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) == nullptr)
+    throw NativeLibraryError(std::string("cannot load ") + dlerror(), "a library built for this libtorch", remedy);
+  std::int64_t found = -1;
+  try {
+    const auto known = c10::Dispatcher::singleton().findSchema({"em_native::version", ""});
+    if (known) found = known->typed<std::int64_t()>().call();
+  } catch (const c10::Error& error) {
+    throw NativeLibraryError("cannot use " + path + ": " + error.what_without_backtrace(), "a processor with AVX2");
+  }
+  if (found != version)
+    throw NativeLibraryError(path + " has version " + std::to_string(found) + " of the operators",
+                             "version " + std::to_string(version), remedy);
 }
 
 inline void set_threads(int threads) {

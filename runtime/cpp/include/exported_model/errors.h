@@ -15,6 +15,7 @@
 //   ├── RequirementError         this machine or this process
 //   │   ├── TorchVersionError        libtorch does not fit
 //   │   ├── IpexMissingError         the operator library of IPEX is needed and cannot be loaded
+//   │   ├── NativeLibraryError       the library of this project's operators is absent or does not fit
 //   │   ├── CpuFeatureError          the processor lacks an instruction set
 //   │   ├── ThreadCountError         a thread count out of range, or changed after weights were packed for it
 //   │   └── ForkError                threads that compute stayed in the process that this one was forked from
@@ -108,6 +109,7 @@ class ArtifactFailedError : public ArtifactError { using ArtifactError::Artifact
 class RequirementError : public Error { using Error::Error; };
 class TorchVersionError : public RequirementError { using RequirementError::RequirementError; };
 class IpexMissingError : public RequirementError { using RequirementError::RequirementError; };
+class NativeLibraryError : public RequirementError { using RequirementError::RequirementError; };
 class CpuFeatureError : public RequirementError { using RequirementError::RequirementError; };
 class ThreadCountError : public RequirementError { using RequirementError::RequirementError; };
 class ForkError : public RequirementError { using RequirementError::RequirementError; };

@@ -43,6 +43,7 @@ struct Requirements {
   std::string torch_rule;  // same-minor or at-least-minor
   std::optional<std::string> ipex;
   std::vector<std::string> cpu_flags;
+  std::optional<std::int64_t> native;  // the version of this project's own operators
 };
 
 struct Tolerance {

@@ -84,6 +84,7 @@ inline Manifest parse_manifest_json(const std::string& text) {
   needs.at("torch_rule").get_to(manifest.requires_.torch_rule);
   needs.at("cpu_flags").get_to(manifest.requires_.cpu_flags);
   manifest.requires_.ipex = optional_field<std::string>(needs, "ipex");
+  manifest.requires_.native = optional_field<std::int64_t>(needs, "native");
   for (const auto& spec : json.at("inputs")) manifest.inputs.push_back(parse_spec(spec));
   for (const auto& spec : json.at("outputs")) manifest.outputs.push_back(parse_spec(spec));
   json.at("tolerance").at("max_error").get_to(manifest.tolerance.max_error);

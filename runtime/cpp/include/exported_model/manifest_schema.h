@@ -18,10 +18,10 @@ namespace exported_model::detail {
 
 constexpr const char* kManifestSchema = R"({
  "format_version": "int", "exporter_version": "str", "task": "str", "precision": "fp32|bf16|int8",
- "backend": "ipex|onednn|plain",
+ "backend": "ipex|onednn|native|plain",
  "model": {"id": "str", "revision": "str?", "type": "str", "architecture": "str", "parameters": "int",
            "weights_sha256": "str", "random_weights": "bool", "ignored_settings?": ["str"]},
- "requires": {"torch": "str", "torch_rule": "same-minor|at-least-minor", "ipex": "str?", "cpu_flags": ["str"]},
+ "requires": {"torch": "str", "torch_rule": "same-minor|at-least-minor", "ipex": "str?", "cpu_flags": ["str"], "native?": "int?"},
  "inputs": ["tensor"], "outputs": ["tensor"], "labels": ["str"], "activation": "softmax|sigmoid|tanh|none",
  "fusions": [{"kind": "str", "operator": "str", "count": "int"}],
  "tolerance": {"max_error": "float", "rms_error": "float"},

@@ -39,6 +39,9 @@ struct Options {
   // Where libintel-ext-pt-cpu.so lies, for artifacts that need IPEX. Empty: EXPORTED_MODEL_IPEX_LIBRARY, else beside
   // libtorch, else where pip installs it.
   std::string ipex_library;
+  // The library of this project's own operators, for artifacts of the native backend. Empty:
+  // EXPORTED_MODEL_NATIVE_LIBRARY.
+  std::string native_library;
   // libtorch's thread count, set for the whole process before the file is loaded; none leaves it as it is.
   std::optional<int> threads;
   // Make the calls that the manifest asks for, so that the first real one is as fast as the rest.
@@ -144,6 +147,7 @@ class Session {
     at::NoGradGuard no_grad;
     archive.verify(*manifest_, [&] {
       if (manifest_->requires_.ipex) detail::load_ipex(options.ipex_library, *manifest_->requires_.ipex);
+      if (manifest_->requires_.native) detail::load_native(options.native_library, *manifest_->requires_.native);
       module_ = std::make_unique<torch::jit::Module>(archive.module(options.allow_operators));
       prepare();
       forward_ = std::make_unique<const torch::jit::Method>(module_->get_method("forward"));

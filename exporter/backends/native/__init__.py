@@ -1,0 +1,1 @@
+"""The backend of this project's own operators (`runtime/kernels/`)."""
