@@ -32,11 +32,22 @@ FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_fo
 # The wings, and the modules beside them, from the ground up: each imports from those before it alone.
 ORDER = {
     "runtime": (
-        *("moved", "printing", "errors", "format", "host", "artifact", "input_validation", "text", "session"),
+        *("moved", "printing", "errors", "format", "host", "artifact", "input_validation", "preprocessing", "text"),
+        *("session",),
         *("serving", "pool", "verification", "commands", "__main__"),
     ),
     "exporter": (
-        *("config", "loading", "shapes", "tracing", "backends", "calibration", "verification", "evaluation"),
+        *(
+            "config",
+            "preprocessing",
+            "loading",
+            "shapes",
+            "tracing",
+            "backends",
+            "calibration",
+            "verification",
+            "evaluation",
+        ),
         *("packaging", "selection", "pipeline", "cli", "trainer"),
     ),
 }
