@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -89,21 +89,20 @@ class Session:
                 "run `run-model check`, and export again if it fails too; if memory ran out, use smaller batches",
             ) from error
 
-    def preprocess(self, value: Any, kind: Literal["image", "audio"] = "image") -> dict[str, torch.Tensor]:
+    def preprocess(self, value: Any) -> dict[str, torch.Tensor]:
         """The model's inputs for one row, made of a picture or a sound as the model's own processor does.
 
         Args:
             value: a torch tensor or NumPy array: a picture of uint8 [height, width, channels], or a sound of float32
-                [samples] at the artifact's rate.
-            kind: which of the two it is.
+                [samples] at the artifact's rate; `manifest.preprocessing` says which of the two.
 
         Raises:
-            InputError: it does not fit, or the artifact makes no inputs of such data.
+            InputError: it does not fit, what is made of it does not fit the model, or the artifact makes no inputs.
             ArtifactFailedError: the artifact's method failed.
             ForkError: as for calls.
         """
         forking.check_session(self._process, torch.get_num_threads())
-        return preprocessing.preprocess(self._module, self.manifest, value, kind)
+        return preprocessing.preprocess(self._module, self.manifest, value)
 
     def warm_up(self) -> None:
         """Make the calls that the manifest asks for: TorchScript and oneDNN prepare during the first ones."""

@@ -6,12 +6,16 @@ The same function is called in Python to compare it with the folder's processor 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from runtime.format.golden import Case
 from runtime.format.manifest import Preprocessing
+
+# The name of the only input of a case of `PreprocessingPlan`.
+GIVEN = "given"
 
 # What TorchScript can take as a literal, and tensors, which become attributes of the module. No empty lists:
 # TorchScript would take them for lists of tensors.
@@ -33,3 +37,17 @@ class Preprocessor:
     def __call__(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
         """The inputs by name."""
         return dict(zip(self.info.inputs, self.function(value, *self.constants), strict=True))
+
+
+@dataclass(frozen=True)
+class PreprocessingPlan:
+    """What a file makes of pictures or sounds, or, in `notes`, why it does not.
+
+    `cases` are pictures or sounds, and what the folder's own processor makes of them; the file's results may differ
+    from these by `tolerance`.
+    """
+
+    preprocessor: Preprocessor | None = None
+    notes: tuple[str, ...] = ()
+    cases: tuple[Case, ...] = field(default=())
+    tolerance: float = 0.0
