@@ -19,6 +19,7 @@ from exporter.config.request import ExportRequest
 from exporter.evaluation.comparison import Compared, Labelled, read_labelled
 from exporter.loading.hub import AttentionError
 from exporter.loading.image_preprocessing import plan_pictures
+from exporter.loading.image_results import picture_results
 from exporter.loading.image_sizes import listed
 from exporter.loading.loader import Source, load_source
 from exporter.loading.third_party_logs import third_parties_quiet
@@ -143,6 +144,9 @@ def _plan_preprocessing(source: Source, plan: TracePlan, clock: StageClock) -> P
         return PreprocessingPlan()
     with clock.stage("preprocessing") as notes:
         found = plan_pictures(source.image_processor, [spec.name for spec in plan.inputs])
+        if found.preprocessor is not None:
+            results, reasons = picture_results(source.image_processor, source.config, source.task.name)
+            found = dataclasses.replace(found, results=results, notes=(*found.notes, *reasons))
         notes += found.notes
     return found
 

@@ -22,6 +22,7 @@ from runtime.host.torchscript import FAILURES, ScriptModule, optimized_execution
 from runtime.printing import shown
 
 if TYPE_CHECKING:
+    from runtime.image import Image
     from runtime.text import Text, TextEncoder
 
 
@@ -123,6 +124,17 @@ class Session:
 
         # Made at each use: if it were kept, a reference cycle would hold the weights until a garbage collection.
         return Text(self, self.manifest, self._encoder)
+
+    @property
+    def image(self) -> Image:
+        """Methods that take pictures.
+
+        Raises:
+            InputTaskError: the artifact cannot preprocess pictures, or takes more than pictures.
+        """
+        from runtime.image import Image
+
+        return Image(self, self.preprocess, self.manifest)
 
     @functools.cached_property
     def _encoder(self) -> TextEncoder:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from runtime.format.golden import Case
-from runtime.format.manifest import Preprocessing
+from runtime.format.manifest import PictureResults, Preprocessing
 
 # The name of the only input of a case of `PreprocessingPlan`.
 GIVEN = "given"
@@ -44,10 +44,11 @@ class PreprocessingPlan:
     """What a file makes of pictures or sounds, or, in `notes`, why it does not.
 
     `cases` are pictures or sounds, and what the folder's own processor makes of them; the file's results may differ
-    from these by `tolerance`.
+    from these by `tolerance`. `results` say what becomes of the outputs for pictures.
     """
 
     preprocessor: Preprocessor | None = None
     notes: tuple[str, ...] = ()
     cases: tuple[Case, ...] = field(default=())
     tolerance: float = 0.0
+    results: PictureResults | None = None

@@ -254,9 +254,11 @@ class CandidateSearch:
 
     def _manifest(self, candidate: Candidate, plan: TracePlan, cases: Sequence[VerificationCase]) -> Manifest:
         requires = candidate.backend.requirements(self.request.precision, self.environment)
-        preprocessor = self.preprocessing.preprocessor
+        preprocessor, results = self.preprocessing.preprocessor, self.preprocessing.results
         info = None if preprocessor is None else preprocessor.info
-        return draft_manifest(self.request, self.source, plan, candidate, requires, cases, self.tolerance, info)
+        return draft_manifest(
+            self.request, self.source, plan, candidate, requires, cases, self.tolerance, info, results
+        )
 
     def _verify(self, built: BuildResult) -> BuildResult:
         """Compare the file with the original model in fresh processes."""

@@ -49,7 +49,8 @@ constexpr const char* kManifestSchema = R"({
    "document": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
                 "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}],
  "preprocessing?": [null, {"kind": "image|audio", "inputs": ["str"], "rate?": "int?", "pads?": "bool",
-   "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}]
+   "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}],
+ "pictures?": [null, {"classes": ["str"], "scores": "softmax|sigmoid|none", "most?": "int?"}]
 })";
 
 constexpr const char* kTensorSchema = R"({
