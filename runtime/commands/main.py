@@ -185,6 +185,10 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     lines += [f"ignored   {setting}" for setting in manifest.model.ignored_settings]
     if manifest.text:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
+    if manifest.preprocessing:
+        rate = f" at {manifest.preprocessing.rate} samples per second" if manifest.preprocessing.rate else ""
+        what = "pictures" if manifest.preprocessing.kind == "image" else f"sounds{rate}"
+        lines.append(f"takes     {what}, preprocessed in the file to {', '.join(manifest.preprocessing.inputs)}")
     lines += _table("prompts", _describe_prompts(manifest))
     if manifest.embedding:
         length = ", vectors of length 1" if manifest.embedding.normalized else ""
