@@ -156,6 +156,17 @@ def test_how_objects_are_made_is_found_out(name: str, rule: tuple[str, int | Non
     assert len(results.classes) == 9
 
 
+@pytest.mark.parametrize(
+    ("name", "size"), [("MaskFormer", None), ("OneFormer", None), ("Mask2Former", (384, 384)), ("Eomt", (640, 640))]
+)
+def test_how_masks_become_classes_of_pixels_is_found_out(name: str, size: tuple[int, int] | None) -> None:
+    results, reasons = picture_results(
+        processor(name), transformers.PretrainedConfig(num_labels=5), "image-segmentation"
+    )
+    assert results is not None, reasons
+    assert (results.scores, results.mask_size) == ("softmax", size)
+
+
 def test_results_that_are_not_known_are_told() -> None:
     found, reasons = picture_results(processor("ViT"), transformers.ViTConfig(), "object-detection")
     assert found is None
