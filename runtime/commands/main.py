@@ -100,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
         help="a file with one JSON object per line: text, question and context, or query and documents; or -",
     )
     source.add_argument("--inputs", metavar="FILE", help="tensors by name: .json, .safetensors or .npz")
+    source.add_argument("--image", action="append", metavar="FILE", help="a picture; may be given several times")
+    predict.add_argument("--threshold", type=_share, metavar="N", help="objects with a larger score are printed")
     predict.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model admits")
     predict.add_argument("--prompt-name", metavar="NAME", help="which of the model's prompts to put before each text")
     predict.add_argument(
@@ -183,6 +185,10 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     lines += [f"ignored   {setting}" for setting in manifest.model.ignored_settings]
     if manifest.text:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
+    if manifest.preprocessing:
+        rate = f" at {manifest.preprocessing.rate} samples per second" if manifest.preprocessing.rate else ""
+        what = "pictures" if manifest.preprocessing.kind == "image" else f"sounds{rate}"
+        lines.append(f"takes     {what}, preprocessed in the file to {', '.join(manifest.preprocessing.inputs)}")
     lines += _table("prompts", _describe_prompts(manifest))
     if manifest.embedding:
         length = ", vectors of length 1" if manifest.embedding.normalized else ""
@@ -272,6 +278,16 @@ def _whole(text: str, least: int = 0) -> int:
     if not text.isdecimal() or len(text) > 9 or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
+    return number
 
 
 if __name__ == "__main__":

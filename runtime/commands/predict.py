@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runtime.artifact import artifact_file
+from runtime.commands.predict_images import predict_images
 from runtime.commands.progress import progress
 from runtime.commands.text_file import Line, Query, json_query, json_question, json_text, read_lines, size_of
 from runtime.errors import (
@@ -53,6 +54,8 @@ def predict(options: argparse.Namespace) -> int:
     manifest = artifact_file.read_manifest(options.file)
     if options.inputs is not None:
         return _tensors(options, manifest)
+    if options.image is not None:
+        return predict_images(options, manifest, _loading(options))
     if manifest.text is None:
         option = next(name for name in ("text", "texts", "jsonl") if getattr(options, name) is not None)
         raise InputNameError(f"--{option} needs a tokenizer, which {options.file} does not have", "", "give --inputs")
@@ -99,6 +102,8 @@ def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
                 flag = f"--{option.replace('_', '-')}"
                 raise InputTaskError(f"{flag} with {used_with}", f"text for {' or '.join(tasks)}", f"leave {flag} out")
             found[option] = value
+    if options.threshold is not None:
+        raise InputTaskError(f"--threshold with {used_with}", "--image", "leave --threshold out")
     if options.truncate:
         if task is None or task == "question-answering":
             raise InputTaskError(f"--truncate with {used_with}", "text that can be cut", "leave --truncate out")

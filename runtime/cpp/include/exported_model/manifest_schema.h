@@ -47,7 +47,10 @@ constexpr const char* kManifestSchema = R"({
    "query": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
              "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
    "document": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
-                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}]
+                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}],
+ "preprocessing?": [null, {"kind": "image|audio", "inputs": ["str"], "rate?": "int?", "pads?": "bool",
+   "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}],
+ "pictures?": [null, {"classes": ["str"], "scores": "softmax|sigmoid|none", "most?": "int?", "mask_size?": [null, ["int"]]}]
 })";
 
 constexpr const char* kTensorSchema = R"({
