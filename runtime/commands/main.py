@@ -100,7 +100,13 @@ def _parser() -> argparse.ArgumentParser:
         help="a file with one JSON object per line: text, question and context, or query and documents; or -",
     )
     source.add_argument("--inputs", metavar="FILE", help="tensors by name: .json, .safetensors or .npz")
-    predict.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model admits")
+    source.add_argument("--audio", action="append", metavar="WAV", help="a wav file; may be given several times")
+    predict.add_argument(
+        "--truncate", action="store_true", help="cut texts and sounds that are longer than the model admits"
+    )
+    predict.add_argument(
+        "--timestamps", choices=("word", "char"), help="when each word, or character, of a transcript is heard"
+    )
     predict.add_argument("--prompt-name", metavar="NAME", help="which of the model's prompts to put before each text")
     predict.add_argument(
         "--dimensions", type=_positive, metavar="N", help="how many numbers of each vector to keep, from its beginning"

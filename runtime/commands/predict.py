@@ -1,4 +1,4 @@
-"""`run-model predict`: read texts or tensors, print one JSON object per row, in the order of the input.
+"""`run-model predict`: read texts, sounds or tensors, print one JSON object per row, in the order of the input.
 
 Options that the artifact's task does not have are refused before anything is loaded. If a row fails, its line holds the
 error and the other rows are computed; at the end InputTextError says how many failed.
@@ -38,11 +38,12 @@ CHUNK_BYTES = 2**20
 
 # Option → the tasks whose method has an argument of this name.
 _OPTIONS = {
-    "top_k": ("text-classification", "reranking", "fill-mask", "sparse-embedding"),
+    "top_k": ("text-classification", "reranking", "fill-mask", "sparse-embedding", "audio-classification"),
     "aggregation": ("token-classification",),
     "stride": ("token-classification", "question-answering"),
     "prompt_name": ("sentence-embedding",),
     "dimensions": ("sentence-embedding",),
+    "timestamps": ("automatic-speech-recognition",),
 }
 # Task → the parser of its JSON lines; `json_text` for all others.
 _PARSERS = {"question-answering": json_question, "reranking": json_query}
@@ -53,6 +54,8 @@ def predict(options: argparse.Namespace) -> int:
     manifest = artifact_file.read_manifest(options.file)
     if options.inputs is not None:
         return _tensors(options, manifest)
+    if options.audio is not None:
+        return _sounds(options, manifest)
     if manifest.text is None:
         option = next(name for name in ("text", "texts", "jsonl") if getattr(options, name) is not None)
         raise InputNameError(f"--{option} needs a tokenizer, which {options.file} does not have", "", "give --inputs")
@@ -77,6 +80,15 @@ def _tensors(options: argparse.Namespace, manifest: Manifest) -> int:
     for row in rows(manifest, session(**read_inputs(options.inputs, manifest.inputs))):
         print(json.dumps(row))
     return 0
+
+
+def _sounds(options: argparse.Namespace, manifest: Manifest) -> int:
+    from runtime.commands.sounds import print_sounds
+    from runtime.session import load
+
+    arguments = _arguments(options, manifest.task)
+    audio = load(options.file, **_loading(options)).audio
+    return print_sounds(audio, manifest.task, options.audio, arguments)
 
 
 def _loading(options: argparse.Namespace) -> dict[str, Any]:

@@ -47,7 +47,10 @@ constexpr const char* kManifestSchema = R"({
    "query": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
              "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
    "document": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
-                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}]
+                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}],
+ "ctc?": [null, {"blank_id": "int", "samples_per_step": "int?",
+   "characters?": [null, {"tokens": ["text"], "blank": "text?", "delimiter": "text?", "space": "text",
+                          "lower_case": "bool", "clean_up_spaces": "bool"}]}]
 })";
 
 constexpr const char* kTensorSchema = R"({
