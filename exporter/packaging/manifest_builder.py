@@ -22,6 +22,7 @@ from runtime.format.manifest import (
     Execution,
     LateInteraction,
     Manifest,
+    Preprocessing,
     Requirements,
     TensorSpec,
     TextInfo,
@@ -45,6 +46,7 @@ def draft_manifest(
     requires: Requirements,
     cases: Sequence[VerificationCase],
     tolerance: Tolerance,
+    preprocessing: Preprocessing | None = None,
 ) -> Manifest:
     """The manifest of a file that has not been verified yet.
 
@@ -74,6 +76,7 @@ def draft_manifest(
         padded_output="repeated" if candidate.drop_padding else "computed",
         embedding=source.embedding,
         late_interaction=_late_interaction(source.late_interaction, plan),
+        preprocessing=preprocessing,
     )
 
 

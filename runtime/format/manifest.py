@@ -7,7 +7,9 @@ An artifact is a TorchScript archive (a zip, its records stored at `<archive>/â€
 `torch::jit::load` read. Its `forward` takes the tensors of `Manifest.inputs` in that order and MUST return a tuple of
 the tensors of `Manifest.outputs` in that order. If it has a method `prepare`, without arguments, a reader SHOULD call
 it once after loading, before other threads use the module: it reorders the weights for the processor. The outputs are
-the same without it. Beside the code the archive has extra files at `<archive>/extra/<name>`:
+the same without it. If `Manifest.preprocessing` is set, it MUST have a method `preprocess` that takes one picture or
+sound, a tensor as `Preprocessing` says, and returns a tuple of the inputs that `Preprocessing.inputs` names, in that
+order, for one row, batch axis included. Beside the code the archive has extra files at `<archive>/extra/<name>`:
 
 - `format_version` MUST hold `FORMAT_VERSION` as decimal text, so that a C++ program refuses a newer file
   without reading JSON. A reader MUST refuse a number above its own, and one below the oldest that it reads.
@@ -341,6 +343,23 @@ class CtcInfo:
 
 
 @dataclass(frozen=True)
+class Preprocessing:
+    """What the method `preprocess` takes and makes.
+
+    It takes one tensor with `axes`: of a picture, uint8 with [height, width, channels], of a sound, float32 with
+    [samples] at `rate` samples per second. It makes those of the model's inputs that `inputs` names, for one row. If
+    `pads`, rows of different sizes are joined by zeros at the end of their axes, in every input: a mask among these
+    then says which places are real. Otherwise only rows of the same sizes can be joined.
+    """
+
+    kind: Literal["image", "audio"]
+    axes: tuple[Axis, ...]
+    inputs: tuple[str, ...]
+    rate: int | None = None
+    pads: bool = False
+
+
+@dataclass(frozen=True)
 class PartDigest:
     """One record of the archive: its name without the top folder, its size, its SHA-256 in hexadecimal."""
 
@@ -384,6 +403,8 @@ class Manifest:
     late_interaction: LateInteraction | None = None
     # None for other tasks than automatic-speech-recognition, and where the tokenizer's decoding is not known.
     ctc: CtcInfo | None = None
+    # None if the file makes no inputs of pictures or sounds, as in files of older writers.
+    preprocessing: Preprocessing | None = None
 
     @property
     def sequence(self) -> Axis | None:

@@ -15,6 +15,7 @@ from runtime.format.manifest import (
     OLDEST_FORMAT_VERSION,
     CtcInfo,
     Manifest,
+    Preprocessing,
     TensorSpec,
     TextInfo,
     TextSide,
@@ -24,6 +25,8 @@ from runtime.format.manifest import (
 MAX_WARMUP_TOKENS = 2**16
 MAX_WARMUP_ELEMENTS = 2**22  # for pixels or audio samples, each of which needs less computation than a token
 MAX_WARMUP_CALLS = 100
+# What the method `preprocess` takes.
+PREPROCESSED_AXES = {"image": ("height", "width", "channels"), "audio": ("samples",)}
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?([a-z0-9.+-]{0,40})", re.ASCII)
 
 
@@ -67,6 +70,8 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield from _side_problems(manifest.late_interaction.document, "late_interaction.document")
     if manifest.ctc is not None:
         yield from _ctc_problems(manifest, manifest.ctc)
+    if manifest.preprocessing is not None:
+        yield from _preprocessing_problems(manifest.preprocessing, {spec.name for spec in manifest.inputs})
     if manifest.labels:
         last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
         if last != {len(manifest.labels)}:
@@ -115,6 +120,19 @@ def _ctc_problems(manifest: Manifest, ctc: CtcInfo) -> Iterator[tuple[str, str]]
         yield "ctc.characters.tokens", f"as many as the last axis of logits, {scores.axes[-1].maximum}"
     if ctc.samples_per_step is not None and not 0 < ctc.samples_per_step < 2**31:
         yield "ctc.samples_per_step", "a number of samples from 1"
+
+
+def _preprocessing_problems(found: Preprocessing, inputs: set[str]) -> Iterator[tuple[str, str]]:
+    names = tuple(axis.name for axis in found.axes)
+    if names != PREPROCESSED_AXES[found.kind]:
+        yield "preprocessing.axes", ", ".join(PREPROCESSED_AXES[found.kind])
+    for axis in found.axes:
+        if not 1 <= axis.minimum <= (axis.maximum or axis.minimum) or axis.multiple != 1:
+            yield f"preprocessing.{axis.name} {axis.minimum}..{axis.maximum}", "a range from 1 on, without a step"
+    if not found.inputs or len(set(found.inputs)) != len(found.inputs) or not inputs.issuperset(found.inputs):
+        yield "preprocessing.inputs", "names of the model's inputs, each once"
+    if (found.rate is None) != (found.kind == "image") or (found.rate is not None and not 0 < found.rate < 2**31):
+        yield f"preprocessing.rate {found.rate}", "samples per second for sounds alone"
 
 
 def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:

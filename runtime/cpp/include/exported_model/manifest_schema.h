@@ -50,7 +50,9 @@ constexpr const char* kManifestSchema = R"({
                 "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}],
  "ctc?": [null, {"blank_id": "int", "samples_per_step": "int?",
    "characters?": [null, {"tokens": ["text"], "blank": "text?", "delimiter": "text?", "space": "text",
-                          "lower_case": "bool", "clean_up_spaces": "bool"}]}]
+                          "lower_case": "bool", "clean_up_spaces": "bool"}]}],
+ "preprocessing?": [null, {"kind": "image|audio", "inputs": ["str"], "rate?": "int?", "pads?": "bool",
+   "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}]
 })";
 
 constexpr const char* kTensorSchema = R"({

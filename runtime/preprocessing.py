@@ -1,0 +1,86 @@
+"""Call an artifact's method `preprocess`: from one picture or sound to the model's inputs for one row.
+
+What the caller gives is compared with the manifest first, and what the method makes is compared with the model's
+inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from runtime import input_validation
+from runtime.errors import ArtifactFailedError, InputRankError, InputSizeError, InputTaskError, InputTypeError
+from runtime.format.manifest import Manifest, Preprocessing
+from runtime.host.torchscript import FAILURES, ScriptModule, optimized_execution
+
+# What it takes, by the kind: the dtype, and for people.
+_DTYPES = {"image": torch.uint8, "audio": torch.float32}
+_WORDS = {"image": "picture", "audio": "sound"}
+
+
+def info(manifest: Manifest, kind: str) -> Preprocessing:
+    """What the method takes and makes.
+
+    Raises:
+        InputTaskError: the file has no such method, or one for another kind of data.
+    """
+    found = manifest.preprocessing
+    if found is not None and found.kind == kind:
+        return found
+    what = _WORDS[kind]
+    raise InputTaskError(
+        f"the artifact makes no inputs of a {what}",
+        f"one whose export says that it does: from a folder with a processor for {what}s that the exporter knows",
+        "pass tensors made by the model's own processor",
+    )
+
+
+def preprocess(module: ScriptModule, manifest: Manifest, value: Any, kind: str) -> dict[str, torch.Tensor]:
+    """The inputs of one row, by name, with the batch axis.
+
+    Args:
+        module: the artifact's.
+        manifest: the artifact's.
+        value: a torch tensor or NumPy array: uint8 [height, width, channels], or float32 [samples].
+        kind: image or audio.
+
+    Raises:
+        InputTaskError: the artifact makes no inputs of this kind of data.
+        InputError: the value does not fit, or what is made of it does not fit the model.
+        ArtifactFailedError: the method fails.
+    """
+    rules = info(manifest, kind)
+    tensor = _checked(rules, value)
+    try:
+        with torch.no_grad(), optimized_execution(False):
+            made = module.preprocess(tensor)
+        named = dict(zip(rules.inputs, made, strict=True))
+    except FAILURES as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactFailedError(
+            f"the method preprocess failed on a {_WORDS[kind]} of {list(tensor.shape)}: {lines[-1][:200]}",
+            f"the inputs {', '.join(rules.inputs)}",
+            "export the model again; if memory ran out, make it smaller",
+        ) from error
+    specs = [spec for spec in manifest.inputs if spec.name in rules.inputs]
+    arranged = input_validation.arrange(specs, named)
+    return {spec.name: value for spec, value in zip(specs, arranged, strict=True)}
+
+
+def _checked(rules: Preprocessing, value: Any) -> torch.Tensor:
+    what, dtype = _WORDS[rules.kind], _DTYPES[rules.kind]
+    axes = ", ".join(str(axis.minimum) if axis.minimum == axis.maximum else axis.name for axis in rules.axes)
+    expected = f"a torch tensor or NumPy array of {str(dtype).removeprefix('torch.')} with axes [{axes}]"
+    tensor = input_validation.as_tensor(f"the {what}", value, expected)
+    if tensor.dtype != dtype:
+        raise InputTypeError(f"the {what} has dtype {str(tensor.dtype).removeprefix('torch.')}", expected)
+    if tensor.dim() != len(rules.axes):
+        raise InputRankError(f"the {what} has shape {list(tensor.shape)}", expected)
+    for axis, size in zip(rules.axes, tensor.shape, strict=True):
+        if size < axis.minimum or (axis.maximum is not None and size > axis.maximum):
+            limit = f"at least {axis.minimum}" if axis.maximum is None else f"{axis.minimum} to {axis.maximum}"
+            limit = str(axis.minimum) if axis.minimum == axis.maximum else limit
+            raise InputSizeError(f"the {what} has {size} {axis.name}", limit)
+    return tensor
