@@ -20,12 +20,14 @@ from exporter.evaluation.comparison import Compared, Labelled, read_labelled
 from exporter.loading.hub import AttentionError
 from exporter.loading.image_sizes import listed
 from exporter.loading.loader import Source, load_source
+from exporter.loading.sound_steps import sound_preprocessor
 from exporter.loading.third_party_logs import third_parties_quiet
 from exporter.packaging.cpp_header import cpp_header
 from exporter.packaging.manifest_builder import describe_outputs
 from exporter.packaging.operator_check import check_allowed
 from exporter.packaging.report import Observer, Report, StageClock, StageEvent
 from exporter.packaging.staging import Workspace, workspace
+from exporter.preprocessing.preprocessor import Preprocessor
 from exporter.selection.build_result import BuildResult
 from exporter.selection.candidate_search import CandidateSearch
 from exporter.shapes.example_inputs import make_inputs
@@ -74,8 +76,11 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         plan, cases, tolerance = _run_reference(request, plan, adapter, clock)
         evaluation = _evaluate_model(request, source, plan, adapter, clock)
         samples, held_out = _prepare_samples(calibration, source, plan, cases, adapter, clock)
+        preprocessor, prepared = _find_preprocessor(source, plan, clock)
         untouched = adapter if source.attention == candidates[0].attention else None
-        search = CandidateSearch(request, environment, source, untouched, plan, cases, tolerance, place, clock, samples)
+        search = CandidateSearch(
+            request, environment, source, untouched, plan, cases, tolerance, place, clock, samples, preprocessor
+        )
         # The search owns the model from here on.
         del adapter, untouched
         built = search.first_correct(candidates)
@@ -89,7 +94,7 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         sha256=published.sha256,
         example_inputs=built.form,
         stages=tuple(clock.events),
-        choices=(*source.notes, *plan.choices, *search.choices, *built.choices, *support),
+        choices=(*source.notes, *plan.choices, *prepared, *search.choices, *built.choices, *support),
         findings=built.findings,
         manifest=published.manifest,
         metrics=metrics,
@@ -216,6 +221,16 @@ def _prepare_samples(
         held_out = reference.held_out_cases(adapter, outputs, calibration.held_out)
         notes.append(calibration.summary)
     return calibration.samples, held_out
+
+
+def _find_preprocessor(source: Source, plan: TracePlan, clock: StageClock) -> tuple[Preprocessor | None, Sequence[str]]:
+    """What makes the model's inputs of sounds in the file, compared with the folder's own code; and notes."""
+    if source.sounds is None:
+        return None, ()
+    with clock.stage("preprocessing") as notes:
+        preprocessor, note = sound_preprocessor(source.sounds, plan.inputs)
+        notes.append(note)
+    return preprocessor, notes
 
 
 def _compare_images(request: ExportRequest, source: Source, built: BuildResult) -> list[str]:

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from exporter.loading.feature_extractor import FeatureExtractor
+from exporter.loading.sound_settings import SoundSettings
 from exporter.preprocessing import sound_features
-from exporter.preprocessing.preprocessor import Constant
+from exporter.preprocessing.preprocessor import Constant, Preprocessor
 from runtime.errors import ExportError
-from runtime.format.manifest import TensorSpec
+from runtime.format.manifest import Axis, Preprocessing, TensorSpec
 
 # Largest difference from the extractor's own numbers, relative to the largest of them. Measured: 3e-6, and 0 where the
 # extractor computes with torch. NumPy's sums of equal numbers in float32 leave a rest that a division by a variance of
@@ -74,6 +75,35 @@ def _first(fits: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)
     return high
+
+
+def sound_preprocessor(settings: SoundSettings, inputs: Sequence[TensorSpec]) -> tuple[Preprocessor | None, str]:
+    """What makes the model's inputs of sounds, in the file, and a note; None, and why the file takes inputs alone.
+
+    Args:
+        settings: the folder's.
+        inputs: the exported model's.
+    """
+    without = "no inputs made of sounds in the file: "
+    if settings.extractor is None:
+        return None, without + settings.reason
+    try:
+        steps = find_steps(settings.extractor, inputs)
+    except UnknownSettingError as error:
+        return None, without + str(error)
+    rate = settings.extractor.rate
+
+    def fitted(inputs: Sequence[TensorSpec]) -> Preprocessing | None:
+        shortest, longest = steps.bounds(inputs)
+        if longest is not None and longest < shortest:
+            return None
+        return Preprocessing("audio", (Axis("samples", shortest, longest),), steps.names, rate)
+
+    info = fitted(inputs)
+    if info is None:
+        return None, without + "no sound makes inputs of a size that the model takes"
+    note = f"inputs made of sounds at {rate} Hz in the file, as {settings.extractor.kind} does"
+    return Preprocessor(steps.function, steps.constants, info, fitted), note
 
 
 def find_steps(extractor: FeatureExtractor, inputs: Sequence[TensorSpec]) -> SoundSteps:

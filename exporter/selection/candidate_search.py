@@ -253,7 +253,7 @@ class CandidateSearch:
 
     def _manifest(self, candidate: Candidate, plan: TracePlan, cases: Sequence[VerificationCase]) -> Manifest:
         requires = candidate.backend.requirements(self.request.precision, self.environment)
-        preprocessing = None if self.preprocessor is None else self.preprocessor.info
+        preprocessing = None if self.preprocessor is None else self.preprocessor.describe(plan.inputs)
         return draft_manifest(
             self.request, self.source, plan, candidate, requires, cases, self.tolerance, preprocessing
         )
