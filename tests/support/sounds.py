@@ -51,7 +51,7 @@ def wave_folder(folder: Path, kind: str = "Wav2Vec2", head: str = "ForCTC", **se
     tokenizer = settings.pop("tokenizer", {})
     torch.manual_seed(settings.pop("seed", 3))
     config = getattr(transformers, f"{kind}Config")(**_SMALL | _WAVE, feat_extract_norm=norm, **settings)
-    save(getattr(transformers, f"{kind}{head}")(config), folder)
+    save(getattr(transformers, f"{kind}{head}")(config), folder, input_values=sound(3.0, 9).mul(4).unsqueeze(0))
     mask = {"return_attention_mask": norm == "layer"}
     transformers.Wav2Vec2FeatureExtractor(**mask | extractor).save_pretrained(folder)
     if head == "ForCTC":
@@ -65,12 +65,16 @@ def character_tokenizer(folder: Path, tokens: list[str] = CHARACTERS, **settings
     transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), **settings).save_pretrained(folder)
 
 
-def save(model: Any, folder: Path) -> None:
-    """The model, its last layer enlarged, so that the best class changes from step to step."""
-    last = getattr(model, "lm_head", None) or getattr(model, "ctc_head", None)
+def save(model: Any, folder: Path, **probe: torch.Tensor) -> None:
+    """The model; for CTC its last layer such that each token is the best at some step of an input."""
+    last = getattr(model.eval(), "lm_head", None) or getattr(model, "ctc_head", None)
     if last is not None:
-        last.weight.data *= 10
-    model.eval().save_pretrained(folder)
+        with torch.no_grad():
+            logits = model(**probe).logits[0]
+        last.bias.data -= logits.mean(0)
+        # Blanks and spaces are the likeliest.
+        last.bias.data[[0, 4]] += logits.std(0).mean()
+    model.save_pretrained(folder)
 
 
 def bert_folder(folder: Path, head: str = "ForCTC", **settings: Any) -> Path:
@@ -79,7 +83,8 @@ def bert_folder(folder: Path, head: str = "ForCTC", **settings: Any) -> Path:
     config = transformers.Wav2Vec2BertConfig(
         **_SMALL, vocab_size=len(CHARACTERS), pad_token_id=0, apply_spec_augment=False, **settings
     )
-    save(getattr(transformers, f"Wav2Vec2Bert{head}")(config), folder)
+    probe = torch.randn(1, 150, 160, generator=torch.Generator().manual_seed(1))
+    save(getattr(transformers, f"Wav2Vec2Bert{head}")(config), folder, input_features=probe)
     transformers.SeamlessM4TFeatureExtractor(padding_value=1).save_pretrained(folder)
     if head == "ForCTC":
         character_tokenizer(folder)
@@ -140,7 +145,8 @@ def pieces_folder(folder: Path) -> Path:
         encoder_config=_SMALL
         | {"num_mel_bins": 40, "subsampling_conv_channels": 16, "conv_kernel_size": 9, "num_key_value_heads": 2},
     )
-    save(transformers.ParakeetForCTC(config), folder)
+    probe = torch.randn(1, 300, 40, generator=torch.Generator().manual_seed(1))
+    save(transformers.ParakeetForCTC(config), folder, input_features=probe)
     transformers.ParakeetFeatureExtractor(feature_size=40).save_pretrained(folder)
     return folder
 
