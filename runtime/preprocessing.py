@@ -20,53 +20,60 @@ _DTYPES = {"image": torch.uint8, "audio": torch.float32}
 _WORDS = {"image": "picture", "audio": "sound"}
 
 
-def info(manifest: Manifest, kind: str) -> Preprocessing:
+def expect(manifest: Manifest, kind: str | None = None) -> Preprocessing:
     """What the method takes and makes.
 
     Raises:
         InputTaskError: the file has no such method, or one for another kind of data.
     """
     found = manifest.preprocessing
-    if found is not None and found.kind == kind:
+    if found is not None and kind in (None, found.kind):
         return found
-    what = _WORDS[kind]
+    what = "pictures or sounds" if kind is None else f"{_WORDS[kind]}s"
     raise InputTaskError(
-        f"the artifact makes no inputs of a {what}",
-        f"one whose export says that it does: from a folder with a processor for {what}s that the exporter knows",
+        f"the artifact makes no inputs of {what}",
+        "an artifact that does; the export's choices say why it does not",
         "pass tensors made by the model's own processor",
     )
 
 
-def preprocess(module: ScriptModule, manifest: Manifest, value: Any, kind: str) -> dict[str, torch.Tensor]:
+def preprocess(module: ScriptModule, manifest: Manifest, value: Any) -> dict[str, torch.Tensor]:
     """The inputs of one row, by name, with the batch axis.
 
     Args:
         module: the artifact's.
         manifest: the artifact's.
         value: a torch tensor or NumPy array: uint8 [height, width, channels], or float32 [samples].
-        kind: image or audio.
 
     Raises:
-        InputTaskError: the artifact makes no inputs of this kind of data.
+        InputTaskError: the artifact has no such method.
         InputError: the value does not fit, or what is made of it does not fit the model.
         ArtifactFailedError: the method fails.
     """
-    rules = info(manifest, kind)
+    made = make(module, manifest, value)
+    specs = [spec for spec in manifest.inputs if spec.name in made]
+    arranged = input_validation.arrange(specs, made)
+    return {spec.name: tensor for spec, tensor in zip(specs, arranged, strict=True)}
+
+
+def make(module: ScriptModule, manifest: Manifest, value: Any) -> dict[str, torch.Tensor]:
+    """The same, whether or not the model takes what is made."""
+    rules = expect(manifest)
     tensor = _checked(rules, value)
     try:
         with torch.no_grad(), optimized_execution(False):
             made = module.preprocess(tensor)
         named = dict(zip(rules.inputs, made, strict=True))
+        if not all(isinstance(one, torch.Tensor) for one in named.values()):
+            raise TypeError("a result is not a tensor")
+        return named
     except FAILURES as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ArtifactFailedError(
-            f"the method preprocess failed on a {_WORDS[kind]} of {list(tensor.shape)}: {lines[-1][:200]}",
+            f"the method preprocess failed on a {_WORDS[rules.kind]} of {list(tensor.shape)}: {lines[-1][:200]}",
             f"the inputs {', '.join(rules.inputs)}",
-            "export the model again; if memory ran out, make it smaller",
+            "try another; if all fail, run `run-model check`, and export the model again",
         ) from error
-    specs = [spec for spec in manifest.inputs if spec.name in rules.inputs]
-    arranged = input_validation.arrange(specs, named)
-    return {spec.name: value for spec, value in zip(specs, arranged, strict=True)}
 
 
 def _checked(rules: Preprocessing, value: Any) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,7 @@ from runtime.printing import shown
 
 if TYPE_CHECKING:
     from runtime.audio import Audio
+    from runtime.image import Image
     from runtime.text import Text, TextEncoder
 
 
@@ -90,21 +91,20 @@ class Session:
                 "run `run-model check`, and export again if it fails too; if memory ran out, use smaller batches",
             ) from error
 
-    def preprocess(self, value: Any, kind: Literal["image", "audio"] = "image") -> dict[str, torch.Tensor]:
+    def preprocess(self, value: Any) -> dict[str, torch.Tensor]:
         """The model's inputs for one row, made of a picture or a sound as the model's own processor does.
 
         Args:
             value: a torch tensor or NumPy array: a picture of uint8 [height, width, channels], or a sound of float32
-                [samples] at the artifact's rate.
-            kind: which of the two it is.
+                [samples] at the artifact's rate; `manifest.preprocessing` says which of the two.
 
         Raises:
-            InputError: it does not fit, or the artifact makes no inputs of such data.
+            InputError: it does not fit, what is made of it does not fit the model, or the artifact makes no inputs.
             ArtifactFailedError: the artifact's method failed.
             ForkError: as for calls.
         """
         forking.check_session(self._process, torch.get_num_threads())
-        return preprocessing.preprocess(self._module, self.manifest, value, kind)
+        return preprocessing.preprocess(self._module, self.manifest, value)
 
     def warm_up(self) -> None:
         """Make the calls that the manifest asks for: TorchScript and oneDNN prepare during the first ones."""
@@ -136,11 +136,22 @@ class Session:
         from runtime.audio import Audio
 
         # As for `text`, made at each use.
-        return Audio(self, lambda sound: self.preprocess(sound, "audio"), self.manifest, self._join)
+        return Audio(self, self.preprocess, self.manifest, self._join)
 
     def _join(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens too."""
         return self._encoder.decode(ids, special=True)
+
+    @property
+    def image(self) -> Image:
+        """Methods that take pictures.
+
+        Raises:
+            InputTaskError: the artifact cannot preprocess pictures, or takes more than pictures.
+        """
+        from runtime.image import Image
+
+        return Image(self, self.preprocess, self.manifest)
 
     @functools.cached_property
     def _encoder(self) -> TextEncoder:

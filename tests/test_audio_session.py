@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import wave
@@ -14,7 +15,8 @@ import pytest
 import torch
 import transformers
 
-from exporter import Report
+from exporter import ExportRequest, Report, export
+from exporter.loading.sound_steps import plan_sounds
 from runtime import Session, load
 from runtime.audio import Transcript, read_wave
 from runtime.errors import (
@@ -27,14 +29,17 @@ from runtime.errors import (
     InputTypeError,
     InputValueError,
     ManifestDamagedError,
+    VerificationError,
 )
 from runtime.format.codec import from_json, to_json
+from runtime.format.manifest import Axis, Preprocessing
 from runtime.text import Classification
 from tests.conftest import BIN, run
 from tests.support import sounds
 from tests.support.sounds import RATE, sound
 
 SPEECH, CLASSES = "automatic-speech-recognition", "audio-classification"
+VALUES = "input_values"
 # Name → task, and what makes the folder.
 MODELS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "wav2vec2": (SPEECH, sounds.wave_folder),
@@ -116,15 +121,18 @@ def test_labels_are_those_of_the_pipeline(model: Callable[..., Model], name: str
         assert isinstance(found, Classification)
         assert list(found.scores) == [entry["label"] for entry in expected] and found.label == expected[0]["label"]
         assert list(found.scores.values()) == pytest.approx([entry["score"] for entry in expected], abs=1e-5, rel=1e-5)
-    assert list(one.audio.classify(sound(1.3), RATE, top_k=2).scores) == list(
-        one.audio.classify(sound(1.3), RATE).scores
-    )[:2]
+    assert (
+        list(one.audio.classify(sound(1.3), RATE, top_k=2).scores)
+        == list(one.audio.classify(sound(1.3), RATE).scores)[:2]
+    )
 
 
 @pytest.mark.parametrize("name", FIXED[:2])
 def test_longer_sounds_than_the_extractor_keeps_are_cut_when_asked(model: Callable[..., Model], name: str) -> None:
     one = model(name)
-    with pytest.raises(InputSizeError, match=r"the sound lasts 3\.00 s; expected 0\.0[13] to 2\.0[02] s; .*truncate=True"):
+    with pytest.raises(
+        InputSizeError, match=r"the sound lasts 3\.00 s; expected 0\.0[13] to 2\.0[02] s; .*truncate=True"
+    ):
         one.audio.classify(sound(3.0), RATE)
     expected = one.pipeline(sound(3.0).numpy(), top_k=None)
     found = one.audio.classify(sound(3.0), RATE, truncate=True)
@@ -172,7 +180,9 @@ def test_a_low_tone_is_heard_as_the_same_at_every_rate(model: Callable[..., Mode
 def test_without_soxr_another_rate_is_refused(model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     one = model("wav2vec2")
     monkeypatch.setitem(sys.modules, "soxr", None)
-    with pytest.raises(ExtraMissingError, match=r"the rate is 8000 Hz.*soxr.*expected 16000 Hz; install export-model\[a"):
+    with pytest.raises(
+        ExtraMissingError, match=r"the rate is 8000 Hz.*soxr.*expected 16000 Hz; install export-model\[a"
+    ):
         one.audio.transcribe(sound(1.0), 8_000)
     assert one.audio.transcribe(sound(1.0), RATE)
 
@@ -227,9 +237,7 @@ BAD: list[tuple[Any, type[InputError], str]] = [
 
 
 @pytest.mark.parametrize("number", range(len(BAD)))
-def test_a_bad_sound_is_refused_in_one_line_and_others_are_answered(
-    model: Callable[..., Model], number: int
-) -> None:
+def test_a_bad_sound_is_refused_in_one_line_and_others_are_answered(model: Callable[..., Model], number: int) -> None:
     one = model("wav2vec2")
     value, kind, text = BAD[number]
     with pytest.raises(kind, match="^sound 2 " + text) as caught:
@@ -264,7 +272,7 @@ def test_options_that_are_none(model: Callable[..., Model]) -> None:
 
 
 def test_a_model_of_texts_takes_no_sounds(tiny_session: Session) -> None:
-    with pytest.raises(InputTaskError, match="the artifact makes no inputs of a sound"):
+    with pytest.raises(InputTaskError, match="the artifact makes no inputs of sounds"):
         _ = tiny_session.audio
 
 
@@ -321,18 +329,34 @@ def test_an_extractor_that_is_not_known_is_told(tmp_path: Path, exported: Callab
     folder = sounds.whisper_folder(tmp_path)
     transformers.WhisperFeatureExtractor(feature_size=40, chunk_length=2, dither=0.1).save_pretrained(folder)
     report = exported(folder, backend="plain", verify="off")
-    assert any("dither 0.1" in choice and choice.startswith("no inputs made of sounds") for choice in report.choices)
+    assert any(
+        "dither 0.1" in choice and choice.startswith("no preprocessing of sounds in the file")
+        for choice in report.choices
+    )
     session = load(report.output)
-    with pytest.raises(InputTaskError, match="the artifact makes no inputs of a sound"):
+    with pytest.raises(InputTaskError, match="the artifact makes no inputs of sounds"):
         _ = session.audio
     assert session(input_features=torch.zeros(1, 40, 200))["logits"].shape == (1, 2)
 
 
-def test_the_methods_of_a_file_are_verified_in_a_fresh_process(model: Callable[..., Model], tmp_path: Path) -> None:
-    report = model("commands").report
-    assert report.manifest.preprocessing is not None
-    assert report.manifest.preprocessing.rate == RATE
-    assert any("made of sounds at 16000 Hz in the file" in choice for choice in report.choices)
+def test_the_file_itself_is_compared_with_the_extractor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a fresh process: sounds that the extractor heard otherwise are an error of the written file."""
+    folder = sounds.wave_folder(tmp_path, head="ForSequenceClassification")
+    request = ExportRequest(str(folder), tmp_path / "m.pt", backend="plain", verify="quick", max_audio_seconds=2)
+    report = export(request)
+    assert report.manifest.preprocessing == Preprocessing("audio", (Axis("samples", 4000, 2 * RATE),), (VALUES,), RATE)
+    assert any(one.startswith("sounds at 16000 Hz are preprocessed in the file, as Wav2") for one in report.choices)
+
+    def heard_otherwise(*given: Any) -> Any:
+        plan = plan_sounds(*given)
+        (first, *others) = plan.cases
+        other = dataclasses.replace(first, outputs={VALUES: first.outputs[VALUES] + 0.01})
+        return dataclasses.replace(plan, cases=(other, *others))
+
+    monkeypatch.setattr("exporter.pipeline.plan_sounds", heard_otherwise)
+    with pytest.raises(VerificationError, match="input_values, preprocessed from short, is off by 1.00e-02"):
+        export(dataclasses.replace(request, output=tmp_path / "other.pt"))
+    assert not (tmp_path / "other.pt").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def noise(height: int, width: int) -> torch.Tensor:
 def test_a_module_gets_the_method(tmp_path: Path) -> None:
     """Written, checked and loaded as an export is."""
     table = torch.arange(256.0).repeat(3, 1) / 255
-    constants = ([images.SHORTEST, 32, 0], 3, True, [24, 24], False, table, True)
+    constants: tuple[Any, ...] = ([images.SHORTEST, 32, 0, 0], 3, True, [24, 24], False, table, True, [0, 0])
     module = torchscript.freeze(torchscript.trace(Doubled().eval(), (torch.ones(2, 3),)))
     define_method(module, "preprocess", images.image_inputs, constants)
     file = tmp_path / "model.pt"

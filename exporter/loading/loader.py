@@ -17,7 +17,7 @@ from exporter.config.tasks import TASKS, Task
 from exporter.loading.adapter_files import AdapterFiles, alone, find_adapter
 from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.hub import ModelFiles, locate
-from exporter.loading.image_sizes import Size, processor_sizes
+from exporter.loading.image_sizes import Size, read_processor
 from exporter.loading.late_interaction import read_late_interaction
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_side import choose_side
@@ -45,9 +45,9 @@ class Source:
     """A loaded model in fp32 and evaluation mode, with all that the later stages need to know about it.
 
     `vocabulary` is the number of token ids, 0 for a model without text. `preprocessor` holds the folder's settings for
-    images or audio, empty if there are none; `image_sizes` are those that it makes of usual photos. `compares`: the
-    model type compares texts with images. `sounds` is None for models that take none. `notes` say what was decided
-    about the folder's settings, and why.
+    images or audio, empty if there are none; `image_processor` is transformers' object for images, or None, and
+    `image_sizes` are those that it makes of usual photos. `compares`: the model type compares texts with images.
+    `sounds` is None for models that take none. `notes` say what was decided about the folder's settings, and why.
     """
 
     model: Any
@@ -64,6 +64,7 @@ class Source:
     longest_sequence: int | None
     vocabulary: int
     preprocessor: dict[str, Any]
+    image_processor: Any
     image_sizes: tuple[Size, ...]
     sounds: SoundSettings | None
     compares: bool
@@ -140,7 +141,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         tokenizer, side = choose_side(model, tokenizer, vocabulary)
         notes += side
     preprocessor = {} if nothing_stored else _preprocessor(base)
-    image_sizes, found = processor_sizes(base, preprocessor, model, request)
+    image_processor, image_sizes, found = read_processor(base, preprocessor, model, request)
     sounds, heard = (None, []) if nothing_stored else read_sounds(base, request, model, task, tokenizer)
     return Source(
         model=model,
@@ -157,6 +158,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         longest_sequence=longest,
         vocabulary=vocabulary,
         preprocessor=preprocessor,
+        image_processor=image_processor,
         image_sizes=image_sizes,
         sounds=sounds,
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),

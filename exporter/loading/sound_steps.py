@@ -16,8 +16,9 @@ import torch
 from exporter.loading.feature_extractor import FeatureExtractor
 from exporter.loading.sound_settings import SoundSettings
 from exporter.preprocessing import sound_features
-from exporter.preprocessing.preprocessor import Constant, Preprocessor
+from exporter.preprocessing.preprocessor import GIVEN, Constant, PreprocessingPlan, Preprocessor
 from runtime.errors import ExportError
+from runtime.format.golden import Case
 from runtime.format.manifest import Axis, Preprocessing, TensorSpec
 
 # Largest difference from the extractor's own numbers, relative to the largest of them. Measured: 3e-6, and 0 where the
@@ -77,20 +78,20 @@ def _first(fits: Callable[[int], bool]) -> int:
     return high
 
 
-def sound_preprocessor(settings: SoundSettings, inputs: Sequence[TensorSpec]) -> tuple[Preprocessor | None, str]:
-    """What makes the model's inputs of sounds, in the file, and a note; None, and why the file takes inputs alone.
+def plan_sounds(settings: SoundSettings, inputs: Sequence[TensorSpec]) -> PreprocessingPlan:
+    """How a file can make the model's inputs of sounds, or why it cannot.
 
     Args:
         settings: the folder's.
         inputs: the exported model's.
     """
-    without = "no inputs made of sounds in the file: "
+    without = "no preprocessing of sounds in the file: "
     if settings.extractor is None:
-        return None, without + settings.reason
+        return PreprocessingPlan(notes=(without + settings.reason,))
     try:
-        steps = find_steps(settings.extractor, inputs)
+        steps, cases = find_steps(settings.extractor, inputs)
     except UnknownSettingError as error:
-        return None, without + str(error)
+        return PreprocessingPlan(notes=(without + str(error),))
     rate = settings.extractor.rate
 
     def fitted(inputs: Sequence[TensorSpec]) -> Preprocessing | None:
@@ -101,13 +102,18 @@ def sound_preprocessor(settings: SoundSettings, inputs: Sequence[TensorSpec]) ->
 
     info = fitted(inputs)
     if info is None:
-        return None, without + "no sound makes inputs of a size that the model takes"
-    note = f"inputs made of sounds at {rate} Hz in the file, as {settings.extractor.kind} does"
-    return Preprocessor(steps.function, steps.constants, info, fitted), note
+        return PreprocessingPlan(notes=(without + "no sound makes inputs of a size that the model takes",))
+    preprocessor = Preprocessor(steps.function, steps.constants, info, fitted)
+    note = f"sounds at {rate} Hz are preprocessed in the file, as {settings.extractor.kind} does with {len(cases)}"
+    return PreprocessingPlan(preprocessor, (note,), cases, TOLERANCE * max(_largest(case) for case in cases))
 
 
-def find_steps(extractor: FeatureExtractor, inputs: Sequence[TensorSpec]) -> SoundSteps:
-    """The steps that give what the extractor does, compared with it.
+def _largest(case: Case) -> float:
+    return max(1.0, *(float(tensor.double().abs().max()) for tensor in case.outputs.values()))
+
+
+def find_steps(extractor: FeatureExtractor, inputs: Sequence[TensorSpec]) -> tuple[SoundSteps, tuple[Case, ...]]:
+    """The steps that give what the extractor does; and sounds, with what the extractor makes of them.
 
     Args:
         extractor: the folder's.
@@ -131,8 +137,7 @@ def find_steps(extractor: FeatureExtractor, inputs: Sequence[TensorSpec]) -> Sou
         raise UnknownSettingError(
             f"the feature extractor makes {', '.join(steps.names)}", f"what the model takes: {', '.join(names)}"
         )
-    _compare(extractor, steps, inputs)
-    return steps
+    return steps, tuple(_compared(extractor, steps, inputs))
 
 
 def probe_sounds(shortest: int, longest: int) -> Iterator[tuple[str, torch.Tensor]]:
@@ -150,7 +155,12 @@ def probe_sounds(shortest: int, longest: int) -> Iterator[tuple[str, torch.Tenso
     yield "silence", torch.zeros(middle)
 
 
-def _compare(extractor: FeatureExtractor, steps: SoundSteps, inputs: Sequence[TensorSpec]) -> None:
+def _compared(extractor: FeatureExtractor, steps: SoundSteps, inputs: Sequence[TensorSpec]) -> Iterator[Case]:
+    """Sounds with the extractor's own inputs, after both were compared.
+
+    Raises:
+        UnknownSettingError: they differ.
+    """
     shortest, longest = steps.bounds(inputs)
     most = _LONGEST_SECONDS * (extractor.rate or 0)
     for name, samples in probe_sounds(shortest, max(shortest, min(longest or most, most))):
@@ -162,22 +172,29 @@ def _compare(extractor: FeatureExtractor, steps: SoundSteps, inputs: Sequence[Te
             raise UnknownSettingError(
                 f"the feature extractor fails on a sound ({name}): {' '.join(str(error).split())[:150]}"
             ) from error
-        for key, tensor in made.items():
-            _check_size(key, tensor, inputs)
-            expected = own.get(key)
-            if expected is None or expected.shape != tensor.shape:
-                shape = None if expected is None else list(expected.shape)
-                raise UnknownSettingError(
-                    f"the feature extractor makes {key} of shape {shape} ({name})", f"{list(tensor.shape)}"
-                )
-            allowed = TOLERANCE_OF_SILENCE if name == "silence" else TOLERANCE
-            difference = float((expected.double() - tensor.double()).abs().max())
-            if not difference <= allowed * max(1.0, float(expected.double().abs().max())):
-                raise UnknownSettingError(
-                    f"the feature extractor gives other numbers than its usual steps: {key} differs by "
-                    f"{difference:.1e} ({name})",
-                    "settings that the exporter knows",
-                )
+        apart = max(_difference(name, key, tensor, own.get(key), inputs) for key, tensor in made.items())
+        if name != "silence" or apart <= TOLERANCE:
+            yield Case(name, {GIVEN: samples}, {key: own[key].to(tensor.dtype) for key, tensor in made.items()})
+
+
+def _difference(
+    name: str, key: str, tensor: torch.Tensor, expected: torch.Tensor | None, inputs: Sequence[TensorSpec]
+) -> float:
+    """The largest difference of an input of the sound `name`."""
+    _check_size(key, tensor, inputs)
+    if expected is None or expected.shape != tensor.shape:
+        shape = None if expected is None else list(expected.shape)
+        raise UnknownSettingError(
+            f"the feature extractor makes {key} of shape {shape} ({name})", f"{list(tensor.shape)}"
+        )
+    allowed = TOLERANCE_OF_SILENCE if name == "silence" else TOLERANCE
+    apart = float((expected.double() - tensor.double()).abs().max())
+    if not apart <= allowed * max(1.0, float(expected.double().abs().max())):
+        raise UnknownSettingError(
+            f"the feature extractor gives other numbers than its usual steps: {key} differs by {apart:.1e} ({name})",
+            "settings that the exporter knows",
+        )
+    return apart
 
 
 def _check_size(name: str, tensor: torch.Tensor, inputs: Sequence[TensorSpec]) -> None:

@@ -22,6 +22,7 @@ from runtime.format.manifest import (
     Execution,
     LateInteraction,
     Manifest,
+    PictureResults,
     Preprocessing,
     Requirements,
     TensorSpec,
@@ -47,6 +48,7 @@ def draft_manifest(
     cases: Sequence[VerificationCase],
     tolerance: Tolerance,
     preprocessing: Preprocessing | None = None,
+    pictures: PictureResults | None = None,
 ) -> Manifest:
     """The manifest of a file that has not been verified yet.
 
@@ -78,7 +80,21 @@ def draft_manifest(
         late_interaction=_late_interaction(source.late_interaction, plan),
         preprocessing=preprocessing,
         ctc=None if source.sounds is None else source.sounds.ctc,
+        pictures=_pictures(pictures, outputs),
     )
+
+
+def _pictures(results: PictureResults | None, outputs: Sequence[TensorSpec]) -> PictureResults | None:
+    """The results for pictures; None if the model's outputs have another number of classes than its configuration."""
+    logits = next((spec for spec in outputs if spec.name == "logits"), None)
+    if results is None or logits is None:
+        return None
+    count = len(results.classes)
+    sizes = {axis.maximum for axis in logits.axes if axis.minimum == axis.maximum}
+    if count + (results.scores == "softmax" and any(spec.name == "pred_boxes" for spec in outputs)) not in sizes:
+        logger.warning("no results for pictures: the outputs have another number of classes than config.json names")
+        return None
+    return results
 
 
 def _text(info: TextInfo | None, plan: TracePlan) -> TextInfo | None:

@@ -13,34 +13,55 @@ import torch
 from exporter.preprocessing.resampling import resize_window
 
 # Rules for the size of a resized picture, with two numbers each.
-KEEP, EXACT, SHORTEST, SHORTEST_LONGEST, WITHIN = range(5)
+KEEP, EXACT, SHORTEST, SHORTEST_LONGEST, WITHIN, NEAREST_ASPECT = range(6)
 
 
-def resized_size(height: int, width: int, rule: int, first: int, second: int) -> List[int]:  # noqa: UP006
-    """The size to which a picture is resized."""
-    if rule == 1:  # a height and a width
-        return [first, second]
+def rounded(number: float) -> int:
+    """To the nearest whole number, halves to the even one, as Python does."""
+    return int(torch.round(torch.full([1], number, dtype=torch.float64)))
+
+
+def resized_size(height: int, width: int, rule: List[int]) -> List[int]:  # noqa: UP006
+    """The size to which a picture is resized.
+
+    Args:
+        height: of the picture,
+        width: and its width.
+        rule: the rule, its two numbers, and a step: sizes are rounded up to its multiples, or down if it is negative.
+    """
+    kind, first, second, step = rule[0], rule[1], rule[2], rule[3]
     short, long = min(height, width), max(height, width)
-    if rule == 2:  # the shorter side; the longer one in proportion
+    size = [height, width]
+    if kind == 1:  # a height and a width
+        size = [first, second]
+    if kind == 2:  # the shorter side; the longer one in proportion
         other = int(float(first * long) / float(short))
-        if width <= height:
-            return [other, first]
-        return [first, other]
-    if rule == 3:  # the shorter side, unless the longer one exceeded a second number
-        size = first
+        size = [other, first] if width <= height else [first, other]
+    if kind == 3:  # the shorter side, unless the longer one would exceed a second number
         exact = float(first)
-        if float(long) / float(short) * float(first) > float(second):
+        if float(long) / float(short) * exact > float(second):
             exact = float(second) * float(short) / float(long)
-            size = int(torch.round(torch.full([1], exact, dtype=torch.float64)))
-        if short == size:
-            return [height, width]
-        if width < height:
-            return [int(exact * float(height) / float(width)), size]
-        return [size, int(exact * float(width) / float(height))]
-    if rule == 4:  # as large as a height and a width admit
+        side = rounded(exact)
+        if short != side:
+            if width < height:
+                size = [int(exact * float(height) / float(width)), side]
+            else:
+                size = [side, int(exact * float(width) / float(height))]
+    if kind == 4:  # as large as a height and a width admit
         scale = min(float(first) / float(height), float(second) / float(width))
-        return [int(float(height) * scale), int(float(width) * scale)]
-    return [height, width]
+        size = [int(float(height) * scale), int(float(width) * scale)]
+    if kind == 5:  # one of a height and a width, whichever scales less; in proportion, to the nearest multiples
+        down, across = float(first) / float(height), float(second) / float(width)
+        scale = across if abs(1.0 - across) < abs(1.0 - down) else down
+        by = float(step)
+        size = [rounded(scale * float(height) / by) * step, rounded(scale * float(width) / by) * step]
+    if step > 0:
+        size = [(size[0] + step - 1) // step * step, (size[1] + step - 1) // step * step]
+    if step < 0:
+        size = [size[0] // -step * -step, size[1] // -step * -step]
+    if min(size[0], size[1]) < 1:
+        raise ValueError("the picture is too small: resized, it would have no pixels")
+    return size
 
 
 def resized_and_cropped(
@@ -55,15 +76,16 @@ def resized_and_cropped(
 
     Args:
         picture: [height, width, channels] of uint8.
-        rule: for the size, with its two numbers.
+        rule: for the size, as for `resized_size`.
         kind: Pillow's number of the filter.
         adaptive: as for `resize_window`.
         crop: height and width of the part in the middle; 0 keeps all.
         upper_left: where a smaller picture cannot be in the middle exactly, whether it is nearer to the upper left.
     """
-    size = resized_size(picture.size(0), picture.size(1), rule[0], rule[1], rule[2])
-    height, width = max(size[0], 1), max(size[1], 1)
+    height, width = resized_size(picture.size(0), picture.size(1), rule)
     if crop[0] == 0:
+        if height * width > 67108864:
+            raise ValueError("the picture is too long: resized, it would have more than 2^26 pixels")
         return resize_window(picture, height, width, [0, 0, height, width], kind, adaptive)
     rows, columns = min(height, crop[0]), min(width, crop[1])
     window = [(height - rows) // 2, (width - columns) // 2, rows, columns]
@@ -80,7 +102,7 @@ def resized_and_cropped(
     return whole
 
 
-def image_inputs(
+def pixels(
     picture: torch.Tensor,
     rule: List[int],  # noqa: UP006
     kind: int,
@@ -89,8 +111,8 @@ def image_inputs(
     upper_left: bool,
     table: torch.Tensor,
     reverse: bool,
-) -> Tuple[torch.Tensor]:  # noqa: UP006
-    """`pixel_values` of one picture, [1, channels, height, width].
+) -> torch.Tensor:
+    """[1, channels, height, width] of float32.
 
     Args:
         picture: [height, width, channels] of uint8.
@@ -109,4 +131,50 @@ def image_inputs(
     for channel in range(table.size(0)):
         plane = part.select(2, channel)
         planes.append(table[channel].index_select(0, plane.reshape([-1]).to(torch.int32)).reshape(plane.size()))
-    return (torch.stack(planes).unsqueeze(0),)
+    return torch.stack(planes).unsqueeze(0)
+
+
+def padded(tensor: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """With zeros below and to the right up to a size; 0 leaves it as it is."""
+    if height == 0:
+        return tensor
+    if tensor.size(-2) > height or tensor.size(-1) > width:
+        raise ValueError("the resized picture is larger than the size to which it is padded")
+    sizes = list(tensor.size())
+    sizes[-2], sizes[-1] = height, width
+    whole = torch.zeros(sizes, dtype=tensor.dtype)
+    whole.narrow(-2, 0, tensor.size(-2)).narrow(-1, 0, tensor.size(-1)).copy_(tensor)
+    return whole
+
+
+def image_inputs(
+    picture: torch.Tensor,
+    rule: List[int],  # noqa: UP006
+    kind: int,
+    adaptive: bool,
+    crop: List[int],  # noqa: UP006
+    upper_left: bool,
+    table: torch.Tensor,
+    reverse: bool,
+    pad: List[int],  # noqa: UP006
+) -> Tuple[torch.Tensor]:  # noqa: UP006
+    """`pixel_values` of one picture, as `pixels` makes them, padded to a height and a width."""
+    made = pixels(picture, rule, kind, adaptive, crop, upper_left, table, reverse)
+    return (padded(made, pad[0], pad[1]),)
+
+
+def masked_image_inputs(
+    picture: torch.Tensor,
+    rule: List[int],  # noqa: UP006
+    kind: int,
+    adaptive: bool,
+    crop: List[int],  # noqa: UP006
+    upper_left: bool,
+    table: torch.Tensor,
+    reverse: bool,
+    pad: List[int],  # noqa: UP006
+) -> Tuple[torch.Tensor, torch.Tensor]:  # noqa: UP006
+    """The same, and `pixel_mask`, 1 where the picture is."""
+    made = pixels(picture, rule, kind, adaptive, crop, upper_left, table, reverse)
+    mask = torch.ones([1, made.size(2), made.size(3)], dtype=torch.int64)
+    return padded(made, pad[0], pad[1]), padded(mask, pad[0], pad[1])

@@ -6,12 +6,16 @@ The same function is called in Python to compare it with the folder's processor 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from runtime.format.manifest import Preprocessing, TensorSpec
+from runtime.format.golden import Case
+from runtime.format.manifest import PictureResults, Preprocessing, TensorSpec
+
+# The name of the only input of a case of `PreprocessingPlan`.
+GIVEN = "given"
 
 # What TorchScript can take as a literal, and tensors, which become attributes of the module. No empty lists:
 # TorchScript would take them for lists of tensors.
@@ -40,3 +44,18 @@ class Preprocessor:
     def describe(self, inputs: Sequence[TensorSpec]) -> Preprocessing | None:
         """The info for the manifest of a file with these inputs."""
         return self.info if self.fitted is None else self.fitted(inputs)
+
+
+@dataclass(frozen=True)
+class PreprocessingPlan:
+    """What a file makes of pictures or sounds, or, in `notes`, why it does not.
+
+    `cases` are pictures or sounds, and what the folder's own processor makes of them; the file's results may differ
+    from these by `tolerance`. `results` say what becomes of the outputs for pictures.
+    """
+
+    preprocessor: Preprocessor | None = None
+    notes: tuple[str, ...] = ()
+    cases: tuple[Case, ...] = field(default=())
+    tolerance: float = 0.0
+    results: PictureResults | None = None

@@ -22,7 +22,7 @@ from exporter.packaging.manifest_builder import draft_manifest
 from exporter.packaging.operator_check import check_draft
 from exporter.packaging.report import StageClock
 from exporter.packaging.staging import Workspace
-from exporter.preprocessing.preprocessor import Preprocessor
+from exporter.preprocessing.preprocessor import PreprocessingPlan
 from exporter.selection.autotune import Draft, TimedShape, fastest_first, time_drafts, timings, tune_shapes
 from exporter.selection.build_result import BuildResult, describe_computation
 from exporter.selection.hints import with_remedy
@@ -76,7 +76,7 @@ class CandidateSearch:
     # To calibrate int8 with.
     samples: Sequence[Mapping[str, torch.Tensor]] = ()
     # What the file makes of pictures or sounds.
-    preprocessor: Preprocessor | None = None
+    preprocessing: PreprocessingPlan = field(default_factory=PreprocessingPlan)
     choices: list[str] = field(default_factory=list)
     failures: list[tuple[Candidate, ExportError]] = field(default_factory=list)
     # Those that were built to be timed, by name.
@@ -241,8 +241,9 @@ class CandidateSearch:
     def _save(self, module: ScriptModule, candidate: Candidate) -> Path:
         file = self.place.draft.with_name(f"{candidate.name.replace(' ', '-')}.pt")
         with self.clock.stage("save") as notes, self.place.writing():
-            if self.preprocessor is not None:
-                define_method(module, "preprocess", self.preprocessor.function, self.preprocessor.constants)
+            preprocessor = self.preprocessing.preprocessor
+            if preprocessor is not None:
+                define_method(module, "preprocess", preprocessor.function, preprocessor.constants)
             artifact_file.save(module, file)
             check_draft(module, file, self.request.allow_operators)
             notes.append(f"{file.stat().st_size / 1e6:.1f} MB")
@@ -253,9 +254,10 @@ class CandidateSearch:
 
     def _manifest(self, candidate: Candidate, plan: TracePlan, cases: Sequence[VerificationCase]) -> Manifest:
         requires = candidate.backend.requirements(self.request.precision, self.environment)
-        preprocessing = None if self.preprocessor is None else self.preprocessor.describe(plan.inputs)
+        preprocessor, results = self.preprocessing.preprocessor, self.preprocessing.results
+        info = None if preprocessor is None else preprocessor.describe(plan.inputs)
         return draft_manifest(
-            self.request, self.source, plan, candidate, requires, cases, self.tolerance, preprocessing
+            self.request, self.source, plan, candidate, requires, cases, self.tolerance, info, results
         )
 
     def _verify(self, built: BuildResult) -> BuildResult:
@@ -264,7 +266,9 @@ class CandidateSearch:
             logger.warning("NOT verified (--verify off): the artifact says so")
             return built
         with self.clock.stage("verify") as notes, self.place.writing():
-            outcome = verify.verify(built.file, built.manifest, built.cases, self.request.allow_operators)
+            outcome = verify.verify(
+                built.file, built.manifest, built.cases, self.request.allow_operators, self.preprocessing
+            )
             notes.append(outcome.summary)
         fusions = built.candidate.backend.fusions(outcome.operators)
         manifest = dataclasses.replace(built.manifest, verified=outcome.cases, fusions=fusions)

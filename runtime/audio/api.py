@@ -48,7 +48,7 @@ class Audio:
         manifest: Manifest,
         join: Callable[[Sequence[int]], str],
     ) -> None:
-        rules = preprocessing.info(manifest, "audio")
+        rules = preprocessing.expect(manifest, "audio")
         (axis,) = rules.axes
         self._run = run
         self._preprocess = preprocess

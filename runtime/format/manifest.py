@@ -360,6 +360,20 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class PictureResults:
+    """How the outputs for pictures become labels, objects, or classes of pixels.
+
+    `classes` are the names of the classes, by number. `scores` says how logits become scores. Of detectors, `softmax`
+    means one object per query, and that the last logit, which has no name, is for no object; `sigmoid` that the `most`
+    best pairs of a query and a class are objects. It says nothing of classes of pixels, the largest logits.
+    """
+
+    classes: tuple[str, ...]
+    scores: Literal["softmax", "sigmoid", "none"]
+    most: int | None = None
+
+
+@dataclass(frozen=True)
 class PartDigest:
     """One record of the archive: its name without the top folder, its size, its SHA-256 in hexadecimal."""
 
@@ -405,6 +419,8 @@ class Manifest:
     ctc: CtcInfo | None = None
     # None if the file makes no inputs of pictures or sounds, as in files of older writers.
     preprocessing: Preprocessing | None = None
+    # None for other tasks than those with labels, boxes or classes of pixels, and in files of older writers.
+    pictures: PictureResults | None = None
 
     @property
     def sequence(self) -> Axis | None:

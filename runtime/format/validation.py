@@ -15,6 +15,7 @@ from runtime.format.manifest import (
     OLDEST_FORMAT_VERSION,
     CtcInfo,
     Manifest,
+    PictureResults,
     Preprocessing,
     TensorSpec,
     TextInfo,
@@ -72,6 +73,8 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield from _ctc_problems(manifest, manifest.ctc)
     if manifest.preprocessing is not None:
         yield from _preprocessing_problems(manifest.preprocessing, {spec.name for spec in manifest.inputs})
+    if manifest.pictures is not None:
+        yield from _picture_problems(manifest, manifest.pictures)
     if manifest.labels:
         last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
         if last != {len(manifest.labels)}:
@@ -133,6 +136,25 @@ def _preprocessing_problems(found: Preprocessing, inputs: set[str]) -> Iterator[
         yield "preprocessing.inputs", "names of the model's inputs, each once"
     if (found.rate is None) != (found.kind == "image") or (found.rate is not None and not 0 < found.rate < 2**31):
         yield f"preprocessing.rate {found.rate}", "samples per second for sounds alone"
+
+
+def _picture_problems(manifest: Manifest, found: PictureResults) -> Iterator[tuple[str, str]]:
+    logits = next((spec for spec in manifest.outputs if spec.name == "logits"), None)
+    places = {"object-detection": 2, "semantic-segmentation": 1, "image-classification": 1}
+    place = places.get(manifest.task)
+    if logits is None or place is None or len(logits.axes) <= place:
+        yield "pictures", f"a task with logits: {', '.join(places)}"
+        return
+    # One class of those that detect is that there is no object.
+    count = len(found.classes) + (manifest.task == "object-detection" and found.scores == "softmax")
+    if logits.axes[place].maximum != count or logits.axes[place].minimum != count:
+        yield "pictures.classes", f"as many as the logits' axis {logits.axes[place].name}"
+    if found.most is not None and not 0 < found.most < 2**31:
+        yield f"pictures.most {found.most}", "a number from 1"
+    if manifest.task == "object-detection":
+        boxes = next((spec for spec in manifest.outputs if spec.name == "pred_boxes"), None)
+        if boxes is None or len(boxes.axes) != 3 or boxes.axes[2].maximum != 4 or boxes.axes[2].minimum != 4:
+            yield "pictures", "an output pred_boxes of four numbers"
 
 
 def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:

@@ -52,7 +52,8 @@ constexpr const char* kManifestSchema = R"({
    "characters?": [null, {"tokens": ["text"], "blank": "text?", "delimiter": "text?", "space": "text",
                           "lower_case": "bool", "clean_up_spaces": "bool"}]}],
  "preprocessing?": [null, {"kind": "image|audio", "inputs": ["str"], "rate?": "int?", "pads?": "bool",
-   "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}]
+   "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}],
+ "pictures?": [null, {"classes": ["str"], "scores": "softmax|sigmoid|none", "most?": "int?"}]
 })";
 
 constexpr const char* kTensorSchema = R"({
