@@ -14,6 +14,7 @@ import transformers
 import runtime
 from exporter import ExportRequest, Report, export
 from runtime import Session
+from runtime.commands.main import main
 from runtime.errors import (
     InputFileError,
     InputRankError,
@@ -207,3 +208,32 @@ def test_what_an_artifact_cannot_do_is_said(session: Callable[[str], Session], t
         session("vit").image.classify([])
     with pytest.raises(InputValueError, match="threshold is 2"):
         session("yolos").image.detect(PICTURES, threshold=2)
+
+
+def test_the_command_prints_a_line_per_picture(
+    folders: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], session: Callable[[str], Session]
+) -> None:
+    file, broken = tmp_path / "one.png", tmp_path / "broken.png"
+    pillow(PICTURES[3]).save(file)
+    broken.write_text("no picture")
+    for kind, options in (
+        ("vit", ["--top-k", "2"]),
+        ("yolos", ["--threshold", "0.1"]),
+        ("embed", []),
+        ("segformer", []),
+    ):
+        artifact = folders(kind)[0] / "model.pt"
+        assert main(["predict", str(artifact), "--image", str(broken), "--image", str(file), *options]) == 1
+        printed = capsys.readouterr()
+        bad, good = map(json.loads, printed.out.splitlines())
+        assert bad["image"] == str(broken) and "cannot read" in bad["error"]
+        assert good["image"] == str(file) and "error" not in good
+        assert "1 of 2 pictures failed" in printed.err
+        if kind == "vit":
+            (expected,) = session(kind).image.classify([file], top_k=2)
+            assert good["scores"] == pytest.approx(expected.scores) and good["label"] == expected.label
+        if kind == "segformer":
+            assert sum(good["pixels"].values()) == PICTURES[3].shape[0] * PICTURES[3].shape[1]
+    artifact = folders("vit")[0] / "model.pt"
+    assert main(["predict", str(artifact), "--image", str(file), "--threshold", "0.1"]) == 1
+    assert "--threshold with pictures for image-classification" in capsys.readouterr().err

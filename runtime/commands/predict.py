@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runtime.artifact import artifact_file
+from runtime.commands.predict_images import predict_images
+from runtime.commands.predict_sounds import predict_sounds
 from runtime.commands.progress import progress
 from runtime.commands.text_file import Line, Query, json_query, json_question, json_text, read_lines, size_of
 from runtime.errors import (
@@ -38,12 +40,11 @@ CHUNK_BYTES = 2**20
 
 # Option → the tasks whose method has an argument of this name.
 _OPTIONS = {
-    "top_k": ("text-classification", "reranking", "fill-mask", "sparse-embedding", "audio-classification"),
+    "top_k": ("text-classification", "reranking", "fill-mask", "sparse-embedding"),
     "aggregation": ("token-classification",),
     "stride": ("token-classification", "question-answering"),
     "prompt_name": ("sentence-embedding",),
     "dimensions": ("sentence-embedding",),
-    "timestamps": ("automatic-speech-recognition",),
 }
 # Task → the parser of its JSON lines; `json_text` for all others.
 _PARSERS = {"question-answering": json_question, "reranking": json_query}
@@ -52,10 +53,14 @@ _PARSERS = {"question-answering": json_question, "reranking": json_query}
 def predict(options: argparse.Namespace) -> int:
     """Run the command."""
     manifest = artifact_file.read_manifest(options.file)
+    if options.timestamps is not None and options.audio is None:
+        raise InputTaskError("--timestamps without --audio", "a sound", "leave --timestamps out")
     if options.inputs is not None:
         return _tensors(options, manifest)
     if options.audio is not None:
-        return _sounds(options, manifest)
+        return predict_sounds(options, manifest, _loading(options))
+    if options.image is not None:
+        return predict_images(options, manifest, _loading(options))
     if manifest.text is None:
         option = next(name for name in ("text", "texts", "jsonl") if getattr(options, name) is not None)
         raise InputNameError(f"--{option} needs a tokenizer, which {options.file} does not have", "", "give --inputs")
@@ -82,15 +87,6 @@ def _tensors(options: argparse.Namespace, manifest: Manifest) -> int:
     return 0
 
 
-def _sounds(options: argparse.Namespace, manifest: Manifest) -> int:
-    from runtime.commands.sounds import print_sounds
-    from runtime.session import load
-
-    arguments = _arguments(options, manifest.task)
-    audio = load(options.file, **_loading(options)).audio
-    return print_sounds(audio, manifest.task, options.audio, arguments)
-
-
 def _loading(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `runtime.load`."""
     names = {"threads": options.threads, "verify_key": options.verify_key}
@@ -111,6 +107,8 @@ def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
                 flag = f"--{option.replace('_', '-')}"
                 raise InputTaskError(f"{flag} with {used_with}", f"text for {' or '.join(tasks)}", f"leave {flag} out")
             found[option] = value
+    if options.threshold is not None:
+        raise InputTaskError(f"--threshold with {used_with}", "--image", "leave --threshold out")
     if options.truncate:
         if task is None or task == "question-answering":
             raise InputTaskError(f"--truncate with {used_with}", "text that can be cut", "leave --truncate out")
