@@ -68,6 +68,7 @@ for path in map(Path, sys.argv[1:]):
 @pytest.fixture(scope="session")
 def data(
     tiny_folder: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
     minilm: Path,
     exported: Callable[..., Report],
 ) -> Path:
