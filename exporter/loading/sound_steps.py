@@ -25,8 +25,8 @@ from runtime.format.manifest import Axis, Preprocessing, TensorSpec
 # extractor computes with torch. NumPy's sums of equal numbers in float32 leave a rest that a division by a variance of
 # 0 enlarges: with silence the difference is 3e-3, and the numbers stand for nothing.
 TOLERANCE, TOLERANCE_OF_SILENCE = 1e-4, 1e-2
-# The longest sound that is compared.
-_LONGEST_SECONDS = 30
+# The longest sound that is compared; and where the model sets no limit.
+_LONGEST_SECONDS, _USUAL_SECONDS = 120, 30
 
 
 class UnknownSettingError(ExportError):
@@ -162,8 +162,9 @@ def _compared(extractor: FeatureExtractor, steps: SoundSteps, inputs: Sequence[T
         UnknownSettingError: they differ.
     """
     shortest, longest = steps.bounds(inputs)
-    most = _LONGEST_SECONDS * (extractor.rate or 0)
-    for name, samples in probe_sounds(shortest, max(shortest, min(longest or most, most))):
+    rate = extractor.rate or 0
+    longest = max(shortest, min(longest or _USUAL_SECONDS * rate, _LONGEST_SECONDS * rate))
+    for name, samples in probe_sounds(shortest, longest):
         try:
             own = extractor(samples, "attention_mask" in steps.names)
             made = steps(samples)

@@ -96,7 +96,7 @@ def prepare(value: Any, rate: int, limits: SoundLimits, truncate: bool, name: st
     if limits.longest is not None and count > limits.longest:
         if not truncate:
             raise InputSizeError(
-                f"{name} lasts {samples.numel() / rate:.2f} s",
+                f"{name} lasts {-(-100 * samples.numel() // rate) / 100:.2f} s",
                 limits.seconds(),
                 "divide it, or ask for truncation (truncate=True, --truncate)",
             )
@@ -106,7 +106,8 @@ def prepare(value: Any, rate: int, limits: SoundLimits, truncate: bool, name: st
         samples = resample(samples, rate, limits.rate)
     samples = samples[: limits.longest]
     if samples.numel() < limits.shortest:
-        raise InputSizeError(f"{name} lasts {samples.numel() / limits.rate:.3f} s", limits.seconds())
+        seconds = 1000 * samples.numel() // limits.rate / 1000
+        raise InputSizeError(f"{name} lasts {seconds:.3f} s", limits.seconds())
     return samples.contiguous()
 
 
