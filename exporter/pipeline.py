@@ -22,6 +22,7 @@ from exporter.loading.image_preprocessing import plan_pictures
 from exporter.loading.image_results import picture_results
 from exporter.loading.image_sizes import listed
 from exporter.loading.loader import Source, load_source
+from exporter.loading.sound_steps import plan_sounds
 from exporter.loading.third_party_logs import third_parties_quiet
 from exporter.packaging.cpp_header import cpp_header
 from exporter.packaging.manifest_builder import describe_outputs
@@ -139,10 +140,14 @@ def _plan(request: ExportRequest, source: Source, clock: StageClock) -> tuple[Tr
 
 
 def _plan_preprocessing(source: Source, plan: TracePlan, clock: StageClock) -> PreprocessingPlan:
-    """What the file makes of pictures; nothing for a model of other data."""
-    if source.image_processor is None:
+    """What the file makes of pictures or sounds; nothing for a model of other data."""
+    if source.image_processor is None and source.sounds is None:
         return PreprocessingPlan()
     with clock.stage("preprocessing") as notes:
+        if source.sounds is not None:
+            heard = plan_sounds(source.sounds, plan.inputs)
+            notes += heard.notes
+            return heard
         found = plan_pictures(source.image_processor, [spec.name for spec in plan.inputs])
         if found.preprocessor is not None:
             results, reasons = picture_results(source.image_processor, source.config, source.task.name)

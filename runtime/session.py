@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +22,7 @@ from runtime.host.torchscript import FAILURES, ScriptModule, optimized_execution
 from runtime.printing import shown
 
 if TYPE_CHECKING:
+    from runtime.audio import Audio
     from runtime.image import Image
     from runtime.text import Text, TextEncoder
 
@@ -124,6 +125,22 @@ class Session:
 
         # Made at each use: if it were kept, a reference cycle would hold the weights until a garbage collection.
         return Text(self, self.manifest, self._encoder)
+
+    @property
+    def audio(self) -> Audio:
+        """Methods that take sounds, with the preprocessing, the decoding and the labels in the artifact.
+
+        Raises:
+            InputTaskError: the artifact makes no inputs of sounds.
+        """
+        from runtime.audio import Audio
+
+        # As for `text`, made at each use.
+        return Audio(self, self.preprocess, self.manifest, self._join)
+
+    def _join(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens too."""
+        return self._encoder.decode(ids, special=True)
 
     @property
     def image(self) -> Image:

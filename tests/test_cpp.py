@@ -34,6 +34,7 @@ from tests.conftest import BIN, ROOT, run, run_python
 from tests.hostile import all_cases
 from tests.hostile.__main__ import write
 from tests.hostile.builder import forge
+from tests.support.sounds import sound, spectrogram_folder
 from tests.test_artifact import rewrite
 from tests.test_recipes import BAD_RECIPES, RECIPES
 
@@ -67,6 +68,7 @@ for path in map(Path, sys.argv[1:]):
 @pytest.fixture(scope="session")
 def data(
     tiny_folder: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
     minilm: Path,
     exported: Callable[..., Report],
 ) -> Path:
@@ -126,6 +128,7 @@ def data(
     body = "y = torch.special_bessel_j0(torch.zeros([torch.size(input_ids, 0), 3], dtype=6))\nreturn (y,)"
     (folder / "bessel.pt").write_bytes(forge(Path(plain).read_bytes(), body))
     write_pictures(folder, tiny_folder, exported)
+    write_sounds(folder, tmp_path_factory.mktemp("spectrograms"), exported)
     onednn = exported(model, precision="bf16", backend="onednn")
     text = cpp_header(onednn.manifest, onednn.sha256, "contract")
     if not header.exists() or header.read_text() != text:
@@ -149,6 +152,18 @@ def write_pictures(folder: Path, tiny_folder: Callable[..., Path], exported: Cal
         made = session.preprocess(picture.to(torch.uint8))
         cases.append(Case(f"{height}x{width}", {"picture": picture}, made | session(**made)))
     (folder / "picture.answers").write_bytes(dump_cases(cases))
+
+
+def write_sounds(folder: Path, place: Path, exported: Callable[..., Report]) -> None:
+    """An artifact that takes sounds, and what Python makes of some."""
+    shutil.copy(exported(spectrogram_folder(place), backend="plain").output, folder / "sound.pt")
+    session = load(folder / "sound.pt")
+    cases = []
+    for seconds in (0.03, 0.7, 2.0):
+        samples = sound(seconds)
+        made = session.preprocess(samples)
+        cases.append(Case(str(seconds), {"sound": samples}, made | session(**made)))
+    (folder / "sound.answers").write_bytes(dump_cases(cases))
 
 
 def build(folder: Path, source: Path, *definitions: str) -> Path:
@@ -184,7 +199,7 @@ def ctest(folder: Path) -> str:
 def test_ctest(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Golden answers, bit for bit Python's, bad files and inputs, eight threads, 1,000 loads: tests/cpp."""
     output = ctest(built)
-    assert re.search(r"100% tests passed, 0 tests failed out of 35", output), output
+    assert re.search(r"100% tests passed, 0 tests failed out of 36", output), output
     with capsys.disabled():
         print("", *re.findall(r"1,000 rounds.*|SHA-256 .*", output), sep="\n")
 

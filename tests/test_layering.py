@@ -20,6 +20,7 @@ PLACES = {
     "transformers": ["exporter/loading", "exporter/trainer"],
     "intel_extension_for_pytorch": ["exporter/backends/ipex/package.py"],
     "tokenizers": ["runtime/text/tokenizer.py"],
+    "soxr": ["runtime/audio/resampling.py"],
     "PIL": ["runtime/image/pictures.py", "exporter/loading/image_preprocessing.py"],
     "tqdm": ["runtime/commands/progress.py"],
     "numpy": ["runtime/commands/tensor_file.py", "exporter/evaluation", "exporter/trainer/evaluate.py"],
@@ -34,7 +35,7 @@ FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_fo
 ORDER = {
     "runtime": (
         *("moved", "printing", "errors", "format", "host", "artifact", "input_validation", "preprocessing", "text"),
-        *("image", "session"),
+        *("image", "audio", "session"),
         *("serving", "pool", "verification", "commands", "__main__"),
     ),
     "exporter": (

@@ -23,11 +23,12 @@ from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_side import choose_side
 from exporter.loading.padding_token import complete_padding
 from exporter.loading.pooling import Head, SentenceHead
-from exporter.loading.score_activation import activation_of, labels_of
+from exporter.loading.score_activation import activation_of, labels_of, sound_activation
 from exporter.loading.sentence_head import read_sentence_head, read_token_head
 from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
 from exporter.loading.settings import Settings
 from exporter.loading.size_limits import bounds_of, check_sizes, enforce_bounds
+from exporter.loading.sound_settings import SoundSettings, read_sounds
 from exporter.loading.sparse_head import read_sparse_head
 from exporter.loading.task_selection import choose_task, classes
 from exporter.loading.text_settings import TextSettings, read_texts
@@ -45,8 +46,8 @@ class Source:
 
     `vocabulary` is the number of token ids, 0 for a model without text. `preprocessor` holds the folder's settings for
     images or audio, empty if there are none; `image_processor` is transformers' object for images, or None, and
-    `image_sizes` are those that it makes of usual photos. `compares`: the
-    model type compares texts with images. `notes` say what was decided about the folder's settings, and why.
+    `image_sizes` are those that it makes of usual photos. `compares`: the model type compares texts with images.
+    `sounds` is None for models that take none. `notes` say what was decided about the folder's settings, and why.
     """
 
     model: Any
@@ -65,6 +66,7 @@ class Source:
     preprocessor: dict[str, Any]
     image_processor: Any
     image_sizes: tuple[Size, ...]
+    sounds: SoundSettings | None
     compares: bool
     unused_weights: tuple[str, ...]
     notes: tuple[str, ...]
@@ -126,6 +128,9 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         activation, reason = activation_of(model.config, len(labels), texts.activation, cross_encoder)
         notes.append(f"scores by {activation}: {reason}")
         pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
+    elif task.name == "audio-classification":
+        activation, reason = sound_activation(model.config)
+        notes.append(f"scores by {activation}: {reason}")
     tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
     late = None
     if modules is not None and texts.sides is not None:
@@ -137,6 +142,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         notes += side
     preprocessor = {} if nothing_stored else _preprocessor(base)
     image_processor, image_sizes, found = read_processor(base, preprocessor, model, request)
+    sounds, heard = (None, []) if nothing_stored else read_sounds(base, request, model, task, tokenizer)
     return Source(
         model=model,
         config=model.config,
@@ -154,9 +160,10 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         preprocessor=preprocessor,
         image_processor=image_processor,
         image_sizes=image_sizes,
+        sounds=sounds,
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
-        notes=(*(f"setting ignored, as requested: {key}" for key in settings.ignored), *notes, *found),
+        notes=(*(f"setting ignored, as requested: {key}" for key in settings.ignored), *notes, *found, *heard),
     )
 
 

@@ -80,6 +80,7 @@ def draft_manifest(
         embedding=source.embedding,
         late_interaction=_late_interaction(source.late_interaction, plan),
         preprocessing=preprocessing,
+        ctc=None if source.sounds is None else source.sounds.ctc,
         pictures=_pictures(pictures, plan.task.name, outputs),
     )
 

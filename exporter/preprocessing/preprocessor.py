@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from runtime.format.golden import Case
-from runtime.format.manifest import PictureResults, Preprocessing
+from runtime.format.manifest import PictureResults, Preprocessing, TensorSpec
 
 # The name of the only input of a case of `PreprocessingPlan`.
 GIVEN = "given"
@@ -28,15 +28,22 @@ class Preprocessor:
 
     These are the model's inputs that `info` names, for one row, with the batch axis. The function uses torch alone; it
     and those of its Python module that it calls become methods of the file, named `em_…`, which operators.def lists.
+    If the sizes that it takes follow from those that the model takes, `fitted` gives the info for a model's inputs;
+    None: no size makes inputs that the model takes.
     """
 
     function: Callable[..., Any]
     constants: tuple[Constant, ...]
     info: Preprocessing
+    fitted: Callable[[Sequence[TensorSpec]], Preprocessing | None] | None = None
 
     def __call__(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
         """The inputs by name."""
         return dict(zip(self.info.inputs, self.function(value, *self.constants), strict=True))
+
+    def describe(self, inputs: Sequence[TensorSpec]) -> Preprocessing | None:
+        """The info for the manifest of a file with these inputs."""
+        return self.info if self.fitted is None else self.fitted(inputs)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exporter.config.forward_parameters import FRAMES_PER_SECOND, SAMPLING_RATE
+from exporter.config.forward_parameters import FRAMES_PER_SECOND, SAMPLING_RATE, TRIES, USUAL_SECONDS
 from exporter.config.request import MIN_EXAMPLE_SIZE, ExportRequest
 from exporter.config.tasks import Task
 from exporter.loading.loader import Source
@@ -103,10 +103,15 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
 def _limits(source: Source, request: ExportRequest) -> dict[str, int]:
     """The largest sizes that the user asks for, by axis."""
     limits = {} if request.max_length is None else {"sequence": request.max_length}
+    extractor = None if source.sounds is None else source.sounds.extractor
     if request.max_audio_seconds is not None:
         rate = source.preprocessor.get("sampling_rate")
         limits["samples"] = int(request.max_audio_seconds * (rate if isinstance(rate, int) else SAMPLING_RATE))
         limits["frames"] = int(request.max_audio_seconds * FRAMES_PER_SECOND)
+    if extractor is not None:
+        # Extractors count differently: with a frame more at the end, or two frames as one.
+        frames = extractor.frames(request.max_audio_seconds or USUAL_SECONDS)
+        limits |= {} if frames is None else {"frames": max(frames, TRIES["frames"].least)}
     return limits
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from exporter.preprocessing.preprocessor import PreprocessingPlan
+from exporter.preprocessing.preprocessor import GIVEN, PreprocessingPlan
 from exporter.verification.reference import VerificationCase
 from exporter.verification.subprocesses import allowing, worker
 from runtime.errors import VerificationError
@@ -88,7 +88,7 @@ def verify(
     operators: dict[str, int] = {}
     for number, count in enumerate(threads):
         # The orders were tried with the first thread count; the second run is about the threads.
-        first = ["--first-order-only"] if number else _given(preprocessing, draft.parent)
+        first = ["--first-order-only"] if number else _given(preprocessing, manifest, draft.parent)
         report = _run(["verify", *files, "--threads", str(count), *first], draft.parent)
         operators = operators or report["operators"]
         for order, rows in report["comparisons"].items():
@@ -97,12 +97,21 @@ def verify(
     return _judge(comparisons, manifest.tolerance, cases, operators, tuple(orders))
 
 
-def _given(preprocessing: PreprocessingPlan | None, folder: Path) -> list[str]:
-    """Write what to preprocess into the folder; returns the arguments."""
-    if preprocessing is None or preprocessing.preprocessor is None:
+def _given(preprocessing: PreprocessingPlan | None, manifest: Manifest, folder: Path) -> list[str]:
+    """Write what to preprocess into the folder, of sizes that the file takes; returns the arguments."""
+    rules = manifest.preprocessing
+    if preprocessing is None or rules is None:
         return []
+    fitting = [
+        case
+        for case in preprocessing.cases
+        if all(
+            axis.minimum <= size and (axis.maximum is None or size <= axis.maximum)
+            for axis, size in zip(rules.axes, case.inputs[GIVEN].shape, strict=True)
+        )
+    ]
     path = folder / "verify.given"
-    path.write_bytes(dump_cases(preprocessing.cases))
+    path.write_bytes(dump_cases(fitting))
     return ["--preprocessed", str(path), "--preprocessing-tolerance", repr(preprocessing.tolerance)]
 
 

@@ -101,8 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     source.add_argument("--inputs", metavar="FILE", help="tensors by name: .json, .safetensors or .npz")
     source.add_argument("--image", action="append", metavar="FILE", help="a picture; may be given several times")
+    source.add_argument("--audio", action="append", metavar="WAV", help="a wav file; may be given several times")
     predict.add_argument("--threshold", type=_share, metavar="N", help="objects with a larger score are printed")
-    predict.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model admits")
+    predict.add_argument(
+        "--timestamps", choices=("word", "char"), help="when each word, or character, of a transcript is heard"
+    )
+    predict.add_argument(
+        "--truncate", action="store_true", help="cut texts and sounds that are longer than the model admits"
+    )
     predict.add_argument("--prompt-name", metavar="NAME", help="which of the model's prompts to put before each text")
     predict.add_argument(
         "--dimensions", type=_positive, metavar="N", help="how many numbers of each vector to keep, from its beginning"
@@ -185,10 +191,9 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     lines += [f"ignored   {setting}" for setting in manifest.model.ignored_settings]
     if manifest.text:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
-    if manifest.preprocessing:
-        rate = f" at {manifest.preprocessing.rate} samples per second" if manifest.preprocessing.rate else ""
-        what = "pictures" if manifest.preprocessing.kind == "image" else f"sounds{rate}"
-        lines.append(f"takes     {what}, preprocessed in the file to {', '.join(manifest.preprocessing.inputs)}")
+    if manifest.preprocessing and manifest.preprocessing.kind == "image":
+        lines.append(f"takes     pictures, preprocessed in the file to {', '.join(manifest.preprocessing.inputs)}")
+    lines += _table("sounds", _describe_sounds(manifest))
     lines += _table("prompts", _describe_prompts(manifest))
     if manifest.embedding:
         length = ", vectors of length 1" if manifest.embedding.normalized else ""
@@ -209,6 +214,16 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     calls = manifest.execution.warmup_calls
     lines.append(f"warm-up   {calls} call{'' if calls == 1 else 's'} at {warmups}")
     return lines
+
+
+def _describe_sounds(manifest: Manifest) -> list[str]:
+    rules = manifest.preprocessing
+    if rules is None or rules.rate is None:
+        return []
+    (axis,) = rules.axes
+    most = "" if axis.maximum is None else f" to {axis.maximum / rules.rate:.2f}"
+    text = "" if manifest.ctc is None else "; its outputs become text"
+    return [f"{rules.rate} Hz, from {axis.minimum / rules.rate:.2f}{most} s, preprocessed in the file{text}"]
 
 
 def _describe_prompts(manifest: Manifest) -> list[str]:

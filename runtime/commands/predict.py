@@ -1,4 +1,4 @@
-"""`run-model predict`: read texts or tensors, print one JSON object per row, in the order of the input.
+"""`run-model predict`: read texts, sounds or tensors, print one JSON object per row, in the order of the input.
 
 Options that the artifact's task does not have are refused before anything is loaded. If a row fails, its line holds the
 error and the other rows are computed; at the end InputTextError says how many failed.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.artifact import artifact_file
 from runtime.commands.predict_images import predict_images
+from runtime.commands.predict_sounds import predict_sounds
 from runtime.commands.progress import progress
 from runtime.commands.text_file import Line, Query, json_query, json_question, json_text, read_lines, size_of
 from runtime.errors import (
@@ -52,8 +53,12 @@ _PARSERS = {"question-answering": json_question, "reranking": json_query}
 def predict(options: argparse.Namespace) -> int:
     """Run the command."""
     manifest = artifact_file.read_manifest(options.file)
+    if options.timestamps is not None and options.audio is None:
+        raise InputTaskError("--timestamps without --audio", "a sound", "leave --timestamps out")
     if options.inputs is not None:
         return _tensors(options, manifest)
+    if options.audio is not None:
+        return predict_sounds(options, manifest, _loading(options))
     if options.image is not None:
         return predict_images(options, manifest, _loading(options))
     if manifest.text is None:

@@ -313,6 +313,36 @@ class LateInteraction:
 
 
 @dataclass(frozen=True)
+class CtcCharacters:
+    """Tokens that are written one after the other, as Wav2Vec2's tokenizer does.
+
+    `tokens` holds one string per id. Equal neighbours are written once, and those equal to `blank` are left out.
+    `delimiter` is written as `space`. Spaces at both ends are removed; then letters are made small if `lower_case`, and
+    spaces before punctuation are removed if `clean_up_spaces`.
+    """
+
+    tokens: tuple[FreeText, ...]
+    blank: FreeText | None
+    delimiter: FreeText | None
+    space: FreeText
+    lower_case: bool
+    clean_up_spaces: bool
+
+
+@dataclass(frozen=True)
+class CtcInfo:
+    """How the scores of a speech recogniser become text: the best id of each step, without repetitions.
+
+    If `characters` is None, equal neighbours are one id, `blank_id` is left out (-1: there is none), and
+    `tokenizer.json` decodes the rest. A step is `samples_per_step` samples of the sound; None: it is not known.
+    """
+
+    blank_id: int
+    samples_per_step: int | None
+    characters: CtcCharacters | None = None
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """What the method `preprocess` takes and makes.
 
@@ -388,6 +418,8 @@ class Manifest:
     embedding: EmbeddingInfo | None = None
     # None for other tasks than token-embedding, and for a file without a tokenizer.
     late_interaction: LateInteraction | None = None
+    # None for other tasks than automatic-speech-recognition, and where the tokenizer's decoding is not known.
+    ctc: CtcInfo | None = None
     # None if the file makes no inputs of pictures or sounds, as in files of older writers.
     preprocessing: Preprocessing | None = None
     # None for other tasks than those with labels, boxes or classes of pixels, and in files of older writers.

@@ -13,6 +13,7 @@ from runtime.errors import ManifestDamagedError
 from runtime.format.manifest import (
     FORMAT_VERSION,
     OLDEST_FORMAT_VERSION,
+    CtcInfo,
     Manifest,
     PictureResults,
     Preprocessing,
@@ -75,6 +76,8 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.late_interaction is not None:
         yield from _side_problems(manifest.late_interaction.query, "late_interaction.query")
         yield from _side_problems(manifest.late_interaction.document, "late_interaction.document")
+    if manifest.ctc is not None:
+        yield from _ctc_problems(manifest, manifest.ctc)
     if manifest.preprocessing is not None:
         yield from _preprocessing_problems(manifest.preprocessing, {spec.name for spec in manifest.inputs})
     if manifest.pictures is not None:
@@ -117,6 +120,16 @@ def _side_problems(side: TextSide, place: str) -> Iterator[tuple[str, str]]:
     ids = (*side.skipped_ids, *([] if added is None else [added.token_id]))
     if not all(0 <= number < 2**31 for number in ids):
         yield place, "ids that are not negative"
+
+
+def _ctc_problems(manifest: Manifest, ctc: CtcInfo) -> Iterator[tuple[str, str]]:
+    scores = next((spec for spec in manifest.outputs if spec.name == "logits"), None)
+    if scores is None or len(scores.axes) != 3:
+        yield "ctc", "an output logits of three axes"
+    elif ctc.characters is not None and len(ctc.characters.tokens) != scores.axes[-1].maximum:
+        yield "ctc.characters.tokens", f"as many as the last axis of logits, {scores.axes[-1].maximum}"
+    if ctc.samples_per_step is not None and not 0 < ctc.samples_per_step < 2**31:
+        yield "ctc.samples_per_step", "a number of samples from 1"
 
 
 def _preprocessing_problems(found: Preprocessing, inputs: set[str]) -> Iterator[tuple[str, str]]:

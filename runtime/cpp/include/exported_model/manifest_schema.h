@@ -48,6 +48,9 @@ constexpr const char* kManifestSchema = R"({
              "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
    "document": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
                 "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}],
+ "ctc?": [null, {"blank_id": "int", "samples_per_step": "int?",
+   "characters?": [null, {"tokens": ["text"], "blank": "text?", "delimiter": "text?", "space": "text",
+                          "lower_case": "bool", "clean_up_spaces": "bool"}]}],
  "preprocessing?": [null, {"kind": "image|audio", "inputs": ["str"], "rate?": "int?", "pads?": "bool",
    "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}],
  "pictures?": [null, {"classes": ["str"], "scores": "softmax|sigmoid|none", "most?": "int?", "mask_size?": [null, ["int"]]}]
