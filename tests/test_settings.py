@@ -305,9 +305,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"modules.json": modules("Transformer", "Pooling", "Dense"), ARCHIVE: {"model_type": "CrossEncoder"}},
         "a cross encoder of Transformer, Pooling, Dense.*not supported yet",
     ),
-    "a reranker that is a language model": (
-        {"modules.json": modules("Transformer", "LogitScore"), ARCHIVE: {"model_type": "CrossEncoder"}},
-        "a cross encoder of Transformer, LogitScore.*export with --task text-generation-scoring",
+    "a reranker of other parts": (
+        {"modules.json": modules("Transformer", "Dense", "LogitScore"), ARCHIVE: {"model_type": "CrossEncoder"}},
+        "a cross encoder of Transformer, Dense, LogitScore; expected one of a Transformer alone.*or of .* LogitScore",
     ),
     "a prompt for pairs": (
         {

@@ -192,6 +192,21 @@ class SpladeHead(Head):
         return weights.log1p() if self.twice else weights
 
 
+class TokenScoreHead(Head):
+    """The scores of one or two tokens to one per row, [batch, 1]: that of the first less that of the second.
+
+    They are read at each row's last real token, wherever its padding is.
+    """
+
+    reads = "logits"
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The score of each row."""
+        last = (mask * mask.cumsum(dim=1)).argmax(dim=1)
+        scores = vectors[torch.arange(mask.shape[0]), last].float()
+        return (scores if scores.shape[1] == 1 else scores[:, :1] - scores[:, 1:],)
+
+
 def _pool(mode: str, vectors: torch.Tensor, pooled: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """One mode: [batch, sequence, hidden] to [batch, hidden]."""
     if mode == "cls":

@@ -16,11 +16,10 @@ from runtime.errors import CheckpointError, RemoteCodeError
 # The modules that may follow the pooling.
 FOLLOWING = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _TOKENS = "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself"
-_LANGUAGE_MODEL = (
-    "export with --task text-generation-scoring, and compare the scores of its yes and no tokens at a text's last token"
-)
 # Those that may follow the transformer of a model of token vectors.
 TOKEN_MODULES = ("Dense", "Normalize", "MultiVectorMask")
+# Those of a decoder that reranks.
+_DECODER = ["Transformer", "LogitScore"]
 # The library's class for the whole model → the task of this exporter that computes what it computes.
 _TASKS = {
     "CrossEncoder": "text-classification",
@@ -57,7 +56,14 @@ class Modules:
     @property
     def task(self) -> str:
         """The task of this exporter that computes what the whole model computes."""
+        if self.scores_tokens:
+            return "reranking"
         return _TASKS.get(self.model_type, "sentence-embedding")
+
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether the model reranks by what a decoder says to a few tokens."""
+        return self.model_type == "CrossEncoder" and [module.kind for module in self.listed] == _DECODER
 
     def computed_by(self, task: str) -> bool:
         """Whether that task computes what the whole model computes: `task`, or the one for its single label."""
@@ -128,11 +134,11 @@ def expect_supported(place: str, modules: Modules) -> None:
             _TOKENS,
         )
     if modules.model_type == "CrossEncoder":
-        if kinds != ["Transformer"]:
+        if kinds not in (["Transformer"], _DECODER):
             raise CheckpointError(
                 f"modules.json of {place} describes a cross encoder of {modules.kinds}",
-                "one of a Transformer alone, which classifies texts",
-                _LANGUAGE_MODEL if "LogitScore" in kinds else "this kind of reranker is not supported yet",
+                "one of a Transformer alone, which classifies texts, or of a Transformer and LogitScore",
+                "this kind of reranker is not supported yet",
             )
         return
     if modules.model_type == "SparseEncoder":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from runtime import __version__
 from runtime.artifact import artifact_file
 from runtime.commands import console
-from runtime.format.manifest import Axis, Manifest, TensorSpec, VerifiedCase, longest_text
+from runtime.format.manifest import Axis, Manifest, PairTemplate, TensorSpec, VerifiedCase, longest_text
 from runtime.printing import printable, shown
 
 
@@ -183,6 +183,8 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     lines += [f"ignored   {setting}" for setting in manifest.model.ignored_settings]
     if manifest.text:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
+        template = manifest.text.pair_template
+        lines += _table("pairs", [] if template is None else _describe_template(template))
     lines += _table("prompts", _describe_prompts(manifest))
     if manifest.embedding:
         length = ", vectors of length 1" if manifest.embedding.normalized else ""
@@ -203,6 +205,14 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     calls = manifest.execution.warmup_calls
     lines.append(f"warm-up   {calls} call{'' if calls == 1 else 's'} at {warmups}")
     return lines
+
+
+def _describe_template(template: PairTemplate) -> list[str]:
+    return [
+        f"before the query: {shown(template.before)}",
+        f"before the document: {shown(template.between)}",
+        f"behind it: {shown(template.after)}",
+    ]
 
 
 def _describe_prompts(manifest: Manifest) -> list[str]:

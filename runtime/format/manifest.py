@@ -252,8 +252,27 @@ class TextRules:
 
 
 @dataclass(frozen=True)
+class PairTemplate:
+    """How a query and a document become one text, for a reranker that reads them inside of a chat template.
+
+    The text is `before`, the query, `between`, the document, `after`; the tokenizer adds no special tokens to it. If
+    `strip`, white space around the query and the document is removed first. A text that is cut ends with `last_ids`
+    all the same: these replace its last tokens.
+    """
+
+    before: FreeText
+    between: FreeText
+    after: FreeText
+    strip: bool
+    last_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TextInfo:
-    """How to turn text into inputs with `tokenizer.json`. `max_length` is in tokens."""
+    """How to turn text into inputs with `tokenizer.json`. `max_length` is in tokens.
+
+    `pair_template` is None if a pair of texts becomes tokens by the tokenizer's own rule.
+    """
 
     max_length: int
     pad_id: int
@@ -261,6 +280,7 @@ class TextInfo:
     pad_type_id: int
     padding_side: Literal["left", "right"]
     rules: TextRules | None = None  # None in files of older writers
+    pair_template: PairTemplate | None = None  # None in files of older writers
 
 
 @dataclass(frozen=True)

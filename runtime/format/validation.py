@@ -86,6 +86,9 @@ def _text_problems(text: TextInfo) -> Iterator[tuple[str, str]]:
     ids = (text.rules.unknown_id, text.rules.class_id, text.rules.mask_id) if text.rules is not None else ()
     if not all(number is None or 0 <= number < 2**31 for number in ids):
         yield "text.rules", "ids that are not negative"
+    last = text.pair_template.last_ids if text.pair_template is not None else ()
+    if not all(0 <= number < 2**31 for number in last):
+        yield "text.pair_template.last_ids", "ids that are not negative"
 
 
 def _side_problems(side: TextSide, place: str) -> Iterator[tuple[str, str]]:

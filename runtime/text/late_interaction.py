@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,6 +11,7 @@ from runtime.errors import InputTaskError, InputTextError
 from runtime.format.manifest import Manifest, TextSide
 from runtime.text.batched import OneWindowTask, Outputs
 from runtime.text.encoder import TextEncoder
+from runtime.text.pair_template import Tokens
 from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
@@ -40,18 +40,6 @@ def text_side(manifest: Manifest, side: Side | None) -> TextSide:
     if side not in ("query", "document"):
         raise InputTextError(f"side is {side!r}"[:100], "query or document")
     return sides.query if side == "query" else sides.document
-
-
-@dataclass(frozen=True)
-class _Expanded:
-    """The tokens of a query and those that the model adds, with the fields of an Encoding that the encoder reads."""
-
-    ids: list[int]
-    attention_mask: list[int]
-    type_ids: list[int]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class TokenVectorsTask(OneWindowTask):
@@ -88,7 +76,7 @@ class TokenVectorsTask(OneWindowTask):
         count = 0 if added is None else added.length - len(encoding)
         if added is None or count <= 0:
             return encoding
-        return _Expanded(
+        return Tokens(
             [*encoding.ids, *[added.token_id] * count],
             [*encoding.attention_mask, *[int(added.attend)] * count],
             [*encoding.type_ids, *[self.encoder.info.pad_type_id] * count],
