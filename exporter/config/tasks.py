@@ -104,7 +104,11 @@ _TASKS = (
         "sentence-embedding",
         "AutoModel",
         "MODEL_MAPPING_NAMES",
-        (Output("sentence_embedding", ("batch", "embedding")),),
+        (
+            Output("sentence_embedding", ("batch", "embedding")),
+            Output("token_weights", ("batch", "sequence"), optional=True),
+            Output("token_vectors", ("batch", "sequence", "size"), optional=True),
+        ),
         kind="vectors",
         pooled=True,
     ),

@@ -19,11 +19,12 @@ from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.hub import ModelFiles, locate
 from exporter.loading.image_sizes import Size, processor_sizes
 from exporter.loading.late_interaction import read_late_interaction
+from exporter.loading.m3_heads import add_heads, token_outputs
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_side import choose_side
 from exporter.loading.padding_token import complete_padding
 from exporter.loading.pair_template import read_pair_template
-from exporter.loading.pooling import Head, SentenceHead
+from exporter.loading.pooling import Head, M3Head, SentenceHead
 from exporter.loading.score_activation import activation_of, labels_of
 from exporter.loading.sentence_head import read_sentence_head, read_token_head
 from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
@@ -124,6 +125,9 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     if task.name == "reranking" or texts.chat is not None:
         tokenizer, found = _with_template(files, tokenizer, task, modules, texts)
         notes += found
+    if isinstance(head, SentenceHead):
+        head, found = add_heads(files, head, hidden_size(model))
+        notes += found
     if task.scores_tokens:
         head = score_tokens(model, read_token_ids(settings, modules, tokenizer), files.id)
     late = None
@@ -144,7 +148,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
-        embedding=_embedding_info(head, texts),
+        embedding=_embedding_info(head, texts, tokenizer),
         late_interaction=late,
         labels=labels,
         activation=activation,
@@ -236,17 +240,23 @@ def _read_head(
     """What follows the model; only a sparse model may come without modules."""
     if modules is None or modules.task == "sparse-embedding":
         return read_sparse_head(settings, modules)
-    hidden = getattr(model.config.get_text_config(), "hidden_size", None)
-    size = hidden if isinstance(hidden, int) else None
+    size = hidden_size(model)
     if modules.task == "token-embedding":
         return read_token_head(settings, modules, size, request)
     return read_sentence_head(settings, modules, texts.truncate_dim, size, request)
 
 
-def _embedding_info(head: Head | None, texts: TextSettings) -> EmbeddingInfo | None:
+def hidden_size(model: Any) -> int | None:
+    """The size of a token's vector, if the configuration says it."""
+    hidden = getattr(model.config.get_text_config(), "hidden_size", None)
+    return hidden if isinstance(hidden, int) else None
+
+
+def _embedding_info(head: Head | None, texts: TextSettings, tokenizer: TokenizerPart) -> EmbeddingInfo | None:
     if not isinstance(head, SentenceHead):
         return None
-    return EmbeddingInfo(texts.prompts, head.normalizes, texts.similarity)
+    tokens = token_outputs(tokenizer) if isinstance(head, M3Head) else None
+    return EmbeddingInfo(texts.prompts, head.normalizes, texts.similarity, tokens)
 
 
 def _model_info(model: Any, head: Head | None, config: Any, settings: Settings, request: ExportRequest) -> ModelInfo:

@@ -31,6 +31,8 @@ class Head(torch.nn.Module):
     """
 
     reads = "last_hidden_state"
+    # The optional outputs of the task that it gives.
+    further: tuple[str, ...] = ()
 
     @property
     def include_prompt(self) -> bool:
@@ -148,6 +150,29 @@ class SentenceHead(Head):
     def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One vector per row."""
         return (self.behind(self.pooling(vectors.float(), mask, pooled)),)
+
+
+class M3Head(SentenceHead):
+    """A vector per text, and a weight and a vector of length 1 per token, as BGE-M3 makes them.
+
+    Args:
+        texts: the head of the vector per text.
+        weights: a linear layer to one number.
+        vectors: a linear layer.
+    """
+
+    further = ("token_weights", "token_vectors")
+
+    def __init__(self, texts: SentenceHead, weights: Dense, vectors: Dense) -> None:
+        super().__init__(texts.pooling, list(texts.behind))
+        self.weights = weights
+        self.vectors = vectors
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The vector of each row, then the weights and the vectors of its tokens."""
+        vectors = vectors.float()
+        tokens = torch.nn.functional.normalize(self.vectors(vectors), p=2.0, dim=-1)
+        return (*super().forward(vectors, mask, pooled), self.weights(vectors).relu().squeeze(-1), tokens)
 
 
 class TokenHead(Head):

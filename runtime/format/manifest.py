@@ -284,16 +284,31 @@ class TextInfo:
 
 
 @dataclass(frozen=True)
+class TokenOutputs:
+    """The further outputs of a model that also gives a weight and a vector per token (BGE-M3).
+
+    `weights` and `vectors` are names of outputs, [batch, sequence] and [batch, sequence, size]. A text's sparse vector
+    has for each of its tokens the largest weight at its places, except for those in `skipped_ids`. Its token vectors
+    are those of all its tokens but the first.
+    """
+
+    weights: str
+    vectors: str
+    skipped_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class EmbeddingInfo:
     """How vectors of texts are made and compared, for sentence-embedding.
 
     `prompts` are texts to put before others, by name. If `normalized`, vectors have length 1, and a vector of which a
-    part is kept is divided by the part's length.
+    part is kept is divided by the part's length. `tokens` is None if there is a vector per text alone.
     """
 
     prompts: dict[str, FreeText]
     normalized: bool
     similarity: Similarity
+    tokens: TokenOutputs | None = None  # None in files of older writers
 
 
 @dataclass(frozen=True)

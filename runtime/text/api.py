@@ -24,8 +24,8 @@ from runtime.text.late_interaction import Side, TokenVectorsTask, text_side
 from runtime.text.prompts import POOLING_MASK, named_prompt, prompt_length, with_prompt
 from runtime.text.question_answering import QuestionAnsweringTask
 from runtime.text.results import Answer, Candidate, Classification, Ranked, Tag
-from runtime.text.sparse import SparseTask
-from runtime.text.task_methods import embedding_info, expect, labels, rules
+from runtime.text.sparse import SparseTask, TokenWeightsTask
+from runtime.text.task_methods import embedding_info, expect, labels, rules, token_outputs
 from runtime.text.token_classification import Aggregation, TokenClassificationTask
 
 
@@ -166,6 +166,9 @@ class Text:
         """
         expect(self._manifest, "embed_sparse")
         texts = with_prompt(texts, self._prompt(None, prompt))
+        further = token_outputs(self._manifest)
+        if further is not None:
+            return self._runner.run(TokenWeightsTask(self._encoder, further, top_k, truncate), texts, errors)
         task = SparseTask(self._encoder, self._manifest.outputs[0].name, top_k, truncate)
         return self._runner.run(task, texts, errors)
 
@@ -195,7 +198,9 @@ class Text:
         expect(self._manifest, "embed_tokens")
         settings = text_side(self._manifest, side)
         texts = with_prompt(texts, self._prompt(None, settings.prompt if prompt is None else prompt))
-        task = TokenVectorsTask(self._encoder, self._manifest.outputs[0].name, settings, truncate)
+        further = token_outputs(self._manifest)
+        name = self._manifest.outputs[0].name if further is None else further.vectors
+        task = TokenVectorsTask(self._encoder, name, settings, truncate, first=further is None)
         return self._runner.run(task, texts, errors)
 
     def classify(

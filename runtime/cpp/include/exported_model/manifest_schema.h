@@ -44,7 +44,8 @@ constexpr const char* kManifestSchema = R"({
                 "max_error": "float", "argmax_matches": "int?"}],
  "padded_output?": "computed|repeated",
  "embedding?": [null, {"prompts": {"*": "text"}, "normalized": "bool",
-                       "similarity": "cosine|dot|euclidean|manhattan"}],
+                       "similarity": "cosine|dot|euclidean|manhattan",
+                       "tokens?": [null, {"weights": "str", "vectors": "str", "skipped_ids": ["int"]}]}],
  "late_interaction?": [null, {
    "query": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
              "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
