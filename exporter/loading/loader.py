@@ -19,6 +19,7 @@ from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.hub import ModelFiles, locate
 from exporter.loading.image_sizes import Size, processor_sizes
 from exporter.loading.late_interaction import read_late_interaction
+from exporter.loading.library_modules import load_library_modules
 from exporter.loading.m3_heads import add_heads, token_outputs
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_side import choose_side
@@ -102,7 +103,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     settings = Settings(whole, request.ignore_settings)
     modules = None if nothing_stored else read_modules(settings)
     if modules is not None and (request.task == "auto" or modules.computed_by(request.task)):
-        expect_supported(whole.id, modules)
+        expect_supported(whole.id, modules, request.trust_remote_code)
     # Older sentence-transformers folders have config.json, weights and tokenizer in a folder of their own.
     files = whole.inside(modules.model_path if modules is not None else "")
     adapter = None if nothing_stored else find_adapter(files, request)
@@ -125,7 +126,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     if task.name == "reranking" or texts.chat is not None:
         tokenizer, found = _with_template(files, tokenizer, task, modules, texts)
         notes += found
-    if isinstance(head, SentenceHead):
+    if isinstance(head, SentenceHead) and not (modules is not None and modules.own_code):
         head, found = add_heads(files, head, hidden_size(model))
         notes += found
     if task.scores_tokens:
@@ -240,6 +241,8 @@ def _read_head(
     """What follows the model; only a sparse model may come without modules."""
     if modules is None or modules.task == "sparse-embedding":
         return read_sparse_head(settings, modules)
+    if modules.own_code:
+        return load_library_modules(settings.files, request, texts.truncate_dim)
     size = hidden_size(model)
     if modules.task == "token-embedding":
         return read_token_head(settings, modules, size, request)

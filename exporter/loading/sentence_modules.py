@@ -65,6 +65,11 @@ class Modules:
         """Whether the model reranks by what a decoder says to a few tokens."""
         return self.model_type == "CrossEncoder" and [module.kind for module in self.listed] == _DECODER
 
+    @property
+    def own_code(self) -> bool:
+        """Whether a module is the model's own code."""
+        return any(not module.library for module in self.listed)
+
     def computed_by(self, task: str) -> bool:
         """Whether that task computes what the whole model computes: `task`, or the one for its single label."""
         return task == self.task or (task == "reranking" and self.model_type == "CrossEncoder")
@@ -107,12 +112,13 @@ def read_modules(settings: Settings) -> Modules | None:
     return Modules(modules, str(model_type))
 
 
-def expect_supported(place: str, modules: Modules) -> None:
+def expect_supported(place: str, modules: Modules, trusted: bool = False) -> None:
     """Check that a file can compute what the modules compute.
 
     Args:
         place: the model, for messages.
         modules: the folder's.
+        trusted: whether the model's own code may run.
 
     Raises:
         CheckpointError: they are not.
@@ -127,12 +133,20 @@ def expect_supported(place: str, modules: Modules) -> None:
             f"modules such as {known_settings.PACKAGES[0]}.Pooling",
             _TOKENS,
         )
-    if own is not None:
+    if own is not None and not trusted:
         raise RemoteCodeError(
             f"modules.json of {place} names {own}: the model's own code, not a module of sentence-transformers",
-            "modules of the library; own code is not run here, not even with --trust-remote-code",
-            _TOKENS,
+            "the option --trust-remote-code, which lets it run here with your rights",
+            f"read that code first; or {_TOKENS}",
         )
+    if own is not None:
+        if kinds[0] != "Transformer" or modules.model_type != "SentenceTransformer":
+            raise CheckpointError(
+                f"modules.json of {place} describes a {modules.model_type} of {modules.kinds}",
+                "a SentenceTransformer whose own code stands behind a Transformer of the library",
+                _TOKENS,
+            )
+        return
     if modules.model_type == "CrossEncoder":
         if kinds not in (["Transformer"], _DECODER):
             raise CheckpointError(
