@@ -12,14 +12,16 @@ import torch
 import transformers
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
+from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 from sentence_transformers.cross_encoder.modules import LogitScore
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from exporter import Report
+from exporter.evaluation import evaluation_for
 from runtime import load
 from runtime.commands.main import main
-from runtime.errors import CheckpointError, InputTextError, TaskError
+from runtime.errors import CheckpointError, EvaluationError, InputTextError, TaskError
 from tests.conftest import ROOT
 from tests.test_settings import ARCHIVE, source_of, write
 
@@ -278,3 +280,50 @@ def test_a_tokenizer_without_the_words(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"yes"', '"yea"'))
     with pytest.raises(CheckpointError, match="does not have the tokens yes and no"):
         source_of(folder, task="reranking")
+
+
+def test_the_metrics_of_a_ranking(tmp_path: Path, exported: Callable[..., Report]) -> None:
+    """NDCG and MRR of the file are those of the library's own evaluator."""
+    pytest.importorskip("torchmetrics")
+    folder = saved(tmp_path, FLAT)
+    rows: list[dict[str, Any]] = [
+        {"query": QUERY, "documents": DOCUMENTS, "relevance": [0, 0, 1, 0]},
+        {"query": "Is it free?", "documents": DOCUMENTS[:3], "relevance": [1, 0, 0]},
+        {"query": "What?", "documents": DOCUMENTS[1:], "relevance": [0, 1, 0]},
+    ]
+    lines = tmp_path / "ranked.jsonl"
+    lines.write_text("\n".join(map(json.dumps, rows)))
+    metrics = exported(folder, backend="plain", verify="quick", evaluate=str(lines)).metrics
+    assert metrics is not None and metrics.main == "ndcg@10" and metrics.artifact == pytest.approx(metrics.model)
+    samples = [
+        {"query": row["query"]}
+        | {
+            side: [one for one, good in zip(row["documents"], row["relevance"], strict=True) if bool(good) is wanted]
+            for side, wanted in (("positive", True), ("negative", False))
+        }
+        for row in rows
+    ]
+    evaluator = CrossEncoderRerankingEvaluator(samples, at_k=10, show_progress_bar=False, write_csv=False)
+    expected = evaluator(CrossEncoder(str(folder), device="cpu"))
+    assert metrics.artifact["ndcg@10"] == pytest.approx(100 * expected["ndcg@10"], abs=1e-3)
+    assert metrics.artifact["mrr@10"] == pytest.approx(100 * expected["mrr@10"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"documents": DOCUMENTS[:2], "relevance": [0, 0]},
+        {"documents": DOCUMENTS[:2], "relevance": [1]},
+        {"documents": DOCUMENTS[:2], "relevance": [1, 0.5]},
+        {"documents": [5], "relevance": [1]},
+        {"documents": "one", "relevance": [1]},
+    ],
+    ids=["none relevant", "too few", "no whole number", "no text", "no list"],
+)
+def test_rankings_that_do_not_fit(tmp_path: Path, row: dict[str, Any]) -> None:
+    pytest.importorskip("torchmetrics")
+    lines = tmp_path / "ranked.jsonl"
+    lines.write_text(json.dumps({"query": "x"} | row))
+    tokenizer = AutoTokenizer.from_pretrained(made(tmp_path, FLAT))
+    with pytest.raises(EvaluationError, match=r"ranked\.jsonl:1 does not say how relevant each document is"):
+        evaluation_for("reranking", tokenizer, ["relevance"]).read(lines)

@@ -25,7 +25,7 @@ from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_side import choose_side
 from exporter.loading.padding_token import complete_padding
 from exporter.loading.pair_template import read_pair_template
-from exporter.loading.pooling import Head, M3Head, SentenceHead
+from exporter.loading.pooling import Head, M3Head, SentenceHead, SpladeHead
 from exporter.loading.score_activation import activation_of, labels_of
 from exporter.loading.sentence_head import read_sentence_head, read_token_head
 from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
@@ -256,6 +256,8 @@ def hidden_size(model: Any) -> int | None:
 
 
 def _embedding_info(head: Head | None, texts: TextSettings, tokenizer: TokenizerPart) -> EmbeddingInfo | None:
+    if isinstance(head, SpladeHead):
+        return EmbeddingInfo(texts.prompts, False, texts.similarity)
     if not isinstance(head, SentenceHead):
         return None
     tokens = token_outputs(tokenizer) if isinstance(head, M3Head) else None

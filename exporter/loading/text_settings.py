@@ -211,8 +211,8 @@ def _is_text(value: Any) -> bool:
 
 def _similarity(settings: Settings, model: dict[str, Any], model_type: str) -> Similarity:
     name = model.get("similarity_fn_name")
-    if name is None or model_type != "SentenceTransformer":
-        return "cosine"
+    if name is None or model_type not in ("SentenceTransformer", "SparseEncoder"):
+        return "dot" if model_type == "SparseEncoder" else "cosine"
     known: Similarity | None = next((one for one in get_args(Similarity) if one == name), None)
     if known is None:
         raise settings.refusal(

@@ -299,7 +299,7 @@ class TokenOutputs:
 
 @dataclass(frozen=True)
 class EmbeddingInfo:
-    """How vectors of texts are made and compared, for sentence-embedding.
+    """How vectors of texts are made and compared, for sentence-embedding and sparse-embedding.
 
     `prompts` are texts to put before others, by name. If `normalized`, vectors have length 1, and a vector of which a
     part is kept is divided by the part's length. `tokens` is None if there is a vector per text alone.
@@ -383,7 +383,7 @@ class Manifest:
     # What outputs along the sequence hold at padded places: what the model computes there, or, if padding is not
     # computed, the values of the row's last real token.
     padded_output: Literal["computed", "repeated"] = "computed"
-    # None for other tasks than sentence-embedding, and in files of older writers.
+    # None for other tasks than sentence-embedding and sparse-embedding, and in files of older writers.
     embedding: EmbeddingInfo | None = None
     # None for other tasks than token-embedding, and for a file without a tokenizer.
     late_interaction: LateInteraction | None = None

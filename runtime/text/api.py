@@ -147,6 +147,7 @@ class Text:
         texts: Sequence[str],
         *,
         top_k: int | None = None,
+        prompt_name: str | None = None,
         prompt: str | None = None,
         truncate: bool = False,
         errors: Errors = "raise",
@@ -156,7 +157,8 @@ class Text:
         Args:
             texts: strings.
             top_k: the number of tokens per text; None: all whose weight is not 0.
-            prompt: put before each text; None: the model's default prompt, if it has one.
+            prompt_name: which of the model's prompts to put before each text.
+            prompt: a prompt of your own. Without both it is the model's default prompt, if it has one.
             truncate: cut texts at the model's maximum length.
             errors: `raise` the first error, or `return` each in its text's place.
 
@@ -165,7 +167,7 @@ class Text:
             InputTextError: a text or an option that does not fit.
         """
         expect(self._manifest, "embed_sparse")
-        texts = with_prompt(texts, self._prompt(None, prompt))
+        texts = with_prompt(texts, self._prompt(prompt_name, prompt))
         further = token_outputs(self._manifest)
         if further is not None:
             return self._runner.run(TokenWeightsTask(self._encoder, further, top_k, truncate), texts, errors)

@@ -65,9 +65,9 @@ def embedding_info(manifest: Manifest, what: str) -> EmbeddingInfo:
     Raises:
         InputTaskError: the manifest does not say it, or the artifact is for another task.
     """
-    if manifest.embedding is not None:
+    if manifest.embedding is not None and (what != "dimensions" or manifest.task == "sentence-embedding"):
         return manifest.embedding
-    if manifest.task != "sentence-embedding":
+    if manifest.task not in ("sentence-embedding", "sparse-embedding") or what == "dimensions":
         raise InputTaskError(f"{what} on an artifact for {manifest.task}", "an artifact for sentence-embedding")
     raise InputTaskError(
         f"{what} needs settings for embeddings, which the exporter of this file did not write",
