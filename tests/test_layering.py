@@ -16,6 +16,7 @@ pytestmark = pytest.mark.fresh
 # Package → the only places (modules or folders) that import it.
 PLACES = {
     "click": ["exporter/cli.py"],
+    "sentence_transformers": ["exporter/loading/library_modules.py"],
     "peft": ["exporter/loading/adapter_merge.py"],
     "transformers": ["exporter/loading", "exporter/trainer"],
     "intel_extension_for_pytorch": ["exporter/backends/ipex/package.py"],

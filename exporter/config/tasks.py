@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from exporter.config.forward_parameters import Group
@@ -39,6 +39,7 @@ class Task:
         choices: each row holds several texts to choose from.
         single_label: the model has one label, whose score ranks pairs of texts.
         usual_head: without a description of that head, the library's usual one follows.
+        scores_tokens: the output is what the model says to a few tokens of the vocabulary, at each text's last token.
         whole: if a model lacks a required output, all its tensors are exported instead, under their own names.
     """
 
@@ -50,6 +51,7 @@ class Task:
     labels: bool = False
     pooled: bool = False
     usual_head: bool = False
+    scores_tokens: bool = False
     groups: tuple[Group, ...] = ()
     choices: bool = False
     single_label: bool = False
@@ -109,7 +111,11 @@ _TASKS = (
         "sentence-embedding",
         "AutoModel",
         "MODEL_MAPPING_NAMES",
-        (Output("sentence_embedding", ("batch", "embedding")),),
+        (
+            Output("sentence_embedding", ("batch", "embedding")),
+            Output("token_weights", ("batch", "sequence"), optional=True),
+            Output("token_vectors", ("batch", "sequence", "size"), optional=True),
+        ),
         kind="vectors",
         pooled=True,
     ),
@@ -275,3 +281,12 @@ _TASKS = (
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+
+# Reranking by a decoder, which says yes or no to a text that holds query and document.
+DECODER_RERANKING = replace(
+    TASKS["reranking"],
+    auto_class="AutoModelForCausalLM",
+    mapping="MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    single_label=False,
+    scores_tokens=True,
+)

@@ -16,11 +16,10 @@ from runtime.errors import CheckpointError, RemoteCodeError
 # The modules that may follow the pooling.
 FOLLOWING = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _TOKENS = "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself"
-_LANGUAGE_MODEL = (
-    "export with --task text-generation-scoring, and compare the scores of its yes and no tokens at a text's last token"
-)
 # Those that may follow the transformer of a model of token vectors.
 TOKEN_MODULES = ("Dense", "Normalize", "MultiVectorMask")
+# Those of a decoder that reranks.
+_DECODER = ["Transformer", "LogitScore"]
 # The library's class for the whole model → the task of this exporter that computes what it computes.
 _TASKS = {
     "CrossEncoder": "text-classification",
@@ -57,7 +56,19 @@ class Modules:
     @property
     def task(self) -> str:
         """The task of this exporter that computes what the whole model computes."""
+        if self.scores_tokens:
+            return "reranking"
         return _TASKS.get(self.model_type, "sentence-embedding")
+
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether the model reranks by what a decoder says to a few tokens."""
+        return self.model_type == "CrossEncoder" and [module.kind for module in self.listed] == _DECODER
+
+    @property
+    def own_code(self) -> bool:
+        """Whether a module is the model's own code."""
+        return any(not module.library for module in self.listed)
 
     def computed_by(self, task: str) -> bool:
         """Whether that task computes what the whole model computes: `task`, or the one for its single label."""
@@ -101,12 +112,13 @@ def read_modules(settings: Settings) -> Modules | None:
     return Modules(modules, str(model_type))
 
 
-def expect_supported(place: str, modules: Modules) -> None:
+def expect_supported(place: str, modules: Modules, trusted: bool = False) -> None:
     """Check that a file can compute what the modules compute.
 
     Args:
         place: the model, for messages.
         modules: the folder's.
+        trusted: whether the model's own code may run.
 
     Raises:
         CheckpointError: they are not.
@@ -121,18 +133,26 @@ def expect_supported(place: str, modules: Modules) -> None:
             f"modules such as {known_settings.PACKAGES[0]}.Pooling",
             _TOKENS,
         )
-    if own is not None:
+    if own is not None and not trusted:
         raise RemoteCodeError(
             f"modules.json of {place} names {own}: the model's own code, not a module of sentence-transformers",
-            "modules of the library; own code is not run here, not even with --trust-remote-code",
-            _TOKENS,
+            "the option --trust-remote-code, which lets it run here with your rights",
+            f"read that code first; or {_TOKENS}",
         )
+    if own is not None:
+        if kinds[0] != "Transformer" or modules.model_type != "SentenceTransformer":
+            raise CheckpointError(
+                f"modules.json of {place} describes a {modules.model_type} of {modules.kinds}",
+                "a SentenceTransformer whose own code stands behind a Transformer of the library",
+                _TOKENS,
+            )
+        return
     if modules.model_type == "CrossEncoder":
-        if kinds != ["Transformer"]:
+        if kinds not in (["Transformer"], _DECODER):
             raise CheckpointError(
                 f"modules.json of {place} describes a cross encoder of {modules.kinds}",
-                "one of a Transformer alone, which classifies texts",
-                _LANGUAGE_MODEL if "LogitScore" in kinds else "this kind of reranker is not supported yet",
+                "one of a Transformer alone, which classifies texts, or of a Transformer and LogitScore",
+                "this kind of reranker is not supported yet",
             )
         return
     if modules.model_type == "SparseEncoder":

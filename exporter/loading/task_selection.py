@@ -10,7 +10,7 @@ from typing import Any
 import transformers
 from transformers.models.auto import modeling_auto
 
-from exporter.config.tasks import TASKS, Task
+from exporter.config.tasks import DECODER_RERANKING, TASKS, Task
 from exporter.loading.score_activation import ranks_pairs
 from exporter.loading.sentence_modules import Modules
 from runtime.errors import CheckpointError, RemoteCodeError, TaskError
@@ -38,6 +38,16 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
             "the option --trust-remote-code, which lets it run here with your rights",
             "read that code first",
         )
+    if _scores_tokens(architectures, requested, modules):
+        if not classes(config, DECODER_RERANKING):
+            raise TaskError(
+                f"model type {config.model_type!r} has no class that generates text",
+                "one, for a reranker whose modules.json lists LogitScore",
+                "correct modules.json",
+            )
+        if modules is None:
+            return DECODER_RERANKING, "as requested; config.json names a decoder, which says yes or no"
+        return DECODER_RERANKING, "modules.json describes a CrossEncoder that is a decoder"
     one_label = getattr(config, "num_labels", None) == 1
     # Pooling needs the folder's modules, and reranking a single label; without them these tasks are not offered.
     possible = [
@@ -87,6 +97,13 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
         f"--task with one of {', '.join(possible) or 'no task that this exporter knows'}",
         "choose one",
     )
+
+
+def _scores_tokens(architectures: list[str], requested: str, modules: Modules | None) -> bool:
+    """Whether a decoder reranks: its modules say so, or the user, of a folder that holds nothing but a decoder."""
+    if modules is not None:
+        return modules.scores_tokens and requested in ("auto", "reranking")
+    return requested == "reranking" and architectures[:1] != [] and architectures[0].endswith("ForCausalLM")
 
 
 def _reranking(config: Any, task: Task, reason: str, modules: bool) -> tuple[Task, str]:

@@ -6,7 +6,7 @@ arguments of the tokenizer or the model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from exporter.loading import known_settings
@@ -23,10 +23,12 @@ FILES = tuple(
 )
 # Prompts that every SentenceTransformer has; empty unless the folder sets them.
 _COMMON_PROMPTS = ("query", "document")
-# Model type → the task of its transformer, the model output that it uses, and its own name for that output.
+# Model type, or the module that makes it another one →
+# the task of its transformer, the model output that it uses, and its own name for that output.
 _HEADS = {
     "SentenceTransformer": ("feature-extraction", "last_hidden_state", "token_embeddings"),
     "CrossEncoder": ("sequence-classification", "logits", "scores"),
+    "LogitScore": ("text-generation", "logits", "causal_logits"),
     "SparseEncoder": ("fill-mask", "logits", "token_embeddings"),
     "MultiVectorEncoder": ("feature-extraction", "last_hidden_state", "token_embeddings"),
 }
@@ -39,7 +41,8 @@ class TextSettings:
     `max_length` replaces the tokenizer's own limit; None if the folder sets none. `prompt` is the default one of
     `prompts`. `truncate_dim` is how many numbers of a vector are kept; None: all. `similarity` compares two vectors.
     `activation` is the activation of a cross encoder's scores, if the folder names one.
-    `sides` are the settings of queries and documents, for a model of token vectors.
+    `sides` are the settings of queries and documents, for a model of token vectors. `chat` is how pairs go through the
+    chat template; None: they do not.
     """
 
     max_length: int | None = None
@@ -50,6 +53,24 @@ class TextSettings:
     truncate_dim: int | None = None
     activation: str | None = None
     sides: SideSettings | None = None
+    chat: ChatSettings | None = None
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """How a cross encoder's pairs go through the tokenizer's chat template.
+
+    `form` is that of a message's content, text (`flat`) or a list of parts (`structured`); None: the one that the
+    template takes. `arguments` are the template's. `restores` is whether a text that is cut keeps the template's end.
+    `prompt` becomes a message of the system. `required` is false if pairs whose template has no place for them are
+    given to the tokenizer as they are.
+    """
+
+    form: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    restores: bool = True
+    prompt: str = ""
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,8 +103,11 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
     if truncate is not None and (type(truncate) is not int or truncate < 1):
         raise CheckpointError(f"truncate_dim of {settings.files.id} is {truncate!r}"[:200], "a number from 1 on")
     prompts = _prompts(settings, model)
-    prompt = _default_prompt(settings, model, prompts, modules.model_type)
     name, found = _transformer(settings, transformer_files)
+    chat = _chat(settings, name, found, modules)
+    prompt = _default_prompt(settings, model, prompts, modules.model_type == "CrossEncoder" and chat is None)
+    if chat is not None:
+        chat, prompt = replace(chat, prompt=prompt), ""
     _check_head(settings, name, found, modules)
     lengths = [
         settings.check(f"{name}: {key}", found.get(key) or {}, known_settings.TOKENIZER_ARGUMENTS).get(
@@ -106,7 +130,29 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
         truncate_dim=truncate,
         activation=model.get("activation_fn"),
         sides=_sides(settings, model, name, found, modules.model_type),
+        chat=chat,
     )
+
+
+def _chat(settings: Settings, name: str, found: dict[str, Any], modules: Modules) -> ChatSettings | None:
+    """How pairs go through the chat template; None if texts do not."""
+    processing = settings.check(
+        f"{name}: processing_kwargs", found.get("processing_kwargs") or {}, known_settings.PROCESSING
+    )
+    arguments = processing.get("chat_template") or {}
+    config = found.get("modality_config")
+    message = config.get("message") if isinstance(config, dict) and modules.model_type == "CrossEncoder" else None
+    if not isinstance(message, dict):
+        # Without that kind of input the library makes no use of the template.
+        return None
+    form = message.get("format", "auto")
+    if form not in ("auto", "flat", "structured"):
+        raise settings.refusal(name, "modality_config", message, "known formats are auto, flat, structured")
+    sizes = {"padding", "truncation", "max_length", "return_tensors"}
+    if not isinstance(arguments, dict) or sizes & set(arguments):
+        raise settings.refusal(name, "processing_kwargs", arguments, "it changes how texts are tokenised")
+    rest = {key: value for key, value in arguments.items() if key != "restore_suffix"}
+    return ChatSettings(None if form == "auto" else form, rest, bool(arguments.get("restore_suffix", True)))
 
 
 def _sides(
@@ -165,8 +211,8 @@ def _is_text(value: Any) -> bool:
 
 def _similarity(settings: Settings, model: dict[str, Any], model_type: str) -> Similarity:
     name = model.get("similarity_fn_name")
-    if name is None or model_type != "SentenceTransformer":
-        return "cosine"
+    if name is None or model_type not in ("SentenceTransformer", "SparseEncoder"):
+        return "dot" if model_type == "SparseEncoder" else "cosine"
     known: Similarity | None = next((one for one in get_args(Similarity) if one == name), None)
     if known is None:
         raise settings.refusal(
@@ -178,12 +224,12 @@ def _similarity(settings: Settings, model: dict[str, Any], model_type: str) -> S
     return known
 
 
-def _default_prompt(settings: Settings, model: dict[str, Any], prompts: dict[str, str], model_type: str) -> str:
-    """The text that is put before every text; usually empty."""
+def _default_prompt(settings: Settings, model: dict[str, Any], prompts: dict[str, str], pairs: bool) -> str:
+    """The text that is put before every text, which must not be a pair; usually empty."""
     name = model.get("default_prompt_name")
     if name is None:
         return ""
-    if model_type == "CrossEncoder":
+    if pairs:
         raise settings.refusal(
             "config_sentence_transformers.json",
             "default_prompt_name",
@@ -201,7 +247,7 @@ def _default_prompt(settings: Settings, model: dict[str, Any], prompts: dict[str
 
 def _check_head(settings: Settings, name: str, found: dict[str, Any], modules: Modules) -> None:
     """Check that texts go to the transformer unchanged, and its vectors or scores to the next module unchanged."""
-    task, output, own = _HEADS[modules.model_type]
+    task, output, own = _HEADS["LogitScore" if modules.scores_tokens else modules.model_type]
     usual = "fill-mask" if modules.listed[0].kind == "MLMTransformer" else "feature-extraction"
     set_task = found.get("transformer_task", usual)
     if set_task != task:
@@ -210,11 +256,16 @@ def _check_head(settings: Settings, name: str, found: dict[str, Any], modules: M
     if config is None:
         return
     text = config.get("text") if isinstance(config, dict) else None
-    if not isinstance(config, dict) or "message" in config or not isinstance(text, dict):
+    message = config.get("message") if isinstance(config, dict) else None
+    pairs = modules.model_type == "CrossEncoder" and isinstance(message, dict)
+    if not isinstance(config, dict) or not isinstance(text, dict) or (message is not None and not pairs):
         raise settings.refusal(
             name, "modality_config", config, "texts go through a chat template, or are not supported"
         )
-    if text.get("method") != "forward" or text.get("method_output_name") not in (output, [output]):
+    if any(
+        one.get("method") != "forward" or one.get("method_output_name") not in (output, [output])
+        for one in (text, message if isinstance(message, dict) else text)
+    ):
         raise settings.refusal(name, "modality_config", config, f"the result for a text must be {output} of forward")
     if found.get("module_output_name", own) != own:
         raise settings.refusal(name, "module_output_name", found["module_output_name"], f"expected {own}")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from runtime import __version__
 from runtime.artifact import artifact_file
 from runtime.commands import console
-from runtime.format.manifest import Axis, Manifest, TensorSpec, VerifiedCase, longest_text
+from runtime.format.manifest import Axis, Manifest, PairTemplate, TensorSpec, VerifiedCase, longest_text
 from runtime.printing import printable, shown
 
 
@@ -191,6 +191,8 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     lines += [f"ignored   {setting}" for setting in manifest.model.ignored_settings]
     if manifest.text:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
+        template = manifest.text.pair_template
+        lines += _table("pairs", [] if template is None else _describe_template(template))
     if manifest.preprocessing and manifest.preprocessing.kind == "image":
         lines.append(f"takes     pictures, preprocessed in the file to {', '.join(manifest.preprocessing.inputs)}")
     lines += _table("sounds", _describe_sounds(manifest))
@@ -224,6 +226,14 @@ def _describe_sounds(manifest: Manifest) -> list[str]:
     most = "" if axis.maximum is None else f" to {axis.maximum / rules.rate:.2f}"
     text = "" if manifest.ctc is None else "; its outputs become text"
     return [f"{rules.rate} Hz, from {axis.minimum / rules.rate:.2f}{most} s, preprocessed in the file{text}"]
+
+
+def _describe_template(template: PairTemplate) -> list[str]:
+    return [
+        f"before the query: {shown(template.before)}",
+        f"before the document: {shown(template.between)}",
+        f"behind it: {shown(template.after)}",
+    ]
 
 
 def _describe_prompts(manifest: Manifest) -> list[str]:

@@ -254,8 +254,27 @@ class TextRules:
 
 
 @dataclass(frozen=True)
+class PairTemplate:
+    """How a query and a document become one text, for a reranker that reads them inside of a chat template.
+
+    The text is `before`, the query, `between`, the document, `after`; the tokenizer adds no special tokens to it. If
+    `strip`, white space around the query and the document is removed first. A text that is cut ends with `last_ids`
+    all the same: these replace its last tokens.
+    """
+
+    before: FreeText
+    between: FreeText
+    after: FreeText
+    strip: bool
+    last_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TextInfo:
-    """How to turn text into inputs with `tokenizer.json`. `max_length` is in tokens."""
+    """How to turn text into inputs with `tokenizer.json`. `max_length` is in tokens.
+
+    `pair_template` is None if a pair of texts becomes tokens by the tokenizer's own rule.
+    """
 
     max_length: int
     pad_id: int
@@ -263,19 +282,35 @@ class TextInfo:
     pad_type_id: int
     padding_side: Literal["left", "right"]
     rules: TextRules | None = None  # None in files of older writers
+    pair_template: PairTemplate | None = None  # None in files of older writers
+
+
+@dataclass(frozen=True)
+class TokenOutputs:
+    """The further outputs of a model that also gives a weight and a vector per token (BGE-M3).
+
+    `weights` and `vectors` are names of outputs, [batch, sequence] and [batch, sequence, size]. A text's sparse vector
+    has for each of its tokens the largest weight at its places, except for those in `skipped_ids`. Its token vectors
+    are those of all its tokens but the first.
+    """
+
+    weights: str
+    vectors: str
+    skipped_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class EmbeddingInfo:
-    """How vectors of texts are made and compared, for sentence-embedding.
+    """How vectors of texts are made and compared, for sentence-embedding and sparse-embedding.
 
     `prompts` are texts to put before others, by name. If `normalized`, vectors have length 1, and a vector of which a
-    part is kept is divided by the part's length.
+    part is kept is divided by the part's length. `tokens` is None if there is a vector per text alone.
     """
 
     prompts: dict[str, FreeText]
     normalized: bool
     similarity: Similarity
+    tokens: TokenOutputs | None = None  # None in files of older writers
 
 
 @dataclass(frozen=True)
@@ -414,7 +449,7 @@ class Manifest:
     # What outputs along the sequence hold at padded places: what the model computes there, or, if padding is not
     # computed, the values of the row's last real token.
     padded_output: Literal["computed", "repeated"] = "computed"
-    # None for other tasks than sentence-embedding, and in files of older writers.
+    # None for other tasks than sentence-embedding and sparse-embedding, and in files of older writers.
     embedding: EmbeddingInfo | None = None
     # None for other tasks than token-embedding, and for a file without a tokenizer.
     late_interaction: LateInteraction | None = None

@@ -20,6 +20,7 @@ from runtime.format.manifest import (
     TensorSpec,
     TextInfo,
     TextSide,
+    TokenOutputs,
 )
 
 # Limits far above what real manifests have; beyond them a warm-up would exhaust time or memory.
@@ -73,6 +74,8 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield f"tolerance.{name} {bound}", "0 to 1"
     if manifest.text is not None:
         yield from _text_problems(manifest.text)
+    if manifest.embedding is not None and manifest.embedding.tokens is not None:
+        yield from _token_problems(manifest, manifest.embedding.tokens)
     if manifest.late_interaction is not None:
         yield from _side_problems(manifest.late_interaction.query, "late_interaction.query")
         yield from _side_problems(manifest.late_interaction.document, "late_interaction.document")
@@ -111,6 +114,18 @@ def _text_problems(text: TextInfo) -> Iterator[tuple[str, str]]:
     ids = (text.rules.unknown_id, text.rules.class_id, text.rules.mask_id) if text.rules is not None else ()
     if not all(number is None or 0 <= number < 2**31 for number in ids):
         yield "text.rules", "ids that are not negative"
+    last = text.pair_template.last_ids if text.pair_template is not None else ()
+    if not all(0 <= number < 2**31 for number in last):
+        yield "text.pair_template.last_ids", "ids that are not negative"
+
+
+def _token_problems(manifest: Manifest, tokens: TokenOutputs) -> Iterator[tuple[str, str]]:
+    axes = {spec.name: [axis.name for axis in spec.axes][:2] for spec in manifest.outputs}
+    for name in (tokens.weights, tokens.vectors):
+        if axes.get(name) != ["batch", "sequence"]:
+            yield f"embedding.tokens: {name}", "an output along batch and sequence"
+    if not all(0 <= number < 2**31 for number in tokens.skipped_ids):
+        yield "embedding.tokens.skipped_ids", "ids that are not negative"
 
 
 def _side_problems(side: TextSide, place: str) -> Iterator[tuple[str, str]]:

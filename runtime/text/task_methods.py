@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime.errors import InputTaskError
-from runtime.format.manifest import EmbeddingInfo, Manifest, TextRules
+from runtime.format.manifest import EmbeddingInfo, Manifest, TextRules, TokenOutputs
 
 # Task → the method of `session.text` for it.
 METHODS = {
@@ -21,6 +21,15 @@ METHODS = {
 _ALSO = {"embed": ("sparse-embedding", "token-embedding"), "classify": ("reranking",)}
 
 
+# Methods that a model with further outputs has too.
+_OF_TOKENS = ("embed_sparse", "embed_tokens")
+
+
+def token_outputs(manifest: Manifest) -> TokenOutputs | None:
+    """The further outputs of an artifact that embeds texts and their tokens; None if it has none."""
+    return manifest.embedding.tokens if manifest.embedding is not None else None
+
+
 def expect(manifest: Manifest, method: str) -> None:
     """Check that the method is for the artifact's task.
 
@@ -28,6 +37,8 @@ def expect(manifest: Manifest, method: str) -> None:
         InputTaskError: it is not.
     """
     task = manifest.task
+    if method in _OF_TOKENS and token_outputs(manifest) is not None:
+        return
     if METHODS.get(task) != method and task not in _ALSO.get(method, ()):
         tasks = [*(name for name, known in METHODS.items() if known == method), *_ALSO.get(method, ())]
         wanted = " or ".join(tasks)
@@ -54,9 +65,9 @@ def embedding_info(manifest: Manifest, what: str) -> EmbeddingInfo:
     Raises:
         InputTaskError: the manifest does not say it, or the artifact is for another task.
     """
-    if manifest.embedding is not None:
+    if manifest.embedding is not None and (what != "dimensions" or manifest.task == "sentence-embedding"):
         return manifest.embedding
-    if manifest.task != "sentence-embedding":
+    if manifest.task not in ("sentence-embedding", "sparse-embedding") or what == "dimensions":
         raise InputTaskError(f"{what} on an artifact for {manifest.task}", "an artifact for sentence-embedding")
     raise InputTaskError(
         f"{what} needs settings for embeddings, which the exporter of this file did not write",
