@@ -6,6 +6,7 @@ one say what they refuse. Besides the Trainer's, this folder is the only one tha
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from exporter.loading.padding_side import choose_side
 from exporter.loading.padding_token import complete_padding
 from exporter.loading.pooling import Head, SentenceHead
 from exporter.loading.score_activation import activation_of, labels_of
-from exporter.loading.sentence_head import read_sentence_head, read_token_head
+from exporter.loading.sentence_head import read_following, read_sentence_head, read_token_head
 from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
 from exporter.loading.settings import Settings
 from exporter.loading.size_limits import bounds_of, check_sizes, enforce_bounds
@@ -32,6 +33,7 @@ from exporter.loading.sparse_head import read_sparse_head
 from exporter.loading.task_selection import choose_task, classes
 from exporter.loading.text_settings import TextSettings, read_texts
 from exporter.loading.tokenizer import TokenizerPart, has_tokenizer, load_tokenizer
+from exporter.loading.towers import TextPadding, pad_texts, take_tower, takes_texts
 from exporter.loading.unsupported import expect_configuration, expect_plain_weights
 from exporter.loading.weights import digest, load_model
 from runtime.format.manifest import Activation, EmbeddingInfo, LateInteraction, ModelInfo
@@ -43,7 +45,8 @@ __all__ = ["Source", "TokenizerPart", "load_source"]
 class Source:
     """A loaded model in fp32 and evaluation mode, with all that the later stages need to know about it.
 
-    `vocabulary` is the number of token ids, 0 for a model without text. `preprocessor` holds the folder's settings for
+    `text_padding`: all texts are padded to one length. `vocabulary` is the number of token ids, 0 for a model without
+    text. `preprocessor` holds the folder's settings for
     images or audio, empty if there are none; `image_sizes` are those that it makes of usual photos. `compares`: the
     model type compares texts with images. `notes` say what was decided about the folder's settings, and why.
     """
@@ -60,6 +63,7 @@ class Source:
     labels: tuple[str, ...]
     activation: Activation
     longest_sequence: int | None
+    text_padding: TextPadding | None
     vocabulary: int
     preprocessor: dict[str, Any]
     image_sizes: tuple[Size, ...]
@@ -112,6 +116,10 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     else:
         modules = None
     model, unused, merged = _load_weights(base, config, task, request, attention, adapter)
+    tower = None
+    if task.tower:
+        following = [] if modules is None else read_following(settings, modules, texts.truncate_dim, request)
+        model, tower = take_tower(model, task, texts.similarity, following)
     _prepare_for_one_pass(model)
     longest, vocabulary = longest_sequence(model), _vocabulary(model)
     head = _read_head(settings, modules, texts, model, request) if task.pooled else None
@@ -124,7 +132,11 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         activation, reason = activation_of(model.config, len(labels), texts.activation, cross_encoder)
         notes.append(f"scores by {activation}: {reason}")
         pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
-    tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
+    if takes_texts(task):
+        tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
+    else:
+        tokenizer = TokenizerPart(None, None, (), f"no tokenizer ({task.name} takes no texts)")
+    tokenizer, padding = pad_texts(files.id, config, task, longest, tokenizer, modules is not None)
     late = None
     if modules is not None and texts.sides is not None:
         late = read_late_interaction(settings, modules, texts.sides, tokenizer, longest)
@@ -143,11 +155,12 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
-        embedding=_embedding_info(head, texts),
+        embedding=_embedding_info(head, texts) if tower is None else dataclasses.replace(tower, prompts=texts.prompts),
         late_interaction=late,
         labels=labels,
         activation=activation,
         longest_sequence=longest,
+        text_padding=padding,
         vocabulary=vocabulary,
         preprocessor=preprocessor,
         image_sizes=image_sizes,

@@ -86,6 +86,9 @@ def _text_problems(text: TextInfo) -> Iterator[tuple[str, str]]:
     ids = (text.rules.unknown_id, text.rules.class_id, text.rules.mask_id) if text.rules is not None else ()
     if not all(number is None or 0 <= number < 2**31 for number in ids):
         yield "text.rules", "ids that are not negative"
+    padded = None if text.rules is None else text.rules.padded_length
+    if padded is not None and not 0 < padded <= text.max_length:
+        yield f"text.rules.padded_length {padded}", f"1 to {text.max_length}, the longest text"
 
 
 def _side_problems(side: TextSide, place: str) -> Iterator[tuple[str, str]]:

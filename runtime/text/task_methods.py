@@ -9,6 +9,7 @@ from runtime.format.manifest import EmbeddingInfo, Manifest, TextRules
 METHODS = {
     "sentence-embedding": "embed",
     "feature-extraction": "embed",
+    "text-embedding": "embed",
     "sparse-embedding": "embed_sparse",
     "token-embedding": "embed_tokens",
     "text-classification": "classify",
@@ -56,8 +57,9 @@ def embedding_info(manifest: Manifest, what: str) -> EmbeddingInfo:
     """
     if manifest.embedding is not None:
         return manifest.embedding
-    if manifest.task != "sentence-embedding":
-        raise InputTaskError(f"{what} on an artifact for {manifest.task}", "an artifact for sentence-embedding")
+    if manifest.task not in ("sentence-embedding", "text-embedding"):
+        wanted = "an artifact for sentence-embedding or text-embedding"
+        raise InputTaskError(f"{what} on an artifact for {manifest.task}", wanted)
     raise InputTaskError(
         f"{what} needs settings for embeddings, which the exporter of this file did not write",
         "a file of a newer exporter",
