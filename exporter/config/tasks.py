@@ -41,6 +41,8 @@ class Task:
         usual_head: without a description of that head, the library's usual one follows.
         scores_tokens: the output is what the model says to a few tokens of the vocabulary, at each text's last token.
         whole: if a model lacks a required output, all its tensors are exported instead, under their own names.
+        tower: the method of a model with several towers that computes this one's vectors; only classes with it have
+            the task.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Task:
     choices: bool = False
     single_label: bool = False
     whole: bool = False
+    tower: str = ""
 
     @property
     def classifies_texts(self) -> bool:
@@ -137,6 +140,34 @@ _TASKS = (
         (Output("token_vectors", ("batch", "sequence", "embedding")),),
         kind="vectors",
         pooled=True,
+    ),
+    # One tower of a model that compares texts with images or sounds (CLIP, SigLIP, CLAP): one vector per row.
+    Task(
+        "text-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("text_embeds", ("batch", "embedding")),),
+        kind="vectors",
+        groups=("text",),
+        tower="get_text_features",
+    ),
+    Task(
+        "image-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("image_embeds", ("batch", "embedding")),),
+        kind="vectors",
+        groups=("image",),
+        tower="get_image_features",
+    ),
+    Task(
+        "audio-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("audio_embeds", ("batch", "embedding")),),
+        kind="vectors",
+        groups=("audio",),
+        tower="get_audio_features",
     ),
     Task(
         "fill-mask",

@@ -6,6 +6,7 @@ one say what they refuse. Besides the Trainer's, this folder is the only one tha
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from exporter.loading.padding_token import complete_padding
 from exporter.loading.pair_template import read_pair_template
 from exporter.loading.pooling import Head, M3Head, SentenceHead, SpladeHead
 from exporter.loading.score_activation import activation_of, labels_of, sound_activation
-from exporter.loading.sentence_head import read_sentence_head, read_token_head
+from exporter.loading.sentence_head import read_following, read_sentence_head, read_token_head
 from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
 from exporter.loading.settings import Settings
 from exporter.loading.size_limits import bounds_of, check_sizes, enforce_bounds
@@ -37,6 +38,7 @@ from exporter.loading.task_selection import choose_task, classes
 from exporter.loading.text_settings import ChatSettings, TextSettings, read_texts
 from exporter.loading.token_scores import LABELS, read_token_ids, score_tokens
 from exporter.loading.tokenizer import TokenizerPart, has_tokenizer, load_tokenizer
+from exporter.loading.towers import TextPadding, pad_texts, take_tower, takes_texts
 from exporter.loading.unsupported import expect_configuration, expect_plain_weights
 from exporter.loading.weights import digest, load_model
 from runtime.format.manifest import Activation, EmbeddingInfo, LateInteraction, ModelInfo
@@ -48,10 +50,11 @@ __all__ = ["Source", "TokenizerPart", "load_source"]
 class Source:
     """A loaded model in fp32 and evaluation mode, with all that the later stages need to know about it.
 
-    `vocabulary` is the number of token ids, 0 for a model without text. `preprocessor` holds the folder's settings for
-    images or audio, empty if there are none; `image_processor` is transformers' object for images, or None, and
-    `image_sizes` are those that it makes of usual photos. `compares`: the model type compares texts with images.
-    `sounds` is None for models that take none. `notes` say what was decided about the folder's settings, and why.
+    `text_padding`: all texts are padded to one length. `vocabulary` is the number of token ids, 0 for a model without
+    text. `preprocessor` holds the folder's settings for images or audio, empty if there are none; `image_processor` is
+    transformers' object for images, or None, and `image_sizes` are those that it makes of usual photos. `compares`: the
+    model type compares texts with images. `sounds` is None for models that take none. `notes` say what was decided
+    about the folder's settings, and why.
     """
 
     model: Any
@@ -66,6 +69,7 @@ class Source:
     labels: tuple[str, ...]
     activation: Activation
     longest_sequence: int | None
+    text_padding: TextPadding | None
     vocabulary: int
     preprocessor: dict[str, Any]
     image_processor: Any
@@ -120,13 +124,21 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     else:
         modules = None
     model, unused, merged = _load_weights(base, config, task, request, attention, adapter)
+    tower = None
+    if task.tower:
+        following = [] if modules is None else read_following(settings, modules, texts.truncate_dim, request)
+        model, tower = take_tower(model, task, texts.similarity, following)
     _prepare_for_one_pass(model)
     longest, vocabulary = longest_sequence(model), _vocabulary(model)
     head = _read_head(settings, modules, texts, model, request) if task.pooled else None
     labels, activation, notes = _scores(task, model, modules, texts)
     notes = [*merged, *notes]
     pad_id = getattr(model.config.get_text_config(), "pad_token_id", None) if task.classifies_texts else None
-    tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
+    if takes_texts(task):
+        tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
+    else:
+        tokenizer = TokenizerPart(None, None, (), f"no tokenizer ({task.name} takes no texts)")
+    tokenizer, padding = pad_texts(files.id, config, task, longest, tokenizer, modules is not None)
     if task.name == "reranking" or texts.chat is not None:
         tokenizer, found = _with_template(files, tokenizer, task, modules, texts)
         notes += found
@@ -154,11 +166,14 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
-        embedding=_embedding_info(head, texts, tokenizer),
+        embedding=_embedding_info(head, texts, tokenizer)
+        if tower is None
+        else dataclasses.replace(tower, prompts=texts.prompts),
         late_interaction=late,
         labels=labels,
         activation=activation,
         longest_sequence=longest,
+        text_padding=padding,
         vocabulary=vocabulary,
         preprocessor=preprocessor,
         image_processor=image_processor,

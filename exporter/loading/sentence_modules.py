@@ -48,14 +48,20 @@ class Module:
 
 @dataclass(frozen=True)
 class Modules:
-    """The modules in order, and the library's class for the whole model."""
+    """The modules in order, and the library's class for the whole model.
+
+    `towers`: the first module is a model with a tower for texts and one for images (CLIP).
+    """
 
     listed: tuple[Module, ...]
     model_type: str
+    towers: bool = False
 
     @property
     def task(self) -> str:
-        """The task of this exporter that computes what the whole model computes."""
+        """The task of this exporter that computes what the whole model computes, or what it computes for texts."""
+        if self.towers:
+            return "text-embedding"
         if self.scores_tokens:
             return "reranking"
         return _TASKS.get(self.model_type, "sentence-embedding")
@@ -71,7 +77,9 @@ class Modules:
         return any(not module.library for module in self.listed)
 
     def computed_by(self, task: str) -> bool:
-        """Whether that task computes what the whole model computes: `task`, or the one for its single label."""
+        """Whether that task computes what the whole model computes: `task`, the one for a single label, or images."""
+        if self.towers:
+            return task in ("text-embedding", "image-embedding")
         return task == self.task or (task == "reranking" and self.model_type == "CrossEncoder")
 
     @property
@@ -83,7 +91,8 @@ class Modules:
     def model_path(self) -> str:
         """The folder of config.json, weights and tokenizer; older releases gave the transformer a folder of its own."""
         first = self.listed[0] if self.listed else None
-        return first.path if first is not None and first.kind.rpartition(".")[2].endswith("Transformer") else ""
+        known = first is not None and first.kind.rpartition(".")[2].endswith(("Transformer", "CLIPModel"))
+        return first.path if first is not None and known else ""
 
 
 def read_modules(settings: Settings) -> Modules | None:
@@ -109,7 +118,18 @@ def read_modules(settings: Settings) -> Modules | None:
     model_type = model.get("model_type", "SentenceTransformer") if isinstance(model, dict) else "SentenceTransformer"
     if model_type == "SentenceTransformer" and any(module.kind == "SpladePooling" for module in modules):
         model_type = "SparseEncoder"
-    return Modules(modules, str(model_type))
+    towers = model_type == "SentenceTransformer" and bool(modules) and _has_towers(settings, modules[0])
+    return Modules(modules, str(model_type), towers)
+
+
+def _has_towers(settings: Settings, first: Module) -> bool:
+    """Whether a folder's first module has towers: an old CLIPModel, or a Transformer whose settings say so."""
+    if first.kind != "Transformer":
+        return first.kind == "CLIPModel"
+    found = settings.files.read_json("/".join(filter(None, (first.path, "sentence_bert_config.json"))))
+    config = found.get("modality_config") if isinstance(found, dict) else None
+    text = config.get("text") if isinstance(config, dict) else None
+    return isinstance(text, dict) and text.get("method") == "get_text_features"
 
 
 def expect_supported(place: str, modules: Modules, trusted: bool = False) -> None:
@@ -178,6 +198,14 @@ def expect_supported(place: str, modules: Modules, trusted: bool = False) -> Non
             "a SentenceTransformer, a CrossEncoder, a SparseEncoder or a MultiVectorEncoder",
             "this kind of model is not supported yet",
         )
+    if modules.towers:
+        if not all(kind in FOLLOWING for kind in kinds[1:]):
+            raise CheckpointError(
+                f"modules.json of {place} lists {modules.kinds}",
+                f"{kinds[0]}, then any of {', '.join(FOLLOWING)}",
+                "export the first module's folder alone",
+            )
+        return
     if kinds[:2] != ["Transformer", "Pooling"] or not all(kind in FOLLOWING for kind in kinds[2:]):
         raise CheckpointError(
             f"modules.json of {place} lists {modules.kinds}",

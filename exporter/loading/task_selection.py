@@ -13,6 +13,7 @@ from transformers.models.auto import modeling_auto
 from exporter.config.tasks import DECODER_RERANKING, TASKS, Task
 from exporter.loading.score_activation import ranks_pairs
 from exporter.loading.sentence_modules import Modules
+from exporter.loading.towers import has_towers
 from runtime.errors import CheckpointError, RemoteCodeError, TaskError
 
 
@@ -87,10 +88,13 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
     if modules is not None:
         # Any other task would leave out modules.
         task = choose_task(config, modules.task, modules, trusted)[0]
-        return _reranking(config, task, f"modules.json describes a {modules.model_type}", True)
+        reason = f"modules.json describes a {modules.model_type}"
+        if modules.towers:
+            reason += " for texts and images, and this is its part for texts; --task image-embedding is the other"
+        return _reranking(config, task, reason, True)
     for name in architectures:
         for task in TASKS.values():
-            if not task.pooled and name in classes(config, task):
+            if not (task.pooled or task.tower) and name in classes(config, task):
                 return _reranking(config, task, f"config.json names the architecture {name}", False)
     raise TaskError(
         f"config.json names the architectures {', '.join(architectures) or '(none)'}, from which no task follows",
@@ -144,6 +148,8 @@ def classes(config: Any, task: Task) -> tuple[str, ...]:
     own = _own_classes(config).get(task.auto_class) or encoder_alone(config, task)
     entry = getattr(modeling_auto, task.mapping, {}).get(config.model_type, ())
     known = (entry,) if isinstance(entry, str) else tuple(entry)
+    if task.tower:
+        return tuple(name for name in known if has_towers(name, task.tower))
     return known if own is None else (own, *known)
 
 

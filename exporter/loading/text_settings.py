@@ -32,6 +32,8 @@ _HEADS = {
     "SparseEncoder": ("fill-mask", "logits", "token_embeddings"),
     "MultiVectorEncoder": ("feature-extraction", "last_hidden_state", "token_embeddings"),
 }
+# The same for a model with towers.
+_TOWERS = ("feature-extraction", "pooler_output", "sentence_embedding")
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,9 @@ def _default_prompt(settings: Settings, model: dict[str, Any], prompts: dict[str
 
 def _check_head(settings: Settings, name: str, found: dict[str, Any], modules: Modules) -> None:
     """Check that texts go to the transformer unchanged, and its vectors or scores to the next module unchanged."""
-    task, output, own = _HEADS["LogitScore" if modules.scores_tokens else modules.model_type]
+    task, output, own = (
+        _TOWERS if modules.towers else _HEADS["LogitScore" if modules.scores_tokens else modules.model_type]
+    )
     usual = "fill-mask" if modules.listed[0].kind == "MLMTransformer" else "feature-extraction"
     set_task = found.get("transformer_task", usual)
     if set_task != task:
@@ -262,10 +266,15 @@ def _check_head(settings: Settings, name: str, found: dict[str, Any], modules: M
         raise settings.refusal(
             name, "modality_config", config, "texts go through a chat template, or are not supported"
         )
-    if any(
-        one.get("method") != "forward" or one.get("method_output_name") not in (output, [output])
-        for one in (text, message if isinstance(message, dict) else text)
-    ):
-        raise settings.refusal(name, "modality_config", config, f"the result for a text must be {output} of forward")
+    used = {"text": "get_text_features", "image": "get_image_features"} if modules.towers else {"text": "forward"}
+    if message is not None:
+        used["message"] = "forward"
+    for modality, method in used.items():
+        way = config.get(modality)
+        known = isinstance(way, dict) and way.get("method_output_name") in (output, [output])
+        if not isinstance(way, dict) or not known or way.get("method") != method:
+            raise settings.refusal(
+                name, "modality_config", config, f"the result for {modality}s must be {output} of {method}"
+            )
     if found.get("module_output_name", own) != own:
         raise settings.refusal(name, "module_output_name", found["module_output_name"], f"expected {own}")

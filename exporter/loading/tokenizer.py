@@ -41,6 +41,7 @@ class TokenizerPart:
     """The tokenizer and how to use it; or, with `content` None, a note that says why there is none.
 
     `special_ids` are ids with a special meaning, which example inputs avoid. `fast` is the tokenizer itself.
+    `gives_mask`: it makes an attention_mask too.
     """
 
     content: bytes | None
@@ -48,6 +49,14 @@ class TokenizerPart:
     special_ids: tuple[int, ...]
     note: str
     fast: Any = None
+    gives_mask: bool = False
+
+    def padded_to(self, length: int) -> TokenizerPart:
+        """The same, for texts that are all padded to this length."""
+        if self.info is None or self.info.rules is None:
+            return self
+        rules = dataclasses.replace(self.info.rules, padded_length=length)
+        return dataclasses.replace(self, info=dataclasses.replace(self.info, rules=rules))
 
 
 def load_tokenizer(
@@ -93,7 +102,8 @@ def load_tokenizer(
     note = f"tokenizer, at most {info.max_length} tokens"
     if (largest := max(tokenizer.get_vocab().values())) >= vocabulary:
         note += f"; it knows ids up to {largest}, the model only {vocabulary}: texts that need the others are refused"
-    return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note, tokenizer)
+    masks = "attention_mask" in tokenizer.model_input_names
+    return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note, tokenizer, masks)
 
 
 def has_tokenizer(files: ModelFiles) -> bool:

@@ -43,8 +43,8 @@ _OPTIONS = {
     "top_k": ("text-classification", "reranking", "fill-mask", "sparse-embedding"),
     "aggregation": ("token-classification",),
     "stride": ("token-classification", "question-answering"),
-    "prompt_name": ("sentence-embedding", "sparse-embedding"),
-    "dimensions": ("sentence-embedding",),
+    "prompt_name": ("sentence-embedding", "sparse-embedding", "text-embedding"),
+    "dimensions": ("sentence-embedding", "text-embedding"),
 }
 # Task → the parser of its JSON lines; `json_text` for all others.
 _PARSERS = {"question-answering": json_question, "reranking": json_query}

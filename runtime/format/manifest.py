@@ -241,6 +241,7 @@ class TextRules:
     """What the methods of `session.text` need beyond `tokenizer.json`; ids are None if there is no such token.
 
     If `token_types` is false, the input `token_type_ids` MUST be left out. `prompt` is put before each text to embed.
+    If `padded_length` is given, every text is padded to so many tokens, with or without an `attention_mask`.
     """
 
     unknown_id: int | None
@@ -251,6 +252,7 @@ class TextRules:
     token_types: bool
     clean_up_spaces: bool
     prompt: FreeText
+    padded_length: int | None = None  # None in files of older writers
 
 
 @dataclass(frozen=True)
@@ -301,16 +303,21 @@ class TokenOutputs:
 
 @dataclass(frozen=True)
 class EmbeddingInfo:
-    """How vectors of texts are made and compared, for sentence-embedding and sparse-embedding.
+    """How vectors are made and compared, for sentence-embedding and sparse-embedding, and for one tower of a model that
+    compares texts with images or sounds.
 
     `prompts` are texts to put before others, by name. If `normalized`, vectors have length 1, and a vector of which a
-    part is kept is divided by the part's length. `tokens` is None if there is a vector per text alone.
+    part is kept is divided by the part's length. `tokens` is None if there is a vector per text alone. For a tower, the
+    whole model's score of a text and an image is the cosine of their vectors, times `scale`, plus `bias`; they are None
+    if the model has no such number.
     """
 
     prompts: dict[str, FreeText]
     normalized: bool
     similarity: Similarity
     tokens: TokenOutputs | None = None  # None in files of older writers
+    scale: float | None = None  # None in files of older writers
+    bias: float | None = None  # None in files of older writers
 
 
 @dataclass(frozen=True)
@@ -449,7 +456,7 @@ class Manifest:
     # What outputs along the sequence hold at padded places: what the model computes there, or, if padding is not
     # computed, the values of the row's last real token.
     padded_output: Literal["computed", "repeated"] = "computed"
-    # None for other tasks than sentence-embedding and sparse-embedding, and in files of older writers.
+    # None for other tasks than sentence-embedding, sparse-embedding and those of towers, and in files of older writers.
     embedding: EmbeddingInfo | None = None
     # None for other tasks than token-embedding, and for a file without a tokenizer.
     late_interaction: LateInteraction | None = None

@@ -117,6 +117,9 @@ def _text_problems(text: TextInfo) -> Iterator[tuple[str, str]]:
     last = text.pair_template.last_ids if text.pair_template is not None else ()
     if not all(0 <= number < 2**31 for number in last):
         yield "text.pair_template.last_ids", "ids that are not negative"
+    padded = None if text.rules is None else text.rules.padded_length
+    if padded is not None and not 0 < padded <= text.max_length:
+        yield f"text.rules.padded_length {padded}", f"1 to {text.max_length}, the longest text"
 
 
 def _token_problems(manifest: Manifest, tokens: TokenOutputs) -> Iterator[tuple[str, str]]:

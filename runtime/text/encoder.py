@@ -42,8 +42,10 @@ class TextEncoder:
         ]
         self._tokenizer = StoredTokenizer(tokenizer_json)
         self._side = info.rules.truncation_side if info.rules is not None else "right"
+        # The length of all texts, for models that take one length alone.
+        self._padded = (info.rules.padded_length if info.rules is not None else None) or 0
         # Without a mask a model cannot distinguish padding from text.
-        self.pads = "attention_mask" in input_names
+        self.pads = "attention_mask" in input_names or self._padded > 0
         self._least, self._step = (sequence.minimum, sequence.multiple) if sequence else (1, 1)
         # The maximum length of a text, in tokens.
         self.limit = longest_text(info, sequence)
@@ -144,7 +146,7 @@ class TextEncoder:
         """Inputs by name, one row per encoding, padded to the smallest size that the model admits and that fits all."""
         longest = max(map(len, encodings))
         if self.pads:
-            longest = -(-max(longest, self._least) // self._step) * self._step
+            longest = -(-max(longest, self._least, self._padded) // self._step) * self._step
         columns = {
             "input_ids": ("ids", self.info.pad_id),
             "attention_mask": ("attention_mask", 0),
@@ -162,6 +164,10 @@ class TextEncoder:
                     [row + more if right else more + row for row, more in zip(rows, padding, strict=True)]
                 )
         return made
+
+    def width(self, encoding: Encoding) -> int:
+        """The tokens that an encoding takes in a batch of its own, with the padding that all texts get."""
+        return max(len(encoding), self._padded)
 
     def row_start(self, encoding: Encoding, width: int) -> int:
         """The position of an encoding's first token in a row of a padded batch."""

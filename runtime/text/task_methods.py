@@ -9,6 +9,7 @@ from runtime.format.manifest import EmbeddingInfo, Manifest, TextRules, TokenOut
 METHODS = {
     "sentence-embedding": "embed",
     "feature-extraction": "embed",
+    "text-embedding": "embed",
     "sparse-embedding": "embed_sparse",
     "token-embedding": "embed_tokens",
     "text-classification": "classify",
@@ -19,10 +20,10 @@ METHODS = {
 }
 # Method → further tasks that it is for; a reranker is a classifier of one label.
 _ALSO = {"embed": ("sparse-embedding", "token-embedding"), "classify": ("reranking",)}
-
-
 # Methods that a model with further outputs has too.
 _OF_TOKENS = ("embed_sparse", "embed_tokens")
+# What embeds texts to vectors of which a part can be kept.
+_OF_DIMENSIONS = ("sentence-embedding", "text-embedding")
 
 
 def token_outputs(manifest: Manifest) -> TokenOutputs | None:
@@ -65,10 +66,11 @@ def embedding_info(manifest: Manifest, what: str) -> EmbeddingInfo:
     Raises:
         InputTaskError: the manifest does not say it, or the artifact is for another task.
     """
-    if manifest.embedding is not None and (what != "dimensions" or manifest.task == "sentence-embedding"):
+    known = _OF_DIMENSIONS if what == "dimensions" else (*_OF_DIMENSIONS, "sparse-embedding")
+    if manifest.embedding is not None and manifest.task in known:
         return manifest.embedding
-    if manifest.task not in ("sentence-embedding", "sparse-embedding") or what == "dimensions":
-        raise InputTaskError(f"{what} on an artifact for {manifest.task}", "an artifact for sentence-embedding")
+    if manifest.task not in known:
+        raise InputTaskError(f"{what} on an artifact for {manifest.task}", f"an artifact for {' or '.join(known)}")
     raise InputTaskError(
         f"{what} needs settings for embeddings, which the exporter of this file did not write",
         "a file of a newer exporter",

@@ -52,13 +52,13 @@ class Pair:
 def all_pairs() -> tuple[Pair, ...]:
     """Every pair, sorted by name.
 
-    Sentence embeddings are left out: they are a folder's, not a model type's. So is reranking, which is text
-    classification with one label.
+    Sentence embeddings are left out: they are a folder's, not a model type's. So are reranking, which is text
+    classification with one label, and the towers of a model, whose table lists all models.
     """
     tables = {
         task.name: dict(classes_of(task.mapping))
         for task in TASKS.values()
-        if not task.pooled and not task.single_label
+        if not task.pooled and not task.single_label and not task.tower
     }
     kinds = _kinds({name: set(table) for name, table in tables.items()})
     found = [

@@ -34,7 +34,7 @@ constexpr const char* kManifestSchema = R"({
                  "padding_side": "left|right",
                  "rules?": [null, {"unknown_id": "int?", "class_id": "int?", "mask_id": "int?", "mask_token": "str?",
                                    "truncation_side": "left|right", "token_types": "bool", "clean_up_spaces": "bool",
-                                   "prompt": "text"}],
+                                   "prompt": "text", "padded_length?": "int?"}],
                  "pair_template?": [null, {"before": "text", "between": "text", "after": "text", "strip": "bool",
                                            "last_ids": ["int"]}]}],
  "parts": [{"name": "str", "size": "int", "sha256": "str"}],
@@ -44,7 +44,7 @@ constexpr const char* kManifestSchema = R"({
                 "max_error": "float", "argmax_matches": "int?"}],
  "padded_output?": "computed|repeated",
  "embedding?": [null, {"prompts": {"*": "text"}, "normalized": "bool",
-                       "similarity": "cosine|dot|euclidean|manhattan",
+                       "similarity": "cosine|dot|euclidean|manhattan", "scale?": "float?", "bias?": "float?",
                        "tokens?": [null, {"weights": "str", "vectors": "str", "skipped_ids": ["int"]}]}],
  "late_interaction?": [null, {
    "query": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
