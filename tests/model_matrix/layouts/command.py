@@ -33,7 +33,8 @@ def run(arguments: argparse.Namespace, build: Path, docs: Path, precision: str) 
     if arguments.fresh:
         path.unlink(missing_ok=True)
     done = read_rows(path)
-    todo = [one for one in chosen if one.name not in done or done[one.name]["result"] in arguments.again]
+    again = {"unbuilt", *arguments.again}
+    todo = [one for one in chosen if one.name not in done or done[one.name]["result"] in again]
     print(f"{len(chosen)} layouts, {len(todo)} to do, {precision}", flush=True)
     with path.open("a") as file:
         for number, row in enumerate(run_layouts(todo, precision, arguments.jobs), 1):

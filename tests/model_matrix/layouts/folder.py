@@ -205,7 +205,7 @@ class Sentence:
             (folder / path).mkdir(exist_ok=True)
             if stage.config:
                 write(folder / path / "config.json", dict(stage.config))
-            if stage.kind == "Dense":
+            if stage.kind.endswith("Dense"):
                 _linear(folder / path, stage.config, number)
         write(folder / "modules.json", listed)
         if self.length is not None:

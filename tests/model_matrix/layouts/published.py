@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from tests.model_matrix.layouts import embeddings
+from tests.model_matrix.layouts import classifiers, decoders, embeddings, rerankers, sparse, taggers
 from tests.model_matrix.layouts.layout import Layout
 
 # One or two of each kind of folder.
@@ -17,4 +17,5 @@ SAMPLE = (
 @lru_cache(maxsize=1)
 def all_layouts() -> tuple[Layout, ...]:
     """Every layout."""
-    return (*embeddings.LAYOUTS,)
+    parts = (embeddings, decoders, rerankers, sparse, classifiers, taggers)
+    return tuple(layout for part in parts for layout in part.LAYOUTS)

@@ -92,10 +92,11 @@ def word_pieces(
     lower: bool = True,
     length: float = 512,
     files: Sequence[str] = ("tokenizer.json", "vocab.txt"),
+    more: Sequence[str] = (),
     **keys: Any,
 ) -> Written:
-    """BERT's: the pieces of lower-case words, or of words as they are."""
-    vocabulary = _pieces_of_words(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], lower)
+    """BERT's: the pieces of lower-case words, or of words as they are; `more` are further tokens."""
+    vocabulary = _pieces_of_words(["[PAD]", *more, "[UNK]", "[CLS]", "[SEP]", "[MASK]"], lower)
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -284,7 +285,7 @@ def spaced_pairs(
     before, behind = around
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{before} $A {behind}".strip(),
-        pair=f"{before} $A {behind} {before}:1 $B:1 {behind}".strip() + (":1" if behind else ""),
+        pair=" ".join(part for part in (before, "$A", behind, f"{before}:1", "$B:1", behind and f"{behind}:1") if part),
         special_tokens=[(one, vocabulary[one]) for one in around if one],
     )
     begin, end = ("<bos>", "<eos>") if "<bos>" in first else ("<s>", "</s>")
