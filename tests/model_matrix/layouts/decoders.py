@@ -201,6 +201,7 @@ LAYOUTS: tuple[Layout, ...] = (
             partial(word_pieces, length=8192),
             Sentence((pooling("mean_tokens", modes=4),), 8192),
         ),
-        Embeddings(),
+        refused="Python code|trust-remote-code",
+        why="it brings its own code, which may compute something else than the class of transformers of the same name",
     ),
 )

@@ -29,20 +29,20 @@ from tests.model_matrix.layouts.vocabularies import (
 
 _layout = in_area("embedding")
 
-_OLD_KEYS = {"gradient_checkpointing": False, "position_embedding_type": "absolute", "use_cache": True}
-_BERT = Model("BertModel", "bert", keys=_OLD_KEYS)
-_LONG_BERT = Model("BertModel", "bert", {"type_vocab_size": 2}, _OLD_KEYS | {"classifier_dropout": None})
+OLD_KEYS = {"gradient_checkpointing": False, "position_embedding_type": "absolute", "use_cache": True}
+_BERT = Model("BertModel", "bert", keys=OLD_KEYS)
+_LONG_BERT = Model("BertModel", "bert", {"type_vocab_size": 2}, OLD_KEYS | {"classifier_dropout": None})
 _XLMR = Model(
     "XLMRobertaModel",
     "xlm-roberta",
     {"max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
-    _OLD_KEYS | {"output_past": True, "layer_norm_eps": 1e-05},
+    OLD_KEYS | {"output_past": True, "layer_norm_eps": 1e-05},
 )
 _ROBERTA = Model(
     "RobertaModel",
     "roberta",
     {"max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
-    _OLD_KEYS | {"layer_norm_eps": 1e-05},
+    OLD_KEYS | {"layer_norm_eps": 1e-05},
 )
 _MPNET = Model("MPNetModel", "mpnet", {"max_position_embeddings": 514}, {"relative_attention_num_buckets": 32})
 _DISTILBERT = Model(
@@ -89,7 +89,7 @@ modern_pairs = partial(
     model_input_names=["input_ids", "attention_mask"],
 )
 
-_MEAN = pooling("mean_tokens", modes=4)
+MEAN = pooling("mean_tokens", modes=4)
 _CLS = pooling("cls_token", modes=4)
 _BGE_QUERY = "Represent this sentence for searching relevant passages: "
 _ASK = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
@@ -98,46 +98,46 @@ _CASED = partial(word_pieces, lower=False)
 SENTENCE_TRANSFORMERS: tuple[Layout, ...] = (
     _layout(
         "sentence-transformers/all-MiniLM-L6-v2",
-        SentenceFolder(_BERT, word_pieces, Sentence((_MEAN, NORMALIZE), 256)),
+        SentenceFolder(_BERT, word_pieces, Sentence((MEAN, NORMALIZE), 256)),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/all-MiniLM-L12-v2",
-        SentenceFolder(_BERT, partial(word_pieces, length=128), Sentence((_MEAN, NORMALIZE), 128)),
+        SentenceFolder(_BERT, partial(word_pieces, length=128), Sentence((MEAN, NORMALIZE), 128)),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/all-mpnet-base-v2",
-        SentenceFolder(_MPNET, mpnet_pieces, Sentence((_MEAN, NORMALIZE), 384)),
+        SentenceFolder(_MPNET, mpnet_pieces, Sentence((MEAN, NORMALIZE), 384)),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/all-distilroberta-v1",
-        SentenceFolder(_ROBERTA, byte_pairs, Sentence((_MEAN, NORMALIZE), 512)),
+        SentenceFolder(_ROBERTA, byte_pairs, Sentence((MEAN, NORMALIZE), 512)),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
         SentenceFolder(
-            Model("BertModel", "bert", {"type_vocab_size": 2, "pad_token_id": 0}, _OLD_KEYS),
+            Model("BertModel", "bert", {"type_vocab_size": 2, "pad_token_id": 0}, OLD_KEYS),
             partial(unigrams, kind="PreTrainedTokenizerFast"),
-            Sentence((_MEAN,), 128),
+            Sentence((MEAN,), 128),
         ),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/paraphrase-multilingual-mpnet-base-v2",
-        SentenceFolder(_XLMR, unigrams, Sentence((_MEAN,), 128)),
+        SentenceFolder(_XLMR, unigrams, Sentence((MEAN,), 128)),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/paraphrase-MiniLM-L6-v2",
-        SentenceFolder(_BERT, word_pieces, Sentence((_MEAN,), 128)),
+        SentenceFolder(_BERT, word_pieces, Sentence((MEAN,), 128)),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/multi-qa-MiniLM-L6-cos-v1",
-        SentenceFolder(_BERT, word_pieces, Sentence((_MEAN, NORMALIZE), 512)),
+        SentenceFolder(_BERT, word_pieces, Sentence((MEAN, NORMALIZE), 512)),
         Embeddings(),
     ),
     _layout(
@@ -147,9 +147,7 @@ SENTENCE_TRANSFORMERS: tuple[Layout, ...] = (
     ),
     _layout(
         "sentence-transformers/multi-qa-distilbert-cos-v1",
-        SentenceFolder(
-            _DISTILBERT, partial(word_pieces, kind="DistilBertTokenizer"), Sentence((_MEAN, NORMALIZE), 512)
-        ),
+        SentenceFolder(_DISTILBERT, partial(word_pieces, kind="DistilBertTokenizer"), Sentence((MEAN, NORMALIZE), 512)),
         Embeddings(),
     ),
     _layout(
@@ -159,7 +157,7 @@ SENTENCE_TRANSFORMERS: tuple[Layout, ...] = (
     ),
     _layout(
         "sentence-transformers/msmarco-bert-base-dot-v5",
-        SentenceFolder(_BERT, word_pieces, Sentence((_MEAN,), 512)),
+        SentenceFolder(_BERT, word_pieces, Sentence((MEAN,), 512)),
         Embeddings(),
     ),
     _layout(
@@ -167,7 +165,7 @@ SENTENCE_TRANSFORMERS: tuple[Layout, ...] = (
         SentenceFolder(
             _BERT,
             word_pieces,
-            Sentence((_MEAN,), 128, settings=None, at="0_Transformer", named="sentence_bert_config.json"),
+            Sentence((MEAN,), 128, settings=None, at="0_Transformer", named="sentence_bert_config.json"),
             {"config.json": {"__version__": "0.2.0"}},
         ),
         Embeddings(),
@@ -182,23 +180,23 @@ SENTENCE_TRANSFORMERS: tuple[Layout, ...] = (
         SentenceFolder(
             _DISTILBERT,
             partial(word_pieces, kind="DistilBertTokenizer", lower=False),
-            Sentence((_MEAN, dense(48, True, TANH)), 128),
+            Sentence((MEAN, dense(48, True, TANH)), 128),
         ),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/gtr-t5-base",
-        SentenceFolder(_T5, t5_unigrams, Sentence((_MEAN, dense(64, False, IDENTITY), NORMALIZE), 512)),
+        SentenceFolder(_T5, t5_unigrams, Sentence((MEAN, dense(64, False, IDENTITY), NORMALIZE), 512)),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/sentence-t5-base",
-        SentenceFolder(_T5, t5_unigrams, Sentence((_MEAN, dense(64, False, IDENTITY), NORMALIZE), 256)),
+        SentenceFolder(_T5, t5_unigrams, Sentence((MEAN, dense(64, False, IDENTITY), NORMALIZE), 256)),
         Embeddings(),
     ),
     _layout(
         "sentence-transformers/stsb-xlm-r-multilingual",
-        SentenceFolder(_XLMR, unigrams, Sentence((_MEAN,), 128)),
+        SentenceFolder(_XLMR, unigrams, Sentence((MEAN,), 128)),
         Embeddings(),
     ),
 )
@@ -218,7 +216,7 @@ OTHERS: tuple[Layout, ...] = (
         "BAAI/bge-large-zh-v1.5",
         SentenceFolder(
             Model(
-                "BertModel", "bert", {"hidden_dropout_prob": 0.1}, _OLD_KEYS | {"pooler_type": "first_token_transform"}
+                "BertModel", "bert", {"hidden_dropout_prob": 0.1}, OLD_KEYS | {"pooler_type": "first_token_transform"}
             ),
             word_pieces,
             Sentence((_CLS, NORMALIZE), 512, True),
@@ -246,21 +244,21 @@ OTHERS: tuple[Layout, ...] = (
     ),
     _layout(
         "intfloat/e5-large-v2",
-        SentenceFolder(_LONG_BERT, word_pieces, Sentence((_MEAN, NORMALIZE), 512, settings=None)),
+        SentenceFolder(_LONG_BERT, word_pieces, Sentence((MEAN, NORMALIZE), 512, settings=None)),
         Embeddings(),
     ),
     _layout(
         "intfloat/multilingual-e5-small",
         SentenceFolder(
-            Model("BertModel", "bert", {}, _OLD_KEYS | {"tokenizer_class": "XLMRobertaTokenizer"}),
+            Model("BertModel", "bert", {}, OLD_KEYS | {"tokenizer_class": "XLMRobertaTokenizer"}),
             unigrams,
-            Sentence((_MEAN, NORMALIZE), 512, settings=None),
+            Sentence((MEAN, NORMALIZE), 512, settings=None),
         ),
         Embeddings(),
     ),
     _layout(
         "intfloat/multilingual-e5-base",
-        SentenceFolder(_XLMR, unigrams, Sentence((_MEAN, NORMALIZE), 512, settings=None)),
+        SentenceFolder(_XLMR, unigrams, Sentence((MEAN, NORMALIZE), 512, settings=None)),
         Embeddings(),
     ),
     _layout(
@@ -268,16 +266,16 @@ OTHERS: tuple[Layout, ...] = (
         SentenceFolder(
             Model("XLMRobertaModel", "xlm-roberta", _XLMR.config, _XLMR.keys, half=True),
             unigrams,
-            Sentence((_MEAN, NORMALIZE), 512, settings=version_3()),
+            Sentence((MEAN, NORMALIZE), 512, settings=version_3()),
         ),
         Embeddings(),
     ),
     _layout(
         "thenlper/gte-base",
         SentenceFolder(
-            Model("BertModel", "bert", {}, _OLD_KEYS, half=True),
+            Model("BertModel", "bert", {}, OLD_KEYS, half=True),
             partial(word_pieces, length=128),
-            Sentence((_MEAN, NORMALIZE), 512, settings=None),
+            Sentence((MEAN, NORMALIZE), 512, settings=None),
         ),
         Embeddings(),
     ),
@@ -302,7 +300,7 @@ OTHERS: tuple[Layout, ...] = (
     _layout(
         "mixedbread-ai/mxbai-embed-large-v1",
         SentenceFolder(
-            Model("BertModel", "bert", {}, _OLD_KEYS, half=True),
+            Model("BertModel", "bert", {}, OLD_KEYS, half=True),
             word_pieces,
             Sentence(
                 (pooling("cls_token", include_prompt=True),),

@@ -63,7 +63,7 @@ class Model:
             for part in (config, getattr(config, "text_config", None)):
                 if part is not None and hasattr(part, "vocab_size"):
                     part.vocab_size = words.size
-                    _renumber(part, words.ids)
+                    _renumber(part, {name: number for name, number in words.ids.items() if name not in self.kept})
         torch.manual_seed(0)
         model = getattr(transformers, self.cls or self.architecture)(config).float().eval()
         enliven(model)
@@ -76,11 +76,12 @@ class Model:
     def _small(self) -> PretrainedConfig:
         published = AutoConfig.for_model(self.type, **self.config)
         config = shrunk(published)
-        for name in (*_LIMITS, *self.kept):
-            outer, _, inner = name.rpartition(".")
-            source, target = (getattr(one, outer) if outer else one for one in (published, config))
-            if hasattr(source, inner) and hasattr(target, inner):
-                setattr(target, inner, getattr(source, inner))
+        _keep(published, config, _LIMITS)
+        _keep(published, config, self.kept)
+        if published.id2label is not None:
+            # Shrinking takes them for bookkeeping.
+            config.id2label, config.label2id = published.id2label, published.label2id
+            config.problem_type = published.problem_type
         if 0 < (getattr(config, "initializer_range", None) or 0) < 0.05:
             config.initializer_range = 0.06
         return config
@@ -92,6 +93,16 @@ class Model:
             saved["torch_dtype"] = saved.pop("dtype")
         kept = {name: value for name, value in saved.items() if name not in self.without}
         write(path, dict(sorted((kept | {"architectures": [self.architecture]} | dict(self.keys)).items())))
+
+
+def _keep(published: PretrainedConfig, config: PretrainedConfig, names: Sequence[str]) -> None:
+    """Give a small configuration, and its parts, these values of the published one."""
+    for name in names:
+        if hasattr(published, name) and hasattr(config, name):
+            setattr(config, name, getattr(published, name))
+    for name, part in vars(config).items():
+        if isinstance(part, PretrainedConfig) and isinstance(getattr(published, name, None), PretrainedConfig):
+            _keep(getattr(published, name), part, names)
 
 
 def _renumber(config: PretrainedConfig, ids: Mapping[str, int]) -> None:

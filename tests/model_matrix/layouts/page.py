@@ -28,9 +28,10 @@ sentence-transformers, a pipeline of transformers, or the folder's own processor
 - **right**: the same answers. Vectors: cosine at least 0.99999, lengths to a thousandth. Scores: to 1/10,000 of the
   largest, answers and masks to a thousandth, with the same entities, spans and tokens. Outputs of images and sounds:
   to a thousandth of the largest value.
-- **refused**: no file; the message names the cause and what to do. Some folders must be refused.
+- **refused**: no file, or a file that refuses the call; the message names the cause and what to do. Some folders must be
+  refused.
 - **unclear**: a folder that must be refused was, and the message does not name the cause.
-- **wrong**: a file was written that gives another answer, or that refuses what it has to take. There must be none.
+- **wrong**: a file was written that gives another answer, or for a folder that must be refused. There must be none.
 
 The table is made without the comparison of speeds (`--tune off`): it writes the first of the forms that is right,
 which is IPEX's. On a busy machine the fastest form would be another each time, and the table would not say of which

@@ -14,7 +14,6 @@ from tests.model_matrix.layouts.vectors import PairScores, Ranks
 from tests.model_matrix.layouts.vocabularies import (
     bracketed_unigrams,
     byte_pairs,
-    spaced_pairs,
     unigrams,
     word_pieces,
 )
@@ -150,21 +149,6 @@ LAYOUTS: tuple[Layout, ...] = (
             partial(unigrams, length=8192),
         ),
         Ranks(),
-    ),
-    _layout(
-        "BAAI/bge-reranker-v2-gemma",
-        TextFolder(
-            Model(
-                "GemmaForCausalLM",
-                "gemma",
-                {"max_position_embeddings": 8192, "num_key_value_heads": 1, "hidden_activation": "gelu_pytorch_tanh"},
-                {"rope_theta": 10000.0},
-                without=("rope_parameters",),
-            ),
-            partial(spaced_pairs, around=("<bos>", "")),
-        ),
-        refused="GemmaForCausalLM|decoder|generat",
-        why="its prompt and its token are in the model's page alone",
     ),
     _layout(
         "mixedbread-ai/mxbai-rerank-xsmall-v1",

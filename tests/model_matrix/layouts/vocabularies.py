@@ -285,10 +285,46 @@ def spaced_pairs(
     before, behind = around
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{before} $A {behind}".strip(),
-        pair=" ".join(part for part in (before, "$A", behind, f"{before}:1", "$B:1", behind and f"{behind}:1") if part),
+        pair=" ".join(
+            part for part in (before, "$A", behind, before and f"{before}:1", "$B:1", behind and f"{behind}:1") if part
+        ),
         special_tokens=[(one, vocabulary[one]) for one in around if one],
     )
     begin, end = ("<bos>", "<eos>") if "<bos>" in first else ("<s>", "</s>")
     special = {"bos": begin, "eos": end, "pad": "<pad>" if "<pad>" in first else end, "unk": "<unk>"}
     usual = {"add_bos_token": True, "add_eos_token": bool(behind), "padding_side": side}
     return Vocabulary(kind, length, usual | keys).write(folder, tokenizer, special, {})
+
+
+def clip_pairs(folder: Path, length: int = 77) -> Written:
+    """CLIP's: pairs of lower-case words, with a mark at each word's end; the end of the text has the highest id."""
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = dict.fromkeys(level.pre_tokenize_str(word.lower())[0][0] for word in texts.words()[:300])
+    merges: dict[tuple[str, str], str] = {}
+    for word in words:
+        signs = [*word[:-1], f"{word[-1]}</w>"]
+        for place in range(1, len(signs)):
+            merges.setdefault(("".join(signs[:place]), signs[place]), "".join(signs[: place + 1]))
+    first, last = "<|startoftext|>", "<|endoftext|>"
+    vocabulary = _numbered([*alphabet, *(f"{one}</w>" for one in alphabet), *merges.values(), first, last])
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, list(merges), unk_token=last, continuing_subword_prefix="", end_of_word_suffix="</w>")
+    )
+    space = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), space, normalizers.Lowercase()])
+    pattern = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    split = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([first, last])
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (last, vocabulary[last]), (first, vocabulary[first]), trim_offsets=False, add_prefix_space=False
+    )
+    special = {"bos": first, "eos": last, "pad": last, "unk": last}
+    old = {
+        "vocab.json": json.dumps(vocabulary, ensure_ascii=False),
+        "merges.txt": "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges),
+    }
+    keys = {"errors": "replace", "do_lower_case": True, "add_prefix_space": False}
+    return Vocabulary("CLIPTokenizer", length, keys).write(folder, tokenizer, special, old)
