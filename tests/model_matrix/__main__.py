@@ -3,10 +3,11 @@
     python -m tests.model_matrix [--bf16] [--sample N] [--seed S] [--kind KIND] [--only TEXT …] [--again RESULT …]
         [--jobs N] [--fresh] [--report-only] [--layouts]
 
-With `--layouts` it tries published folders' layouts instead (`tests.model_matrix.layouts`), and writes the second
-table; `--sample` then takes those of `layouts.published.SAMPLE`. Prints one line per pair. Rows are appended to `build/coverage/PRECISION.jsonl`, so that an interrupted run can be
-continued. The tables in `docs/` are written unless only some pairs were requested. The exit code is 1 if an artifact
-was wrong, or the exporter failed because of a defect.
+With `--layouts` it tries published folders instead (`tests.model_matrix.layouts`), and writes the second table;
+`--sample` then takes those of `layouts.published.SAMPLE`. Prints one line per pair or folder. Rows are appended to
+`build/coverage/PRECISION.jsonl` and `layouts-PRECISION.jsonl`, so that an interrupted run can be continued. The tables
+in `docs/` are written unless only some pairs were requested. The exit code is 1 if an artifact was wrong, or the
+exporter failed because of a defect.
 """
 
 from __future__ import annotations

@@ -58,17 +58,25 @@ def run_all(pairs: Sequence[Pair], precision: str, jobs: int) -> Iterator[dict[s
 def run_layouts(layouts: Sequence[Layout], precision: str, jobs: int) -> Iterator[dict[str, Any]]:
     """Rows of layouts, as they come."""
     with Zygote() as gates:
-        yield from run_steps(layouts, precision, jobs, gates.address, _export_layout, _probe_layout)
+        preload = ["tests.model_matrix.layouts.steps", "tests.model_matrix.layouts.published"]
+        yield from run_steps(layouts, precision, jobs, gates.address, _export_layout, _probe_layout, preload=preload)
 
 
 def run_steps(
-    items: Sequence[Item], precision: str, jobs: int, gates: str, export: Step, probe: Step, seconds: float = SECONDS
+    items: Sequence[Item],
+    precision: str,
+    jobs: int,
+    gates: str,
+    export: Step,
+    probe: Step,
+    seconds: float = SECONDS,
+    preload: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Export every item, and probe it where the export wrote an artifact."""
     # One thread a process, and none of the processes that the import of torch's compiler would start.
     os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.model_matrix.one", "tests.model_matrix.layouts.steps"])
+    context.set_forkserver_preload(["tests.model_matrix.one", *preload])
     waiting = list(reversed(items))
     running: dict[concurrent.futures.Future[Any], _Job] = {}
     # The pool starts processes whenever one has ended: a task each.

@@ -14,13 +14,13 @@ from tests.model_matrix.layouts.vocabularies import bracketed_unigrams, byte_pai
 _layout = in_area("text classification")
 
 _SENTIMENT = ("negative", "neutral", "positive")
-_EMOTIONS = (
-    "admiration amusement anger annoyance approval caring confusion curiosity desire disappointment disapproval disgust "
-    "embarrassment excitement fear gratitude grief joy love nervousness optimism pride realization relief remorse sadness "
-    "surprise neutral"
-).split()
+_EMOTIONS = """
+    admiration amusement anger annoyance approval caring confusion curiosity desire disappointment disapproval disgust
+    embarrassment excitement fear gratitude grief joy love nervousness optimism pride realization relief remorse
+    sadness surprise neutral
+"""
 _TOXIC = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
-_LANGUAGES = "ja nl ar pl de it pt tr es hi el ur bg en fr zh ru th sw vi".split()
+_LANGUAGES = "ja nl ar pl de it pt tr es hi el ur bg en fr zh ru th sw vi"
 _MULTI = {"problem_type": "multi_label_classification"}
 _SINGLE = {"problem_type": "single_label_classification"}
 # Files of folders that were saved before there was tokenizer.json.
@@ -116,7 +116,12 @@ LAYOUTS: tuple[Layout, ...] = (
     _layout(
         "SamLowe/roberta-base-go_emotions",
         TextFolder(
-            Model("RobertaForSequenceClassification", "roberta", {**ROBERTA, **labels(_EMOTIONS), **_MULTI}, OLD_KEYS),
+            Model(
+                "RobertaForSequenceClassification",
+                "roberta",
+                {**ROBERTA, **labels(_EMOTIONS.split()), **_MULTI},
+                OLD_KEYS,
+            ),
             byte_pairs,
         ),
         Classes(),
@@ -140,7 +145,7 @@ LAYOUTS: tuple[Layout, ...] = (
             Model(
                 "XLMRobertaForSequenceClassification",
                 "xlm-roberta",
-                {**ROBERTA, **labels(_LANGUAGES), **_SINGLE},
+                {**ROBERTA, **labels(_LANGUAGES.split()), **_SINGLE},
                 OLD_KEYS,
             ),
             unigrams,

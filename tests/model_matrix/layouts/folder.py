@@ -182,6 +182,13 @@ TANH = "torch.nn.modules.activation.Tanh"
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
 
 
+def _version(release: str) -> dict[str, Any]:
+    return {"__version__": {"sentence_transformers": release, "transformers": "4.41.2", "pytorch": "2.3.1+cu121"}}
+
+
+VERSION_2 = _version("2.0.0")
+
+
 @dataclasses.dataclass(frozen=True)
 class Sentence:
     """What a sentence-transformers folder has beside the model.
@@ -232,13 +239,6 @@ def _linear(folder: Path, config: Mapping[str, Any], seed: int) -> None:
     if config["bias"]:
         tensors["linear.bias"] = torch.randn(out, generator=chance) * 0.2
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
-
-
-def _version(release: str) -> dict[str, Any]:
-    return {"__version__": {"sentence_transformers": release, "transformers": "4.41.2", "pytorch": "2.3.1+cu121"}}
-
-
-VERSION_2 = _version("2.0.0")
 
 
 def version_3(

@@ -70,9 +70,9 @@ class _Adapter:
                 for part, shape in (("A", (8, module.in_features)), ("B", (module.out_features, 8))):
                     weights = torch.randn(*shape, generator=chance) * 0.3
                     saved[f"{prefix}{name}.lora_{part}.weight"] = weights
-        for name, shape in self.head.items():
-            scale = 1.2 / math.sqrt(shape[-1])
-            saved[f"base_model.model.{name}"] = torch.randn(*shape, generator=chance) * scale
+        for name, sizes in self.head.items():
+            scale = 1.2 / math.sqrt(sizes[-1])
+            saved[f"base_model.model.{name}"] = torch.randn(*sizes, generator=chance) * scale
         save_file(saved, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
         heads = sorted({name.split(".")[0] for name in self.head}) or None
         write(folder / "adapter_config.json", _lora(self.name, self.targets, self.task, heads) | dict(self.keys))
@@ -217,7 +217,8 @@ _GLOVE = [
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
 ]
 _OWN = "own code|Python code|trust-remote-code"
-_NEW = "Alibaba-NLP/new-impl--"
+_NEW, _FLASH = "Alibaba-NLP/new-impl--", "jinaai/xlm-roberta-flash-implementation--"
+_SCORES = "ForSequenceClassification"
 
 REFUSED: tuple[Layout, ...] = (
     _refused(
@@ -323,8 +324,8 @@ REFUSED: tuple[Layout, ...] = (
                 ROBERTA,
                 {
                     "auto_map": {
-                        "AutoConfig": "jinaai/xlm-roberta-flash-implementation--configuration_xlm_roberta.XLMRobertaFlashConfig",
-                        "AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA",
+                        "AutoConfig": f"{_FLASH}configuration_xlm_roberta.XLMRobertaFlashConfig",
+                        "AutoModel": f"{_FLASH}modeling_lora.XLMRobertaLoRA",
                     },
                     "lora_adaptations": ["retrieval.query", "retrieval.passage"],
                 },
@@ -351,7 +352,7 @@ REFUSED: tuple[Layout, ...] = (
                     {
                         "auto_map": {
                             "AutoConfig": "configuration_xlm_roberta.XLMRobertaFlashConfig",
-                            "AutoModelForSequenceClassification": "modeling_xlm_roberta.XLMRobertaForSequenceClassification",
+                            f"AutoModel{_SCORES}": f"modeling_xlm_roberta.XLMRoberta{_SCORES}",
                         },
                         "use_flash_attn": True,
                     },

@@ -20,16 +20,16 @@ _PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers", "sentence-t
 _HEAD = """## Published folders
 
 {count} folders of the hub, each with the files and the keys that it has there, tiny random weights of the same
-architecture and a small tokenizer of the same kind. Each is exported without an option, in {precision}, with {versions}.
-Then the file answers, loaded in another process, what the authors' library answered for the same folder:
+architecture and a small tokenizer of the same kind. Each is exported without an option, in {precision}, with
+{versions}. The file, loaded in another process, is asked for what the authors' library answers for the same folder:
 sentence-transformers, a pipeline of transformers, or the folder's own processor and its model. Written by
 `make coverage ARGS=--layouts`.
 
 - **right**: the same answers. Vectors: cosine at least 0.99999, lengths to a thousandth. Scores: to 1/10,000 of the
   largest, answers and masks to a thousandth, with the same entities, spans and tokens. Outputs of images and sounds:
   to a thousandth of the largest value.
-- **refused**: no file, or a file that refuses the call; the message names the cause and what to do. Some folders must be
-  refused.
+- **refused**: no file, or a file that refuses the call; the message names the cause and what to do. Some folders have
+  to be refused.
 - **unclear**: a folder that must be refused was, and the message does not name the cause.
 - **wrong**: a file was written that gives another answer, or for a folder that must be refused. There must be none.
 

@@ -14,7 +14,7 @@ _layout = in_area("sounds")
 
 _LETTERS = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
 _VOCABULARY = {letter: number for number, letter in enumerate(_LETTERS)}
-_CTC_TOKENIZER = {
+_CTC_TOKENIZER: dict[str, dict[str, Any]] = {
     "vocab.json": _VOCABULARY,
     "tokenizer_config.json": {
         "unk_token": "<unk>",

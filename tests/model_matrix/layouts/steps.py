@@ -19,7 +19,7 @@ from tests.model_matrix.one import line
 
 
 def export_layout(layout: Layout, precision: Precision, folder: Path) -> dict[str, Any]:
-    """The layout's row; where it is not refused, `folder/model.pt` is its artifact and `folder/expected` the answers."""
+    """The layout's row; unless it is refused, `folder/model.pt` is its artifact, `folder/expected` the answers."""
     row = layout.blank() | {"date": datetime.date.today().isoformat(), "reason": ""}
     published = folder / "published"
     published.mkdir()

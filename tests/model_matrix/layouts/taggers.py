@@ -166,7 +166,27 @@ _TAGGERS: tuple[Layout, ...] = (
             Model(
                 "BertForTokenClassification",
                 "bert",
-                labels("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()),
+                labels(
+                    [
+                        "ADJ",
+                        "ADP",
+                        "ADV",
+                        "AUX",
+                        "CCONJ",
+                        "DET",
+                        "INTJ",
+                        "NOUN",
+                        "NUM",
+                        "PART",
+                        "PRON",
+                        "PROPN",
+                        "PUNCT",
+                        "SCONJ",
+                        "SYM",
+                        "VERB",
+                        "X",
+                    ]
+                ),
                 OLD_KEYS,
             ),
             word_pieces,

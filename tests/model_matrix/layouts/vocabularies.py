@@ -66,7 +66,8 @@ class Vocabulary:
         config = named | {"model_max_length": self.length, "tokenizer_class": self.kind} | dict(self.keys)
         for name, content in {"tokenizer_config.json": config, "special_tokens_map.json": named}.items():
             (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
-        ids = {f"{name}_token_id": tokenizer.token_to_id(token) for name, token in special.items()}
+        numbers = tokenizer.get_vocab(with_added_tokens=True)
+        ids = {f"{name}_token_id": numbers[token] for name, token in special.items()}
         return Written(tokenizer.get_vocab_size(with_added_tokens=True), ids)
 
 
