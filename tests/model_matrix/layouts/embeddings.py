@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+
+import torch
 
 from tests.model_matrix.layouts.folder import (
     IDENTITY,
@@ -94,6 +98,22 @@ _CLS = pooling("cls_token", modes=4)
 _BGE_QUERY = "Represent this sentence for searching relevant passages: "
 _ASK = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
 _CASED = partial(word_pieces, lower=False)
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """A folder with two more heads beside the weights: weights of tokens, and vectors of tokens."""
+
+    inner: SentenceFolder
+
+    def __call__(self, folder: Path) -> None:
+        """Write it."""
+        self.inner(folder)
+        chance = torch.Generator().manual_seed(2)
+        for name, out in (("sparse_linear.pt", 1), ("colbert_linear.pt", 64)):
+            state = {"weight": torch.randn(out, 64, generator=chance) * 0.15, "bias": torch.zeros(out)}
+            torch.save(state, folder / name)
+
 
 SENTENCE_TRANSFORMERS: tuple[Layout, ...] = (
     _layout(
@@ -225,15 +245,17 @@ OTHERS: tuple[Layout, ...] = (
     ),
     _layout(
         "BAAI/bge-m3",
-        SentenceFolder(
-            Model(
-                "XLMRobertaModel",
-                "xlm-roberta",
-                {**_XLMR.config, "max_position_embeddings": 8194},
-                _XLMR.keys,
-            ),
-            partial(unigrams, length=8192),
-            Sentence((_CLS, NORMALIZE), 8192),
+        _Heads(
+            SentenceFolder(
+                Model(
+                    "XLMRobertaModel",
+                    "xlm-roberta",
+                    {**_XLMR.config, "max_position_embeddings": 8194},
+                    _XLMR.keys,
+                ),
+                partial(unigrams, length=8192),
+                Sentence((_CLS, NORMALIZE), 8192),
+            )
         ),
         Embeddings(),
     ),
