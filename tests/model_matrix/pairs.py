@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from transformers.models.auto import modeling_auto
 
@@ -46,6 +46,10 @@ class Pair:
     def name(self) -> str:
         """For people, files and sorting."""
         return f"{self.model_type} {self.task}"
+
+    def blank(self) -> dict[str, Any]:
+        """Its row before anything is known."""
+        return asdict(self) | {"max_error": None, "seconds": None}
 
 
 @lru_cache(maxsize=1)
