@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from exporter import ExportRequest, Report, export
 from runtime import Session
 from runtime.commands.main import main
 from runtime.errors import (
+    ExtraMissingError,
     InputFileError,
     InputRankError,
     InputSizeError,
@@ -279,3 +281,15 @@ def test_a_manifest_that_promises_a_method_that_is_not_there(tiny_artifact: Path
     rewrite(tiny_artifact, file, {"manifest.json": to_json(promised).encode()})
     with pytest.raises(ManifestDamagedError, match="no method `preprocess`"):
         runtime.load(file)
+
+
+def test_files_need_pillow_and_arrays_do_not(
+    session: Callable[[str], Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = session("vit").image
+    for name in [name for name in sys.modules if name == "PIL" or name.startswith("PIL.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert image.classify([PICTURES[2]])
+    with pytest.raises(ExtraMissingError, match=r"pillow; install export-model\[image\]"):
+        image.classify(["one.png"])

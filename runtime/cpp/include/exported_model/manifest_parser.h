@@ -45,8 +45,8 @@ inline std::optional<Preprocessing> parse_preprocessing(const nlohmann::json& js
   const auto found = json.find("preprocessing");
   if (found == json.end() || found->is_null()) return std::nullopt;
   return Preprocessing{found->at("kind").get<std::string>(), parse_axes(found->at("axes")),
-                       found->at("inputs").get<std::vector<std::string>>(), optional_field<std::int64_t>(*found, "rate"),
-                       found->value("pads", false)};
+                       found->at("inputs").get<std::vector<std::string>>(),
+                       optional_field<std::int64_t>(*found, "rate"), found->value("pads", false)};
 }
 
 inline TensorSpec parse_spec(const nlohmann::json& json) {

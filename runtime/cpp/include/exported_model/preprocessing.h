@@ -1,7 +1,7 @@
 // Call an artifact's method `preprocess`: from one picture or sound to the model's inputs for one row.
 //
-// In: the module, its manifest, and a tensor. Out: inputs by name, with the batch axis. What is given is compared with the
-// manifest first, what is made with the model's inputs. The same rules as runtime/preprocessing.py.
+// In: the module, its manifest, and a tensor. Out: inputs by name, with the batch axis. What is given is compared with
+// the manifest first, what is made with the model's inputs. The same rules as runtime/preprocessing.py.
 #pragma once
 
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -24,7 +24,8 @@ inline void check_given(const Preprocessing& rules, const at::Tensor& given) {
   std::string axes;
   for (const auto& axis : rules.axes)
     axes += (axes.empty() ? "" : ", ") + (axis.maximum == axis.minimum ? std::to_string(axis.minimum) : axis.name);
-  const std::string expected = std::string("a tensor of ") + (image ? "uint8" : "float32") + " with axes [" + axes + "]";
+  const std::string dtype = image ? "uint8" : "float32";
+  const std::string expected = "a tensor of " + dtype + " with axes [" + axes + "]";
   if (!given.defined() || !given.device().is_cpu() || given.layout() != at::kStrided)
     throw InputTypeError(what + " is not a dense tensor on the CPU", expected);
   if (given.scalar_type() != (image ? at::kByte : at::kFloat))
@@ -35,9 +36,9 @@ inline void check_given(const Preprocessing& rules, const at::Tensor& given) {
     const Axis& axis = rules.axes[place];
     const std::int64_t size = given.size(static_cast<std::int64_t>(place));
     if (size >= axis.minimum && size <= axis.maximum.value_or(size)) continue;
-    const std::string limit = !axis.maximum                    ? "at least " + std::to_string(axis.minimum)
-                              : axis.maximum == axis.minimum ? std::to_string(axis.minimum)
-                                                             : std::to_string(axis.minimum) + " to " + std::to_string(*axis.maximum);
+    const std::string least = std::to_string(axis.minimum);
+    std::string limit = "at least " + least;
+    if (axis.maximum) limit = axis.maximum == axis.minimum ? least : least + " to " + std::to_string(*axis.maximum);
     throw InputSizeError(what + " has " + std::to_string(size) + " " + axis.name, limit);
   }
 }
@@ -53,7 +54,7 @@ inline Tensors preprocess(torch::jit::Module& module, const Manifest& manifest, 
   try {
     at::NoGradGuard no_grad;
     const torch::jit::GraphOptimizerEnabledGuard optimising(false);
-    const auto found = module.get_method("preprocess")({given}).toTuple();
+    const auto found = module.get_method("preprocess")(std::vector<c10::IValue>{given}).toTuple();
     if (found->elements().size() != rules.inputs.size())
       throw std::runtime_error(std::to_string(found->elements().size()) + " inputs");
     for (std::size_t index = 0; index < rules.inputs.size(); ++index)

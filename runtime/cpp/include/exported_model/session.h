@@ -148,8 +148,8 @@ class Session {
       module_ = std::make_unique<torch::jit::Module>(archive.module(options.allow_operators));
       prepare();
       if (manifest_->preprocessing && !module_->find_method("preprocess"))
-        throw ManifestDamagedError("the manifest says that the file makes inputs of data, but it has no method preprocess",
-                                   "", detail::kCopyAgain);
+        throw ManifestDamagedError("the manifest says that the file makes inputs of data, but it has no method "
+                                   "preprocess", "", detail::kCopyAgain);
       forward_ = std::make_unique<const torch::jit::Method>(module_->get_method("forward"));
     });
     archive.check_unchanged();
@@ -192,11 +192,11 @@ class Session {
     }
   }
 
-  // The model's inputs for one row, made of a picture (uint8 [height, width, channels]) or of a sound (float32 [samples] at
-  // the artifact's rate) as the model's own processor does; `manifest().preprocessing` says which.
+  // The model's inputs for one row, made of a picture (uint8 [height, width, channels]) or of a sound (float32 [samples]
+  // at the artifact's rate) as the model's own processor does; `manifest().preprocessing` says which.
   //
-  // Throws InputError where it does not fit, where what is made of it does not fit the model, and where the artifact makes
-  // no inputs; ForkError, or ArtifactFailedError where the artifact's method fails.
+  // Throws InputError where it does not fit, where what is made of it does not fit the model, and where the artifact
+  // makes no inputs; ForkError, or ArtifactFailedError where the artifact's method fails.
   Tensors preprocess(const at::Tensor& given) const {
     check_process();
     return detail::preprocess(*module_, *manifest_, given);

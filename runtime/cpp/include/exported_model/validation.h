@@ -109,7 +109,8 @@ inline void validate_preprocessing(const Manifest& manifest) {
   const std::vector<std::string> expected = image ? std::vector<std::string>{"height", "width", "channels"}
                                                   : std::vector<std::string>{"samples"};
   bool named = found.axes.size() == expected.size();
-  for (std::size_t place = 0; named && place < expected.size(); ++place) named = found.axes[place].name == expected[place];
+  for (std::size_t place = 0; named && place < expected.size(); ++place)
+    named = found.axes[place].name == expected[place];
   require(named, "preprocessing.axes", image ? "height, width, channels" : "samples");
   for (const auto& axis : found.axes)
     require(axis.minimum >= 1 && axis.maximum.value_or(axis.minimum) >= axis.minimum && axis.multiple == 1,
@@ -119,8 +120,9 @@ inline void validate_preprocessing(const Manifest& manifest) {
   require(!made.empty() && made.size() == found.inputs.size() &&
               std::includes(inputs.begin(), inputs.end(), made.begin(), made.end()),
           "preprocessing.inputs", "names of the model's inputs, each once");
-  require(found.rate.has_value() != image && found.rate.value_or(1) > 0 && found.rate.value_or(1) < (std::int64_t{1} << 31),
-          "preprocessing.rate", "samples per second for sounds alone");
+  const std::int64_t rate = found.rate.value_or(1);
+  require(found.rate.has_value() != image && rate > 0 && rate < (std::int64_t{1} << 31), "preprocessing.rate",
+          "samples per second for sounds alone");
 }
 
 // Of the results for pictures, which no program in C++ uses yet.
@@ -146,7 +148,8 @@ inline void validate_pictures(const Manifest& manifest) {
   const auto count = static_cast<std::int64_t>(found->at("classes").size()) +
                      (known->second.place == 2 && found->at("scores").get<std::string>() == "softmax" ? 1 : 0);
   const Axis& axis = logits->axes[known->second.place];
-  require(axis.minimum == count && axis.maximum == count, "pictures.classes", "as many as the logits' axis " + axis.name);
+  require(axis.minimum == count && axis.maximum == count, "pictures.classes",
+          "as many as the logits' axis " + axis.name);
   const auto most = found->find("most");
   if (most != found->end() && !most->is_null())
     require(most->get<std::int64_t>() > 0 && most->get<std::int64_t>() < (std::int64_t{1} << 31), "pictures.most",
@@ -154,8 +157,9 @@ inline void validate_pictures(const Manifest& manifest) {
   const auto size = found->find("mask_size");
   if (size != found->end() && !size->is_null()) {
     const auto sides = size->get<std::vector<std::int64_t>>();
-    require(sides.size() == 2 && std::all_of(sides.begin(), sides.end(), [](auto side) { return side > 0 && side <= 8192; }),
-            "pictures.mask_size", "a height and a width, at most 8192");
+    const auto admitted = [](std::int64_t side) { return side > 0 && side <= 8192; };
+    require(sides.size() == 2 && std::all_of(sides.begin(), sides.end(), admitted), "pictures.mask_size",
+            "a height and a width, at most 8192");
   }
   if (manifest.task == "object-detection") {
     const TensorSpec* boxes = output("pred_boxes");
