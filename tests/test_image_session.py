@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,18 @@ from exporter import ExportRequest, Report, export
 from runtime import Session
 from runtime.commands.main import main
 from runtime.errors import (
+    ExtraMissingError,
     InputFileError,
     InputRankError,
     InputSizeError,
     InputTaskError,
     InputTypeError,
     InputValueError,
+    ManifestDamagedError,
 )
+from runtime.format.codec import to_json
+from runtime.format.manifest import Axis, Preprocessing
+from tests.test_artifact import rewrite
 
 pytest.importorskip("PIL")
 from PIL import Image
@@ -237,3 +244,52 @@ def test_the_command_prints_a_line_per_picture(
     artifact = folders("vit")[0] / "model.pt"
     assert main(["predict", str(artifact), "--image", str(file), "--threshold", "0.1"]) == 1
     assert "--threshold with pictures for image-classification" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "words"),
+    [
+        ("preprocessing", {"inputs": ["pixels"]}, "preprocessing.inputs"),
+        ("preprocessing", {"inputs": []}, "preprocessing.inputs"),
+        ("preprocessing", {"kind": "audio"}, "preprocessing.axes"),
+        ("preprocessing", {"kind": "video"}, "preprocessing.kind"),
+        ("preprocessing", {"rate": 16000}, "preprocessing.rate"),
+        ("preprocessing", {"axes": []}, "preprocessing.axes"),
+        ("pictures", {"classes": ["cat"]}, "pictures.classes"),
+        ("pictures", {"scores": "sum"}, "pictures.scores"),
+        ("pictures", {"most": 0}, "pictures.most"),
+        ("pictures", {"mask_size": [1]}, "pictures.mask_size"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(
+    folders: Any, tmp_path: Path, field: str, change: dict[str, Any], words: str
+) -> None:
+    source = folders("vit")[0] / "model.pt"
+    manifest = json.loads(to_json(runtime.read_manifest(source)))
+    manifest[field] |= change
+    file = tmp_path / "model.pt"
+    rewrite(source, file, {"manifest.json": json.dumps(manifest).encode()})
+    with pytest.raises(ManifestDamagedError, match=words):
+        runtime.read_manifest(file)
+
+
+def test_a_manifest_that_promises_a_method_that_is_not_there(tiny_artifact: Path, tmp_path: Path) -> None:
+    manifest = runtime.read_manifest(tiny_artifact)
+    axes = (Axis("height", 1, 9), Axis("width", 1, 9), Axis("channels", 3, 3))
+    promised = dataclasses.replace(manifest, preprocessing=Preprocessing("image", axes, ("input_ids",)))
+    file = tmp_path / "model.pt"
+    rewrite(tiny_artifact, file, {"manifest.json": to_json(promised).encode()})
+    with pytest.raises(ManifestDamagedError, match="no method `preprocess`"):
+        runtime.load(file)
+
+
+def test_files_need_pillow_and_arrays_do_not(
+    session: Callable[[str], Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = session("vit").image
+    for name in [name for name in sys.modules if name == "PIL" or name.startswith("PIL.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert image.classify([PICTURES[2]])
+    with pytest.raises(ExtraMissingError, match=r"pillow; install export-model\[image\]"):
+        image.classify(["one.png"])

@@ -22,6 +22,8 @@ SAMPLES = (
 )
 # A step of 255, and what float32 adds.
 _STEPS = 1.001
+# Of what the processor makes, written beside the draft for the process that verifies it.
+_MOST_BYTES = 2**26
 
 
 def plan_pictures(processor: Any, inputs: Collection[str]) -> PreprocessingPlan:
@@ -33,18 +35,32 @@ def plan_pictures(processor: Any, inputs: Collection[str]) -> PreprocessingPlan:
     """
     if processor is None or "pixel_values" not in inputs:
         return PreprocessingPlan()
+    name = type(processor).__name__
     try:
-        family = type(processor).__name__.removesuffix("Pil").removesuffix("Fast").removesuffix("ImageProcessor")
+        family = name.removesuffix("Pil").removesuffix("Fast").removesuffix("ImageProcessor")
         settings = read_image_settings(family, processor.to_dict())
         made = {f"picture-{h}x{w}": (picture, _made(processor, picture, inputs)) for h, w, picture in _pictures()}
         chosen = _compared(processor, settings, made)
     except UnknownSettingError as error:
-        return PreprocessingPlan(
-            None, (f"no preprocessing of pictures in the file: {type(processor).__name__}: {error}",)
-        )
-    cases = tuple(Case(name, {GIVEN: given}, outputs) for name, (given, outputs) in made.items() if outputs)
-    note = f"pictures are preprocessed in the file, as {type(processor).__name__} does at {len(cases)} sizes"
-    return PreprocessingPlan(chosen, (note,), cases, settings.step * _STEPS)
+        reason = str(error)
+    # Of the folder's own processor, or one with odd settings.
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        reason = f"its settings cannot be read: {error}"
+    else:
+        note = f"pictures are preprocessed in the file, as {name} does at {len(made)} sizes"
+        return PreprocessingPlan(chosen, (note,), _stored(made), settings.step * _STEPS)
+    return PreprocessingPlan(None, (f"pictures are not preprocessed in the file: {name}: {reason}",))
+
+
+def _stored(made: Mapping[str, tuple[torch.Tensor, Mapping[str, torch.Tensor]]]) -> tuple[Case, ...]:
+    """What the written file is compared with: all pictures, unless that is much."""
+    cases: list[Case] = []
+    left = _MOST_BYTES
+    for name, (given, outputs) in made.items():
+        left -= sum(tensor.numel() * tensor.element_size() for tensor in outputs.values())
+        if outputs and left >= 0:
+            cases.append(Case(name, {GIVEN: given}, outputs))
+    return tuple(cases)
 
 
 def _compared(
@@ -58,7 +74,7 @@ def _compared(
     known = [outputs for _, outputs in made.values() if outputs]
     if not known:
         raise UnknownSettingError("it fails on every picture")
-    torchvision = getattr(processor, "backend", "") == "torchvision"
+    torchvision = getattr(processor, "backend", "") == "torchvision" or type(processor).__name__.endswith("Fast")
     adaptive = not torchvision and _pillow_is_adaptive()
     found = settings.preprocessor("pixel_mask" in known[0], adaptive, upper_left=torchvision)
     for name, (given, outputs) in made.items():

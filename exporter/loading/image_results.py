@@ -10,7 +10,8 @@ import torch
 from exporter.loading.score_activation import labels_of
 from runtime.errors import CheckpointError
 from runtime.format.manifest import PictureResults
-from runtime.image.detection import objects, pixel_classes
+from runtime.format.validation import PICTURE_LOGITS
+from runtime.image.detection import objects, pixel_classes, query_classes
 
 _QUERIES = 150
 _SIZE = (333, 251)
@@ -24,7 +25,7 @@ def picture_results(processor: Any, config: Any, task: str) -> tuple[PictureResu
         config: the model's configuration.
         task: the task's name.
     """
-    if task not in ("image-classification", "object-detection", "semantic-segmentation"):
+    if task not in PICTURE_LOGITS:
         return None, []
     try:
         classes = labels_of(config)
@@ -34,6 +35,10 @@ def picture_results(processor: Any, config: Any, task: str) -> tuple[PictureResu
         return PictureResults(classes, _scores(config, len(classes))), []
     if task == "semantic-segmentation":
         known, agrees = [PictureResults(classes, "none")], _segments_alike
+    elif task == "image-segmentation":
+        # As they are, as Mask2Former has it, and at the size of the processor.
+        sizes = (None, (384, 384), _own_size(processor))
+        known, agrees = [PictureResults(classes, "softmax", mask_size=size) for size in sizes], _segments_by_queries
     else:
         best = [PictureResults(classes, "sigmoid", most) for most in (100, _queries(config))]
         known, agrees = [PictureResults(classes, "softmax"), *best], _detects_alike
@@ -87,11 +92,32 @@ def _random(found: PictureResults, queries: int) -> tuple[torch.Tensor, torch.Te
 
 def _segments_alike(processor: Any, found: PictureResults) -> bool:
     logits = torch.randn(len(found.classes), 21, 17, generator=torch.Generator().manual_seed(0))
+    return _same_classes(
+        processor, SimpleNamespace(logits=logits.unsqueeze(0)), pixel_classes(found, _SIZE, logits).classes
+    )
+
+
+def _segments_by_queries(processor: Any, found: PictureResults) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randn(30, len(found.classes) + 1, generator=generator) * 4
+    masks = torch.randn(30, 21, 17, generator=generator) * 4
+    outputs = SimpleNamespace(
+        class_queries_logits=classes.unsqueeze(0), masks_queries_logits=masks.unsqueeze(0), patch_offsets=None
+    )
+    return _same_classes(processor, outputs, query_classes(found, _SIZE, classes, masks).classes)
+
+
+def _same_classes(processor: Any, outputs: Any, ours: torch.Tensor) -> bool:
     try:
-        (theirs,) = processor.post_process_semantic_segmentation(
-            SimpleNamespace(logits=logits.unsqueeze(0)), target_sizes=[_SIZE]
-        )
+        (theirs,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[_SIZE])
     # As above.
     except Exception:  # noqa: BLE001
         return False
-    return torch.equal(pixel_classes(found, _SIZE, logits).classes, theirs)
+    return torch.equal(theirs, ours)
+
+
+def _own_size(processor: Any) -> tuple[int, int]:
+    size = getattr(processor, "size", None) or {}
+    sides = [size.get(name) if hasattr(size, "get") else None for name in ("height", "width", "shortest_edge")]
+    height, width = (side or sides[2] or 1 for side in sides[:2])
+    return int(height), int(width)

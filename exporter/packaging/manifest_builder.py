@@ -30,6 +30,7 @@ from runtime.format.manifest import (
     Tolerance,
     longest_text,
 )
+from runtime.format.validation import PICTURE_LOGITS
 
 logger = logging.getLogger("exporter")
 
@@ -80,18 +81,19 @@ def draft_manifest(
         late_interaction=_late_interaction(source.late_interaction, plan),
         preprocessing=preprocessing,
         ctc=None if source.sounds is None else source.sounds.ctc,
-        pictures=_pictures(pictures, outputs),
+        pictures=_pictures(pictures, plan.task.name, outputs),
     )
 
 
-def _pictures(results: PictureResults | None, outputs: Sequence[TensorSpec]) -> PictureResults | None:
+def _pictures(results: PictureResults | None, task: str, outputs: Sequence[TensorSpec]) -> PictureResults | None:
     """The results for pictures; None if the model's outputs have another number of classes than its configuration."""
-    logits = next((spec for spec in outputs if spec.name == "logits"), None)
+    name, place = PICTURE_LOGITS.get(task, ("", 0))
+    logits = next((spec for spec in outputs if spec.name == name), None)
     if results is None or logits is None:
         return None
-    count = len(results.classes)
-    sizes = {axis.maximum for axis in logits.axes if axis.minimum == axis.maximum}
-    if count + (results.scores == "softmax" and any(spec.name == "pred_boxes" for spec in outputs)) not in sizes:
+    axis = logits.axes[place]
+    count = len(results.classes) + (place == 2 and results.scores == "softmax")
+    if not axis.minimum == axis.maximum == count:
         logger.warning("no results for pictures: the outputs have another number of classes than config.json names")
         return None
     return results

@@ -132,8 +132,8 @@ def _rule(family: str, settings: Mapping[str, Any]) -> tuple[int, int, int, int]
     if keys == {"max_height", "max_width"}:
         return (images.WITHIN, _number(size, "max_height"), _number(size, "max_width"), step)
     if keys == {"shortest_edge", "longest_edge"}:
-        step = -16 if family == "Yolos" else step
-        return (images.SHORTEST_LONGEST, _number(size, "shortest_edge"), _number(size, "longest_edge"), step)
+        edges = (_number(size, "shortest_edge"), _number(size, "longest_edge"))
+        return (images.YOLOS, *edges, -16) if family == "Yolos" else (images.SHORTEST_LONGEST, *edges, step)
     if keys == {"shortest_edge"}:
         shortest = _number(size, "shortest_edge")
         return (images.SHORTEST, int(256 / 224 * shortest) if family == "Levit" else shortest, 0, step)

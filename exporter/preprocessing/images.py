@@ -13,7 +13,7 @@ import torch
 from exporter.preprocessing.resampling import resize_window
 
 # Rules for the size of a resized picture, with two numbers each.
-KEEP, EXACT, SHORTEST, SHORTEST_LONGEST, WITHIN, NEAREST_ASPECT = range(6)
+KEEP, EXACT, SHORTEST, SHORTEST_LONGEST, WITHIN, NEAREST_ASPECT, YOLOS = range(7)
 
 
 def rounded(number: float) -> int:
@@ -37,12 +37,13 @@ def resized_size(height: int, width: int, rule: List[int]) -> List[int]:  # noqa
     if kind == 2:  # the shorter side; the longer one in proportion
         other = int(float(first * long) / float(short))
         size = [other, first] if width <= height else [first, other]
-    if kind == 3:  # the shorter side, unless the longer one would exceed a second number
+    if kind == 3 or kind == 6:  # the shorter side, unless the longer one would exceed a second number
         exact = float(first)
         if float(long) / float(short) * exact > float(second):
             exact = float(second) * float(short) / float(long)
         side = rounded(exact)
-        if short != side:
+        # A picture whose shorter side is right keeps its size; for YOLOS, only one that is not upright.
+        if short != side or (kind == 6 and width < height):
             if width < height:
                 size = [int(exact * float(height) / float(width)), side]
             else:

@@ -365,12 +365,15 @@ class PictureResults:
 
     `classes` are the names of the classes, by number. `scores` says how logits become scores. Of detectors, `softmax`
     means one object per query, and that the last logit, which has no name, is for no object; `sigmoid` that the `most`
-    best pairs of a query and a class are objects. It says nothing of classes of pixels, the largest logits.
+    best pairs of a query and a class are objects. Of classes of pixels it is `none` if they are the largest logits, and
+    `softmax` if each query has a class, the last being none, and a mask, which is resized to `mask_size` (height and
+    width) first if it is given.
     """
 
     classes: tuple[str, ...]
     scores: Literal["softmax", "sigmoid", "none"]
     most: int | None = None
+    mask_size: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

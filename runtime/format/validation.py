@@ -28,6 +28,13 @@ MAX_WARMUP_ELEMENTS = 2**22  # for pixels or audio samples, each of which needs 
 MAX_WARMUP_CALLS = 100
 # What the method `preprocess` takes.
 PREPROCESSED_AXES = {"image": ("height", "width", "channels"), "audio": ("samples",)}
+# Task → the output with the scores of classes, and the place of the axis that runs over them.
+PICTURE_LOGITS = {
+    "image-classification": ("logits", 1),
+    "semantic-segmentation": ("logits", 1),
+    "object-detection": ("logits", 2),
+    "image-segmentation": ("class_queries_logits", 2),
+}
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?([a-z0-9.+-]{0,40})", re.ASCII)
 
 
@@ -139,22 +146,29 @@ def _preprocessing_problems(found: Preprocessing, inputs: set[str]) -> Iterator[
 
 
 def _picture_problems(manifest: Manifest, found: PictureResults) -> Iterator[tuple[str, str]]:
-    logits = next((spec for spec in manifest.outputs if spec.name == "logits"), None)
-    places = {"object-detection": 2, "semantic-segmentation": 1, "image-classification": 1}
-    place = places.get(manifest.task)
-    if logits is None or place is None or len(logits.axes) <= place:
-        yield "pictures", f"a task with logits: {', '.join(places)}"
+    known = PICTURE_LOGITS.get(manifest.task)
+    outputs = {spec.name: spec for spec in manifest.outputs}
+    if known is None or known[0] not in outputs or len(outputs[known[0]].axes) <= known[1]:
+        yield "pictures", f"a task with logits: {', '.join(PICTURE_LOGITS)}"
         return
-    # One class of those that detect is that there is no object.
-    count = len(found.classes) + (manifest.task == "object-detection" and found.scores == "softmax")
-    if logits.axes[place].maximum != count or logits.axes[place].minimum != count:
-        yield "pictures.classes", f"as many as the logits' axis {logits.axes[place].name}"
+    axis = outputs[known[0]].axes[known[1]]
+    # One class of those of a query is that there is nothing.
+    count = len(found.classes) + (known[1] == 2 and found.scores == "softmax")
+    if axis.maximum != count or axis.minimum != count:
+        yield "pictures.classes", f"as many as the logits' axis {axis.name}"
     if found.most is not None and not 0 < found.most < 2**31:
         yield f"pictures.most {found.most}", "a number from 1"
+    size = found.mask_size
+    if size is not None and (len(size) != 2 or not all(0 < side <= 2**13 for side in size)):
+        yield "pictures.mask_size", "a height and a width, at most 8192"
     if manifest.task == "object-detection":
-        boxes = next((spec for spec in manifest.outputs if spec.name == "pred_boxes"), None)
+        boxes = outputs.get("pred_boxes")
         if boxes is None or len(boxes.axes) != 3 or boxes.axes[2].maximum != 4 or boxes.axes[2].minimum != 4:
             yield "pictures", "an output pred_boxes of four numbers"
+    if manifest.task == "image-segmentation":
+        masks = outputs.get("masks_queries_logits")
+        if masks is None or len(masks.axes) != 4:
+            yield "pictures", "an output masks_queries_logits"
 
 
 def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ import torch
 from runtime.errors import InputTaskError, InputValueError
 from runtime.format.manifest import Manifest, PictureResults
 from runtime.image.batched import Errors, Inputs, Outputs, PictureRunner
-from runtime.image.detection import objects, pixel_classes
+from runtime.image.detection import objects, pixel_classes, query_classes
 from runtime.image.results import Detection, Segmentation
 from runtime.printing import shown
 from runtime.text.classification import SCORES
@@ -29,6 +29,7 @@ METHODS = {
     "image-embedding": "embed",
     "object-detection": "detect",
     "semantic-segmentation": "segment",
+    "image-segmentation": "segment",
 }
 
 
@@ -146,7 +147,13 @@ class Image:
             InputError: a picture that does not fit.
         """
         rules = self._rules("segment")
-        return self._runner.run(pictures, lambda size, found: pixel_classes(rules, size, found["logits"]), errors)
+
+        def result(size: tuple[int, int], found: Outputs) -> Segmentation:
+            if "logits" in found:
+                return pixel_classes(rules, size, found["logits"])
+            return query_classes(rules, size, found["class_queries_logits"], found["masks_queries_logits"])
+
+        return self._runner.run(pictures, result, errors)
 
     def _expect(self, method: str) -> None:
         task = self._manifest.task

@@ -47,6 +47,25 @@ def objects(
     ]
 
 
+def query_classes(
+    rules: PictureResults, size: tuple[int, int], classes: torch.Tensor, masks: torch.Tensor
+) -> Segmentation:
+    """The class of each pixel, by the masks of queries, each weighted with the probabilities of its classes.
+
+    Args:
+        rules: the artifact's.
+        size: height and width of the picture.
+        classes: logits, [queries, classes], the last class being none.
+        masks: logits, [queries, rows, columns].
+    """
+    if rules.mask_size is not None:
+        masks = torch.nn.functional.interpolate(
+            masks.unsqueeze(0), size=list(rules.mask_size), mode="bilinear", align_corners=False
+        )[0]
+    weights = classes.unsqueeze(0).softmax(-1)[..., :-1]
+    return pixel_classes(rules, size, torch.einsum("bqc, bqhw -> bchw", weights, masks.unsqueeze(0).sigmoid())[0])
+
+
 def pixel_classes(rules: PictureResults, size: tuple[int, int], logits: torch.Tensor) -> Segmentation:
     """The class with the largest logit at each pixel of the picture.
 

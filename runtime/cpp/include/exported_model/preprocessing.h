@@ -53,7 +53,7 @@ inline Tensors preprocess(torch::jit::Module& module, const Manifest& manifest, 
   try {
     at::NoGradGuard no_grad;
     const torch::jit::GraphOptimizerEnabledGuard optimising(false);
-    const auto found = module.get_method("preprocess")({given}).toTuple();
+    const auto found = module.get_method("preprocess")(std::vector<c10::IValue>{given}).toTuple();
     if (found->elements().size() != rules.inputs.size())
       throw std::runtime_error(std::to_string(found->elements().size()) + " inputs");
     for (std::size_t index = 0; index < rules.inputs.size(); ++index)

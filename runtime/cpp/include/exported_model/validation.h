@@ -132,24 +132,40 @@ inline void validate_pictures(const Manifest& manifest) {
       if (spec.name == name) return &spec;
     return nullptr;
   };
-  const bool detects = manifest.task == "object-detection";
-  const bool known = detects || manifest.task == "semantic-segmentation" || manifest.task == "image-classification";
-  const std::size_t place = detects ? 2 : 1;
-  const TensorSpec* logits = output("logits");
-  require(known && logits != nullptr && logits->axes.size() > place, "pictures",
-          "a task with logits: object-detection, semantic-segmentation, image-classification");
+  struct Known {
+    std::string output;
+    std::size_t place;
+  };
+  static const std::map<std::string, Known> tasks = {{"image-classification", {"logits", 1}},
+                                                     {"semantic-segmentation", {"logits", 1}},
+                                                     {"object-detection", {"logits", 2}},
+                                                     {"image-segmentation", {"class_queries_logits", 2}}};
+  const auto known = tasks.find(manifest.task);
+  const TensorSpec* logits = known == tasks.end() ? nullptr : output(known->second.output);
+  require(logits != nullptr && logits->axes.size() > known->second.place, "pictures", "a task with logits");
   const auto count = static_cast<std::int64_t>(found->at("classes").size()) +
-                     (detects && found->at("scores").get<std::string>() == "softmax" ? 1 : 0);
-  const Axis& axis = logits->axes[place];
+                     (known->second.place == 2 && found->at("scores").get<std::string>() == "softmax" ? 1 : 0);
+  const Axis& axis = logits->axes[known->second.place];
   require(axis.minimum == count && axis.maximum == count, "pictures.classes", "as many as the logits' axis " + axis.name);
   const auto most = found->find("most");
   if (most != found->end() && !most->is_null())
     require(most->get<std::int64_t>() > 0 && most->get<std::int64_t>() < (std::int64_t{1} << 31), "pictures.most",
             "a number from 1");
-  if (!detects) return;
-  const TensorSpec* boxes = output("pred_boxes");
-  require(boxes != nullptr && boxes->axes.size() == 3 && boxes->axes[2].minimum == 4 && boxes->axes[2].maximum == 4,
-          "pictures", "an output pred_boxes of four numbers");
+  const auto size = found->find("mask_size");
+  if (size != found->end() && !size->is_null()) {
+    const auto sides = size->get<std::vector<std::int64_t>>();
+    require(sides.size() == 2 && std::all_of(sides.begin(), sides.end(), [](auto side) { return side > 0 && side <= 8192; }),
+            "pictures.mask_size", "a height and a width, at most 8192");
+  }
+  if (manifest.task == "object-detection") {
+    const TensorSpec* boxes = output("pred_boxes");
+    require(boxes != nullptr && boxes->axes.size() == 3 && boxes->axes[2].minimum == 4 && boxes->axes[2].maximum == 4,
+            "pictures", "an output pred_boxes of four numbers");
+  }
+  if (manifest.task == "image-segmentation") {
+    const TensorSpec* masks = output("masks_queries_logits");
+    require(masks != nullptr && masks->axes.size() == 4, "pictures", "an output masks_queries_logits");
+  }
 }
 
 // Throws std::invalid_argument at the first field that makes no sense.
