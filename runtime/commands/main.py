@@ -193,9 +193,9 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
         template = manifest.text.pair_template
         lines += _table("pairs", [] if template is None else _describe_template(template))
-    if manifest.preprocessing and manifest.preprocessing.kind == "image":
-        lines.append(f"takes     pictures, preprocessed in the file to {', '.join(manifest.preprocessing.inputs)}")
-    lines += _table("sounds", _describe_sounds(manifest))
+    if manifest.preprocessing:
+        made = f"preprocessed in the file to {', '.join(manifest.preprocessing.inputs)}"
+        lines.append(f"takes     {_describe_data(manifest)}, {made}")
     lines += _table("prompts", _describe_prompts(manifest))
     if manifest.embedding:
         length = ", vectors of length 1" if manifest.embedding.normalized else ""
@@ -218,14 +218,13 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     return lines
 
 
-def _describe_sounds(manifest: Manifest) -> list[str]:
+def _describe_data(manifest: Manifest) -> str:
     rules = manifest.preprocessing
     if rules is None or rules.rate is None:
-        return []
+        return "pictures"
     (axis,) = rules.axes
     most = "" if axis.maximum is None else f" to {axis.maximum / rules.rate:.2f}"
-    text = "" if manifest.ctc is None else "; its outputs become text"
-    return [f"{rules.rate} Hz, from {axis.minimum / rules.rate:.2f}{most} s, preprocessed in the file{text}"]
+    return f"sounds at {rules.rate} samples per second, from {axis.minimum / rules.rate:.2f}{most} s"
 
 
 def _describe_template(template: PairTemplate) -> list[str]:
