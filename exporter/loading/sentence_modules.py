@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from exporter.loading import known_settings
+from exporter.loading import known_settings, pylate_settings
 from exporter.loading.settings import Settings
 from runtime.errors import CheckpointError, RemoteCodeError
 
@@ -48,10 +48,14 @@ class Module:
 
 @dataclass(frozen=True)
 class Modules:
-    """The modules in order, and the library's class for the whole model."""
+    """The modules in order, and the library's class for the whole model.
+
+    `pylate`: PyLate saved the folder; what follows its linear layers is not listed.
+    """
 
     listed: tuple[Module, ...]
     model_type: str
+    pylate: bool = False
 
     @property
     def task(self) -> str:
@@ -109,6 +113,12 @@ def read_modules(settings: Settings) -> Modules | None:
     model_type = model.get("model_type", "SentenceTransformer") if isinstance(model, dict) else "SentenceTransformer"
     if model_type == "SentenceTransformer" and any(module.kind == "SpladePooling" for module in modules):
         model_type = "SparseEncoder"
+    if model_type == pylate_settings.MODEL_TYPE:
+        known = pylate_settings.MODULES
+        modules = tuple(
+            replace(one, kind=known[one.kind], library=True) if one.kind in known else one for one in modules
+        )
+        return Modules(modules, "MultiVectorEncoder", pylate=True)
     return Modules(modules, str(model_type))
 
 
@@ -164,7 +174,8 @@ def expect_supported(place: str, modules: Modules, trusted: bool = False) -> Non
             )
         return
     if modules.model_type == "MultiVectorEncoder":
-        known = kinds[:1] == ["Transformer"] and all(kind in TOKEN_MODULES for kind in kinds[1:])
+        behind = ("Dense",) if modules.pylate else TOKEN_MODULES
+        known = kinds[:1] == ["Transformer"] and all(kind in behind for kind in kinds[1:])
         if not known or kinds.count("MultiVectorMask") > 1:
             raise CheckpointError(
                 f"modules.json of {place} describes a MultiVectorEncoder of {modules.kinds}",
