@@ -58,6 +58,18 @@ MODEL: Table = {
     "max_active_dims": _only(None, reason="it zeroes all but the largest numbers of a sparse vector"),
 }
 
+# The same of a folder that PyLate saved
+PYLATE: Table = {
+    **MODEL,
+    **dict.fromkeys(
+        (
+            *("query_prefix", "document_prefix", "query_length", "document_length", "query_expansion"),
+            *("do_query_expansion", "attend_to_expansion_tokens", "attend_to_mask_tokens", "skiplist_words"),
+        ),
+        _taken("how queries and documents are prepared"),
+    ),
+}
+
 # modules.json, each of its entries
 MODULE: Table = {
     "idx": _harmless("the library goes by the order of the list"),

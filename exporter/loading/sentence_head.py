@@ -129,7 +129,7 @@ def read_token_head(settings: Settings, modules: Modules, hidden: int | None, re
         elif module.kind == "Normalize":
             _check_normalize(settings, module)
             following.append(Normalize())
-    return TokenHead(following)
+    return TokenHead([*following, *([Normalize()] if modules.pylate else [])])
 
 
 def _check_normalize(settings: Settings, module: Module) -> None:

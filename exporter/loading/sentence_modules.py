@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from exporter.loading import known_settings
+from exporter.loading import known_settings, pylate_settings
 from exporter.loading.settings import Settings
 from runtime.errors import CheckpointError, RemoteCodeError
 
@@ -50,12 +50,13 @@ class Module:
 class Modules:
     """The modules in order, and the library's class for the whole model.
 
-    `towers`: the first module is a model with a tower for texts and one for images (CLIP).
+    `towers`: the first module is a model with a tower for texts and one for images (CLIP). `pylate`: PyLate saved the folder; what follows its linear layers is not listed.
     """
 
     listed: tuple[Module, ...]
     model_type: str
     towers: bool = False
+    pylate: bool = False
 
     @property
     def task(self) -> str:
@@ -118,6 +119,12 @@ def read_modules(settings: Settings) -> Modules | None:
     model_type = model.get("model_type", "SentenceTransformer") if isinstance(model, dict) else "SentenceTransformer"
     if model_type == "SentenceTransformer" and any(module.kind == "SpladePooling" for module in modules):
         model_type = "SparseEncoder"
+    if model_type == pylate_settings.MODEL_TYPE:
+        known = pylate_settings.MODULES
+        modules = tuple(
+            replace(one, kind=known[one.kind], library=True) if one.kind in known else one for one in modules
+        )
+        return Modules(modules, "MultiVectorEncoder", pylate=True)
     towers = model_type == "SentenceTransformer" and bool(modules) and _has_towers(settings, modules[0])
     return Modules(modules, str(model_type), towers)
 
@@ -184,7 +191,8 @@ def expect_supported(place: str, modules: Modules, trusted: bool = False) -> Non
             )
         return
     if modules.model_type == "MultiVectorEncoder":
-        known = kinds[:1] == ["Transformer"] and all(kind in TOKEN_MODULES for kind in kinds[1:])
+        behind = ("Dense",) if modules.pylate else TOKEN_MODULES
+        known = kinds[:1] == ["Transformer"] and all(kind in behind for kind in kinds[1:])
         if not known or kinds.count("MultiVectorMask") > 1:
             raise CheckpointError(
                 f"modules.json of {place} describes a MultiVectorEncoder of {modules.kinds}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from exporter.loading import known_settings
+from exporter.loading import known_settings, pylate_settings
 from exporter.loading.hub import ModelFiles
 from exporter.loading.sentence_modules import Modules
 from exporter.loading.settings import Settings
@@ -44,7 +44,7 @@ class TextSettings:
     `prompts`. `truncate_dim` is how many numbers of a vector are kept; None: all. `similarity` compares two vectors.
     `activation` is the activation of a cross encoder's scores, if the folder names one.
     `sides` are the settings of queries and documents, for a model of token vectors. `chat` is how pairs go through the
-    chat template; None: they do not.
+    chat template; None: they do not. `markers` are prefixes that the tokenizer may have as tokens.
     """
 
     max_length: int | None = None
@@ -56,6 +56,7 @@ class TextSettings:
     activation: str | None = None
     sides: SideSettings | None = None
     chat: ChatSettings | None = None
+    markers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class SideSettings:
     """What a model of token vectors does to queries and documents, as the folder says it.
 
     Lengths are in tokens, None for the usual one. `expansion` are the library's settings of tokens to add to queries.
+    `skipped_words` are tokens that are left out of documents; None: as the module for it says.
     """
 
     query_prompt: str
@@ -87,6 +89,7 @@ class SideSettings:
     query_length: int | None
     document_length: int | None
     expansion: dict[str, Any] | None
+    skipped_words: list[Any] | None = None
 
 
 def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modules) -> TextSettings:
@@ -100,7 +103,11 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
     Raises:
         CheckpointError: a setting that is not supported or not possible.
     """
-    model = settings.read("config_sentence_transformers.json", known_settings.MODEL) or {}
+    table = known_settings.PYLATE if modules.pylate else known_settings.MODEL
+    model = settings.read("config_sentence_transformers.json", table) or {}
+    markers: tuple[str, ...] = ()
+    if modules.pylate:
+        model, markers = pylate_settings.with_prefixes(settings, model)
     truncate = model.get("truncate_dim")
     if truncate is not None and (type(truncate) is not int or truncate < 1):
         raise CheckpointError(f"truncate_dim of {settings.files.id} is {truncate!r}"[:200], "a number from 1 on")
@@ -131,8 +138,9 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
         similarity=_similarity(settings, model, modules.model_type),
         truncate_dim=truncate,
         activation=model.get("activation_fn"),
-        sides=_sides(settings, model, name, found, modules.model_type),
+        sides=_sides(settings, model, name, found, modules),
         chat=chat,
+        markers=markers,
     )
 
 
@@ -158,14 +166,17 @@ def _chat(settings: Settings, name: str, found: dict[str, Any], modules: Modules
 
 
 def _sides(
-    settings: Settings, model: dict[str, Any], name: str, found: dict[str, Any], model_type: str
+    settings: Settings, model: dict[str, Any], name: str, found: dict[str, Any], modules: Modules
 ) -> SideSettings | None:
     """The settings of queries and documents; refused for a model that does not tell them apart."""
-    if model_type != "MultiVectorEncoder":
+    if modules.model_type != "MultiVectorEncoder":
         for key in ("query_length", "document_length", "query_expansion"):
             if found.get(key) is not None:
                 raise settings.refusal(name, key, found[key], "queries and documents get the same treatment here")
         return None
+    if modules.pylate:
+        # What the transformer's own file says has precedence.
+        found = pylate_settings.lengths(model) | found
     for key in ("query_length", "document_length"):
         length = found.get(key)
         if length is not None and (type(length) is not int or length < 1):
@@ -180,7 +191,8 @@ def _sides(
             raise settings.refusal(name, "query_expansion", expansion, "it has no strategy and length that fit")
     prompts = model.get("prompts", {})
     query, document = (prompts.get(side) or "" for side in ("query", "document"))
-    return SideSettings(query, document, found.get("query_length"), found.get("document_length"), expansion)
+    words = pylate_settings.left_out(model) if modules.pylate else None
+    return SideSettings(query, document, found.get("query_length"), found.get("document_length"), expansion, words)
 
 
 def _transformer(settings: Settings, transformer_files: ModelFiles) -> tuple[str, dict[str, Any]]:

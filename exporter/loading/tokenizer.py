@@ -16,6 +16,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from exporter.config.forward_parameters import TRIES
 from exporter.config.request import ExportRequest
+from exporter.loading import pylate_settings
 from exporter.loading.hub import ModelFiles
 from exporter.loading.text_settings import TextSettings
 from exporter.loading.tokenizer_probe import expect_same_tokens
@@ -94,6 +95,7 @@ def load_tokenizer(
             tokenizer_class = type(tokenizer).__name__
     if tokenizer_class is not None:
         return TokenizerPart(None, None, (), f"no tokenizer ({tokenizer_class} has no tokenizer.json form)")
+    pylate_settings.register(tokenizer, texts.markers)
     info = _text_info(files, tokenizer, longest, vocabulary, texts, pad_id, request.max_length)
     content = tokenizer.backend_tokenizer.to_str().encode()
     expect_same_tokens(files.id, tokenizer, content, info)
