@@ -96,11 +96,14 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
         for task in TASKS.values():
             if not (task.pooled or task.tower) and name in classes(config, task):
                 return _reranking(config, task, f"config.json names the architecture {name}", False)
-    raise TaskError(
-        f"config.json names the architectures {', '.join(architectures) or '(none)'}, from which no task follows",
-        f"--task with one of {', '.join(possible) or 'no task that this exporter knows'}",
-        "choose one",
-    )
+    found = f"config.json names the architectures {', '.join(architectures) or '(none)'}"
+    if not possible:
+        raise TaskError(
+            f"{found}, and this exporter has no task for the model type {config.model_type!r}",
+            "a model of one of its tasks, which all answer in one step",
+            "of a model that writes a text word by word, save the encoder as a folder and export that",
+        )
+    raise TaskError(f"{found}, from which no task follows", f"--task with one of {', '.join(possible)}", "choose one")
 
 
 def _scores_tokens(architectures: list[str], requested: str, modules: Modules | None) -> bool:

@@ -73,8 +73,8 @@ def run_steps(
     preload: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Export every item, and probe it where the export wrote an artifact."""
-    # One thread a process, and none of the processes that the import of torch's compiler would start.
-    os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    # One thread a process, and none of the processes that the import of torch's compiler would start. No hub is asked.
+    os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.model_matrix.one", *preload])
     waiting = list(reversed(items))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class Layout:
             "area": self.area,
             "answers": type(self.comparison).__name__ if self.comparison else "",
             "must": "be refused" if self.refused else "be right",
+            "date": datetime.date.today().isoformat(),
+            "reason": "",
             "max_error": None,
             "seconds": None,
         }

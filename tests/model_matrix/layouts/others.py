@@ -377,7 +377,7 @@ REFUSED: tuple[Layout, ...] = (
             ),
             processor("ViTImageProcessor", square(384)),
         ),
-        refused="VisionEncoderDecoder|generat|decod",
+        refused="writes a text",
         why="it writes text",
     ),
     _refused(
@@ -392,13 +392,13 @@ REFUSED: tuple[Layout, ...] = (
                 "model.safetensors": b"",
             }
         ),
-        refused="timm|model_type",
+        refused="timm",
         why="it is a model of another library",
     ),
     _refused(
         "Qwen/Qwen3-Embedding-0.6B-GGUF",
         _Files({"Qwen3-Embedding-0.6B-Q8_0.gguf": b"GGUF\3\0\0\0", "params": "{}"}),
-        refused="gguf",
+        refused="--gguf Qwen3",
         why="a GGUF file is named by an option",
     ),
     _refused(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from tests.model_matrix.one import line
 
 def export_layout(layout: Layout, precision: Precision, folder: Path) -> dict[str, Any]:
     """The layout's row; unless it is refused, `folder/model.pt` is its artifact, `folder/expected` the answers."""
-    row = layout.blank() | {"date": datetime.date.today().isoformat(), "reason": ""}
+    row = layout.blank()
     published = folder / "published"
     published.mkdir()
     try:

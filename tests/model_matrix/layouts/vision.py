@@ -281,6 +281,8 @@ _SWIN_BACKBONE = {
     "image_size": 224,
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
+# Widths of the layers behind the backbone, which work on the whole image.
+_NECK = {"reassemble_hidden_size": 64, "fusion_hidden_size": 16, "head_hidden_size": 8}
 _BOXES: tuple[Layout, ...] = (
     _images(
         "facebook/detr-resnet-50",
@@ -359,19 +361,19 @@ _BOXES: tuple[Layout, ...] = (
         Model(
             "Mask2FormerForUniversalSegmentation",
             "mask2former",
-            {"backbone_config": _SWIN_BACKBONE, **_TEN},
+            {"backbone_config": _SWIN_BACKBONE, "feature_size": 32, "mask_feature_size": 32, **_TEN},
             kept=("window_size", "image_size"),
         ),
         processor("Mask2FormerImageProcessor", square(384), resample=2, ignore_index=255, num_labels=10, **_IMAGENET),
     ),
     _images(
         "Intel/dpt-large",
-        Model("DPTForDepthEstimation", "dpt", {"image_size": 384, "patch_size": 16}),
+        Model("DPTForDepthEstimation", "dpt", {"image_size": 384, "patch_size": 16, "fusion_hidden_size": 16}),
         processor("DPTImageProcessor", square(384), ensure_multiple_of=1, keep_aspect_ratio=False, resample=2, **_HALF),
     ),
     _images(
         "depth-anything/Depth-Anything-V2-Small-hf",
-        Model("DepthAnythingForDepthEstimation", "depth_anything", {"patch_size": 14}),
+        Model("DepthAnythingForDepthEstimation", "depth_anything", {"patch_size": 14, **_NECK}),
         processor(
             "DPTImageProcessor",
             square(518),
