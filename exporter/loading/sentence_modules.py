@@ -50,7 +50,8 @@ class Module:
 class Modules:
     """The modules in order, and the library's class for the whole model.
 
-    `towers`: the first module is a model with a tower for texts and one for images (CLIP). `pylate`: PyLate saved the folder; what follows its linear layers is not listed.
+    `towers`: the first module is a model with a tower for texts and one for images (CLIP). `pylate`: PyLate
+    saved the folder; what follows its linear layers is not listed.
     """
 
     listed: tuple[Module, ...]
