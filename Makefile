@@ -208,11 +208,12 @@ kill: $(STAMP)  ## end 50 exports with SIGKILL at random moments (6 minutes)
 traps: $(STAMP)  ## the known ways to be silently wrong, each refused or mended, as a table (2 minutes)
 	$(BIN)/python -m pytest -q -m trap
 
-coverage: $(STAMP)  ## every model type and task of transformers, as tiny models; writes docs/coverage.* (1 hour a precision); ARGS="--bf16"
+coverage: $(STAMP)  ## every model type and task of transformers, as tiny models; writes docs/coverage.* (1 hour a precision); ARGS="--bf16", ARGS=--layouts for published folders (20 minutes)
 	$(BIN)/python -m tests.model_matrix $(ARGS)
 
-coverage-sample: $(STAMP)  ## 40 pairs of them, the same ones every time (4 minutes)
+coverage-sample: $(STAMP)  ## 40 pairs of them and 12 published folders, the same ones every time (6 minutes)
 	$(BIN)/python -m tests.model_matrix --sample 40
+	$(BIN)/python -m tests.model_matrix --layouts --sample 12
 
 format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

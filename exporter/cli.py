@@ -205,7 +205,8 @@ class _Command(click.Command):
     "--evaluate",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Labelled examples (CSV, JSON lines, CoNLL, SQuAD's JSON): report the metric of model and artifact.",
+    help="Labelled examples (CSV, JSON lines, CoNLL, SQuAD's JSON, queries with documents): report the metric of model "
+    "and artifact.",
 )
 @click.option(
     "--max-metric-drop",

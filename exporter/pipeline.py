@@ -18,14 +18,18 @@ from exporter.calibration.sampling import Sample, fit_calibration
 from exporter.config.request import ExportRequest
 from exporter.evaluation.comparison import Compared, Labelled, read_labelled
 from exporter.loading.hub import AttentionError
+from exporter.loading.image_preprocessing import plan_pictures
+from exporter.loading.image_results import picture_results
 from exporter.loading.image_sizes import listed
 from exporter.loading.loader import Source, load_source
+from exporter.loading.sound_steps import plan_sounds
 from exporter.loading.third_party_logs import third_parties_quiet
 from exporter.packaging.cpp_header import cpp_header
 from exporter.packaging.manifest_builder import describe_outputs
 from exporter.packaging.operator_check import check_allowed
 from exporter.packaging.report import Observer, Report, StageClock, StageEvent
 from exporter.packaging.staging import Workspace, workspace
+from exporter.preprocessing.preprocessor import PreprocessingPlan
 from exporter.selection.build_result import BuildResult
 from exporter.selection.candidate_search import CandidateSearch
 from exporter.shapes.example_inputs import make_inputs
@@ -70,12 +74,15 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         if source.reads_padding:
             candidates = [dataclasses.replace(candidate, drop_padding=False) for candidate in candidates]
         plan, adapter = _plan(request, source, clock)
+        preprocessing = _plan_preprocessing(source, plan, clock)
         # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
         plan, cases, tolerance = _run_reference(request, plan, adapter, clock)
         evaluation = _evaluate_model(request, source, plan, adapter, clock)
         samples, held_out = _prepare_samples(calibration, source, plan, cases, adapter, clock)
         untouched = adapter if source.attention == candidates[0].attention else None
-        search = CandidateSearch(request, environment, source, untouched, plan, cases, tolerance, place, clock, samples)
+        search = CandidateSearch(
+            request, environment, source, untouched, plan, cases, tolerance, place, clock, samples, preprocessing
+        )
         # The search owns the model from here on.
         del adapter, untouched
         built = search.first_correct(candidates)
@@ -89,7 +96,7 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         sha256=published.sha256,
         example_inputs=built.form,
         stages=tuple(clock.events),
-        choices=(*source.notes, *plan.choices, *search.choices, *built.choices, *support),
+        choices=(*source.notes, *plan.choices, *preprocessing.notes, *search.choices, *built.choices, *support),
         findings=built.findings,
         manifest=published.manifest,
         metrics=metrics,
@@ -130,6 +137,23 @@ def _plan(request: ExportRequest, source: Source, clock: StageClock) -> tuple[Tr
         plan, adapter = plan_and_adapt(source, request)
         notes += plan.choices
     return plan, adapter
+
+
+def _plan_preprocessing(source: Source, plan: TracePlan, clock: StageClock) -> PreprocessingPlan:
+    """What the file makes of pictures or sounds; nothing for a model of other data."""
+    if source.image_processor is None and source.sounds is None:
+        return PreprocessingPlan()
+    with clock.stage("preprocessing") as notes:
+        if source.sounds is not None:
+            heard = plan_sounds(source.sounds, plan.inputs)
+            notes += heard.notes
+            return heard
+        found = plan_pictures(source.image_processor, [spec.name for spec in plan.inputs])
+        if found.preprocessor is not None:
+            results, reasons = picture_results(source.image_processor, source.config, source.task.name)
+            found = dataclasses.replace(found, results=results, notes=(*found.notes, *reasons))
+        notes += found.notes
+    return found
 
 
 def plan_and_adapt(source: Source, request: ExportRequest) -> tuple[TracePlan, Adapter]:

@@ -48,30 +48,38 @@ def arrange(specs: Sequence[TensorSpec], inputs: Mapping[str, Any]) -> list[torc
     return [tensors[name] for name in names]
 
 
-def _convert(spec: TensorSpec, value: Any) -> torch.Tensor:
-    expected = f"a torch tensor or NumPy array of {spec.dtype} with axes [{', '.join(a.name for a in spec.axes)}]"
+def as_tensor(name: str, value: Any, expected: str) -> torch.Tensor:
+    """A dense tensor on the CPU, which may share the value's memory; `name` and `expected` are for errors.
+
+    Raises:
+        InputTypeError: the value is no tensor or array of numbers that torch has.
+    """
     if not isinstance(value, torch.Tensor):
         if not (hasattr(value, "__array_interface__") and hasattr(value, "flags") and hasattr(value, "astype")):
-            raise InputTypeError(f"input {spec.name!r} is a {type(value).__name__}", expected)
+            raise InputTypeError(f"{name} is a {type(value).__name__}", expected)
         try:
             # from_numpy shares memory. An array that is read-only, byte-swapped or reversed must be copied first.
             shared = value.flags.writeable and value.dtype.isnative and all(stride >= 0 for stride in value.strides)
             array = value if shared else value.astype(value.dtype.newbyteorder("="), order="C")
             value = torch.from_numpy(array)
         except (TypeError, ValueError) as error:
-            raise InputTypeError(
-                f"input {spec.name!r} is an array that torch cannot take ({error})", expected
-            ) from error
+            raise InputTypeError(f"{name} is an array that torch cannot take ({error})", expected) from error
     if value.device.type != "cpu" or value.layout != torch.strided:
         raise InputTypeError(
-            f"input {spec.name!r} is a {value.layout} tensor on {value.device}", expected, "pass .cpu() and .to_dense()"
+            f"{name} is a {value.layout} tensor on {value.device}", expected, "pass .cpu() and .to_dense()"
         )
-    if value.dtype not in _LOSSLESS[spec.dtype]:
-        raise InputTypeError(f"input {spec.name!r} has dtype {value.dtype}", expected, f"convert it to {spec.dtype}")
-    if value.dim() != len(spec.axes):
-        raise InputRankError(f"input {spec.name!r} has shape {list(value.shape)}", expected)
-    tensor: torch.Tensor = value.to(_DTYPES[spec.dtype])
+    tensor: torch.Tensor = value
     return tensor
+
+
+def _convert(spec: TensorSpec, value: Any) -> torch.Tensor:
+    expected = f"a torch tensor or NumPy array of {spec.dtype} with axes [{', '.join(a.name for a in spec.axes)}]"
+    found = as_tensor(f"input {spec.name!r}", value, expected)
+    if found.dtype not in _LOSSLESS[spec.dtype]:
+        raise InputTypeError(f"input {spec.name!r} has dtype {found.dtype}", expected, f"convert it to {spec.dtype}")
+    if found.dim() != len(spec.axes):
+        raise InputRankError(f"input {spec.name!r} has shape {list(found.shape)}", expected)
+    return found.to(_DTYPES[spec.dtype])
 
 
 def _sizes(specs: Sequence[TensorSpec], tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runtime import input_validation
+from runtime import input_validation, preprocessing
 from runtime.artifact import artifact_file, operator_lists
 from runtime.artifact.zip_reader import Archive
-from runtime.errors import ArtifactFailedError, InputTextError, ThreadCountError
+from runtime.errors import ArtifactFailedError, InputTextError, ManifestDamagedError, ThreadCountError
 from runtime.format.manifest import TOKENIZER_FILE, Manifest, TensorSpec
 from runtime.host import allocator, forking, ipex_library, native_library, requirements
 from runtime.host.torchscript import FAILURES, ScriptModule, optimized_execution
 from runtime.printing import shown
 
 if TYPE_CHECKING:
+    from runtime.audio import Audio
+    from runtime.image import Image
     from runtime.text import Text, TextEncoder
 
 
@@ -89,6 +91,21 @@ class Session:
                 "run `run-model check`, and export again if it fails too; if memory ran out, use smaller batches",
             ) from error
 
+    def preprocess(self, value: Any) -> dict[str, torch.Tensor]:
+        """The model's inputs for one row, made of a picture or a sound as the model's own processor does.
+
+        Args:
+            value: a torch tensor or NumPy array: a picture of uint8 [height, width, channels], or a sound of float32
+                [samples] at the artifact's rate; `manifest.preprocessing` says which of the two.
+
+        Raises:
+            InputError: it does not fit, what is made of it does not fit the model, or the artifact makes no inputs.
+            ArtifactFailedError: the artifact's method failed.
+            ForkError: as for calls.
+        """
+        forking.check_session(self._process, torch.get_num_threads())
+        return preprocessing.preprocess(self._module, self.manifest, value)
+
     def warm_up(self) -> None:
         """Make the calls that the manifest asks for: TorchScript and oneDNN prepare during the first ones."""
         for shape in self.manifest.execution.warmup_shapes:
@@ -108,6 +125,33 @@ class Session:
 
         # Made at each use: if it were kept, a reference cycle would hold the weights until a garbage collection.
         return Text(self, self.manifest, self._encoder)
+
+    @property
+    def audio(self) -> Audio:
+        """Methods that take sounds, with the preprocessing, the decoding and the labels in the artifact.
+
+        Raises:
+            InputTaskError: the artifact makes no inputs of sounds.
+        """
+        from runtime.audio import Audio
+
+        # As for `text`, made at each use.
+        return Audio(self, self.preprocess, self.manifest, self._join)
+
+    def _join(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens too."""
+        return self._encoder.decode(ids, special=True)
+
+    @property
+    def image(self) -> Image:
+        """Methods that take pictures.
+
+        Raises:
+            InputTaskError: the artifact cannot preprocess pictures, or takes more than pictures.
+        """
+        from runtime.image import Image
+
+        return Image(self, self.preprocess, self.manifest)
 
     @functools.cached_property
     def _encoder(self) -> TextEncoder:
@@ -215,6 +259,12 @@ def open_module(
                 "a method `prepare` that runs without inputs",
                 "run `run-model check`, and export again if it fails too",
             ) from error
+    if manifest.preprocessing is not None and not hasattr(module, "preprocess"):
+        raise ManifestDamagedError(
+            "the manifest says that the file makes inputs of data, but it has no method `preprocess`",
+            "",
+            "export the model again, or copy the file again if it was damaged on the way",
+        )
     return Session(module, manifest, tokenizer)
 
 

@@ -24,6 +24,7 @@ from exporter import ExportRequest, Report, export
 from exporter.backends.candidates import ONEDNN_SINCE
 from exporter.packaging.cpp_header import cpp_header, identifier
 from exporter.verification.subprocesses import module, script
+from runtime import load
 from runtime.errors import OutputError, OutputExistsError, RequestError
 from runtime.format import manifest as format_
 from runtime.format.golden import Case, dump_cases
@@ -33,6 +34,7 @@ from tests.conftest import BIN, ROOT, run, run_python
 from tests.hostile import all_cases
 from tests.hostile.__main__ import write
 from tests.hostile.builder import forge
+from tests.support.sounds import sound, spectrogram_folder
 from tests.test_artifact import rewrite
 from tests.test_recipes import BAD_RECIPES, RECIPES
 
@@ -66,6 +68,7 @@ for path in map(Path, sys.argv[1:]):
 @pytest.fixture(scope="session")
 def data(
     tiny_folder: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
     minilm: Path,
     exported: Callable[..., Report],
 ) -> Path:
@@ -124,11 +127,43 @@ def data(
     # An operator that computes, and that no export contains.
     body = "y = torch.special_bessel_j0(torch.zeros([torch.size(input_ids, 0), 3], dtype=6))\nreturn (y,)"
     (folder / "bessel.pt").write_bytes(forge(Path(plain).read_bytes(), body))
+    write_pictures(folder, tiny_folder, exported)
+    write_sounds(folder, tmp_path_factory.mktemp("spectrograms"), exported)
     onednn = exported(model, precision="bf16", backend="onednn")
     text = cpp_header(onednn.manifest, onednn.sha256, "contract")
     if not header.exists() or header.read_text() != text:
         header.write_text(text)
     return folder
+
+
+def write_pictures(folder: Path, tiny_folder: Callable[..., Path], exported: Callable[..., Report]) -> None:
+    """An artifact that takes pictures, and what Python makes of some."""
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "image_size": 24, "patch_size": 8}
+    model = tiny_folder("dinov2", "image-feature-extraction", num_hidden_layers=1, **sizes)
+    settings = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 30}, "resample": 3}
+    settings |= {"do_center_crop": True, "crop_size": {"height": 24, "width": 24}}
+    (model / "preprocessor_config.json").write_text(json.dumps(settings))
+    source = exported(model, backend="plain", task="image-feature-extraction").output
+    shutil.copy(source, folder / "picture.pt")
+    session = load(folder / "picture.pt")
+    cases = []
+    for height, width in ((1, 1), (90, 40), (31, 333)):
+        picture = torch.arange(height * width * 3).reshape(height, width, 3) * 37 % 251
+        made = session.preprocess(picture.to(torch.uint8))
+        cases.append(Case(f"{height}x{width}", {"picture": picture}, made | session(**made)))
+    (folder / "picture.answers").write_bytes(dump_cases(cases))
+
+
+def write_sounds(folder: Path, place: Path, exported: Callable[..., Report]) -> None:
+    """An artifact that takes sounds, and what Python makes of some."""
+    shutil.copy(exported(spectrogram_folder(place), backend="plain").output, folder / "sound.pt")
+    session = load(folder / "sound.pt")
+    cases = []
+    for seconds in (0.03, 0.7, 2.0):
+        samples = sound(seconds)
+        made = session.preprocess(samples)
+        cases.append(Case(str(seconds), {"sound": samples}, made | session(**made)))
+    (folder / "sound.answers").write_bytes(dump_cases(cases))
 
 
 def build(folder: Path, source: Path, *definitions: str) -> Path:
@@ -164,7 +199,7 @@ def ctest(folder: Path) -> str:
 def test_ctest(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Golden answers, bit for bit Python's, bad files and inputs, eight threads, 1,000 loads: tests/cpp."""
     output = ctest(built)
-    assert re.search(r"100% tests passed, 0 tests failed out of 34", output), output
+    assert re.search(r"100% tests passed, 0 tests failed out of 36", output), output
     with capsys.disabled():
         print("", *re.findall(r"1,000 rounds.*|SHA-256 .*", output), sep="\n")
 

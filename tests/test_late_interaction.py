@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling, MultiVectorMask
+from transformers import AddedToken, AutoModel, AutoTokenizer
 
 from exporter import Report
 from runtime import load
-from runtime.errors import CheckpointError, InputTaskError, InputTextError
+from runtime.errors import CheckpointError, InputTaskError, InputTextError, TaskError
 from tests.conftest import byte_level, tiny_model
 from tests.test_settings import ARCHIVE, SIZES, modules, source_of, write
 
@@ -136,3 +139,71 @@ def test_a_model_that_does_not_tell_queries_from_documents(encoder: Path, tmp_pa
     write(tmp_path, files | {ARCHIVE: {}, "sentence_bert_config.json": {"query_length": 32}})
     with pytest.raises(CheckpointError, match="query_length to 32: queries and documents get the same treatment here"):
         source_of(tmp_path)
+
+
+PYLATE: dict[str, dict[str, Any]] = {
+    "usual": {"query_prefix": "[Q] ", "document_prefix": "[D] ", "query_length": 24, "document_length": 60},
+    # The first is in the vocabulary, but the tokenizer makes other tokens of its text.
+    "prefixes that are tokens": {"query_prefix": "Ġthe ", "document_prefix": "<document> ", "query_length": 24},
+    "prompts too": {"query_prefix": "[Q] ", "prompts": {"query": "[Q] Find: ", "document": "Text: "}},
+    "queries as they are": {"do_query_expansion": False, "query_length": 20, "skiplist_words": []},
+    "added tokens looked at": {"attend_to_expansion_tokens": True, "query_length": 24, "skiplist_words": [",", "("]},
+    "nothing said": {},
+}
+
+
+@pytest.fixture
+def pylate(encoder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A folder as PyLate saved it: a linear layer of its own, and all settings in one file."""
+
+    def make(**said: Any) -> Path:
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        tokenizer.add_tokens([AddedToken("<document> ", normalized=False)])
+        tokenizer.save_pretrained(tmp_path)
+        model = AutoModel.from_pretrained(encoder)
+        model.resize_token_embeddings(len(tokenizer))
+        model.save_pretrained(tmp_path)
+        torch.manual_seed(3)
+        write(
+            tmp_path,
+            {
+                "modules.json": modules("Transformer", "pylate.models.Dense.Dense"),
+                "1_Dense/config.json": {
+                    "in_features": 32,
+                    "out_features": 8,
+                    "bias": False,
+                    "activation_function": "torch.nn.modules.linear.Identity",
+                },
+                ARCHIVE: {"model_type": "ColBERT", "similarity_fn_name": "MaxSim"} | said,
+            },
+        )
+        save_file({"linear.weight": torch.randn(8, 32)}, tmp_path / "1_Dense" / "model.safetensors")
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize("kind", PYLATE)
+def test_folders_that_pylate_saved(pylate: Callable[..., Path], exported: Callable[..., Report], kind: str) -> None:
+    place = pylate(**PYLATE[kind])
+    library = MultiVectorEncoder(str(place), device="cpu", model_kwargs={"dtype": torch.float32})
+    session = load(exported(place, backend="plain", verify="off").output)
+    assert session.manifest.task == "token-embedding"
+    text = session.text
+    expect_close(text.embed_tokens(QUERIES, side="query", truncate=True), library.encode_query(QUERIES))
+    expect_close(text.embed_tokens(DOCUMENTS, side="document", truncate=True), library.encode_document(DOCUMENTS))
+
+
+def test_other_settings_of_pylate_are_refused(pylate: Callable[..., Path]) -> None:
+    with pytest.raises(CheckpointError, match="sets query_prefix to 5: it is no text"):
+        source_of(pylate(query_prefix=5))
+    with pytest.raises(CheckpointError, match="sets depth to 5: this exporter does not know the setting"):
+        source_of(pylate(depth=5))
+
+
+def test_a_folder_of_stanfords_is_refused_by_name(encoder: Path, copy_of: Callable[[Path], Path]) -> None:
+    place = copy_of(encoder)
+    said = json.loads((place / "config.json").read_text()) | {"architectures": ["HF_ColBERT"]}
+    write(place, {"config.json": said, "artifact.metadata": {"query_maxlen": 32}})
+    with pytest.raises(TaskError, match="names the architectures HF_ColBERT, from which no task follows"):
+        source_of(place)

@@ -16,10 +16,13 @@ pytestmark = pytest.mark.fresh
 # Package → the only places (modules or folders) that import it.
 PLACES = {
     "click": ["exporter/cli.py"],
+    "sentence_transformers": ["exporter/loading/library_modules.py"],
     "peft": ["exporter/loading/adapter_merge.py"],
     "transformers": ["exporter/loading", "exporter/trainer"],
     "intel_extension_for_pytorch": ["exporter/backends/ipex/package.py"],
     "tokenizers": ["runtime/text/tokenizer.py"],
+    "soxr": ["runtime/audio/resampling.py"],
+    "PIL": ["runtime/image/pictures.py", "exporter/loading/image_preprocessing.py"],
     "tqdm": ["runtime/commands/progress.py"],
     "numpy": ["runtime/commands/tensor_file.py", "exporter/evaluation", "exporter/trainer/evaluate.py"],
     "sklearn": ["exporter/evaluation/metrics.py"],
@@ -32,11 +35,22 @@ FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_fo
 # The wings, and the modules beside them, from the ground up: each imports from those before it alone.
 ORDER = {
     "runtime": (
-        *("moved", "printing", "errors", "format", "host", "artifact", "input_validation", "text", "session"),
+        *("moved", "printing", "errors", "format", "host", "artifact", "input_validation", "preprocessing", "text"),
+        *("image", "audio", "session"),
         *("serving", "pool", "verification", "commands", "__main__"),
     ),
     "exporter": (
-        *("config", "loading", "shapes", "tracing", "backends", "calibration", "verification", "evaluation"),
+        *(
+            "config",
+            "preprocessing",
+            "loading",
+            "shapes",
+            "tracing",
+            "backends",
+            "calibration",
+            "verification",
+            "evaluation",
+        ),
         *("packaging", "selection", "pipeline", "cli", "trainer"),
     ),
 }

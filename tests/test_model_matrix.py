@@ -41,9 +41,9 @@ def exports(pair: Pair, _precision: Any, folder: Path, _gates: str) -> dict[str,
     return row(pair.model_type, "refused" if pair.model_type == "refused" else "right")
 
 
-def probes(pair: Pair, _precision: Any, folder: Path, _gates: str) -> tuple[str, str]:
+def probes(pair: Pair, _precision: Any, folder: Path, _gates: str) -> dict[str, Any]:
     assert (folder / "written").exists()
-    return ("wrong", "at 3x5") if pair.model_type == "lies" else ("right", "")
+    return {"result": "wrong", "reason": "at 3x5"} if pair.model_type == "lies" else {}
 
 
 def test_one_process_that_ends_badly_is_the_result_of_its_pair_alone() -> None:

@@ -69,6 +69,46 @@ def test_one_token_of_each_row(read: Callable[[torch.Tensor], torch.Tensor]) -> 
     assert rows_of_linears(frozen, tokens) == [12, 4, 4]
 
 
+def test_a_layer_as_decoders_have_it() -> None:
+    """A root mean square norm, which divides each token by a number of its own, and a gate."""
+
+    class Gated(Layer):
+        def forward(self, tokens: torch.Tensor) -> Any:
+            mixed = torch.matmul(torch.softmax(torch.matmul(tokens, tokens.transpose(1, 2)), -1), self.mix(tokens))
+            normed = self.norm.weight * (mixed * torch.rsqrt(mixed.pow(2).mean(-1, keepdim=True) + 1e-6))
+            return self.read(mixed + self.down(torch.nn.functional.silu(self.up(normed)) * self.up(normed)))
+
+    module = Gated(lambda hidden: hidden[:, -1])
+    frozen, linears = pruned(module)
+    assert linears == 2
+    for shape in ((2, 5, 8), (1, 9, 8), (4, 3, 8)):
+        tokens = torch.randn(*shape)
+        with torch.no_grad():
+            torch.testing.assert_close(frozen(tokens), module(tokens))
+    assert rows_of_linears(frozen, tokens) == [12, 4, 4]
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda mixed: mixed - mixed.mean(1, keepdim=True),
+        lambda mixed: mixed * mixed.mean(-1, keepdim=True).mean(0, keepdim=True),
+    ],
+    ids=["over tokens", "over rows"],
+)
+def test_means_over_other_axes_need_all_tokens(norm: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    class Normed(Layer):
+        def forward(self, tokens: torch.Tensor) -> Any:
+            return self.read(self.up(norm(self.mix(tokens))))
+
+    module = Normed(lambda hidden: hidden[:, -1])
+    frozen, linears = pruned(module)
+    assert linears == 1
+    tokens = torch.randn(3, 4, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(tokens), module(tokens))
+
+
 def test_a_token_that_each_row_has_elsewhere() -> None:
     """A position that is computed behind the layer cannot be had before it; one from the inputs can."""
 

@@ -95,6 +95,27 @@ def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_folder_of_a_gguf_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "tiny-q8_0.gguf").write_bytes(b"GGUF")
+    with pytest.raises(CheckpointError, match=r"no config\.json, and tiny-q8_0\.gguf; .*give --gguf tiny-q8_0\.gguf"):
+        load(tmp_path)
+
+
+def test_a_model_of_timm(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architecture": "resnet50", "pretrained_cfg": {}}')
+    with pytest.raises(CheckpointError, match=r"is of the library timm; expected a model of transformers"):
+        load(tmp_path)
+
+
+def test_a_model_that_writes_texts(tiny_folder: Folder, copy_of: Copy) -> None:
+    folder = copy_of(tiny_folder())
+    config = {"model_type": "vision-encoder-decoder", "architectures": ["VisionEncoderDecoderModel"]}
+    parts = {"encoder": {"model_type": "vit"}, "decoder": {"model_type": "trocr"}}
+    (folder / "config.json").write_text(json.dumps(config | parts))
+    with pytest.raises(TaskError, match=r"no task for the model type 'vision-encoder-decoder'; .*save the encoder"):
+        load(folder)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", "null", '{"model_type": "no-such-type"}'])
 def test_a_damaged_configuration(tiny_folder: Folder, copy_of: Copy, content: str) -> None:
     folder = copy_of(tiny_folder())

@@ -73,18 +73,31 @@ def test_a_folder_that_the_library_saves_today(masked: Path, tmp_path: Path, exp
     made.default_prompt_name = "query"
     made.save_pretrained(str(tmp_path / "saved"))
     expected = library(tmp_path / "saved")
-    session = load(exported(tmp_path / "saved", backend="plain").output)
+    report = exported(tmp_path / "saved", backend="plain")
+    session = load(report.output)
     assert session.manifest.task == "sparse-embedding"
     assert [axis.name for axis in session.manifest.outputs[0].axes] == ["batch", "vocabulary"]
     torch.testing.assert_close(torch.stack(session.text.embed(TEXTS, truncate=True)), expected, atol=2e-5, rtol=1e-4)
-    named = session.text.embed_sparse(TEXTS, truncate=True)
-    for row, found, text in zip(expected, named, TEXTS, strict=True):
+    rows = session.text.embed_sparse(TEXTS, truncate=True)
+    for row, found, text in zip(expected, rows, TEXTS, strict=True):
         wanted = dict(made.decode(row, top_k=5))  # type: ignore[arg-type]
         assert list(found)[:5] == list(wanted) and list(found.values())[:5] == pytest.approx(list(wanted.values()))
         assert len(found) == int((row > 0).sum())
         alone = session.text.embed_sparse([text], top_k=5, truncate=True)[0]
         assert list(alone) == list(wanted) and list(alone.values()) == pytest.approx(list(wanted.values()))
+    (named,) = session.text.embed_sparse(TEXTS[:1], prompt_name="query")
+    assert named == session.text.embed_sparse(TEXTS[:1])[0]
+    (document,) = session.text.embed(TEXTS[:1], prompt_name="document")
+    torch.testing.assert_close(document, library(tmp_path / "saved", TEXTS[:1], prompt="")[0], atol=2e-5, rtol=1e-4)
+    with pytest.raises(InputTextError, match="prompt_name is 'title'; expected one of the model's prompts: query"):
+        session.text.embed_sparse(TEXTS, prompt_name="title")
+    with pytest.raises(InputTaskError, match="dimensions on an artifact for sparse-embedding"):
+        session.text.embed(TEXTS, dimensions=5)
+    both = library(tmp_path / "saved", TEXTS)
+    torch.testing.assert_close(session.text.similarity(both, both), made.similarity(both, both))
+    done = run([BIN / "run-model", "predict", report.output, "--text", TEXTS[0], "--prompt-name", "document"])
     bare = session.text.embed_sparse(TEXTS[:1], prompt="")[0]
+    assert json.loads(done.stdout)["sparse_embedding"] == pytest.approx(bare)
     wanted = dict(made.decode(library(tmp_path / "saved", TEXTS[:1], prompt="")[0]))  # type: ignore[arg-type]
     assert bare == pytest.approx(wanted, abs=2e-5)
     with pytest.raises(InputTextError, match="top_k is 0"):

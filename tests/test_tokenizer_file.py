@@ -158,7 +158,7 @@ def test_many_texts_are_tokenised_in_groups(monkeypatch: pytest.MonkeyPatch) -> 
     tokenizer = stored(words())
     sizes: list[int] = []
     encode = tokenizer._encode
-    monkeypatch.setattr(tokenizer, "_encode", lambda items, cut: sizes.append(len(items)) or encode(items, cut))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(tokenizer, "_encode", lambda items, *rest: sizes.append(len(items)) or encode(items, *rest))  # type: ignore[func-returns-value]
     found = tokenizer.encode(["ok" + " ok" * 9] * 10 + ["a " * 80] + ["fine"])
     assert [isinstance(one, InvalidText) for one in found] == [False] * 10 + [True, False]
     assert sizes == [3, 3, 3, 1, 1]

@@ -71,6 +71,8 @@ class Tries:
 
 # Of feature extractors whose folder does not say otherwise.
 SAMPLING_RATE, FRAMES_PER_SECOND = 16000, 100
+# The longest sound that is declared unless the user asks for another.
+USUAL_SECONDS = 30
 
 # Lengths of text in tokens, of audio in samples at 16 kHz and in frames of 10 ms, of images in pixels.
 # The memory of attention in eager fp32, the reference, grows with the square of the length; this limits the longest.
@@ -81,8 +83,8 @@ TRIES: dict[str, Tries] = {
     "sequence": Tries(128, 8, 13, 37, 2048),
     "decoder_sequence": Tries(16, 5, 7, 11, 256),
     "regions": Tries(36, 5, 10, 20, 64),
-    "samples": Tries(16000, 4000, 13337, 24001, 80000, least=4000, limit=30 * 16000),
-    "frames": Tries(128, 64, 90, 201, 512, least=64, limit=30 * FRAMES_PER_SECOND),
+    "samples": Tries(16000, 4000, 13337, 24001, 80000, least=4000, limit=USUAL_SECONDS * SAMPLING_RATE),
+    "frames": Tries(128, 64, 90, 201, 512, least=64, limit=USUAL_SECONDS * FRAMES_PER_SECOND),
     # Images that are not square, of sizes that are no multiples of patches, windows and strides: only these show
     # whether a trace has kept the padding of its example.
     "height": Tries(224, 50, 83, 69, 143, least=50, relative=True),

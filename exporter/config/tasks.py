@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from exporter.config.forward_parameters import Group
@@ -39,7 +39,10 @@ class Task:
         choices: each row holds several texts to choose from.
         single_label: the model has one label, whose score ranks pairs of texts.
         usual_head: without a description of that head, the library's usual one follows.
+        scores_tokens: the output is what the model says to a few tokens of the vocabulary, at each text's last token.
         whole: if a model lacks a required output, all its tensors are exported instead, under their own names.
+        tower: the method of a model with several towers that computes this one's vectors; only classes with it have
+            the task.
     """
 
     name: str
@@ -50,10 +53,12 @@ class Task:
     labels: bool = False
     pooled: bool = False
     usual_head: bool = False
+    scores_tokens: bool = False
     groups: tuple[Group, ...] = ()
     choices: bool = False
     single_label: bool = False
     whole: bool = False
+    tower: str = ""
 
     @property
     def classifies_texts(self) -> bool:
@@ -62,7 +67,7 @@ class Task:
 
 
 _TASKS = (
-    # Before feature-extraction: the classes of image models are in both tables.
+    # Before feature-extraction: the classes of image models, and of some speech recognisers, are in both tables.
     Task(
         "zero-shot-image-classification",
         "AutoModelForZeroShotImageClassification",
@@ -88,6 +93,13 @@ _TASKS = (
         whole=True,
     ),
     Task(
+        "automatic-speech-recognition",
+        "AutoModelForCTC",
+        "MODEL_FOR_CTC_MAPPING_NAMES",
+        (Output("logits", ("batch", "step", "vocabulary")),),
+        groups=("audio",),
+    ),
+    Task(
         "feature-extraction",
         "AutoModel",
         "MODEL_MAPPING_NAMES",
@@ -102,7 +114,11 @@ _TASKS = (
         "sentence-embedding",
         "AutoModel",
         "MODEL_MAPPING_NAMES",
-        (Output("sentence_embedding", ("batch", "embedding")),),
+        (
+            Output("sentence_embedding", ("batch", "embedding")),
+            Output("token_weights", ("batch", "sequence"), optional=True),
+            Output("token_vectors", ("batch", "sequence", "size"), optional=True),
+        ),
         kind="vectors",
         pooled=True,
     ),
@@ -124,6 +140,34 @@ _TASKS = (
         (Output("token_vectors", ("batch", "sequence", "embedding")),),
         kind="vectors",
         pooled=True,
+    ),
+    # One tower of a model that compares texts with images or sounds (CLIP, SigLIP, CLAP): one vector per row.
+    Task(
+        "text-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("text_embeds", ("batch", "embedding")),),
+        kind="vectors",
+        groups=("text",),
+        tower="get_text_features",
+    ),
+    Task(
+        "image-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("image_embeds", ("batch", "embedding")),),
+        kind="vectors",
+        groups=("image",),
+        tower="get_image_features",
+    ),
+    Task(
+        "audio-embedding",
+        "AutoModel",
+        "MODEL_MAPPING_NAMES",
+        (Output("audio_embeds", ("batch", "embedding")),),
+        kind="vectors",
+        groups=("audio",),
+        tower="get_audio_features",
     ),
     Task(
         "fill-mask",
@@ -248,13 +292,6 @@ _TASKS = (
         groups=("audio",),
     ),
     Task(
-        "automatic-speech-recognition",
-        "AutoModelForCTC",
-        "MODEL_FOR_CTC_MAPPING_NAMES",
-        (Output("logits", ("batch", "step", "vocabulary")),),
-        groups=("audio",),
-    ),
-    Task(
         "audio-frame-classification",
         "AutoModelForAudioFrameClassification",
         "MODEL_FOR_AUDIO_FRAME_CLASSIFICATION_MAPPING_NAMES",
@@ -275,3 +312,12 @@ _TASKS = (
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+
+# Reranking by a decoder, which says yes or no to a text that holds query and document.
+DECODER_RERANKING = replace(
+    TASKS["reranking"],
+    auto_class="AutoModelForCausalLM",
+    mapping="MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    single_label=False,
+    scores_tokens=True,
+)

@@ -15,18 +15,26 @@ from typing import Any
 
 from exporter.evaluation.base import Evaluation, Features, Metrics
 from exporter.evaluation.question_answering import QuestionAnswering
+from exporter.evaluation.reranking import Reranking
 from exporter.evaluation.text_classification import TextClassification
 from exporter.evaluation.token_classification import TokenClassification
 from runtime.errors import EvaluationError
+from runtime.format.manifest import PairTemplate
 
 __all__ = ["EVALUATIONS", "Evaluation", "Features", "Metrics", "evaluation_for"]
 
 EVALUATIONS: dict[str, type[Evaluation]] = {
-    kind.task: kind for kind in (TextClassification, TokenClassification, QuestionAnswering)
+    kind.task: kind for kind in (TextClassification, TokenClassification, QuestionAnswering, Reranking)
 }
 
 
-def evaluation_for(task: str, tokenizer: Any, labels: Sequence[str], max_length: int | None = None) -> Evaluation:
+def evaluation_for(
+    task: str,
+    tokenizer: Any,
+    labels: Sequence[str],
+    max_length: int | None = None,
+    template: PairTemplate | None = None,
+) -> Evaluation:
     """The evaluation of a task.
 
     Args:
@@ -34,10 +42,15 @@ def evaluation_for(task: str, tokenizer: Any, labels: Sequence[str], max_length:
         tokenizer: a fast tokenizer of transformers.
         labels: the model's, in order.
         max_length: in tokens; None: the tokenizer's, at most 512.
+        template: what stands around query and document.
 
     Raises:
         EvaluationError: the task has none.
     """
     if task not in EVALUATIONS:
         raise EvaluationError(f"there is no metric for {task}", f"one of {', '.join(EVALUATIONS)}")
-    return EVALUATIONS[task](tokenizer, labels, max_length)
+    if template is not None and task != Reranking.task:
+        raise EvaluationError(
+            f"pairs go through a chat template, which {task} is not evaluated with", "a model that takes texts"
+        )
+    return EVALUATIONS[task](tokenizer, labels, max_length, template)

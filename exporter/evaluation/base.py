@@ -11,6 +11,7 @@ import numpy
 import torch
 
 from runtime.errors import EvaluationError
+from runtime.format.manifest import PairTemplate
 
 # One input of the model per entry, as lists by name. Labels are included; names with an underscore are for `score`
 # alone.
@@ -32,7 +33,13 @@ class Evaluation(ABC):
     # The label at padded positions.
     _label_fill: ClassVar[int] = -100
 
-    def __init__(self, tokenizer: Any, labels: Sequence[str], max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        labels: Sequence[str],
+        max_length: int | None = None,
+        template: PairTemplate | None = None,
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise EvaluationError(
                 f"the tokenizer is a {type(tokenizer).__name__}",
@@ -40,6 +47,7 @@ class Evaluation(ABC):
             )
         self.tokenizer = tokenizer
         self.labels = list(labels)
+        self.template = template
         self.max_length = min(max_length or _LONGEST, tokenizer.model_max_length, _LONGEST)
 
     @abstractmethod

@@ -104,7 +104,8 @@ def read_labelled(path: Any, source: Source, plan: TracePlan) -> Labelled:
             "leave out --evaluate",
         )
     longest = min(filter(None, (source.tokenizer.info.max_length, source.longest_sequence)))
-    evaluation = evaluation_for(source.task.name, source.tokenizer.fast, source.labels, longest)
+    template = source.tokenizer.info.pair_template
+    evaluation = evaluation_for(source.task.name, source.tokenizer.fast, source.labels, longest, template)
     rows = evaluation.read(path)
     features = evaluation.features(rows)
     cases = []

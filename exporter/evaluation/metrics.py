@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from runtime.errors import ExtraMissingError
 
 
@@ -42,6 +44,16 @@ def entities(found: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) 
         "recall": 100 * float(recall_score(*both, zero_division=0)),
         "accuracy": 100 * float(accuracy_score(*both)),
     }
+
+
+def rankings(scores: Sequence[Any], relevance: Sequence[Sequence[int]], first: int = 10) -> dict[str, float]:
+    """NDCG and MRR of the first documents of each ranking, means over the rankings (torchmetrics)."""
+    with _needs("torchmetrics"):
+        from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_reciprocal_rank
+    found = [(torch.as_tensor(one), torch.tensor(wanted)) for one, wanted in zip(scores, relevance, strict=True)]
+    gains = [float(retrieval_normalized_dcg(one, wanted, top_k=first)) for one, wanted in found]
+    ranks = [float(retrieval_reciprocal_rank(one, wanted > 0, top_k=first)) for one, wanted in found]
+    return {f"ndcg@{first}": 100 * sum(gains) / len(gains), f"mrr@{first}": 100 * sum(ranks) / len(ranks)}
 
 
 def spans(found: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -23,12 +23,16 @@ Size = tuple[int, int]
 PHOTOS: tuple[Size, ...] = ((480, 640), (1080, 1920), (640, 480), (1920, 1080), (512, 512))
 
 
-def processor_sizes(
+def read_processor(
     files: ModelFiles, settings: Mapping[str, Any], model: Any, request: ExportRequest
-) -> tuple[tuple[Size, ...], list[str]]:
-    """The sizes made of `PHOTOS`, without duplicates, and notes on how they were found; empty without a processor."""
+) -> tuple[Any, tuple[Size, ...], list[str]]:
+    """The folder's processor, the sizes that it makes of `PHOTOS`, without duplicates, and notes on how they were got.
+
+    None and empty without a processor, and for models that take no pictures.
+    """
     if not settings or "pixel_values" not in inspect.signature(model.forward).parameters:
-        return (), []
+        return None, (), []
+    processor = None
     try:
         processor = files.load(AutoImageProcessor, trust_remote_code=request.trust_remote_code)
         made = [_size(processor(torch.zeros(3, *photo, dtype=torch.uint8), return_tensors="pt")) for photo in PHOTOS]
@@ -36,9 +40,9 @@ def processor_sizes(
     except Exception as error:  # noqa: BLE001
         found = _from_settings(settings)
         reason = " ".join(str(error).split())[:200]
-        return found, [f"the folder's image processor could not be run, so its settings were read: {reason}"]
+        return processor, found, [f"the folder's image processor could not be run, so its settings were read: {reason}"]
     sizes = tuple(dict.fromkeys(size for size in made if size is not None))
-    return sizes, [f"the folder's image processor makes images of {listed(sizes)}"] if sizes else []
+    return processor, sizes, [f"the folder's image processor makes images of {listed(sizes)}"] if sizes else []
 
 
 def listed(sizes: tuple[Size, ...]) -> str:

@@ -58,6 +58,18 @@ MODEL: Table = {
     "max_active_dims": _only(None, reason="it zeroes all but the largest numbers of a sparse vector"),
 }
 
+# The same of a folder that PyLate saved
+PYLATE: Table = {
+    **MODEL,
+    **dict.fromkeys(
+        (
+            *("query_prefix", "document_prefix", "query_length", "document_length", "query_expansion"),
+            *("do_query_expansion", "attend_to_expansion_tokens", "attend_to_mask_tokens", "skiplist_words"),
+        ),
+        _taken("how queries and documents are prepared"),
+    ),
+}
+
 # modules.json, each of its entries
 MODULE: Table = {
     "idx": _harmless("the library goes by the order of the list"),
@@ -74,7 +86,7 @@ TRANSFORMER: Table = {
     "transformer_task": _taken("which head the model has"),
     "modality_config": _taken("how texts are given to the model"),
     "module_output_name": _taken("which output the next modules read"),
-    "processing_kwargs": _only(None, {}, reason="it changes how texts are tokenised"),
+    "processing_kwargs": _taken("how texts are tokenised"),
     "unpad_inputs": _harmless("skips padding while computing; the outputs are the same"),
     "query_length": _taken("queries are cut there"),
     "document_length": _taken("documents are cut there"),
@@ -94,6 +106,10 @@ TOKENIZER_ARGUMENTS: Table = {
     "trust_remote_code": _harmless("the library does not take it from a file"),
     "use_fast": _harmless("the tokenizer's form in tokenizer.json is the fast one"),
 }
+# `processing_kwargs` in it, and `chat_template` in that
+PROCESSING: Table = {"chat_template": _taken("arguments of the chat template")} | dict.fromkeys(
+    ("text", "common", "audio", "image", "video"), _only(None, {}, reason="it changes how texts are tokenised")
+)
 # `query_expansion` in it
 QUERY_EXPANSION: Table = {
     "strategy": _taken("whether longer queries are cut"),
@@ -170,6 +186,11 @@ SPLADE_POOLING: Table = {
     "word_embedding_dimension": _harmless("only states the size of the vectors"),
     "embedding_dimension": _harmless("only states the size of the vectors"),
     "chunk_size": _harmless("how many tokens the library takes at once; the outputs are the same"),
+}
+LOGIT_SCORE: Table = {
+    "true_token_id": _taken("the token whose score counts"),
+    "false_token_id": _taken("the token whose score is subtracted"),
+    "module_input_name": _only(None, "causal_logits", reason="it reads other scores than the model's"),
 }
 DROPOUT: Table = {"dropout": _harmless("off outside of training")}
 

@@ -33,7 +33,9 @@ def read_late_interaction(
     """
     mask = next((module for module in modules.listed if module.kind == "MultiVectorMask"), None)
     found = {} if mask is None else settings.read(mask.config, known_settings.MULTI_VECTOR_MASK) or {}
-    if mask is None and sides.expansion is not None:
+    if sides.skipped_words is not None:
+        found = {"skiplist_words": sides.skipped_words}
+    elif mask is None and sides.expansion is not None:
         raise CheckpointError(
             f"{settings.files.id} lengthens queries (query_expansion)",
             "the module MultiVectorMask, which counts what was added",

@@ -6,7 +6,8 @@ one say what they refuse. Besides the Trainer's, this folder is the only one tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,21 +18,27 @@ from exporter.config.tasks import TASKS, Task
 from exporter.loading.adapter_files import AdapterFiles, alone, find_adapter
 from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.hub import ModelFiles, locate
-from exporter.loading.image_sizes import Size, processor_sizes
+from exporter.loading.image_sizes import Size, read_processor
 from exporter.loading.late_interaction import read_late_interaction
+from exporter.loading.library_modules import load_library_modules
+from exporter.loading.m3_heads import add_heads, token_outputs
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_side import choose_side
 from exporter.loading.padding_token import complete_padding
-from exporter.loading.pooling import Head, SentenceHead
-from exporter.loading.score_activation import activation_of, labels_of
-from exporter.loading.sentence_head import read_sentence_head, read_token_head
+from exporter.loading.pair_template import read_pair_template
+from exporter.loading.pooling import Head, M3Head, SentenceHead, SpladeHead
+from exporter.loading.score_activation import activation_of, labels_of, sound_activation
+from exporter.loading.sentence_head import read_following, read_sentence_head, read_token_head
 from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
 from exporter.loading.settings import Settings
 from exporter.loading.size_limits import bounds_of, check_sizes, enforce_bounds
+from exporter.loading.sound_settings import SoundSettings, read_sounds
 from exporter.loading.sparse_head import read_sparse_head
 from exporter.loading.task_selection import choose_task, classes
-from exporter.loading.text_settings import TextSettings, read_texts
+from exporter.loading.text_settings import ChatSettings, TextSettings, read_texts
+from exporter.loading.token_scores import LABELS, read_token_ids, score_tokens
 from exporter.loading.tokenizer import TokenizerPart, has_tokenizer, load_tokenizer
+from exporter.loading.towers import TextPadding, pad_texts, take_tower, takes_texts
 from exporter.loading.unsupported import expect_configuration, expect_plain_weights
 from exporter.loading.weights import digest, load_model
 from runtime.format.manifest import Activation, EmbeddingInfo, LateInteraction, ModelInfo
@@ -43,9 +50,11 @@ __all__ = ["Source", "TokenizerPart", "load_source"]
 class Source:
     """A loaded model in fp32 and evaluation mode, with all that the later stages need to know about it.
 
-    `vocabulary` is the number of token ids, 0 for a model without text. `preprocessor` holds the folder's settings for
-    images or audio, empty if there are none; `image_sizes` are those that it makes of usual photos. `compares`: the
-    model type compares texts with images. `notes` say what was decided about the folder's settings, and why.
+    `text_padding`: all texts are padded to one length. `vocabulary` is the number of token ids, 0 for a model without
+    text. `preprocessor` holds the folder's settings for images or audio, empty if there are none; `image_processor` is
+    transformers' object for images, or None, and `image_sizes` are those that it makes of usual photos. `compares`: the
+    model type compares texts with images. `sounds` is None for models that take none. `notes` say what was decided
+    about the folder's settings, and why.
     """
 
     model: Any
@@ -60,9 +69,12 @@ class Source:
     labels: tuple[str, ...]
     activation: Activation
     longest_sequence: int | None
+    text_padding: TextPadding | None
     vocabulary: int
     preprocessor: dict[str, Any]
+    image_processor: Any
     image_sizes: tuple[Size, ...]
+    sounds: SoundSettings | None
     compares: bool
     unused_weights: tuple[str, ...]
     notes: tuple[str, ...]
@@ -99,7 +111,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     settings = Settings(whole, request.ignore_settings)
     modules = None if nothing_stored else read_modules(settings)
     if modules is not None and (request.task == "auto" or modules.computed_by(request.task)):
-        expect_supported(whole.id, modules)
+        expect_supported(whole.id, modules, request.trust_remote_code)
     # Older sentence-transformers folders have config.json, weights and tokenizer in a folder of their own.
     files = whole.inside(modules.model_path if modules is not None else "")
     adapter = None if nothing_stored else find_adapter(files, request)
@@ -112,19 +124,29 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     else:
         modules = None
     model, unused, merged = _load_weights(base, config, task, request, attention, adapter)
+    tower = None
+    if task.tower:
+        following = [] if modules is None else read_following(settings, modules, texts.truncate_dim, request)
+        model, tower = take_tower(model, task, texts.similarity, following)
     _prepare_for_one_pass(model)
     longest, vocabulary = longest_sequence(model), _vocabulary(model)
     head = _read_head(settings, modules, texts, model, request) if task.pooled else None
-    labels = labels_of(model.config) if task.labels else ()
-    activation: Activation = "none"
-    notes = list(merged)
-    pad_id = None
-    if task.classifies_texts:
-        cross_encoder = modules is not None or task.single_label
-        activation, reason = activation_of(model.config, len(labels), texts.activation, cross_encoder)
-        notes.append(f"scores by {activation}: {reason}")
-        pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
-    tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
+    labels, activation, notes = _scores(task, model, modules, texts)
+    notes = [*merged, *notes]
+    pad_id = getattr(model.config.get_text_config(), "pad_token_id", None) if task.classifies_texts else None
+    if takes_texts(task):
+        tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
+    else:
+        tokenizer = TokenizerPart(None, None, (), f"no tokenizer ({task.name} takes no texts)")
+    tokenizer, padding = pad_texts(files.id, config, task, longest, tokenizer, modules is not None)
+    if task.name == "reranking" or texts.chat is not None:
+        tokenizer, found = _with_template(files, tokenizer, task, modules, texts)
+        notes += found
+    if isinstance(head, SentenceHead) and not (modules is not None and modules.own_code):
+        head, found = add_heads(files, head, hidden_size(model))
+        notes += found
+    if task.scores_tokens:
+        head = score_tokens(model, read_token_ids(settings, modules, tokenizer), files.id)
     late = None
     if modules is not None and texts.sides is not None:
         late = read_late_interaction(settings, modules, texts.sides, tokenizer, longest)
@@ -134,7 +156,8 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         tokenizer, side = choose_side(model, tokenizer, vocabulary)
         notes += side
     preprocessor = {} if nothing_stored else _preprocessor(base)
-    image_sizes, found = processor_sizes(base, preprocessor, model, request)
+    image_processor, image_sizes, found = read_processor(base, preprocessor, model, request)
+    sounds, heard = (None, []) if nothing_stored else read_sounds(base, request, model, task, tokenizer)
     return Source(
         model=model,
         config=model.config,
@@ -143,18 +166,56 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
-        embedding=_embedding_info(head, texts),
+        embedding=_embedding_info(head, texts, tokenizer)
+        if tower is None
+        else dataclasses.replace(tower, prompts=texts.prompts),
         late_interaction=late,
         labels=labels,
         activation=activation,
         longest_sequence=longest,
+        text_padding=padding,
         vocabulary=vocabulary,
         preprocessor=preprocessor,
+        image_processor=image_processor,
         image_sizes=image_sizes,
+        sounds=sounds,
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
-        notes=(*(f"setting ignored, as requested: {key}" for key in settings.ignored), *notes, *found),
+        notes=(*(f"setting ignored, as requested: {key}" for key in settings.ignored), *notes, *found, *heard),
     )
+
+
+def _scores(
+    task: Task, model: Any, modules: Modules | None, texts: TextSettings
+) -> tuple[tuple[str, ...], Activation, list[str]]:
+    """The labels, what turns logits into scores, and notes."""
+    labels = LABELS if task.scores_tokens else labels_of(model.config) if task.labels else ()
+    if task.name == "audio-classification":
+        activation, reason = sound_activation(model.config)
+        return labels, activation, [f"scores by {activation}: {reason}"]
+    if not task.classifies_texts and not task.scores_tokens:
+        return labels, "none", []
+    cross_encoder = modules is not None or task.single_label or task.scores_tokens
+    activation, reason = activation_of(model.config, len(labels), texts.activation, cross_encoder)
+    return labels, activation, [f"scores by {activation}: {reason}"]
+
+
+def _with_template(
+    files: ModelFiles, tokenizer: TokenizerPart, task: Task, modules: Modules | None, texts: TextSettings
+) -> tuple[TokenizerPart, list[str]]:
+    """The tokenizer with what stands around query and document, if they go through its chat template."""
+    chat = texts.chat
+    if modules is None:
+        # The library asks a tokenizer with a template whether it takes pairs; a decoder has no other way to take them.
+        chat = ChatSettings(required=task.scores_tokens)
+    if tokenizer.info is None or chat is None:
+        return tokenizer, []
+    template = read_pair_template(files, tokenizer.fast, chat)
+    # A decoder sees what stands before a token alone, so padding behind the last one changes nothing.
+    side = "right" if task.scores_tokens else tokenizer.info.padding_side
+    info = replace(tokenizer.info, pair_template=template, padding_side=side)
+    notes = [] if template is None else ["pairs of query and document go through the chat template"]
+    return replace(tokenizer, info=info), notes
 
 
 def _load_config(files: ModelFiles, request: ExportRequest, nothing_stored: bool) -> Any:
@@ -205,17 +266,27 @@ def _read_head(
     """What follows the model; only a sparse model may come without modules."""
     if modules is None or modules.task == "sparse-embedding":
         return read_sparse_head(settings, modules)
-    hidden = getattr(model.config.get_text_config(), "hidden_size", None)
-    size = hidden if isinstance(hidden, int) else None
+    if modules.own_code:
+        return load_library_modules(settings.files, request, texts.truncate_dim)
+    size = hidden_size(model)
     if modules.task == "token-embedding":
         return read_token_head(settings, modules, size, request)
     return read_sentence_head(settings, modules, texts.truncate_dim, size, request)
 
 
-def _embedding_info(head: Head | None, texts: TextSettings) -> EmbeddingInfo | None:
+def hidden_size(model: Any) -> int | None:
+    """The size of a token's vector, if the configuration says it."""
+    hidden = getattr(model.config.get_text_config(), "hidden_size", None)
+    return hidden if isinstance(hidden, int) else None
+
+
+def _embedding_info(head: Head | None, texts: TextSettings, tokenizer: TokenizerPart) -> EmbeddingInfo | None:
+    if isinstance(head, SpladeHead):
+        return EmbeddingInfo(texts.prompts, False, texts.similarity)
     if not isinstance(head, SentenceHead):
         return None
-    return EmbeddingInfo(texts.prompts, head.normalizes, texts.similarity)
+    tokens = token_outputs(tokenizer) if isinstance(head, M3Head) else None
+    return EmbeddingInfo(texts.prompts, head.normalizes, texts.similarity, tokens)
 
 
 def _model_info(model: Any, head: Head | None, config: Any, settings: Settings, request: ExportRequest) -> ModelInfo:

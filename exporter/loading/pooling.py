@@ -31,6 +31,8 @@ class Head(torch.nn.Module):
     """
 
     reads = "last_hidden_state"
+    # The optional outputs of the task that it gives.
+    further: tuple[str, ...] = ()
 
     @property
     def include_prompt(self) -> bool:
@@ -150,6 +152,29 @@ class SentenceHead(Head):
         return (self.behind(self.pooling(vectors.float(), mask, pooled)),)
 
 
+class M3Head(SentenceHead):
+    """A vector per text, and a weight and a vector of length 1 per token, as BGE-M3 makes them.
+
+    Args:
+        texts: the head of the vector per text.
+        weights: a linear layer to one number.
+        vectors: a linear layer.
+    """
+
+    further = ("token_weights", "token_vectors")
+
+    def __init__(self, texts: SentenceHead, weights: Dense, vectors: Dense) -> None:
+        super().__init__(texts.pooling, list(texts.behind))
+        self.weights = weights
+        self.vectors = vectors
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The vector of each row, then the weights and the vectors of its tokens."""
+        vectors = vectors.float()
+        tokens = torch.nn.functional.normalize(self.vectors(vectors), p=2.0, dim=-1)
+        return (*super().forward(vectors, mask, pooled), self.weights(vectors).relu().squeeze(-1), tokens)
+
+
 class TokenHead(Head):
     """A vector per token, [batch, sequence, size]: that of the model, then the modules that follow it."""
 
@@ -190,6 +215,21 @@ class SpladeHead(Head):
     def _weights(self, scores: torch.Tensor) -> torch.Tensor:
         weights = scores.relu().log1p()
         return weights.log1p() if self.twice else weights
+
+
+class TokenScoreHead(Head):
+    """The scores of one or two tokens to one per row, [batch, 1]: that of the first less that of the second.
+
+    They are read at each row's last real token, wherever its padding is.
+    """
+
+    reads = "logits"
+
+    def forward(self, vectors: torch.Tensor, mask: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The score of each row."""
+        last = (mask * mask.cumsum(dim=1)).argmax(dim=1)
+        scores = vectors[torch.arange(mask.shape[0]), last].float()
+        return (scores if scores.shape[1] == 1 else scores[:, :1] - scores[:, 1:],)
 
 
 def _pool(mode: str, vectors: torch.Tensor, pooled: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

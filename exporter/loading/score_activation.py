@@ -93,3 +93,12 @@ def activation_of(config: Any, count: int, named: str | None, cross_encoder: boo
     if config.problem_type == "multi_label_classification" or count == 1:
         return "sigmoid", "one label, or several at once"
     return "softmax", "one label of several"
+
+
+def sound_activation(config: Any) -> tuple[Activation, str]:
+    """The activation of a classifier of sounds, and why: that of transformers' pipeline."""
+    if config.problem_type == "regression":
+        return "none", "a regression"
+    if config.problem_type == "multi_label_classification":
+        return "sigmoid", "several labels at once"
+    return "softmax", "one label of several"

@@ -8,6 +8,7 @@ To add a module: a case in `_following`, its name in `exporter.loading.sentence_
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,14 +52,28 @@ def read_sentence_head(
     """
     pooling = _pooling(settings, modules.listed[1])
     width = None if hidden is None else hidden * len(pooling.modes)
+    return SentenceHead(pooling, _all_following(settings, modules.listed[2:], truncate, width, request))
+
+
+def read_following(
+    settings: Settings, modules: Modules, truncate: int | None, request: ExportRequest
+) -> list[torch.nn.Module]:
+    """The modules that follow a tower, which pools by itself; arguments and errors as for `read_sentence_head`."""
+    return _all_following(settings, modules.listed[1:], truncate, None, request)
+
+
+def _all_following(
+    settings: Settings, listed: Sequence[Module], truncate: int | None, width: int | None, request: ExportRequest
+) -> list[torch.nn.Module]:
+    """The modules after the pooling, which makes vectors of `width` numbers, and the cut to `truncate` numbers."""
     following: list[torch.nn.Module] = []
-    for module in modules.listed[2:]:
+    for module in listed:
         made = _following(settings, module, request)
         if isinstance(made, (Dense, LayerNorm)):
             width = _width(settings, module, width, made)
         if made is not None:
             following.append(made)
-    return SentenceHead(pooling, [*following, *([] if truncate is None else [Cut(truncate)])])
+    return [*following, *([] if truncate is None else [Cut(truncate)])]
 
 
 def _pooling(settings: Settings, module: Module) -> Pooling:
@@ -114,7 +129,7 @@ def read_token_head(settings: Settings, modules: Modules, hidden: int | None, re
         elif module.kind == "Normalize":
             _check_normalize(settings, module)
             following.append(Normalize())
-    return TokenHead(following)
+    return TokenHead([*following, *([Normalize()] if modules.pylate else [])])
 
 
 def _check_normalize(settings: Settings, module: Module) -> None:

@@ -5,22 +5,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from exporter.loading import known_settings
+from exporter.loading import known_settings, pylate_settings
 from exporter.loading.settings import Settings
 from runtime.errors import CheckpointError, RemoteCodeError
 
 # The modules that may follow the pooling.
 FOLLOWING = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _TOKENS = "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself"
-_LANGUAGE_MODEL = (
-    "export with --task text-generation-scoring, and compare the scores of its yes and no tokens at a text's last token"
-)
 # Those that may follow the transformer of a model of token vectors.
 TOKEN_MODULES = ("Dense", "Normalize", "MultiVectorMask")
+# Those of a decoder that reranks.
+_DECODER = ["Transformer", "LogitScore"]
 # The library's class for the whole model → the task of this exporter that computes what it computes.
 _TASKS = {
     "CrossEncoder": "text-classification",
@@ -49,18 +48,40 @@ class Module:
 
 @dataclass(frozen=True)
 class Modules:
-    """The modules in order, and the library's class for the whole model."""
+    """The modules in order, and the library's class for the whole model.
+
+    `towers`: the first module is a model with a tower for texts and one for images (CLIP). `pylate`: PyLate
+    saved the folder; what follows its linear layers is not listed.
+    """
 
     listed: tuple[Module, ...]
     model_type: str
+    towers: bool = False
+    pylate: bool = False
 
     @property
     def task(self) -> str:
-        """The task of this exporter that computes what the whole model computes."""
+        """The task of this exporter that computes what the whole model computes, or what it computes for texts."""
+        if self.towers:
+            return "text-embedding"
+        if self.scores_tokens:
+            return "reranking"
         return _TASKS.get(self.model_type, "sentence-embedding")
 
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether the model reranks by what a decoder says to a few tokens."""
+        return self.model_type == "CrossEncoder" and [module.kind for module in self.listed] == _DECODER
+
+    @property
+    def own_code(self) -> bool:
+        """Whether a module is the model's own code."""
+        return any(not module.library for module in self.listed)
+
     def computed_by(self, task: str) -> bool:
-        """Whether that task computes what the whole model computes: `task`, or the one for its single label."""
+        """Whether that task computes what the whole model computes: `task`, the one for a single label, or images."""
+        if self.towers:
+            return task in ("text-embedding", "image-embedding")
         return task == self.task or (task == "reranking" and self.model_type == "CrossEncoder")
 
     @property
@@ -72,7 +93,8 @@ class Modules:
     def model_path(self) -> str:
         """The folder of config.json, weights and tokenizer; older releases gave the transformer a folder of its own."""
         first = self.listed[0] if self.listed else None
-        return first.path if first is not None and first.kind.rpartition(".")[2].endswith("Transformer") else ""
+        known = first is not None and first.kind.rpartition(".")[2].endswith(("Transformer", "CLIPModel"))
+        return first.path if first is not None and known else ""
 
 
 def read_modules(settings: Settings) -> Modules | None:
@@ -98,15 +120,33 @@ def read_modules(settings: Settings) -> Modules | None:
     model_type = model.get("model_type", "SentenceTransformer") if isinstance(model, dict) else "SentenceTransformer"
     if model_type == "SentenceTransformer" and any(module.kind == "SpladePooling" for module in modules):
         model_type = "SparseEncoder"
-    return Modules(modules, str(model_type))
+    if model_type == pylate_settings.MODEL_TYPE:
+        known = pylate_settings.MODULES
+        modules = tuple(
+            replace(one, kind=known[one.kind], library=True) if one.kind in known else one for one in modules
+        )
+        return Modules(modules, "MultiVectorEncoder", pylate=True)
+    towers = model_type == "SentenceTransformer" and bool(modules) and _has_towers(settings, modules[0])
+    return Modules(modules, str(model_type), towers)
 
 
-def expect_supported(place: str, modules: Modules) -> None:
+def _has_towers(settings: Settings, first: Module) -> bool:
+    """Whether a folder's first module has towers: an old CLIPModel, or a Transformer whose settings say so."""
+    if first.kind != "Transformer":
+        return first.kind == "CLIPModel"
+    found = settings.files.read_json("/".join(filter(None, (first.path, "sentence_bert_config.json"))))
+    config = found.get("modality_config") if isinstance(found, dict) else None
+    text = config.get("text") if isinstance(config, dict) else None
+    return isinstance(text, dict) and text.get("method") == "get_text_features"
+
+
+def expect_supported(place: str, modules: Modules, trusted: bool = False) -> None:
     """Check that a file can compute what the modules compute.
 
     Args:
         place: the model, for messages.
         modules: the folder's.
+        trusted: whether the model's own code may run.
 
     Raises:
         CheckpointError: they are not.
@@ -121,18 +161,26 @@ def expect_supported(place: str, modules: Modules) -> None:
             f"modules such as {known_settings.PACKAGES[0]}.Pooling",
             _TOKENS,
         )
-    if own is not None:
+    if own is not None and not trusted:
         raise RemoteCodeError(
             f"modules.json of {place} names {own}: the model's own code, not a module of sentence-transformers",
-            "modules of the library; own code is not run here, not even with --trust-remote-code",
-            _TOKENS,
+            "the option --trust-remote-code, which lets it run here with your rights",
+            f"read that code first; or {_TOKENS}",
         )
+    if own is not None:
+        if kinds[0] != "Transformer" or modules.model_type != "SentenceTransformer":
+            raise CheckpointError(
+                f"modules.json of {place} describes a {modules.model_type} of {modules.kinds}",
+                "a SentenceTransformer whose own code stands behind a Transformer of the library",
+                _TOKENS,
+            )
+        return
     if modules.model_type == "CrossEncoder":
-        if kinds != ["Transformer"]:
+        if kinds not in (["Transformer"], _DECODER):
             raise CheckpointError(
                 f"modules.json of {place} describes a cross encoder of {modules.kinds}",
-                "one of a Transformer alone, which classifies texts",
-                _LANGUAGE_MODEL if "LogitScore" in kinds else "this kind of reranker is not supported yet",
+                "one of a Transformer alone, which classifies texts, or of a Transformer and LogitScore",
+                "this kind of reranker is not supported yet",
             )
         return
     if modules.model_type == "SparseEncoder":
@@ -144,7 +192,8 @@ def expect_supported(place: str, modules: Modules) -> None:
             )
         return
     if modules.model_type == "MultiVectorEncoder":
-        known = kinds[:1] == ["Transformer"] and all(kind in TOKEN_MODULES for kind in kinds[1:])
+        behind = ("Dense",) if modules.pylate else TOKEN_MODULES
+        known = kinds[:1] == ["Transformer"] and all(kind in behind for kind in kinds[1:])
         if not known or kinds.count("MultiVectorMask") > 1:
             raise CheckpointError(
                 f"modules.json of {place} describes a MultiVectorEncoder of {modules.kinds}",
@@ -158,6 +207,14 @@ def expect_supported(place: str, modules: Modules) -> None:
             "a SentenceTransformer, a CrossEncoder, a SparseEncoder or a MultiVectorEncoder",
             "this kind of model is not supported yet",
         )
+    if modules.towers:
+        if not all(kind in FOLLOWING for kind in kinds[1:]):
+            raise CheckpointError(
+                f"modules.json of {place} lists {modules.kinds}",
+                f"{kinds[0]}, then any of {', '.join(FOLLOWING)}",
+                "export the first module's folder alone",
+            )
+        return
     if kinds[:2] != ["Transformer", "Pooling"] or not all(kind in FOLLOWING for kind in kinds[2:]):
         raise CheckpointError(
             f"modules.json of {place} lists {modules.kinds}",

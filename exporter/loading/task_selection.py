@@ -10,9 +10,10 @@ from typing import Any
 import transformers
 from transformers.models.auto import modeling_auto
 
-from exporter.config.tasks import TASKS, Task
+from exporter.config.tasks import DECODER_RERANKING, TASKS, Task
 from exporter.loading.score_activation import ranks_pairs
 from exporter.loading.sentence_modules import Modules
+from exporter.loading.towers import has_towers
 from runtime.errors import CheckpointError, RemoteCodeError, TaskError
 
 
@@ -38,6 +39,16 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
             "the option --trust-remote-code, which lets it run here with your rights",
             "read that code first",
         )
+    if _scores_tokens(architectures, requested, modules):
+        if not classes(config, DECODER_RERANKING):
+            raise TaskError(
+                f"model type {config.model_type!r} has no class that generates text",
+                "one, for a reranker whose modules.json lists LogitScore",
+                "correct modules.json",
+            )
+        if modules is None:
+            return DECODER_RERANKING, "as requested; config.json names a decoder, which says yes or no"
+        return DECODER_RERANKING, "modules.json describes a CrossEncoder that is a decoder"
     one_label = getattr(config, "num_labels", None) == 1
     # Pooling needs the folder's modules, and reranking a single label; without them these tasks are not offered.
     possible = [
@@ -77,16 +88,29 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
     if modules is not None:
         # Any other task would leave out modules.
         task = choose_task(config, modules.task, modules, trusted)[0]
-        return _reranking(config, task, f"modules.json describes a {modules.model_type}", True)
+        reason = f"modules.json describes a {modules.model_type}"
+        if modules.towers:
+            reason += " for texts and images, and this is its part for texts; --task image-embedding is the other"
+        return _reranking(config, task, reason, True)
     for name in architectures:
         for task in TASKS.values():
-            if not task.pooled and name in classes(config, task):
+            if not (task.pooled or task.tower) and name in classes(config, task):
                 return _reranking(config, task, f"config.json names the architecture {name}", False)
-    raise TaskError(
-        f"config.json names the architectures {', '.join(architectures) or '(none)'}, from which no task follows",
-        f"--task with one of {', '.join(possible) or 'no task that this exporter knows'}",
-        "choose one",
-    )
+    found = f"config.json names the architectures {', '.join(architectures) or '(none)'}"
+    if not possible:
+        raise TaskError(
+            f"{found}, and this exporter has no task for the model type {config.model_type!r}",
+            "a model of one of its tasks, which all answer in one step",
+            "of a model that writes a text word by word, save the encoder as a folder and export that",
+        )
+    raise TaskError(f"{found}, from which no task follows", f"--task with one of {', '.join(possible)}", "choose one")
+
+
+def _scores_tokens(architectures: list[str], requested: str, modules: Modules | None) -> bool:
+    """Whether a decoder reranks: its modules say so, or the user, of a folder that holds nothing but a decoder."""
+    if modules is not None:
+        return modules.scores_tokens and requested in ("auto", "reranking")
+    return requested == "reranking" and architectures[:1] != [] and architectures[0].endswith("ForCausalLM")
 
 
 def _reranking(config: Any, task: Task, reason: str, modules: bool) -> tuple[Task, str]:
@@ -127,6 +151,8 @@ def classes(config: Any, task: Task) -> tuple[str, ...]:
     own = _own_classes(config).get(task.auto_class) or encoder_alone(config, task)
     entry = getattr(modeling_auto, task.mapping, {}).get(config.model_type, ())
     known = (entry,) if isinstance(entry, str) else tuple(entry)
+    if task.tower:
+        return tuple(name for name in known if has_towers(name, task.tower))
     return known if own is None else (own, *known)
 
 

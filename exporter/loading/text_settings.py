@@ -6,10 +6,10 @@ arguments of the tokenizer or the model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from exporter.loading import known_settings
+from exporter.loading import known_settings, pylate_settings
 from exporter.loading.hub import ModelFiles
 from exporter.loading.sentence_modules import Modules
 from exporter.loading.settings import Settings
@@ -23,13 +23,17 @@ FILES = tuple(
 )
 # Prompts that every SentenceTransformer has; empty unless the folder sets them.
 _COMMON_PROMPTS = ("query", "document")
-# Model type → the task of its transformer, the model output that it uses, and its own name for that output.
+# Model type, or the module that makes it another one →
+# the task of its transformer, the model output that it uses, and its own name for that output.
 _HEADS = {
     "SentenceTransformer": ("feature-extraction", "last_hidden_state", "token_embeddings"),
     "CrossEncoder": ("sequence-classification", "logits", "scores"),
+    "LogitScore": ("text-generation", "logits", "causal_logits"),
     "SparseEncoder": ("fill-mask", "logits", "token_embeddings"),
     "MultiVectorEncoder": ("feature-extraction", "last_hidden_state", "token_embeddings"),
 }
+# The same for a model with towers.
+_TOWERS = ("feature-extraction", "pooler_output", "sentence_embedding")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class TextSettings:
     `max_length` replaces the tokenizer's own limit; None if the folder sets none. `prompt` is the default one of
     `prompts`. `truncate_dim` is how many numbers of a vector are kept; None: all. `similarity` compares two vectors.
     `activation` is the activation of a cross encoder's scores, if the folder names one.
-    `sides` are the settings of queries and documents, for a model of token vectors.
+    `sides` are the settings of queries and documents, for a model of token vectors. `chat` is how pairs go through the
+    chat template; None: they do not. `markers` are prefixes that the tokenizer may have as tokens.
     """
 
     max_length: int | None = None
@@ -50,6 +55,25 @@ class TextSettings:
     truncate_dim: int | None = None
     activation: str | None = None
     sides: SideSettings | None = None
+    chat: ChatSettings | None = None
+    markers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """How a cross encoder's pairs go through the tokenizer's chat template.
+
+    `form` is that of a message's content, text (`flat`) or a list of parts (`structured`); None: the one that the
+    template takes. `arguments` are the template's. `restores` is whether a text that is cut keeps the template's end.
+    `prompt` becomes a message of the system. `required` is false if pairs whose template has no place for them are
+    given to the tokenizer as they are.
+    """
+
+    form: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    restores: bool = True
+    prompt: str = ""
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,7 @@ class SideSettings:
     """What a model of token vectors does to queries and documents, as the folder says it.
 
     Lengths are in tokens, None for the usual one. `expansion` are the library's settings of tokens to add to queries.
+    `skipped_words` are tokens that are left out of documents; None: as the module for it says.
     """
 
     query_prompt: str
@@ -64,6 +89,7 @@ class SideSettings:
     query_length: int | None
     document_length: int | None
     expansion: dict[str, Any] | None
+    skipped_words: list[Any] | None = None
 
 
 def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modules) -> TextSettings:
@@ -77,13 +103,20 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
     Raises:
         CheckpointError: a setting that is not supported or not possible.
     """
-    model = settings.read("config_sentence_transformers.json", known_settings.MODEL) or {}
+    table = known_settings.PYLATE if modules.pylate else known_settings.MODEL
+    model = settings.read("config_sentence_transformers.json", table) or {}
+    markers: tuple[str, ...] = ()
+    if modules.pylate:
+        model, markers = pylate_settings.with_prefixes(settings, model)
     truncate = model.get("truncate_dim")
     if truncate is not None and (type(truncate) is not int or truncate < 1):
         raise CheckpointError(f"truncate_dim of {settings.files.id} is {truncate!r}"[:200], "a number from 1 on")
     prompts = _prompts(settings, model)
-    prompt = _default_prompt(settings, model, prompts, modules.model_type)
     name, found = _transformer(settings, transformer_files)
+    chat = _chat(settings, name, found, modules)
+    prompt = _default_prompt(settings, model, prompts, modules.model_type == "CrossEncoder" and chat is None)
+    if chat is not None:
+        chat, prompt = replace(chat, prompt=prompt), ""
     _check_head(settings, name, found, modules)
     lengths = [
         settings.check(f"{name}: {key}", found.get(key) or {}, known_settings.TOKENIZER_ARGUMENTS).get(
@@ -105,19 +138,45 @@ def read_texts(settings: Settings, transformer_files: ModelFiles, modules: Modul
         similarity=_similarity(settings, model, modules.model_type),
         truncate_dim=truncate,
         activation=model.get("activation_fn"),
-        sides=_sides(settings, model, name, found, modules.model_type),
+        sides=_sides(settings, model, name, found, modules),
+        chat=chat,
+        markers=markers,
     )
 
 
+def _chat(settings: Settings, name: str, found: dict[str, Any], modules: Modules) -> ChatSettings | None:
+    """How pairs go through the chat template; None if texts do not."""
+    processing = settings.check(
+        f"{name}: processing_kwargs", found.get("processing_kwargs") or {}, known_settings.PROCESSING
+    )
+    arguments = processing.get("chat_template") or {}
+    config = found.get("modality_config")
+    message = config.get("message") if isinstance(config, dict) and modules.model_type == "CrossEncoder" else None
+    if not isinstance(message, dict):
+        # Without that kind of input the library makes no use of the template.
+        return None
+    form = message.get("format", "auto")
+    if form not in ("auto", "flat", "structured"):
+        raise settings.refusal(name, "modality_config", message, "known formats are auto, flat, structured")
+    sizes = {"padding", "truncation", "max_length", "return_tensors"}
+    if not isinstance(arguments, dict) or sizes & set(arguments):
+        raise settings.refusal(name, "processing_kwargs", arguments, "it changes how texts are tokenised")
+    rest = {key: value for key, value in arguments.items() if key != "restore_suffix"}
+    return ChatSettings(None if form == "auto" else form, rest, bool(arguments.get("restore_suffix", True)))
+
+
 def _sides(
-    settings: Settings, model: dict[str, Any], name: str, found: dict[str, Any], model_type: str
+    settings: Settings, model: dict[str, Any], name: str, found: dict[str, Any], modules: Modules
 ) -> SideSettings | None:
     """The settings of queries and documents; refused for a model that does not tell them apart."""
-    if model_type != "MultiVectorEncoder":
+    if modules.model_type != "MultiVectorEncoder":
         for key in ("query_length", "document_length", "query_expansion"):
             if found.get(key) is not None:
                 raise settings.refusal(name, key, found[key], "queries and documents get the same treatment here")
         return None
+    if modules.pylate:
+        # What the transformer's own file says has precedence.
+        found = pylate_settings.lengths(model) | found
     for key in ("query_length", "document_length"):
         length = found.get(key)
         if length is not None and (type(length) is not int or length < 1):
@@ -132,7 +191,8 @@ def _sides(
             raise settings.refusal(name, "query_expansion", expansion, "it has no strategy and length that fit")
     prompts = model.get("prompts", {})
     query, document = (prompts.get(side) or "" for side in ("query", "document"))
-    return SideSettings(query, document, found.get("query_length"), found.get("document_length"), expansion)
+    words = pylate_settings.left_out(model) if modules.pylate else None
+    return SideSettings(query, document, found.get("query_length"), found.get("document_length"), expansion, words)
 
 
 def _transformer(settings: Settings, transformer_files: ModelFiles) -> tuple[str, dict[str, Any]]:
@@ -165,8 +225,8 @@ def _is_text(value: Any) -> bool:
 
 def _similarity(settings: Settings, model: dict[str, Any], model_type: str) -> Similarity:
     name = model.get("similarity_fn_name")
-    if name is None or model_type != "SentenceTransformer":
-        return "cosine"
+    if name is None or model_type not in ("SentenceTransformer", "SparseEncoder"):
+        return "dot" if model_type == "SparseEncoder" else "cosine"
     known: Similarity | None = next((one for one in get_args(Similarity) if one == name), None)
     if known is None:
         raise settings.refusal(
@@ -178,12 +238,12 @@ def _similarity(settings: Settings, model: dict[str, Any], model_type: str) -> S
     return known
 
 
-def _default_prompt(settings: Settings, model: dict[str, Any], prompts: dict[str, str], model_type: str) -> str:
-    """The text that is put before every text; usually empty."""
+def _default_prompt(settings: Settings, model: dict[str, Any], prompts: dict[str, str], pairs: bool) -> str:
+    """The text that is put before every text, which must not be a pair; usually empty."""
     name = model.get("default_prompt_name")
     if name is None:
         return ""
-    if model_type == "CrossEncoder":
+    if pairs:
         raise settings.refusal(
             "config_sentence_transformers.json",
             "default_prompt_name",
@@ -201,7 +261,9 @@ def _default_prompt(settings: Settings, model: dict[str, Any], prompts: dict[str
 
 def _check_head(settings: Settings, name: str, found: dict[str, Any], modules: Modules) -> None:
     """Check that texts go to the transformer unchanged, and its vectors or scores to the next module unchanged."""
-    task, output, own = _HEADS[modules.model_type]
+    task, output, own = (
+        _TOWERS if modules.towers else _HEADS["LogitScore" if modules.scores_tokens else modules.model_type]
+    )
     usual = "fill-mask" if modules.listed[0].kind == "MLMTransformer" else "feature-extraction"
     set_task = found.get("transformer_task", usual)
     if set_task != task:
@@ -210,11 +272,21 @@ def _check_head(settings: Settings, name: str, found: dict[str, Any], modules: M
     if config is None:
         return
     text = config.get("text") if isinstance(config, dict) else None
-    if not isinstance(config, dict) or "message" in config or not isinstance(text, dict):
+    message = config.get("message") if isinstance(config, dict) else None
+    pairs = modules.model_type == "CrossEncoder" and isinstance(message, dict)
+    if not isinstance(config, dict) or not isinstance(text, dict) or (message is not None and not pairs):
         raise settings.refusal(
             name, "modality_config", config, "texts go through a chat template, or are not supported"
         )
-    if text.get("method") != "forward" or text.get("method_output_name") not in (output, [output]):
-        raise settings.refusal(name, "modality_config", config, f"the result for a text must be {output} of forward")
+    used = {"text": "get_text_features", "image": "get_image_features"} if modules.towers else {"text": "forward"}
+    if message is not None:
+        used["message"] = "forward"
+    for modality, method in used.items():
+        way = config.get(modality)
+        known = isinstance(way, dict) and way.get("method_output_name") in (output, [output])
+        if not isinstance(way, dict) or not known or way.get("method") != method:
+            raise settings.refusal(
+                name, "modality_config", config, f"the result for {modality}s must be {output} of {method}"
+            )
     if found.get("module_output_name", own) != own:
         raise settings.refusal(name, "module_output_name", found["module_output_name"], f"expected {own}")

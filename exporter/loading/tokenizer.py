@@ -16,6 +16,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from exporter.config.forward_parameters import TRIES
 from exporter.config.request import ExportRequest
+from exporter.loading import pylate_settings
 from exporter.loading.hub import ModelFiles
 from exporter.loading.text_settings import TextSettings
 from exporter.loading.tokenizer_probe import expect_same_tokens
@@ -41,6 +42,7 @@ class TokenizerPart:
     """The tokenizer and how to use it; or, with `content` None, a note that says why there is none.
 
     `special_ids` are ids with a special meaning, which example inputs avoid. `fast` is the tokenizer itself.
+    `gives_mask`: it makes an attention_mask too.
     """
 
     content: bytes | None
@@ -48,6 +50,14 @@ class TokenizerPart:
     special_ids: tuple[int, ...]
     note: str
     fast: Any = None
+    gives_mask: bool = False
+
+    def padded_to(self, length: int) -> TokenizerPart:
+        """The same, for texts that are all padded to this length."""
+        if self.info is None or self.info.rules is None:
+            return self
+        rules = dataclasses.replace(self.info.rules, padded_length=length)
+        return dataclasses.replace(self, info=dataclasses.replace(self.info, rules=rules))
 
 
 def load_tokenizer(
@@ -85,6 +95,7 @@ def load_tokenizer(
             tokenizer_class = type(tokenizer).__name__
     if tokenizer_class is not None:
         return TokenizerPart(None, None, (), f"no tokenizer ({tokenizer_class} has no tokenizer.json form)")
+    pylate_settings.register(tokenizer, texts.markers)
     info = _text_info(files, tokenizer, longest, vocabulary, texts, pad_id, request.max_length)
     content = tokenizer.backend_tokenizer.to_str().encode()
     expect_same_tokens(files.id, tokenizer, content, info)
@@ -93,7 +104,8 @@ def load_tokenizer(
     note = f"tokenizer, at most {info.max_length} tokens"
     if (largest := max(tokenizer.get_vocab().values())) >= vocabulary:
         note += f"; it knows ids up to {largest}, the model only {vocabulary}: texts that need the others are refused"
-    return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note, tokenizer)
+    masks = "attention_mask" in tokenizer.model_input_names
+    return TokenizerPart(content, info, tuple(tokenizer.all_special_ids), note, tokenizer, masks)
 
 
 def has_tokenizer(files: ModelFiles) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from exporter.loading.hub import ModelFiles
 from runtime.errors import CheckpointError
+from runtime.printing import printable
 
 
 def expect_configuration(files: ModelFiles) -> None:
@@ -20,12 +21,24 @@ def expect_configuration(files: ModelFiles) -> None:
     if files.gguf is not None:
         return
     if files.folder is not None and not files.has("config.json"):
+        if names := sorted(printable(path.name) for path in files.folder.glob("*.gguf")):
+            raise CheckpointError(
+                f"{files.folder} has no config.json, and {', '.join(names)}"[:300],
+                "the name of the GGUF file to export",
+                f"give --gguf {names[0]} and --task",
+            )
         raise CheckpointError(
             f"{files.folder} has no config.json", "a model folder as transformers saves it", "check the path"
         )
     config = files.read_json("config.json")
     if isinstance(config, dict) and not {"model_type", "auto_map"} & set(config):
         # transformers 4 would take the model type from the folder's name.
+        if "pretrained_cfg" in config:
+            raise CheckpointError(
+                f"config.json of {files.id} is of the library timm",
+                "a model of transformers",
+                "export a model of the same architecture that transformers has, such as microsoft/resnet-50",
+            )
         raise CheckpointError(
             f"config.json of {files.id} names no model_type", "the type of the model", "copy config.json again"
         )

@@ -6,7 +6,8 @@ Pickles that were not allowed, indexes that point outside the folder, and damage
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import PurePosixPath, PureWindowsPath
 
 import torch
@@ -75,19 +76,41 @@ def read_tensors(
     """
     folder, place = (f"{path}/", f"{path} of {files.id}") if path else ("", files.id)
     stored = files.find(folder + names[0])
-    try:
+    with _named_damage(place):
         if stored is not None:
             return dict(load_file(stored))
-        stored = files.find(folder + names[1])
-        if stored is None:
-            raise CheckpointError(f"{place} holds no weights", names[0], "copy the whole folder again")
-        if not allow_pickle:
-            raise PickledWeightsError(
-                f"{place} holds its weights only as a pickle ({stored.name})",
-                names[0],
-                _CONVERT,
-            )
-        return dict(torch.load(stored, map_location="cpu", weights_only=True))
+    stored = files.find(folder + names[1])
+    if stored is None:
+        raise CheckpointError(f"{place} holds no weights", names[0], "copy the whole folder again")
+    if not allow_pickle:
+        raise PickledWeightsError(
+            f"{place} holds its weights only as a pickle ({stored.name})",
+            names[0],
+            _CONVERT,
+        )
+    return load_pickled(files, folder + names[1])
+
+
+def load_pickled(files: ModelFiles, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a pickled file that is there; anything in it but tensors by name is refused, and nothing runs.
+
+    Raises:
+        CheckpointError: it holds something else, or is damaged.
+    """
+    stored = files.find(name)
+    assert stored is not None
+    with _named_damage(f"{name} of {files.id}"):
+        found = dict(torch.load(stored, map_location="cpu", weights_only=True))
+        if not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()):
+            raise TypeError("it holds something else than tensors by name")
+    return found
+
+
+@contextmanager
+def _named_damage(place: str) -> Iterator[None]:
+    """What reading a damaged file raises becomes a CheckpointError."""
+    try:
+        yield
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, TypeError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

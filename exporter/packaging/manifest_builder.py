@@ -22,12 +22,15 @@ from runtime.format.manifest import (
     Execution,
     LateInteraction,
     Manifest,
+    PictureResults,
+    Preprocessing,
     Requirements,
     TensorSpec,
     TextInfo,
     Tolerance,
     longest_text,
 )
+from runtime.format.validation import PICTURE_LOGITS
 
 logger = logging.getLogger("exporter")
 
@@ -45,6 +48,8 @@ def draft_manifest(
     requires: Requirements,
     cases: Sequence[VerificationCase],
     tolerance: Tolerance,
+    preprocessing: Preprocessing | None = None,
+    pictures: PictureResults | None = None,
 ) -> Manifest:
     """The manifest of a file that has not been verified yet.
 
@@ -74,7 +79,24 @@ def draft_manifest(
         padded_output="repeated" if candidate.drop_padding else "computed",
         embedding=source.embedding,
         late_interaction=_late_interaction(source.late_interaction, plan),
+        preprocessing=preprocessing,
+        ctc=None if source.sounds is None else source.sounds.ctc,
+        pictures=_pictures(pictures, plan.task.name, outputs),
     )
+
+
+def _pictures(results: PictureResults | None, task: str, outputs: Sequence[TensorSpec]) -> PictureResults | None:
+    """The results for pictures; None if the model's outputs have another number of classes than its configuration."""
+    name, place = PICTURE_LOGITS.get(task, ("", 0))
+    logits = next((spec for spec in outputs if spec.name == name), None)
+    if results is None or logits is None:
+        return None
+    axis = logits.axes[place]
+    count = len(results.classes) + (place == 2 and results.scores == "softmax")
+    if not axis.minimum == axis.maximum == count:
+        logger.warning("no results for pictures: the outputs have another number of classes than config.json names")
+        return None
+    return results
 
 
 def _text(info: TextInfo | None, plan: TracePlan) -> TextInfo | None:

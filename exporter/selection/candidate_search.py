@@ -22,6 +22,7 @@ from exporter.packaging.manifest_builder import draft_manifest
 from exporter.packaging.operator_check import check_draft
 from exporter.packaging.report import StageClock
 from exporter.packaging.staging import Workspace
+from exporter.preprocessing.preprocessor import PreprocessingPlan
 from exporter.selection.autotune import Draft, TimedShape, fastest_first, time_drafts, timings, tune_shapes
 from exporter.selection.build_result import BuildResult, describe_computation
 from exporter.selection.hints import with_remedy
@@ -31,6 +32,7 @@ from exporter.shapes.narrowing import narrow
 from exporter.shapes.trace_plan import TracePlan
 from exporter.tracing import patches
 from exporter.tracing.adapter import Adapter, adapt
+from exporter.tracing.graphs.graph_functions import define_method
 from exporter.tracing.graphs.token_pruning import prune
 from exporter.tracing.trace import Traced, trace
 from exporter.verification import verify
@@ -73,6 +75,8 @@ class CandidateSearch:
     clock: StageClock
     # To calibrate int8 with.
     samples: Sequence[Mapping[str, torch.Tensor]] = ()
+    # What the file makes of pictures or sounds.
+    preprocessing: PreprocessingPlan = field(default_factory=PreprocessingPlan)
     choices: list[str] = field(default_factory=list)
     failures: list[tuple[Candidate, ExportError]] = field(default_factory=list)
     # Those that were built to be timed, by name.
@@ -237,6 +241,9 @@ class CandidateSearch:
     def _save(self, module: ScriptModule, candidate: Candidate) -> Path:
         file = self.place.draft.with_name(f"{candidate.name.replace(' ', '-')}.pt")
         with self.clock.stage("save") as notes, self.place.writing():
+            preprocessor = self.preprocessing.preprocessor
+            if preprocessor is not None:
+                define_method(module, "preprocess", preprocessor.function, preprocessor.constants)
             artifact_file.save(module, file)
             check_draft(module, file, self.request.allow_operators)
             notes.append(f"{file.stat().st_size / 1e6:.1f} MB")
@@ -247,7 +254,11 @@ class CandidateSearch:
 
     def _manifest(self, candidate: Candidate, plan: TracePlan, cases: Sequence[VerificationCase]) -> Manifest:
         requires = candidate.backend.requirements(self.request.precision, self.environment)
-        return draft_manifest(self.request, self.source, plan, candidate, requires, cases, self.tolerance)
+        preprocessor, results = self.preprocessing.preprocessor, self.preprocessing.results
+        info = None if preprocessor is None else preprocessor.describe(plan.inputs)
+        return draft_manifest(
+            self.request, self.source, plan, candidate, requires, cases, self.tolerance, info, results
+        )
 
     def _verify(self, built: BuildResult) -> BuildResult:
         """Compare the file with the original model in fresh processes."""
@@ -255,7 +266,9 @@ class CandidateSearch:
             logger.warning("NOT verified (--verify off): the artifact says so")
             return built
         with self.clock.stage("verify") as notes, self.place.writing():
-            outcome = verify.verify(built.file, built.manifest, built.cases, self.request.allow_operators)
+            outcome = verify.verify(
+                built.file, built.manifest, built.cases, self.request.allow_operators, self.preprocessing
+            )
             notes.append(outcome.summary)
         fusions = built.candidate.backend.fusions(outcome.operators)
         manifest = dataclasses.replace(built.manifest, verified=outcome.cases, fusions=fusions)

@@ -28,7 +28,7 @@ class Override:
         groups: the kinds of data that go in, whatever the task.
         output_aliases: the task's name of an output → the model's.
         unwanted: parameters to leave at their default, with the reason that is shown.
-        refused: why no trace can be correct.
+        refused: why no trace can be correct, for tasks that take images.
     """
 
     layouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -62,6 +62,14 @@ OVERRIDES: dict[str, Override] = {
             "features": lambda source: source.config.num_mel_bins,
         },
         unwanted={"attention_mask": "a spectrogram has no padded rows"},
+    ),
+    # Ten seconds, repeated or cut by the feature extractor.
+    "clap": Override(
+        layouts={"input_features": ("batch", "views", "frames", "features")},
+        sizes={
+            "views": lambda _source: 1,
+            "frames": lambda source: source.preprocessor.get("nb_max_frames", 1000) + 1,
+        },
     ),
     # The encoder's positions are as many as half of the frames, and it takes no other number.
     "whisper": Override(
@@ -211,8 +219,9 @@ def output_aliases(source: Source) -> Mapping[str, str]:
 
 
 def refused(source: Source) -> str | None:
-    """Why the model type cannot be exported at all, or None."""
-    return _override(source).refused
+    """Why the model type cannot be exported for the task, or None."""
+    # What stands in the table is about images.
+    return None if source.task.groups == ("text",) else _override(source).refused
 
 
 def groups(source: Source) -> tuple[Group, ...]:

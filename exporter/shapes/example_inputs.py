@@ -118,10 +118,11 @@ def _tensor(
     assert spec.values is not None  # every integer input of a plan is bounded
     padding = plan.pad_id if spec.name.endswith("input_ids") else 0
     drawn = torch.where(mask, _draw(plan, spec, spec.values, sizes, generator), padding)
-    if spec.required_token_id is not None:
+    end = plan.end_id if spec.required_token_id is None and spec.name == "input_ids" else spec.required_token_id
+    if end is not None:
         # At each row's last real position, where tokenizers put it.
         last = (mask * torch.arange(1, sizes[-1] + 1)).argmax(dim=-1, keepdim=True)
-        drawn = drawn.scatter(-1, last, spec.required_token_id)
+        drawn = drawn.scatter(-1, last, end)
     return drawn
 
 

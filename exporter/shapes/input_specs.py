@@ -114,6 +114,8 @@ def _unwanted(source: Source, name: str, groups: set[Group], every: bool) -> str
         return "nothing is masked outside masked-image-modeling"
     if name == "decoder_input_ids" and source.task.name != "text2text-scoring" and not every:
         return "the model makes it from its other inputs"
+    if name == "attention_mask" and source.text_padding is not None and not source.text_padding.masked:
+        return f"texts are padded to {source.text_padding.length} tokens, and the model reads the padding too"
     if name == "attention_mask" and groups == {"image"}:
         return "images have no padded rows"
     if name == "attention_mask" and groups == {"audio"} and not _takes_audio_mask(source):
@@ -165,6 +167,8 @@ def _axis(source: Source, name: str, images: ImageSizes, asked: int | None) -> A
     fixed = architecture_overrides.fixed_size(source, name, images.example)
     if fixed is not None:
         return Axis(name, fixed, fixed)
+    if name == "sequence" and source.text_padding is not None:
+        return Axis(name, source.text_padding.length, source.text_padding.length)
     tries = TRIES[name]
     multiple = architecture_overrides.multiple(source, name)
     if tries.relative:

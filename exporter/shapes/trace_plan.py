@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exporter.config.forward_parameters import FRAMES_PER_SECOND, SAMPLING_RATE
+from exporter.config.forward_parameters import FRAMES_PER_SECOND, SAMPLING_RATE, TRIES, USUAL_SECONDS
 from exporter.config.request import MIN_EXAMPLE_SIZE, ExportRequest
 from exporter.config.tasks import Task
 from exporter.loading.loader import Source
@@ -23,8 +23,9 @@ class TracePlan:
 
     `inputs` are in the order of the model's forward parameters; `dimensions` are their axes by name, `batch` first.
     Along `padded_axis` a mask allows shorter rows; None if there is none. `pad_id` fills padded positions,
-    `padding_side` is the side on which they are, `avoided_ids` are special tokens that examples leave out. `choices`
-    say what was decided and why. `images` are heights and widths to verify, if there are any images.
+    `padding_side` is the side on which they are, `avoided_ids` are special tokens that examples leave out. `end_id` is
+    the id at the end of each row of an example, where CLIP reads its vector. `choices` say what was decided and why.
+    `images` are heights and widths to verify, if there are any images.
     """
 
     task: Task
@@ -36,6 +37,7 @@ class TracePlan:
     padding_side: str
     choices: tuple[str, ...]
     images: tuple[tuple[int, int], ...] = ()
+    end_id: int | None = None
 
     @property
     def example(self) -> dict[str, int]:
@@ -97,16 +99,29 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
         padding_side=text.padding_side if text else "right",
         choices=tuple(choices),
         images=images.verified if "height" in derived.dimensions else (),
+        end_id=_end_id(source),
     )
+
+
+def _end_id(source: Source) -> int | None:
+    """The id that ends a text, for models that compare texts with something else: some read their vector there."""
+    end = getattr(source.config.get_text_config(), "eos_token_id", None)
+    known = (source.compares or source.task.tower) and type(end) is int and 0 <= end < source.vocabulary
+    return end if known else None
 
 
 def _limits(source: Source, request: ExportRequest) -> dict[str, int]:
     """The largest sizes that the user asks for, by axis."""
     limits = {} if request.max_length is None else {"sequence": request.max_length}
+    extractor = None if source.sounds is None else source.sounds.extractor
     if request.max_audio_seconds is not None:
         rate = source.preprocessor.get("sampling_rate")
         limits["samples"] = int(request.max_audio_seconds * (rate if isinstance(rate, int) else SAMPLING_RATE))
         limits["frames"] = int(request.max_audio_seconds * FRAMES_PER_SECOND)
+    if extractor is not None:
+        # Extractors count differently: with a frame more at the end, or two frames as one.
+        frames = extractor.frames(request.max_audio_seconds or USUAL_SECONDS)
+        limits |= {} if frames is None else {"frames": max(frames, TRIES["frames"].least)}
     return limits
 
 

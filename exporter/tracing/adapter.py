@@ -79,7 +79,9 @@ def adapt(source: Source, plan: TracePlan, example: ExampleInputs) -> Adapter:
             )
         base = HeadAdapter
     kind = type(base.__name__, (base,), {"forward": with_signature(base.forward, names)})
-    adapter: Adapter = kind(source.model, names, {output.name: (output.name,) for output in plan.task.outputs})
+    further = source.sentence_head.further if source.sentence_head is not None else ()
+    wanted = [output.name for output in plan.task.outputs if not output.optional or output.name in further]
+    adapter: Adapter = kind(source.model, names, {name: (name,) for name in wanted})
     if isinstance(adapter, HeadAdapter):
         assert source.sentence_head is not None
         adapter.head = source.sentence_head

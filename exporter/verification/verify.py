@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from exporter.preprocessing.preprocessor import GIVEN, PreprocessingPlan
 from exporter.verification.reference import VerificationCase
 from exporter.verification.subprocesses import allowing, worker
 from runtime.errors import VerificationError
@@ -60,13 +61,21 @@ class Outcome:
         return text
 
 
-def verify(draft: Path, manifest: Manifest, cases: Sequence[VerificationCase], allow: Sequence[str] = ()) -> Outcome:
+def verify(
+    draft: Path,
+    manifest: Manifest,
+    cases: Sequence[VerificationCase],
+    allow: Sequence[str] = (),
+    preprocessing: PreprocessingPlan | None = None,
+) -> Outcome:
     """Run every case on the draft, in every order of `runtime.verification.worker`, in fresh processes.
 
-    `full` adds a process with another thread count. `allow`, here and below, is the request's `allow_operators`.
+    `full` adds a process with another thread count. `allow`, here and below, is the request's `allow_operators`. The
+    first process also compares the method `preprocess`, if the file has it, with the folder's processor.
 
     Raises:
-        VerificationError: the file writes to its inputs, gives outputs of another shape, or ends the process.
+        VerificationError: the file writes to its inputs, gives outputs of another shape, preprocesses otherwise than
+            the processor, or ends the process.
         OSError: the working files cannot be written.
     """
     threads = [torch.get_num_threads()]
@@ -79,13 +88,31 @@ def verify(draft: Path, manifest: Manifest, cases: Sequence[VerificationCase], a
     operators: dict[str, int] = {}
     for number, count in enumerate(threads):
         # The orders were tried with the first thread count; the second run is about the threads.
-        first = ["--first-order-only"] if number else []
+        first = ["--first-order-only"] if number else _given(preprocessing, manifest, draft.parent)
         report = _run(["verify", *files, "--threads", str(count), *first], draft.parent)
         operators = operators or report["operators"]
         for order, rows in report["comparisons"].items():
             orders.append(f"{order} ({count} threads)" if len(threads) > 1 else order)
             comparisons += [Comparison(**row) for row in rows]
     return _judge(comparisons, manifest.tolerance, cases, operators, tuple(orders))
+
+
+def _given(preprocessing: PreprocessingPlan | None, manifest: Manifest, folder: Path) -> list[str]:
+    """Write what to preprocess into the folder, of sizes that the file takes; returns the arguments."""
+    rules = manifest.preprocessing
+    if preprocessing is None or rules is None:
+        return []
+    fitting = [
+        case
+        for case in preprocessing.cases
+        if all(
+            axis.minimum <= size and (axis.maximum is None or size <= axis.maximum)
+            for axis, size in zip(rules.axes, case.inputs[GIVEN].shape, strict=True)
+        )
+    ]
+    path = folder / "verify.given"
+    path.write_bytes(dump_cases(fitting))
+    return ["--preprocessed", str(path), "--preprocessing-tolerance", repr(preprocessing.tolerance)]
 
 
 def confirm(sealed: Path, allow: Sequence[str] = ()) -> None:

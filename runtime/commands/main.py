@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from runtime import __version__
 from runtime.artifact import artifact_file
 from runtime.commands import console
-from runtime.format.manifest import Axis, Manifest, TensorSpec, VerifiedCase, longest_text
+from runtime.format.manifest import Axis, Manifest, PairTemplate, TensorSpec, VerifiedCase, longest_text
 from runtime.printing import printable, shown
 
 
@@ -100,7 +100,15 @@ def _parser() -> argparse.ArgumentParser:
         help="a file with one JSON object per line: text, question and context, or query and documents; or -",
     )
     source.add_argument("--inputs", metavar="FILE", help="tensors by name: .json, .safetensors or .npz")
-    predict.add_argument("--truncate", action="store_true", help="cut texts that are longer than the model admits")
+    source.add_argument("--image", action="append", metavar="FILE", help="a picture; may be given several times")
+    source.add_argument("--audio", action="append", metavar="WAV", help="a wav file; may be given several times")
+    predict.add_argument("--threshold", type=_share, metavar="N", help="objects with a larger score are printed")
+    predict.add_argument(
+        "--timestamps", choices=("word", "char"), help="when each word, or character, of a transcript is heard"
+    )
+    predict.add_argument(
+        "--truncate", action="store_true", help="cut texts and sounds that are longer than the model admits"
+    )
     predict.add_argument("--prompt-name", metavar="NAME", help="which of the model's prompts to put before each text")
     predict.add_argument(
         "--dimensions", type=_positive, metavar="N", help="how many numbers of each vector to keep, from its beginning"
@@ -183,6 +191,11 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     lines += [f"ignored   {setting}" for setting in manifest.model.ignored_settings]
     if manifest.text:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
+        template = manifest.text.pair_template
+        lines += _table("pairs", [] if template is None else _describe_template(template))
+    if manifest.preprocessing:
+        made = f"preprocessed in the file to {', '.join(manifest.preprocessing.inputs)}"
+        lines.append(f"takes     {_describe_data(manifest)}, {made}")
     lines += _table("prompts", _describe_prompts(manifest))
     if manifest.embedding:
         length = ", vectors of length 1" if manifest.embedding.normalized else ""
@@ -203,6 +216,23 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     calls = manifest.execution.warmup_calls
     lines.append(f"warm-up   {calls} call{'' if calls == 1 else 's'} at {warmups}")
     return lines
+
+
+def _describe_data(manifest: Manifest) -> str:
+    rules = manifest.preprocessing
+    if rules is None or rules.rate is None:
+        return "pictures"
+    (axis,) = rules.axes
+    most = "" if axis.maximum is None else f" to {axis.maximum / rules.rate:.2f}"
+    return f"sounds at {rules.rate} samples per second, from {axis.minimum / rules.rate:.2f}{most} s"
+
+
+def _describe_template(template: PairTemplate) -> list[str]:
+    return [
+        f"before the query: {shown(template.before)}",
+        f"before the document: {shown(template.between)}",
+        f"behind it: {shown(template.after)}",
+    ]
 
 
 def _describe_prompts(manifest: Manifest) -> list[str]:
@@ -272,6 +302,16 @@ def _whole(text: str, least: int = 0) -> int:
     if not text.isdecimal() or len(text) > 9 or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
+    return number
 
 
 if __name__ == "__main__":

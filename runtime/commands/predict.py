@@ -1,4 +1,4 @@
-"""`run-model predict`: read texts or tensors, print one JSON object per row, in the order of the input.
+"""`run-model predict`: read texts, sounds or tensors, print one JSON object per row, in the order of the input.
 
 Options that the artifact's task does not have are refused before anything is loaded. If a row fails, its line holds the
 error and the other rows are computed; at the end InputTextError says how many failed.
@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from runtime.artifact import artifact_file
+from runtime.commands.predict_images import predict_images
+from runtime.commands.predict_sounds import predict_sounds
 from runtime.commands.progress import progress
 from runtime.commands.text_file import Line, Query, json_query, json_question, json_text, read_lines, size_of
 from runtime.errors import (
@@ -41,8 +43,8 @@ _OPTIONS = {
     "top_k": ("text-classification", "reranking", "fill-mask", "sparse-embedding"),
     "aggregation": ("token-classification",),
     "stride": ("token-classification", "question-answering"),
-    "prompt_name": ("sentence-embedding",),
-    "dimensions": ("sentence-embedding",),
+    "prompt_name": ("sentence-embedding", "sparse-embedding", "text-embedding"),
+    "dimensions": ("sentence-embedding", "text-embedding"),
 }
 # Task → the parser of its JSON lines; `json_text` for all others.
 _PARSERS = {"question-answering": json_question, "reranking": json_query}
@@ -51,8 +53,14 @@ _PARSERS = {"question-answering": json_question, "reranking": json_query}
 def predict(options: argparse.Namespace) -> int:
     """Run the command."""
     manifest = artifact_file.read_manifest(options.file)
+    if options.timestamps is not None and options.audio is None:
+        raise InputTaskError("--timestamps without --audio", "a sound", "leave --timestamps out")
     if options.inputs is not None:
         return _tensors(options, manifest)
+    if options.audio is not None:
+        return predict_sounds(options, manifest, _loading(options))
+    if options.image is not None:
+        return predict_images(options, manifest, _loading(options))
     if manifest.text is None:
         option = next(name for name in ("text", "texts", "jsonl") if getattr(options, name) is not None)
         raise InputNameError(f"--{option} needs a tokenizer, which {options.file} does not have", "", "give --inputs")
@@ -99,6 +107,8 @@ def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
                 flag = f"--{option.replace('_', '-')}"
                 raise InputTaskError(f"{flag} with {used_with}", f"text for {' or '.join(tasks)}", f"leave {flag} out")
             found[option] = value
+    if options.threshold is not None:
+        raise InputTaskError(f"--threshold with {used_with}", "--image", "leave --threshold out")
     if options.truncate:
         if task is None or task == "question-answering":
             raise InputTaskError(f"--truncate with {used_with}", "text that can be cut", "leave --truncate out")

@@ -7,7 +7,9 @@ An artifact is a TorchScript archive (a zip, its records stored at `<archive>/â€
 `torch::jit::load` read. Its `forward` takes the tensors of `Manifest.inputs` in that order and MUST return a tuple of
 the tensors of `Manifest.outputs` in that order. If it has a method `prepare`, without arguments, a reader SHOULD call
 it once after loading, before other threads use the module: it reorders the weights for the processor. The outputs are
-the same without it. Beside the code the archive has extra files at `<archive>/extra/<name>`:
+the same without it. If `Manifest.preprocessing` is set, it MUST have a method `preprocess` that takes one picture or
+sound, a tensor as `Preprocessing` says, and returns a tuple of the inputs that `Preprocessing.inputs` names, in that
+order, for one row, batch axis included. Beside the code the archive has extra files at `<archive>/extra/<name>`:
 
 - `format_version` MUST hold `FORMAT_VERSION` as decimal text, so that a C++ program refuses a newer file
   without reading JSON. A reader MUST refuse a number above its own, and one below the oldest that it reads.
@@ -240,6 +242,7 @@ class TextRules:
     """What the methods of `session.text` need beyond `tokenizer.json`; ids are None if there is no such token.
 
     If `token_types` is false, the input `token_type_ids` MUST be left out. `prompt` is put before each text to embed.
+    If `padded_length` is given, every text is padded to so many tokens, with or without an `attention_mask`.
     """
 
     unknown_id: int | None
@@ -250,11 +253,31 @@ class TextRules:
     token_types: bool
     clean_up_spaces: bool
     prompt: FreeText
+    padded_length: int | None = None  # None in files of older writers
+
+
+@dataclass(frozen=True)
+class PairTemplate:
+    """How a query and a document become one text, for a reranker that reads them inside of a chat template.
+
+    The text is `before`, the query, `between`, the document, `after`; the tokenizer adds no special tokens to it. If
+    `strip`, white space around the query and the document is removed first. A text that is cut ends with `last_ids`
+    all the same: these replace its last tokens.
+    """
+
+    before: FreeText
+    between: FreeText
+    after: FreeText
+    strip: bool
+    last_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class TextInfo:
-    """How to turn text into inputs with `tokenizer.json`. `max_length` is in tokens."""
+    """How to turn text into inputs with `tokenizer.json`. `max_length` is in tokens.
+
+    `pair_template` is None if a pair of texts becomes tokens by the tokenizer's own rule.
+    """
 
     max_length: int
     pad_id: int
@@ -262,19 +285,40 @@ class TextInfo:
     pad_type_id: int
     padding_side: Literal["left", "right"]
     rules: TextRules | None = None  # None in files of older writers
+    pair_template: PairTemplate | None = None  # None in files of older writers
+
+
+@dataclass(frozen=True)
+class TokenOutputs:
+    """The further outputs of a model that also gives a weight and a vector per token (BGE-M3).
+
+    `weights` and `vectors` are names of outputs, [batch, sequence] and [batch, sequence, size]. A text's sparse vector
+    has for each of its tokens the largest weight at its places, except for those in `skipped_ids`. Its token vectors
+    are those of all its tokens but the first.
+    """
+
+    weights: str
+    vectors: str
+    skipped_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class EmbeddingInfo:
-    """How vectors of texts are made and compared, for sentence-embedding.
+    """How vectors are made and compared, for sentence-embedding and sparse-embedding, and for one tower of a model that
+    compares texts with images or sounds.
 
     `prompts` are texts to put before others, by name. If `normalized`, vectors have length 1, and a vector of which a
-    part is kept is divided by the part's length.
+    part is kept is divided by the part's length. `tokens` is None if there is a vector per text alone. For a tower, the
+    whole model's score of a text and an image is the cosine of their vectors, times `scale`, plus `bias`; they are None
+    if the model has no such number.
     """
 
     prompts: dict[str, FreeText]
     normalized: bool
     similarity: Similarity
+    tokens: TokenOutputs | None = None  # None in files of older writers
+    scale: float | None = None  # None in files of older writers
+    bias: float | None = None  # None in files of older writers
 
 
 @dataclass(frozen=True)
@@ -309,6 +353,70 @@ class LateInteraction:
 
     query: TextSide
     document: TextSide
+
+
+@dataclass(frozen=True)
+class CtcCharacters:
+    """Tokens that are written one after the other, as Wav2Vec2's tokenizer does.
+
+    `tokens` holds one string per id. Equal neighbours are written once, and those equal to `blank` are left out.
+    `delimiter` is written as `space`. Spaces at both ends are removed; then letters are made small if `lower_case`, and
+    spaces before punctuation are removed if `clean_up_spaces`.
+    """
+
+    tokens: tuple[FreeText, ...]
+    blank: FreeText | None
+    delimiter: FreeText | None
+    space: FreeText
+    lower_case: bool
+    clean_up_spaces: bool
+
+
+@dataclass(frozen=True)
+class CtcInfo:
+    """How the scores of a speech recogniser become text: the best id of each step, without repetitions.
+
+    If `characters` is None, equal neighbours are one id, `blank_id` is left out (-1: there is none), and
+    `tokenizer.json` decodes the rest. A step is `samples_per_step` samples of the sound; None: it is not known.
+    """
+
+    blank_id: int
+    samples_per_step: int | None
+    characters: CtcCharacters | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the method `preprocess` takes and makes.
+
+    It takes one tensor with `axes`: of a picture, uint8 with [height, width, channels], of a sound, float32 with
+    [samples] at `rate` samples per second. It makes those of the model's inputs that `inputs` names, for one row. If
+    `pads`, rows of different sizes are joined by zeros at the end of their axes, in every input: a mask among these
+    then says which places are real. Otherwise only rows of the same sizes can be joined.
+    """
+
+    kind: Literal["image", "audio"]
+    axes: tuple[Axis, ...]
+    inputs: tuple[str, ...]
+    rate: int | None = None
+    pads: bool = False
+
+
+@dataclass(frozen=True)
+class PictureResults:
+    """How the outputs for pictures become labels, objects, or classes of pixels.
+
+    `classes` are the names of the classes, by number. `scores` says how logits become scores. Of detectors, `softmax`
+    means one object per query, and that the last logit, which has no name, is for no object; `sigmoid` that the `most`
+    best pairs of a query and a class are objects. Of classes of pixels it is `none` if they are the largest logits, and
+    `softmax` if each query has a class, the last being none, and a mask, which is resized to `mask_size` (height and
+    width) first if it is given.
+    """
+
+    classes: tuple[str, ...]
+    scores: Literal["softmax", "sigmoid", "none"]
+    most: int | None = None
+    mask_size: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -349,10 +457,16 @@ class Manifest:
     # What outputs along the sequence hold at padded places: what the model computes there, or, if padding is not
     # computed, the values of the row's last real token.
     padded_output: Literal["computed", "repeated"] = "computed"
-    # None for other tasks than sentence-embedding, and in files of older writers.
+    # None for other tasks than sentence-embedding, sparse-embedding and those of towers, and in files of older writers.
     embedding: EmbeddingInfo | None = None
     # None for other tasks than token-embedding, and for a file without a tokenizer.
     late_interaction: LateInteraction | None = None
+    # None for other tasks than automatic-speech-recognition, and where the tokenizer's decoding is not known.
+    ctc: CtcInfo | None = None
+    # None if the file makes no inputs of pictures or sounds, as in files of older writers.
+    preprocessing: Preprocessing | None = None
+    # None for other tasks than those with labels, boxes or classes of pixels, and in files of older writers.
+    pictures: PictureResults | None = None
 
     @property
     def sequence(self) -> Axis | None:

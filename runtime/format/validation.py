@@ -10,12 +10,32 @@ import re
 from collections.abc import Iterator
 
 from runtime.errors import ManifestDamagedError
-from runtime.format.manifest import FORMAT_VERSION, OLDEST_FORMAT_VERSION, Manifest, TensorSpec, TextInfo, TextSide
+from runtime.format.manifest import (
+    FORMAT_VERSION,
+    OLDEST_FORMAT_VERSION,
+    CtcInfo,
+    Manifest,
+    PictureResults,
+    Preprocessing,
+    TensorSpec,
+    TextInfo,
+    TextSide,
+    TokenOutputs,
+)
 
 # Limits far above what real manifests have; beyond them a warm-up would exhaust time or memory.
 MAX_WARMUP_TOKENS = 2**16
 MAX_WARMUP_ELEMENTS = 2**22  # for pixels or audio samples, each of which needs less computation than a token
 MAX_WARMUP_CALLS = 100
+# What the method `preprocess` takes.
+PREPROCESSED_AXES = {"image": ("height", "width", "channels"), "audio": ("samples",)}
+# Task → the output with the scores of classes, and the place of the axis that runs over them.
+PICTURE_LOGITS = {
+    "image-classification": ("logits", 1),
+    "semantic-segmentation": ("logits", 1),
+    "object-detection": ("logits", 2),
+    "image-segmentation": ("class_queries_logits", 2),
+}
 _RELEASE = re.compile(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?([a-z0-9.+-]{0,40})", re.ASCII)
 
 
@@ -54,9 +74,17 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield f"tolerance.{name} {bound}", "0 to 1"
     if manifest.text is not None:
         yield from _text_problems(manifest.text)
+    if manifest.embedding is not None and manifest.embedding.tokens is not None:
+        yield from _token_problems(manifest, manifest.embedding.tokens)
     if manifest.late_interaction is not None:
         yield from _side_problems(manifest.late_interaction.query, "late_interaction.query")
         yield from _side_problems(manifest.late_interaction.document, "late_interaction.document")
+    if manifest.ctc is not None:
+        yield from _ctc_problems(manifest, manifest.ctc)
+    if manifest.preprocessing is not None:
+        yield from _preprocessing_problems(manifest.preprocessing, {spec.name for spec in manifest.inputs})
+    if manifest.pictures is not None:
+        yield from _picture_problems(manifest, manifest.pictures)
     if manifest.labels:
         last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
         if last != {len(manifest.labels)}:
@@ -86,6 +114,21 @@ def _text_problems(text: TextInfo) -> Iterator[tuple[str, str]]:
     ids = (text.rules.unknown_id, text.rules.class_id, text.rules.mask_id) if text.rules is not None else ()
     if not all(number is None or 0 <= number < 2**31 for number in ids):
         yield "text.rules", "ids that are not negative"
+    last = text.pair_template.last_ids if text.pair_template is not None else ()
+    if not all(0 <= number < 2**31 for number in last):
+        yield "text.pair_template.last_ids", "ids that are not negative"
+    padded = None if text.rules is None else text.rules.padded_length
+    if padded is not None and not 0 < padded <= text.max_length:
+        yield f"text.rules.padded_length {padded}", f"1 to {text.max_length}, the longest text"
+
+
+def _token_problems(manifest: Manifest, tokens: TokenOutputs) -> Iterator[tuple[str, str]]:
+    axes = {spec.name: [axis.name for axis in spec.axes][:2] for spec in manifest.outputs}
+    for name in (tokens.weights, tokens.vectors):
+        if axes.get(name) != ["batch", "sequence"]:
+            yield f"embedding.tokens: {name}", "an output along batch and sequence"
+    if not all(0 <= number < 2**31 for number in tokens.skipped_ids):
+        yield "embedding.tokens.skipped_ids", "ids that are not negative"
 
 
 def _side_problems(side: TextSide, place: str) -> Iterator[tuple[str, str]]:
@@ -95,6 +138,55 @@ def _side_problems(side: TextSide, place: str) -> Iterator[tuple[str, str]]:
     ids = (*side.skipped_ids, *([] if added is None else [added.token_id]))
     if not all(0 <= number < 2**31 for number in ids):
         yield place, "ids that are not negative"
+
+
+def _ctc_problems(manifest: Manifest, ctc: CtcInfo) -> Iterator[tuple[str, str]]:
+    scores = next((spec for spec in manifest.outputs if spec.name == "logits"), None)
+    if scores is None or len(scores.axes) != 3:
+        yield "ctc", "an output logits of three axes"
+    elif ctc.characters is not None and len(ctc.characters.tokens) != scores.axes[-1].maximum:
+        yield "ctc.characters.tokens", f"as many as the last axis of logits, {scores.axes[-1].maximum}"
+    if ctc.samples_per_step is not None and not 0 < ctc.samples_per_step < 2**31:
+        yield "ctc.samples_per_step", "a number of samples from 1"
+
+
+def _preprocessing_problems(found: Preprocessing, inputs: set[str]) -> Iterator[tuple[str, str]]:
+    names = tuple(axis.name for axis in found.axes)
+    if names != PREPROCESSED_AXES[found.kind]:
+        yield "preprocessing.axes", ", ".join(PREPROCESSED_AXES[found.kind])
+    for axis in found.axes:
+        if not 1 <= axis.minimum <= (axis.maximum or axis.minimum) or axis.multiple != 1:
+            yield f"preprocessing.{axis.name} {axis.minimum}..{axis.maximum}", "a range from 1 on, without a step"
+    if not found.inputs or len(set(found.inputs)) != len(found.inputs) or not inputs.issuperset(found.inputs):
+        yield "preprocessing.inputs", "names of the model's inputs, each once"
+    if (found.rate is None) != (found.kind == "image") or (found.rate is not None and not 0 < found.rate < 2**31):
+        yield f"preprocessing.rate {found.rate}", "samples per second for sounds alone"
+
+
+def _picture_problems(manifest: Manifest, found: PictureResults) -> Iterator[tuple[str, str]]:
+    known = PICTURE_LOGITS.get(manifest.task)
+    outputs = {spec.name: spec for spec in manifest.outputs}
+    if known is None or known[0] not in outputs or len(outputs[known[0]].axes) <= known[1]:
+        yield "pictures", f"a task with logits: {', '.join(PICTURE_LOGITS)}"
+        return
+    axis = outputs[known[0]].axes[known[1]]
+    # One class of those of a query is that there is nothing.
+    count = len(found.classes) + (known[1] == 2 and found.scores == "softmax")
+    if axis.maximum != count or axis.minimum != count:
+        yield "pictures.classes", f"as many as the logits' axis {axis.name}"
+    if found.most is not None and not 0 < found.most < 2**31:
+        yield f"pictures.most {found.most}", "a number from 1"
+    size = found.mask_size
+    if size is not None and (len(size) != 2 or not all(0 < side <= 2**13 for side in size)):
+        yield "pictures.mask_size", "a height and a width, at most 8192"
+    if manifest.task == "object-detection":
+        boxes = outputs.get("pred_boxes")
+        if boxes is None or len(boxes.axes) != 3 or boxes.axes[2].maximum != 4 or boxes.axes[2].minimum != 4:
+            yield "pictures", "an output pred_boxes of four numbers"
+    if manifest.task == "image-segmentation":
+        masks = outputs.get("masks_queries_logits")
+        if masks is None or len(masks.axes) != 4:
+            yield "pictures", "an output masks_queries_logits"
 
 
 def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:

@@ -270,7 +270,7 @@ def define(module: ScriptModule, source: str) -> None:
     """Add a method, written in TorchScript, to a frozen module."""
     # `ScriptModule.define` needs the Python class that the module was scripted from, which a frozen module lacks.
     kind = torch._C.ConcreteModuleType.from_jit_type(module._c._type())
-    module._c._define(kind, source, {"torch": torch}.get)
+    module._c._define(kind, source, {"torch": torch, "ValueError": ValueError}.get)
 
 
 def eliminate_dead_code(graph: Any) -> None:

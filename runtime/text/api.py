@@ -24,8 +24,8 @@ from runtime.text.late_interaction import Side, TokenVectorsTask, text_side
 from runtime.text.prompts import POOLING_MASK, named_prompt, prompt_length, with_prompt
 from runtime.text.question_answering import QuestionAnsweringTask
 from runtime.text.results import Answer, Candidate, Classification, Ranked, Tag
-from runtime.text.sparse import SparseTask
-from runtime.text.task_methods import embedding_info, expect, labels, rules
+from runtime.text.sparse import SparseTask, TokenWeightsTask
+from runtime.text.task_methods import embedding_info, expect, labels, rules, token_outputs
 from runtime.text.token_classification import Aggregation, TokenClassificationTask
 
 
@@ -147,6 +147,7 @@ class Text:
         texts: Sequence[str],
         *,
         top_k: int | None = None,
+        prompt_name: str | None = None,
         prompt: str | None = None,
         truncate: bool = False,
         errors: Errors = "raise",
@@ -156,7 +157,8 @@ class Text:
         Args:
             texts: strings.
             top_k: the number of tokens per text; None: all whose weight is not 0.
-            prompt: put before each text; None: the model's default prompt, if it has one.
+            prompt_name: which of the model's prompts to put before each text.
+            prompt: a prompt of your own. Without both it is the model's default prompt, if it has one.
             truncate: cut texts at the model's maximum length.
             errors: `raise` the first error, or `return` each in its text's place.
 
@@ -165,7 +167,10 @@ class Text:
             InputTextError: a text or an option that does not fit.
         """
         expect(self._manifest, "embed_sparse")
-        texts = with_prompt(texts, self._prompt(None, prompt))
+        texts = with_prompt(texts, self._prompt(prompt_name, prompt))
+        further = token_outputs(self._manifest)
+        if further is not None:
+            return self._runner.run(TokenWeightsTask(self._encoder, further, top_k, truncate), texts, errors)
         task = SparseTask(self._encoder, self._manifest.outputs[0].name, top_k, truncate)
         return self._runner.run(task, texts, errors)
 
@@ -195,7 +200,9 @@ class Text:
         expect(self._manifest, "embed_tokens")
         settings = text_side(self._manifest, side)
         texts = with_prompt(texts, self._prompt(None, settings.prompt if prompt is None else prompt))
-        task = TokenVectorsTask(self._encoder, self._manifest.outputs[0].name, settings, truncate)
+        further = token_outputs(self._manifest)
+        name = self._manifest.outputs[0].name if further is None else further.vectors
+        task = TokenVectorsTask(self._encoder, name, settings, truncate, first=further is None)
         return self._runner.run(task, texts, errors)
 
     def classify(

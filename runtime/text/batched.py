@@ -163,7 +163,7 @@ class TaskRunner:
 
     def _outputs(self, encodings: Sequence[Encoding], prompt: int) -> Iterator[tuple[int, Outputs | Failure]]:
         """Each encoding's number with its outputs or its error, as soon as its batch has run."""
-        for batch in self._batches([len(encoding) for encoding in encodings]):
+        for batch in self._batches([self._encoder.width(encoding) for encoding in encodings]):
             yield from self._run_batch(batch, encodings, prompt)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:

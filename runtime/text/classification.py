@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,6 +11,7 @@ from runtime.format.manifest import Activation
 from runtime.text.batched import OneWindowTask, Outputs, positive
 from runtime.text.encoder import TextEncoder
 from runtime.text.results import Classification
+from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -41,6 +42,11 @@ class ClassificationTask(OneWindowTask):
         self._labels = labels
         self._score = SCORES[activation]
         self._top_k = None if top_k is None else positive("top_k", top_k)
+
+    def _window(self, item: Any, found: Encoding | InvalidText) -> list[Encoding] | InvalidText:
+        if self.encoder.joins_pairs and isinstance(item, str):
+            return InvalidText("is one text", "a pair of a query and a document")
+        return super()._window(item, found)
 
     def window_result(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Classification:
         """The best label, and the scores of all that are kept."""

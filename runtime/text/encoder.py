@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runtime.errors import InputTextError
-from runtime.format.manifest import Axis, TextInfo, longest_text
+from runtime.format.manifest import Axis, PairTemplate, TextInfo, longest_text
+from runtime.text.pair_template import cut, joined
 from runtime.text.tokenizer import InvalidText, StoredTokenizer, Truncation
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ class TextEncoder:
         ]
         self._tokenizer = StoredTokenizer(tokenizer_json)
         self._side = info.rules.truncation_side if info.rules is not None else "right"
+        # The length of all texts, for models that take one length alone.
+        self._padded = (info.rules.padded_length if info.rules is not None else None) or 0
         # Without a mask a model cannot distinguish padding from text.
-        self.pads = "attention_mask" in input_names
+        self.pads = "attention_mask" in input_names or self._padded > 0
         self._least, self._step = (sequence.minimum, sequence.multiple) if sequence else (1, 1)
         # The maximum length of a text, in tokens.
         self.limit = longest_text(info, sequence)
@@ -51,6 +54,8 @@ class TextEncoder:
         self.special = self._tokenizer.special
         # Whether tokens mark that they continue a word; if not, words are separated by spaces only.
         self.marks_words = self._tokenizer.marks_words
+        # Whether a text is always a pair of query and document, inside of a template.
+        self.joins_pairs = info.pair_template is not None
 
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> dict[str, torch.Tensor]:
         """Tensors of int64, shape [number of texts, tokens of the longest text].
@@ -87,8 +92,25 @@ class TextEncoder:
         problems = [_text_problem(item) for item in items]
         good = [item for item, problem in zip(items, problems, strict=True) if problem is None]
         truncation = Truncation(most, self._side) if truncate else None
+        template = self.info.pair_template
+        if template is not None:
+            pairs = iter(self._joined(template, [item for item in good if isinstance(item, tuple)], most, truncate))
+            good = [item for item in good if not isinstance(item, tuple)]
         made = iter(self._tokenizer.encode(good, truncation, functools.partial(_check_length, most)))
-        return [next(made) if problem is None else problem for problem in problems]
+        return [
+            problem or (next(pairs) if template is not None and isinstance(item, tuple) else next(made))
+            for item, problem in zip(items, problems, strict=True)
+        ]
+
+    def _joined(
+        self, template: PairTemplate, pairs: Sequence[tuple[str, str]], most: int, truncate: bool
+    ) -> list[Encoding | InvalidText]:
+        """The tokens of pairs inside of a template, or why they cannot be used."""
+
+        def fitted(encoding: Encoding) -> Any:
+            return cut(template, encoding, most, self._side) if truncate else _check_length(most, encoding)
+
+        return self._tokenizer.encode([joined(template, pair) for pair in pairs], None, fitted, special=False)
 
     def windows(
         self, item: Any, *, length: int, stride: int, parts: tuple[str, str] | None
@@ -124,7 +146,7 @@ class TextEncoder:
         """Inputs by name, one row per encoding, padded to the smallest size that the model admits and that fits all."""
         longest = max(map(len, encodings))
         if self.pads:
-            longest = -(-max(longest, self._least) // self._step) * self._step
+            longest = -(-max(longest, self._least, self._padded) // self._step) * self._step
         columns = {
             "input_ids": ("ids", self.info.pad_id),
             "attention_mask": ("attention_mask", 0),
@@ -142,6 +164,10 @@ class TextEncoder:
                     [row + more if right else more + row for row, more in zip(rows, padding, strict=True)]
                 )
         return made
+
+    def width(self, encoding: Encoding) -> int:
+        """The tokens that an encoding takes in a batch of its own, with the padding that all texts get."""
+        return max(len(encoding), self._padded)
 
     def row_start(self, encoding: Encoding, width: int) -> int:
         """The position of an encoding's first token in a row of a padded batch."""

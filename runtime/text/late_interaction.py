@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,6 +11,8 @@ from runtime.errors import InputTaskError, InputTextError
 from runtime.format.manifest import Manifest, TextSide
 from runtime.text.batched import OneWindowTask, Outputs
 from runtime.text.encoder import TextEncoder
+from runtime.text.pair_template import Tokens
+from runtime.text.task_methods import token_outputs
 from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ def text_side(manifest: Manifest, side: Side | None) -> TextSide:
         InputTextError: there is no such side.
     """
     sides = manifest.late_interaction
+    if side not in (None, "query", "document"):
+        raise InputTextError(f"side is {side!r}"[:100], "query or document")
+    if manifest.text is not None and token_outputs(manifest) is not None:
+        # Queries and documents are treated alike.
+        rules = manifest.text.rules
+        return TextSide(rules.prompt if rules is not None else "", manifest.text.max_length)
     if sides is None or manifest.text is None:
         raise InputTaskError(
             "embed_tokens needs the settings of queries and documents, which the file does not have",
@@ -37,21 +44,7 @@ def text_side(manifest: Manifest, side: Side | None) -> TextSide:
     if side is None:
         rules = manifest.text.rules
         return TextSide(rules.prompt if rules is not None else "", manifest.text.max_length, sides.document.skipped_ids)
-    if side not in ("query", "document"):
-        raise InputTextError(f"side is {side!r}"[:100], "query or document")
     return sides.query if side == "query" else sides.document
-
-
-@dataclass(frozen=True)
-class _Expanded:
-    """The tokens of a query and those that the model adds, with the fields of an Encoding that the encoder reads."""
-
-    ids: list[int]
-    attention_mask: list[int]
-    type_ids: list[int]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class TokenVectorsTask(OneWindowTask):
@@ -62,10 +55,12 @@ class TokenVectorsTask(OneWindowTask):
         name: the output's name.
         side: how texts are prepared, and which vectors count.
         truncate: cut texts that are too long.
+        first: whether the first token's vector counts.
     """
 
-    def __init__(self, encoder: TextEncoder, name: str, side: TextSide, truncate: bool) -> None:
+    def __init__(self, encoder: TextEncoder, name: str, side: TextSide, truncate: bool, first: bool = True) -> None:
         super().__init__(encoder, truncate)
+        self._first = first
         self._name = name
         self._side = side
         self._skipped = frozenset(side.skipped_ids)
@@ -79,6 +74,8 @@ class TokenVectorsTask(OneWindowTask):
     def window_result(self, item: str, encoding: Encoding, outputs: Outputs) -> torch.Tensor:
         """The vectors that count, [tokens, size]."""
         vectors = outputs[self._name]
+        if not self._first:
+            return vectors[1:]
         if not self._skipped.intersection(encoding.ids):
             return vectors
         return vectors[[place for place, number in enumerate(encoding.ids) if number not in self._skipped]]
@@ -88,7 +85,7 @@ class TokenVectorsTask(OneWindowTask):
         count = 0 if added is None else added.length - len(encoding)
         if added is None or count <= 0:
             return encoding
-        return _Expanded(
+        return Tokens(
             [*encoding.ids, *[added.token_id] * count],
             [*encoding.attention_mask, *[int(added.attend)] * count],
             [*encoding.type_ids, *[self.encoder.info.pad_type_id] * count],

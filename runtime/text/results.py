@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Classification:
-    """The best label of a text. `scores` holds the requested number of labels, best first.
+    """The best label of a text or picture. `scores` holds the requested number of labels, best first.
 
     Scores are probabilities, of one class of several (they sum to 1 over all labels) or of each label independently.
     For a regression model they are its outputs unchanged.

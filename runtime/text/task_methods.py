@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from runtime.errors import InputTaskError
-from runtime.format.manifest import EmbeddingInfo, Manifest, TextRules
+from runtime.format.manifest import EmbeddingInfo, Manifest, TextRules, TokenOutputs
 
 # Task → the method of `session.text` for it.
 METHODS = {
     "sentence-embedding": "embed",
     "feature-extraction": "embed",
+    "text-embedding": "embed",
     "sparse-embedding": "embed_sparse",
     "token-embedding": "embed_tokens",
     "text-classification": "classify",
@@ -19,6 +20,15 @@ METHODS = {
 }
 # Method → further tasks that it is for; a reranker is a classifier of one label.
 _ALSO = {"embed": ("sparse-embedding", "token-embedding"), "classify": ("reranking",)}
+# Methods that a model with further outputs has too.
+_OF_TOKENS = ("embed_sparse", "embed_tokens")
+# What embeds texts to vectors of which a part can be kept.
+_OF_DIMENSIONS = ("sentence-embedding", "text-embedding")
+
+
+def token_outputs(manifest: Manifest) -> TokenOutputs | None:
+    """The further outputs of an artifact that embeds texts and their tokens; None if it has none."""
+    return manifest.embedding.tokens if manifest.embedding is not None else None
 
 
 def expect(manifest: Manifest, method: str) -> None:
@@ -28,6 +38,8 @@ def expect(manifest: Manifest, method: str) -> None:
         InputTaskError: it is not.
     """
     task = manifest.task
+    if method in _OF_TOKENS and token_outputs(manifest) is not None:
+        return
     if METHODS.get(task) != method and task not in _ALSO.get(method, ()):
         tasks = [*(name for name, known in METHODS.items() if known == method), *_ALSO.get(method, ())]
         wanted = " or ".join(tasks)
@@ -54,10 +66,11 @@ def embedding_info(manifest: Manifest, what: str) -> EmbeddingInfo:
     Raises:
         InputTaskError: the manifest does not say it, or the artifact is for another task.
     """
-    if manifest.embedding is not None:
+    known = _OF_DIMENSIONS if what == "dimensions" else (*_OF_DIMENSIONS, "sparse-embedding")
+    if manifest.embedding is not None and manifest.task in known:
         return manifest.embedding
-    if manifest.task != "sentence-embedding":
-        raise InputTaskError(f"{what} on an artifact for {manifest.task}", "an artifact for sentence-embedding")
+    if manifest.task not in known:
+        raise InputTaskError(f"{what} on an artifact for {manifest.task}", f"an artifact for {' or '.join(known)}")
     raise InputTaskError(
         f"{what} needs settings for embeddings, which the exporter of this file did not write",
         "a file of a newer exporter",

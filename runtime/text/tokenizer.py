@@ -89,6 +89,7 @@ class StoredTokenizer:
         items: Sequence[Item],
         truncation: Truncation | None = None,
         check: Callable[[Encoding], Encoding | InvalidText] | None = None,
+        special: bool = True,
     ) -> list[Encoding | InvalidText]:
         """Each item's tokens, or why it cannot be used.
 
@@ -96,13 +97,14 @@ class StoredTokenizer:
             items: texts and pairs, of strings that can be encoded in UTF-8.
             truncation: how items that are too long are cut; None: not at all.
             check: applied to each item's tokens at once, so that those of a rejected item do not stay in memory.
+            special: whether the tokenizer adds its special tokens.
         """
         found: list[Encoding | InvalidText] = []
         group: list[Item] = []
         remaining = MAX_BYTES
 
         def finish() -> None:
-            made = self._batch(group, truncation)
+            made = self._batch(group, truncation, special)
             found.extend(one if isinstance(one, InvalidText) or check is None else check(one) for one in made)
             group.clear()
 
@@ -177,24 +179,24 @@ class StoredTokenizer:
             text = _call(functools.partial(step.normalize_str, text))
         return len(text.encode())
 
-    def _batch(self, items: list[Item], truncation: Truncation | None) -> list[Encoding | InvalidText]:
+    def _batch(self, items: list[Item], truncation: Truncation | None, special: bool) -> list[Encoding | InvalidText]:
         if not items:
             return []
         try:
-            return _call(lambda: self._encode(list(items), truncation))
+            return _call(lambda: self._encode(list(items), truncation, special))
         except InputTextError as error:
             if len(items) == 1:
                 return [InvalidText(f"cannot be tokenised: {error.found}"[:200], "a text that the tokenizer takes")]
-        return [found for item in items for found in self._batch([item], truncation)]
+        return [found for item in items for found in self._batch([item], truncation, special)]
 
-    def _encode(self, items: list[Item], truncation: Truncation | None) -> list[Encoding | InvalidText]:
+    def _encode(self, items: list[Item], truncation: Truncation | None, special: bool) -> list[Encoding | InvalidText]:
         if truncation is None:
-            return list(self._tokenizer.encode_batch(items))
+            return list(self._tokenizer.encode_batch(items, add_special_tokens=special))
         with self._lock:
             self._truncating.enable_truncation(
                 truncation.length, stride=truncation.stride, strategy=truncation.strategy, direction=truncation.side
             )
-            return list(self._truncating.encode_batch(items))
+            return list(self._truncating.encode_batch(items, add_special_tokens=special))
 
 
 def _load(text: str) -> Tokenizer:

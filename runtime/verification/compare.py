@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from runtime import preprocessing
 from runtime.errors import ArtifactFailedError, CheckFailedError
 from runtime.format.golden import Case
 from runtime.format.manifest import Tolerance
@@ -101,6 +102,28 @@ def run_cases(
                 known = worst.setdefault((case.name, name), comparison)
                 worst[case.name, name] = worse(known, comparison)
     return list(worst.values())
+
+
+def check_preprocessing(session: Session, cases: Sequence[Case], tolerance: float) -> None:
+    """Compare what the method `preprocess` makes with what is expected. The sizes need not be those of the model.
+
+    Raises:
+        CheckFailedError: a result has another shape, or differs by more than the tolerance.
+        ArtifactFailedError: the method fails.
+    """
+    for case in cases:
+        (given,) = case.inputs.values()
+        made = preprocessing.make(session._module, session.manifest, given)
+        for name, expected in case.outputs.items():
+            found = made.get(name)
+            if found is None or found.shape != expected.shape:
+                problem = "nothing" if found is None else f"shape {list(found.shape)}"
+                raise CheckFailedError(f"{name}, preprocessed from {case.name}: {problem}", f"{list(expected.shape)}")
+            apart = float((found.double() - expected.double()).abs().max())
+            if not apart <= tolerance:
+                raise CheckFailedError(
+                    f"{name}, preprocessed from {case.name}, is off by {apart:.2e}", f"at most {tolerance:.2e}"
+                )
 
 
 def _wrong_outputs(case: Case) -> dict[str, torch.Tensor]:

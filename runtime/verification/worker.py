@@ -34,7 +34,7 @@ from runtime.format.golden import Case, dump_cases, parse_cases
 from runtime.format.manifest import GOLDEN_FILE, Manifest, Tolerance
 from runtime.session import Session, admit, load, open_module
 from runtime.verification.accuracy import measure
-from runtime.verification.compare import Comparison, executed_operators, run_cases, worse
+from runtime.verification.compare import Comparison, check_preprocessing, executed_operators, run_cases, worse
 
 
 def run_orders(
@@ -148,6 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", parents=[draft], help="run the cases in every order until one is wrong")
     verify.add_argument("--first-order-only", action="store_true", help="stop after batch-1-first, the hardest order")
     verify.add_argument("--once", action="append", default=[], help="a case to call once, in the first order alone")
+    verify.add_argument("--preprocessed", type=Path, help="cases for the method preprocess")
+    verify.add_argument("--preprocessing-tolerance", type=float, default=0.0, help="how far its results may be off")
     verify.set_defaults(run=_verify)
     outputs = commands.add_parser("outputs", parents=[draft], help="write the outputs for the cases to a file")
     outputs.add_argument("--outputs", type=Path, required=True, help="the file, in the layout of runtime.format.golden")
@@ -162,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _verify(options: argparse.Namespace) -> dict[str, Any]:
     tolerance = from_json(options.manifest.read_bytes(), str(options.draft)).tolerance
+    if options.preprocessed is not None:
+        given = parse_cases(options.preprocessed.read_bytes(), str(options.preprocessed))
+        check_preprocessing(_draft(options)(), given, options.preprocessing_tolerance)
     comparisons, operators = run_orders(
         _draft(options), _cases(options), options.first_order_only, options.once, tolerance
     )

@@ -65,6 +65,48 @@ void as_python(const std::string& artifact) {
   std::printf("%zu cases, equal bit for bit\n", cases.size());
 }
 
+// Inputs made of pictures are those of the Python runtime, bit for bit; what does not fit is refused by name.
+void pictures() {
+  em::Options options;
+  options.threads = 2;
+  const em::Session session(file("picture.pt"), options);
+  EXPECT(session.manifest().preprocessing && session.manifest().preprocessing->kind == "image");
+  const auto cases = em::parse_cases(content("picture.answers"));
+  EXPECT(cases.size() == 3);
+  for (const auto& [name, one] : cases) {
+    const auto made = session.preprocess(one.inputs.at("picture").to(at::kByte));
+    EXPECT(at::equal(made.at("pixel_values"), one.outputs.at("pixel_values")));
+    EXPECT(session.run(made).size() + 1 == one.outputs.size());
+  }
+  expect_throw<em::InputTypeError>([&] { session.preprocess(at::zeros({4, 4, 3})); }, "the picture has dtype");
+  expect_throw<em::InputTypeError>([&] { session.preprocess(at::Tensor()); }, "the picture is not a dense tensor");
+  expect_throw<em::InputRankError>([&] { session.preprocess(at::zeros({4, 4}, at::kByte)); }, "the picture has shape [4, 4]");
+  expect_throw<em::InputSizeError>([&] { session.preprocess(at::zeros({4, 4, 4}, at::kByte)); },
+                                   "the picture has 4 channels; expected 3");
+  expect_throw<em::InputSizeError>([&] { session.preprocess(at::zeros({0, 4, 3}, at::kByte)); }, "the picture has 0 height");
+  expect_throw<em::InputNameError>([] { em::Session(file("plain-fp32.pt")).preprocess(at::zeros({4, 4, 3}, at::kByte)); },
+                                   "makes no inputs of pictures");
+}
+
+// Inputs made of sounds are those of the Python runtime, bit for bit.
+void sounds() {
+  em::Options options;
+  options.threads = 2;
+  const em::Session session(file("sound.pt"), options);
+  EXPECT(session.manifest().preprocessing && session.manifest().preprocessing->kind == "audio");
+  const auto cases = em::parse_cases(content("sound.answers"));
+  EXPECT(cases.size() == 3);
+  for (const auto& [name, one] : cases) {
+    const auto made = session.preprocess(one.inputs.at("sound"));
+    EXPECT(at::equal(made.at("input_values"), one.outputs.at("input_values")));
+    EXPECT(session.run(made).size() + made.size() == one.outputs.size());
+  }
+  expect_throw<em::InputTypeError>([&] { session.preprocess(at::zeros({4000}, at::kShort)); }, "the sound has dtype");
+  expect_throw<em::InputRankError>([&] { session.preprocess(at::zeros({2, 4000})); }, "the sound has shape [2, 4000]");
+  expect_throw<em::InputSizeError>([&] { session.preprocess(at::zeros({399})); },
+                                   "the sound has 399 samples; expected 400 to 32399");
+}
+
 // Tensors that Python made of the same recipes, bit for bit, and the published first outputs of SplitMix64.
 void recipes() {
   EXPECT(em::detail::split_mix(0, 0) == 0xE220A8397B1DCDAFu && em::detail::split_mix(0, 2) == 0x06C45D188009454Fu);
@@ -380,6 +422,7 @@ int main(int argc, char** argv) {
   const std::map<std::string, std::function<void()>> tests = {
       {"golden", [&] { golden(argv[3]); }}, {"as_python", [&] { as_python(argv[3]); }},
       {"recipes", recipes},
+      {"pictures", pictures},               {"sounds", sounds},
       {"bad_files", bad_files},             {"bad_inputs", bad_inputs},
       {"filled_inputs", filled_inputs},     {"callers_tensors", callers_tensors},
       {"eight_threads", eight_threads},     {"moving", moving},

@@ -1,11 +1,13 @@
 """`make coverage`: try every pair of model type and task, and write the tables.
 
     python -m tests.model_matrix [--bf16] [--sample N] [--seed S] [--kind KIND] [--only TEXT …] [--again RESULT …]
-        [--jobs N] [--fresh] [--report-only]
+        [--jobs N] [--fresh] [--report-only] [--layouts]
 
-Prints one line per pair. Rows are appended to `build/coverage/PRECISION.jsonl`, so that an interrupted run can be
-continued. The tables in `docs/` are written unless only some pairs were requested. The exit code is 1 if an artifact
-was wrong, or the exporter failed because of a defect.
+With `--layouts` it tries published folders instead (`tests.model_matrix.layouts`), and writes the second table;
+`--sample` then takes those of `layouts.published.SAMPLE`. Prints one line per pair or folder. Rows are appended to
+`build/coverage/PRECISION.jsonl` and `layouts-PRECISION.jsonl`, so that an interrupted run can be continued. The tables
+in `docs/` are written unless only some pairs were requested. The exit code is 1 if an artifact was wrong, or the
+exporter failed because of a defect.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.model_matrix import report
+from tests.model_matrix.layouts import command
 from tests.model_matrix.pairs import all_pairs, sample
 from tests.model_matrix.processes import run_all
 
@@ -36,6 +39,8 @@ def main() -> int:
         report.write(ROOT / "docs", all_pairs(), report.load(ROOT / "docs"))
         return 0
     precision = PRECISIONS[arguments.bf16]
+    if arguments.layouts:
+        return command.run(arguments, BUILD, ROOT / "docs", precision)
     pairs = sample(arguments.sample, arguments.seed) if arguments.sample else all_pairs()
     pairs = tuple(
         pair
@@ -77,6 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--again", nargs="+", default=[], metavar="RESULT", help="repeat pairs that ended so")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--fresh", action="store_true", help="forget the rows of earlier runs")
+    parser.add_argument("--layouts", action="store_true", help="folders of the hub instead of model types and tasks")
     parser.add_argument("--report-only", action="store_true", help="write page and picture from docs/coverage.json")
     return parser.parse_args()
 

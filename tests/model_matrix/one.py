@@ -68,14 +68,14 @@ def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:
     try:
         tiny_model(pair.model_type, pair.architecture).save_pretrained(folder)
     except Exception as error:  # noqa: BLE001 (constructors of hundreds of architectures, with guessed sizes)
-        return dataclasses.replace(row, reason=_line(error))
+        return dataclasses.replace(row, reason=line(error))
     start = time.perf_counter()
     try:
         report = export(_request(pair, precision, folder))
     except ExportedModelError as error:
-        return dataclasses.replace(row, result="refused", reason=_line(error), seconds=time.perf_counter() - start)
+        return dataclasses.replace(row, result="refused", reason=line(error), seconds=time.perf_counter() - start)
     except Exception as error:  # noqa: BLE001 (a defect of the exporter: the table has to show it)
-        return dataclasses.replace(row, result="died", reason=_line(error), seconds=time.perf_counter() - start)
+        return dataclasses.replace(row, result="died", reason=line(error), seconds=time.perf_counter() - start)
     excluded = [choice for choice in report.choices if choice.startswith(("excluded", "the model itself fails"))]
     plain = report.manifest.backend != "ipex"
     narrowed = any(choice.startswith("excluded") for choice in excluded)
@@ -115,7 +115,7 @@ def probe_pair(pair: Pair, precision: Precision, folder: Path) -> tuple[Result, 
     try:
         bad = [comparison for comparison in run_cases(session, cases) if not comparison.within(manifest.tolerance)]
     except ExportedModelError as error:
-        return "wrong", _line(error)
+        return "wrong", line(error)
     bounds = manifest.tolerance
     twice = Tolerance(2 * bounds.max_error, 2 * bounds.rms_error)
     errors = (f"{p.case} {p.output}: max error {p.max_error:.1e}, rms {p.rms_error:.1e}" for p in bad)
@@ -163,6 +163,6 @@ def _lengths(chance: random.Random, plan: TracePlan, shape: dict[str, int]) -> l
 _FOLDERS = re.compile(r"/[\w./+-]*/(?:site-packages|coverage\.\w+)/")
 
 
-def _line(error: Any) -> str:
-    """One line for the table, without the folders of the machine that wrote it."""
+def line(error: Any) -> str:
+    """An error in one line for the table, without the folders of the machine that wrote it."""
     return _FOLDERS.sub("", " ".join(f"{type(error).__name__}: {error}".split()))[:400]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from transformers.models.auto import modeling_auto
 
@@ -47,18 +47,22 @@ class Pair:
         """For people, files and sorting."""
         return f"{self.model_type} {self.task}"
 
+    def blank(self) -> dict[str, Any]:
+        """Its row before anything is known."""
+        return asdict(self) | {"max_error": None, "seconds": None}
+
 
 @lru_cache(maxsize=1)
 def all_pairs() -> tuple[Pair, ...]:
     """Every pair, sorted by name.
 
-    Sentence embeddings are left out: they are a folder's, not a model type's. So is reranking, which is text
-    classification with one label.
+    Sentence embeddings are left out: they are a folder's, not a model type's. So are reranking, which is text
+    classification with one label, and the towers of a model, whose table lists all models.
     """
     tables = {
         task.name: dict(classes_of(task.mapping))
         for task in TASKS.values()
-        if not task.pooled and not task.single_label
+        if not task.pooled and not task.single_label and not task.tower
     }
     kinds = _kinds({name: set(table) for name, table in tables.items()})
     found = [

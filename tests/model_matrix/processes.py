@@ -1,6 +1,6 @@
-"""Run each pair in two separate processes, several at a time, with limits of time and memory.
+"""Run each pair, and each layout, in two separate processes, several at a time, with limits of time and memory.
 
-A process that dies or takes too long becomes its pair's result. pebble's pool watches the processes; this is the only
+A process that dies or takes too long becomes its item's result. pebble's pool watches the processes; this is the only
 module that imports it.
 """
 
@@ -15,11 +15,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pebble import ProcessExpired, ProcessPool
 
 from exporter.verification.subprocesses import away
+from tests.model_matrix.layouts.layout import Layout
 from tests.model_matrix.pairs import Pair
 from tests.model_matrix.zygote import Zygote
 
@@ -27,15 +28,23 @@ from tests.model_matrix.zygote import Zygote
 SECONDS = 240
 BYTES = 10 * 2**30
 
-# What runs in a process: (pair, precision, folder, address of the gates) → a row, or the result and reason of a probe.
-Step = Callable[[Pair, Any, Path, str], Any]
+
+class Item(Protocol):
+    """A pair, or a layout: what can be sent to a process and has a row."""
+
+    def blank(self) -> dict[str, Any]:
+        """Its row before anything is known."""
+
+
+# What runs in a process: (item, precision, folder, address of the gates) → a row, or what a probe changes in it.
+Step = Callable[[Any, Any, Path, str], dict[str, Any]]
 
 
 @dataclasses.dataclass
 class _Job:
-    """A pair on its way; `row` is that of the export, once there is one."""
+    """An item on its way; `row` is that of the export, once there is one."""
 
-    pair: Pair
+    item: Item
     folder: Path
     row: dict[str, Any] | None = None
 
@@ -46,21 +55,35 @@ def run_all(pairs: Sequence[Pair], precision: str, jobs: int) -> Iterator[dict[s
         yield from run_steps(pairs, precision, jobs, gates.address, _export, _probe)
 
 
+def run_layouts(layouts: Sequence[Layout], precision: str, jobs: int) -> Iterator[dict[str, Any]]:
+    """Rows of layouts, as they come."""
+    with Zygote() as gates:
+        preload = ["tests.model_matrix.layouts.steps", "tests.model_matrix.layouts.published"]
+        yield from run_steps(layouts, precision, jobs, gates.address, _export_layout, _probe_layout, preload=preload)
+
+
 def run_steps(
-    pairs: Sequence[Pair], precision: str, jobs: int, gates: str, export: Step, probe: Step, seconds: float = SECONDS
+    items: Sequence[Item],
+    precision: str,
+    jobs: int,
+    gates: str,
+    export: Step,
+    probe: Step,
+    seconds: float = SECONDS,
+    preload: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Export every pair, and probe it where the export wrote an artifact."""
-    # One thread a process, and none of the processes that the import of torch's compiler would start.
-    os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    """Export every item, and probe it where the export wrote an artifact."""
+    # One thread a process, and none of the processes that the import of torch's compiler would start. No hub is asked.
+    os.environ |= {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.model_matrix.one"])
-    waiting = list(reversed(pairs))
+    context.set_forkserver_preload(["tests.model_matrix.one", *preload])
+    waiting = list(reversed(items))
     running: dict[concurrent.futures.Future[Any], _Job] = {}
     # The pool starts processes whenever one has ended: a task each.
     with away(), ProcessPool(jobs, max_tasks=1, context=context) as pool:
 
         def start(step: Step, job: _Job) -> None:
-            running[pool.schedule(step, (job.pair, precision, job.folder, gates), timeout=seconds)] = job
+            running[pool.schedule(step, (job.item, precision, job.folder, gates), timeout=seconds)] = job
 
         try:
             while waiting or running:
@@ -85,15 +108,7 @@ def run_steps(
 
 def _row(job: _Job, future: concurrent.futures.Future[Any], seconds: float) -> dict[str, Any]:
     """What became of a job."""
-    pair = job.pair
-    row = job.row or {
-        "model_type": pair.model_type,
-        "task": pair.task,
-        "architecture": pair.architecture,
-        "kind": pair.kind,
-        "max_error": None,
-        "seconds": None,
-    }
+    row = job.row or job.item.blank()
     try:
         found = future.result()
     except concurrent.futures.TimeoutError:
@@ -102,11 +117,8 @@ def _row(job: _Job, future: concurrent.futures.Future[Any], seconds: float) -> d
         return row | {"result": "died", "reason": f"the process ended with {error.exitcode}"}
     except Exception as error:  # noqa: BLE001 (of any of hundreds of architectures: the table has to show it)
         return row | {"result": "died", "reason": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
-    if job.row is None:
-        exported: dict[str, Any] = found
-        return exported
-    result, reason = found
-    return row | ({} if result == "right" else {"result": result, "reason": reason})
+    changes: dict[str, Any] = found
+    return row | changes
 
 
 def _export(pair: Pair, precision: Any, folder: Path, gates: str) -> dict[str, Any]:
@@ -118,13 +130,34 @@ def _export(pair: Pair, precision: Any, folder: Path, gates: str) -> dict[str, A
     return dataclasses.asdict(one.export_pair(pair, precision, folder))
 
 
-def _probe(pair: Pair, precision: Any, folder: Path, gates: str) -> tuple[str, str]:
+def _probe(pair: Pair, precision: Any, folder: Path, gates: str) -> dict[str, Any]:
     """In another process: what the exporting one left in memory must not help."""
     from tests.model_matrix import one
 
     _confine(folder)
     one.quiet(gates)
-    return one.probe_pair(pair, precision, folder)
+    result, reason = one.probe_pair(pair, precision, folder)
+    return {} if result == "right" else {"result": result, "reason": reason}
+
+
+def _export_layout(layout: Layout, precision: Any, folder: Path, gates: str) -> dict[str, Any]:
+    """In a process of its own."""
+    from tests.model_matrix import one
+    from tests.model_matrix.layouts import steps
+
+    _confine(folder)
+    one.quiet(gates)
+    return steps.export_layout(layout, precision, folder)
+
+
+def _probe_layout(layout: Layout, _precision: Any, folder: Path, gates: str) -> dict[str, Any]:
+    """In another process."""
+    from tests.model_matrix import one
+    from tests.model_matrix.layouts import steps
+
+    _confine(folder)
+    one.quiet(gates)
+    return steps.probe_layout(layout, folder)
 
 
 def _confine(folder: Path) -> None:

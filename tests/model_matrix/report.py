@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import charts, machine, reports, tables
+from tests.model_matrix.layouts import page
 from tests.model_matrix.one import PROBES, SOUND
 from tests.model_matrix.pairs import Pair
 
@@ -95,7 +96,14 @@ def write(folder: Path, pairs: Sequence[Pair], result: Mapping[str, Any]) -> lis
     for precision in rows:
         text += [f"## Pairs that are not right, {precision}", "", *_reasons(pairs, rows[precision])]
     reports.save_raw(folder, "coverage", result)
-    reports.save_page(folder, "coverage", "\n".join(text), _picture(pairs, rows["fp32"]) if "fp32" in rows else None)
+    path = folder / "coverage.md"
+    layouts = page.section(path.read_text()) if path.exists() else ""
+    reports.save_page(
+        folder,
+        "coverage",
+        page.with_section("\n".join(text), layouts),
+        _picture(pairs, rows["fp32"]) if "fp32" in rows else None,
+    )
     return totals
 
 

@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from exporter.tracing.graphs.ir import Node, Value, graph_of
 from runtime.host.torchscript import TENSOR, ScriptModule, define
 
@@ -38,6 +40,27 @@ def call(
     node.output().setType(kind)
     node.insertBefore(before)
     return node.output()
+
+
+def define_method(module: ScriptModule, name: str, function: Callable[..., Any], constants: Sequence[Any]) -> None:
+    """Add a method that calls a function with the method's one argument, then constants.
+
+    Args:
+        module: frozen; the function, and those that it calls, become methods, as for `call`.
+        name: of the method.
+        function: TorchScript that uses only torch, of a tensor and of what `constants` are.
+        constants: numbers and lists, which become literals, and tensors, which become attributes.
+    """
+    inner = PREFIX + function.__name__
+    _give(module, inner, function)
+    arguments = ["given"]
+    for number, value in enumerate(constants):
+        if isinstance(value, torch.Tensor):
+            arguments.append(f"self.{name}_{number}")
+            module._c._register_attribute(f"{name}_{number}", TENSOR, value)
+        else:
+            arguments.append(repr(value))
+    define(module, f"def {name}(self, given: Tensor):\n    return self.{inner}({', '.join(arguments)})\n")
 
 
 def _give(module: ScriptModule, name: str, function: Callable[..., Any]) -> None:

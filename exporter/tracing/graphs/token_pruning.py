@@ -20,6 +20,7 @@ from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 _LINEARS = ("aten::linear", "torch_ipex::ipex_linear", "torch_ipex::ipex_MKLSGEMM")
 _UNARY = (
     *("aten::gelu", "aten::relu", "aten::silu", "aten::tanh", "aten::sigmoid", "aten::to", "aten::contiguous"),
+    "aten::rsqrt",
     # One scale for the whole tensor.
     *("aten::quantize_per_tensor", "aten::dequantize"),
 )
@@ -64,6 +65,14 @@ def _is(value: Value, *expected: Any) -> bool:
     return value.node().kind() == "prim::Constant" and value.toIValue() in expected
 
 
+def _numbers(value: Value) -> list[Any] | None:
+    """A list of constants; None for anything else."""
+    if value.node().kind() == "prim::ListConstruct":
+        return [constant(one) for one in value.node().inputs()]
+    found = constant(value)
+    return list(found) if isinstance(found, (list, tuple)) else None
+
+
 def _groups(graph: Graph, sizes: Shapes) -> list[dict[str, Node]]:
     """Picks of one token per row, by the name of their output; those of the same token are together."""
     groups: dict[tuple[Any, ...], dict[str, Node]] = {}
@@ -97,13 +106,19 @@ def _tokens_of(node: Node, sizes: Shapes) -> tuple[int, ...]:
         return (0,)
     if kind == "aten::layer_norm":
         return (0,) if len(constant(node.inputsAt(1)) or ()) == 1 else ()
+    if kind == "aten::pow":
+        return (0,) if isinstance(constant(node.inputsAt(1)), (int, float)) else ()
+    if kind == "aten::mean":
+        # Over a token's features, whose axis stays, as in a root mean square norm.
+        return (0,) if _numbers(node.inputsAt(1)) == [-1] and _is(node.inputsAt(2), True) else ()
     if kind not in _BINARY:
         return ()
     both = [sizes.get(node.inputsAt(position).debugName()) for position in (0, 1)]
     # A number, or a vector of features, is the same for all tokens; other shapes may depend on rows or tokens.
-    if any(found is not None and len(found) > 1 and found != shape for found in both):
+    of_tokens = (shape, (*shape[:2], 1))
+    if any(found is not None and len(found) > 1 and tuple(found) not in of_tokens for found in both):
         return ()
-    return tuple(position for position in (0, 1) if both[position] == shape)
+    return tuple(position for position in (0, 1) if both[position] is not None and len(both[position] or ()) == 3)
 
 
 def _cone(graph: Graph, picks: dict[str, Node], sizes: Shapes) -> list[Node]:

@@ -57,6 +57,16 @@ struct Execution {
   bool optimized_execution = true;  // whether TorchScript's optimisation of the first calls is of use
 };
 
+// What the method `preprocess` takes and makes: of a picture, uint8 [height, width, channels], or of a sound, float32
+// [samples] at a rate, the inputs for one row.
+struct Preprocessing {
+  std::string kind;  // image or audio
+  std::vector<Axis> axes;
+  std::vector<std::string> inputs;
+  std::optional<std::int64_t> rate;  // samples per second
+  bool pads = false;                 // whether rows of different sizes may be joined by zeros at their ends
+};
+
 // One record of the archive, without the top folder.
 struct Part {
   std::string name;
@@ -74,6 +84,7 @@ struct Manifest {
   std::string activation;  // softmax, sigmoid, tanh or none
   Tolerance tolerance;
   Execution execution;
+  std::optional<Preprocessing> preprocessing;
   std::vector<Part> parts;                     // in the archive's order
   std::map<std::string, std::string> digests;  // SHA-256 of each part, by its name
   nlohmann::json json;                         // all of it, fields that this library does not use included

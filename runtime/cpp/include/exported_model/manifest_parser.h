@@ -9,6 +9,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -31,14 +32,28 @@ std::optional<T> optional_field(const nlohmann::json& json, const char* name) {
   return found->get<T>();
 }
 
+inline std::vector<Axis> parse_axes(const nlohmann::json& json) {
+  std::vector<Axis> axes;
+  for (const auto& axis : json)
+    axes.push_back({axis.at("name").get<std::string>(), axis.at("minimum").get<std::int64_t>(),
+                    optional_field<std::int64_t>(axis, "maximum"),
+                    optional_field<std::int64_t>(axis, "multiple").value_or(1)});
+  return axes;
+}
+
+inline std::optional<Preprocessing> parse_preprocessing(const nlohmann::json& json) {
+  const auto found = json.find("preprocessing");
+  if (found == json.end() || found->is_null()) return std::nullopt;
+  return Preprocessing{found->at("kind").get<std::string>(), parse_axes(found->at("axes")),
+                       found->at("inputs").get<std::vector<std::string>>(),
+                       optional_field<std::int64_t>(*found, "rate"), found->value("pads", false)};
+}
+
 inline TensorSpec parse_spec(const nlohmann::json& json) {
   TensorSpec spec;
   json.at("name").get_to(spec.name);
   json.at("dtype").get_to(spec.dtype);
-  for (const auto& axis : json.at("axes"))
-    spec.axes.push_back({axis.at("name").get<std::string>(), axis.at("minimum").get<std::int64_t>(),
-                         optional_field<std::int64_t>(axis, "maximum"),
-                         optional_field<std::int64_t>(axis, "multiple").value_or(1)});
+  spec.axes = parse_axes(json.at("axes"));
   const auto values = json.find("values");
   if (values != json.end() && !values->is_null())
     spec.values = ValueRange{values->at("minimum").get<std::int64_t>(), values->at("maximum").get<std::int64_t>()};
@@ -92,6 +107,7 @@ inline Manifest parse_manifest_json(const std::string& text) {
   json.at("execution").at("warmup_shapes").get_to(manifest.execution.warmup_shapes);
   json.at("execution").at("warmup_calls").get_to(manifest.execution.warmup_calls);
   manifest.execution.optimized_execution = json.at("execution").value("optimized_execution", true);
+  manifest.preprocessing = parse_preprocessing(json);
   for (const auto& part : json.at("parts")) {
     manifest.parts.push_back({part.at("name").get<std::string>(), part.at("size").get<std::int64_t>(),
                               part.at("sha256").get<std::string>()});

@@ -34,7 +34,9 @@ constexpr const char* kManifestSchema = R"({
                  "padding_side": "left|right",
                  "rules?": [null, {"unknown_id": "int?", "class_id": "int?", "mask_id": "int?", "mask_token": "str?",
                                    "truncation_side": "left|right", "token_types": "bool", "clean_up_spaces": "bool",
-                                   "prompt": "text"}]}],
+                                   "prompt": "text", "padded_length?": "int?"}],
+                 "pair_template?": [null, {"before": "text", "between": "text", "after": "text", "strip": "bool",
+                                           "last_ids": ["int"]}]}],
  "parts": [{"name": "str", "size": "int", "sha256": "str"}],
  "timings?": [{"candidate": "str", "chosen": "bool", "shape": {"*": "int"}, "threads": "int", "milliseconds": "float",
                "padded?": "bool"}],
@@ -42,12 +44,19 @@ constexpr const char* kManifestSchema = R"({
                 "max_error": "float", "argmax_matches": "int?"}],
  "padded_output?": "computed|repeated",
  "embedding?": [null, {"prompts": {"*": "text"}, "normalized": "bool",
-                       "similarity": "cosine|dot|euclidean|manhattan"}],
+                       "similarity": "cosine|dot|euclidean|manhattan", "scale?": "float?", "bias?": "float?",
+                       "tokens?": [null, {"weights": "str", "vectors": "str", "skipped_ids": ["int"]}]}],
  "late_interaction?": [null, {
    "query": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
              "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
    "document": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
-                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}]
+                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}],
+ "ctc?": [null, {"blank_id": "int", "samples_per_step": "int?",
+   "characters?": [null, {"tokens": ["text"], "blank": "text?", "delimiter": "text?", "space": "text",
+                          "lower_case": "bool", "clean_up_spaces": "bool"}]}],
+ "preprocessing?": [null, {"kind": "image|audio", "inputs": ["str"], "rate?": "int?", "pads?": "bool",
+   "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}],
+ "pictures?": [null, {"classes": ["str"], "scores": "softmax|sigmoid|none", "most?": "int?", "mask_size?": [null, ["int"]]}]
 })";
 
 constexpr const char* kTensorSchema = R"({

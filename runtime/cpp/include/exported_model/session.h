@@ -31,6 +31,7 @@
 #include <exported_model/environment.h>
 #include <exported_model/errors.h>
 #include <exported_model/manifest.h>
+#include <exported_model/preprocessing.h>
 #include <exported_model/signature.h>
 
 namespace exported_model {
@@ -150,6 +151,9 @@ class Session {
       if (manifest_->requires_.native) detail::load_native(options.native_library, *manifest_->requires_.native);
       module_ = std::make_unique<torch::jit::Module>(archive.module(options.allow_operators));
       prepare();
+      if (manifest_->preprocessing && !module_->find_method("preprocess"))
+        throw ManifestDamagedError("the manifest says that the file makes inputs of data, but it has no method "
+                                   "preprocess", "", detail::kCopyAgain);
       forward_ = std::make_unique<const torch::jit::Method>(module_->get_method("forward"));
     });
     archive.check_unchanged();
@@ -166,10 +170,7 @@ class Session {
   //
   // Throws InputError, ThreadCountError, ForkError, or ArtifactFailedError where the model fails or memory runs out.
   Tensors run(const Tensors& inputs) const {
-    if (getpid() != process_ && at::get_num_threads() > 1)
-      throw ForkError("the session was loaded before this process was forked, and libtorch uses " +
-                          std::to_string(at::get_num_threads()) + " threads, which a fork leaves behind",
-                      "a session of this process", "load after the fork, or with threads=1");
+    check_process();
     std::vector<c10::IValue> arranged = detail::arrange(manifest_->inputs, inputs);
     if (manifest_->requires_.ipex && at::get_num_threads() != threads_)
       // IPEX packs weights for a thread count; its documentation warns of wrong results after a change.
@@ -195,6 +196,16 @@ class Session {
     }
   }
 
+  // The model's inputs for one row, made of a picture (uint8 [height, width, channels]) or of a sound (float32 [samples]
+  // at the artifact's rate) as the model's own processor does; `manifest().preprocessing` says which.
+  //
+  // Throws InputError where it does not fit, where what is made of it does not fit the model, and where the artifact
+  // makes no inputs; ForkError, or ArtifactFailedError where the artifact's method fails.
+  Tensors preprocess(const at::Tensor& given) const {
+    check_process();
+    return detail::preprocess(*module_, *manifest_, given);
+  }
+
   // The calls that the manifest asks for. The constructor makes them unless told otherwise.
   void warm_up() const {
     for (const auto& shape : manifest_->execution.warmup_shapes) {
@@ -209,6 +220,13 @@ class Session {
   torch::jit::Module& module() const { return *module_; }
 
  private:
+  void check_process() const {
+    if (getpid() != process_ && at::get_num_threads() > 1)
+      throw ForkError("the session was loaded before this process was forked, and libtorch uses " +
+                          std::to_string(at::get_num_threads()) + " threads, which a fork leaves behind",
+                      "a session of this process", "load after the fork, or with threads=1");
+  }
+
   static std::string shapes(const Tensors& inputs) {
     std::string text;
     for (const auto& [name, tensor] : inputs)

@@ -102,6 +102,76 @@ inline void validate_text(const nlohmann::json& text) {
     require(within(rules->at(name), 0, kIds), "text.rules", "ids that are not negative");
 }
 
+inline void validate_preprocessing(const Manifest& manifest) {
+  if (!manifest.preprocessing) return;
+  const Preprocessing& found = *manifest.preprocessing;
+  const bool image = found.kind == "image";
+  const std::vector<std::string> expected = image ? std::vector<std::string>{"height", "width", "channels"}
+                                                  : std::vector<std::string>{"samples"};
+  bool named = found.axes.size() == expected.size();
+  for (std::size_t place = 0; named && place < expected.size(); ++place)
+    named = found.axes[place].name == expected[place];
+  require(named, "preprocessing.axes", image ? "height, width, channels" : "samples");
+  for (const auto& axis : found.axes)
+    require(axis.minimum >= 1 && axis.maximum.value_or(axis.minimum) >= axis.minimum && axis.multiple == 1,
+            "preprocessing." + axis.name, "a range from 1 on, without a step");
+  std::set<std::string> inputs, made(found.inputs.begin(), found.inputs.end());
+  for (const auto& spec : manifest.inputs) inputs.insert(spec.name);
+  require(!made.empty() && made.size() == found.inputs.size() &&
+              std::includes(inputs.begin(), inputs.end(), made.begin(), made.end()),
+          "preprocessing.inputs", "names of the model's inputs, each once");
+  const std::int64_t rate = found.rate.value_or(1);
+  require(found.rate.has_value() != image && rate > 0 && rate < (std::int64_t{1} << 31), "preprocessing.rate",
+          "samples per second for sounds alone");
+}
+
+// Of the results for pictures, which no program in C++ uses yet.
+inline void validate_pictures(const Manifest& manifest) {
+  const auto found = manifest.json.find("pictures");
+  if (found == manifest.json.end() || found->is_null()) return;
+  const auto output = [&](const std::string& name) -> const TensorSpec* {
+    for (const auto& spec : manifest.outputs)
+      if (spec.name == name) return &spec;
+    return nullptr;
+  };
+  struct Known {
+    std::string output;
+    std::size_t place;
+  };
+  static const std::map<std::string, Known> tasks = {{"image-classification", {"logits", 1}},
+                                                     {"semantic-segmentation", {"logits", 1}},
+                                                     {"object-detection", {"logits", 2}},
+                                                     {"image-segmentation", {"class_queries_logits", 2}}};
+  const auto known = tasks.find(manifest.task);
+  const TensorSpec* logits = known == tasks.end() ? nullptr : output(known->second.output);
+  require(logits != nullptr && logits->axes.size() > known->second.place, "pictures", "a task with logits");
+  const auto count = static_cast<std::int64_t>(found->at("classes").size()) +
+                     (known->second.place == 2 && found->at("scores").get<std::string>() == "softmax" ? 1 : 0);
+  const Axis& axis = logits->axes[known->second.place];
+  require(axis.minimum == count && axis.maximum == count, "pictures.classes",
+          "as many as the logits' axis " + axis.name);
+  const auto most = found->find("most");
+  if (most != found->end() && !most->is_null())
+    require(most->get<std::int64_t>() > 0 && most->get<std::int64_t>() < (std::int64_t{1} << 31), "pictures.most",
+            "a number from 1");
+  const auto size = found->find("mask_size");
+  if (size != found->end() && !size->is_null()) {
+    const auto sides = size->get<std::vector<std::int64_t>>();
+    const auto admitted = [](std::int64_t side) { return side > 0 && side <= 8192; };
+    require(sides.size() == 2 && std::all_of(sides.begin(), sides.end(), admitted), "pictures.mask_size",
+            "a height and a width, at most 8192");
+  }
+  if (manifest.task == "object-detection") {
+    const TensorSpec* boxes = output("pred_boxes");
+    require(boxes != nullptr && boxes->axes.size() == 3 && boxes->axes[2].minimum == 4 && boxes->axes[2].maximum == 4,
+            "pictures", "an output pred_boxes of four numbers");
+  }
+  if (manifest.task == "image-segmentation") {
+    const TensorSpec* masks = output("masks_queries_logits");
+    require(masks != nullptr && masks->axes.size() == 4, "pictures", "an output masks_queries_logits");
+  }
+}
+
 // Throws std::invalid_argument at the first field that makes no sense.
 inline void validate(const Manifest& manifest) {
   const auto version = manifest.json.at("format_version").get<std::int64_t>();
@@ -123,6 +193,8 @@ inline void validate(const Manifest& manifest) {
   for (const double bound : {manifest.tolerance.max_error, manifest.tolerance.rms_error})
     require(bound >= 0 && bound <= 1, "tolerance", "0 to 1");
   validate_text(manifest.json.at("text"));
+  validate_preprocessing(manifest);
+  validate_pictures(manifest);
   if (!manifest.labels.empty())
     for (const auto& spec : manifest.outputs)
       require(spec.axes.back().maximum == static_cast<std::int64_t>(manifest.labels.size()), "labels",
