@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -24,6 +25,7 @@ RAGGED = (128, 20, 35, 50, 64, 12, 90, 40)
 ROUNDS, INNER = 31, 8
 
 Call = Callable[[], torch.Tensor]
+OPERATORS: Any = torch.ops.em_native
 
 
 def medians(stock: Call, native: Call) -> tuple[float, float]:
@@ -39,9 +41,10 @@ def medians(stock: Call, native: Call) -> tuple[float, float]:
     return statistics.median(times[stock]), statistics.median(times[native])
 
 
-def split(joined: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def split(joined: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Query, key and value of [rows, tokens, 3, heads, width], each as [rows, heads, tokens, width]."""
-    return joined.permute(2, 0, 3, 1, 4).unbind(0)
+    query, key, value = joined.permute(2, 0, 3, 1, 4).unbind(0)
+    return query, key, value
 
 
 def attention(rows: int, tokens: int, heads: int, width: int, dtype: torch.dtype) -> tuple[Call, Call]:
@@ -51,8 +54,8 @@ def attention(rows: int, tokens: int, heads: int, width: int, dtype: torch.dtype
     def stock() -> torch.Tensor:
         return functional.scaled_dot_product_attention(query, key, value, scale=scale)
 
-    def native() -> torch.Tensor:
-        return torch.ops.em_native.attention(query, key, value, None, None, scale, False, 0)
+    def native() -> Any:
+        return OPERATORS.attention(query, key, value, None, None, scale, False, 0)
 
     torch.testing.assert_close(native(), stock(), rtol=2e-2, atol=2e-2 if dtype == torch.bfloat16 else 1e-5)
     return stock, native
@@ -65,16 +68,16 @@ def ragged(heads: int, width: int, dtype: torch.dtype) -> tuple[Call, Call]:
     valid = torch.arange(longest) < torch.tensor(RAGGED)[:, None]
     mask = torch.zeros(rows, 1, 1, longest, dtype=dtype).masked_fill(~valid[:, None, None], torch.finfo(dtype).min)
     mask = mask.expand(rows, 1, longest, longest)
-    padded = split(joined)
+    query, key, value = split(joined)
     packed = split(joined[valid][None])
     offsets = torch.tensor((0, *RAGGED)).cumsum(0)
     scale = width**-0.5
 
     def stock() -> torch.Tensor:
-        return functional.scaled_dot_product_attention(*padded, attn_mask=mask, scale=scale)
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
-    def native() -> torch.Tensor:
-        return torch.ops.em_native.attention(*packed, offsets, None, scale, False, 0)
+    def native() -> Any:
+        return OPERATORS.attention(*packed, offsets, None, scale, False, 0)
 
     expected = stock().transpose(1, 2)[valid]
     found = native().transpose(1, 2)[0]
@@ -89,8 +92,8 @@ def norm(tokens: int, size: int, dtype: torch.dtype) -> tuple[Call, Call]:
     def stock() -> torch.Tensor:
         return functional.layer_norm(x + residual, (size,), weight, bias, 1e-12)
 
-    def native() -> torch.Tensor:
-        return torch.ops.em_native.add_layer_norm(x, residual, weight, bias, 1e-12)
+    def native() -> Any:
+        return OPERATORS.add_layer_norm(x, residual, weight, bias, 1e-12)
 
     torch.testing.assert_close(native(), stock(), rtol=5e-2, atol=5e-2 if dtype == torch.bfloat16 else 1e-5)
     return stock, native

@@ -407,17 +407,48 @@ Task task_at(const Attention& a, const AttentionPlan& plan, int64_t task) {
   return found;
 }
 
+// Fetches the tokens [from, to) of one head into the cache: they lie far apart, which the processor does not foresee.
+template <typename T>
+EM_NATIVE_INLINE void fetch_ahead(const T* tokens, int64_t stride, int64_t from, int64_t to, int64_t width) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t j = from; j < to; j++)
+    for (int64_t d = 0; d < width; d += line) __builtin_prefetch(tokens + j * stride + d);
+}
+
+template <typename T>
+EM_NATIVE_INLINE const T* keys_of(const Attention& a, const Task& task) {
+  const Segment& at = task.segment;
+  return static_cast<const T*>(a.key) + at.row * a.key_row + task.kv_head * a.key_head + at.start * a.key_token;
+}
+
+template <typename T>
+EM_NATIVE_INLINE const T* values_of(const Attention& a, const Task& task) {
+  const Segment& at = task.segment;
+  return static_cast<const T*>(a.value) + at.row * a.value_row + task.kv_head * a.value_head + at.start * a.value_token;
+}
+
+// The share `part` of `parts` of what the next task reads, if it reads other keys: while this one computes.
+template <typename T>
+EM_NATIVE_INLINE void fetch_next(const Attention& a, const Task& task, const Task& next, int64_t part, int64_t parts) {
+  if (next.unit == task.unit || part >= parts) return;
+  const int64_t keys = smaller(next.segment.keys, panel_keys);
+  const int64_t from = keys * part / parts, to = keys * (part + 1) / parts;
+  fetch_ahead(keys_of<T>(a, next), a.key_token, from, to, a.width);
+  fetch_ahead(values_of<T>(a, next), a.value_token, from, to, a.value_width);
+}
+
 template <bool pairs, typename T>
 void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int64_t last_task) {
   const Work<pairs> work(a, plan.longest_keys);
   int64_t packed_unit = -1, packed_start = -1;
+  Task next = task_at(a, plan, first_task);
   for (int64_t number = first_task; number < last_task; number++) {
-    const Task task = task_at(a, plan, number);
+    const Task task = next;
+    if (number + 1 < last_task) next = task_at(a, plan, number + 1);
     const Segment& segment = task.segment;
-    const T* keys = static_cast<const T*>(a.key) + segment.row * a.key_row + task.kv_head * a.key_head +
-                    segment.start * a.key_token;
-    const T* values = static_cast<const T*>(a.value) + segment.row * a.value_row + task.kv_head * a.value_head +
-                      segment.start * a.value_token;
+    const T* keys = keys_of<T>(a, task);
+    const T* values = values_of<T>(a, task);
+    const int64_t parts = (task.last_line - task.first_line + query_block - 1) / query_block;
     for (int64_t line = task.first_line; line < task.last_line; line += work.blocks * query_block) {
       bool started[kept_blocks] = {};
       const int64_t end = smaller(task.last_line, line + work.blocks * query_block);
@@ -431,6 +462,7 @@ void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int6
         }
         for (int64_t slot = 0; line + slot * query_block < end; slot++) {
           const int64_t first_line = line + slot * query_block;
+          if (start == 0) fetch_next<T>(a, task, next, (first_line - task.first_line) / query_block, parts);
           attend<pairs, T>(a, work, segment, task.kv_head, first_line, smaller(query_block, end - first_line), start,
                            count, slot, started + slot);
         }

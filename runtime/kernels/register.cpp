@@ -1,7 +1,7 @@
 // The operators as PyTorch knows them: checks every argument, then calls the kernels.
 //
-// A file from anywhere may call these operators with any arguments (operators.def, operator_allowlist.py), so nothing is
-// computed before every size, stride, type and offset was checked. Each refusal is one line.
+// A file from anywhere may call these operators with any arguments (operators.def, operator_allowlist.py), so nothing
+// is computed before every size, stride, type and offset was checked. Each refusal is one line.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -13,6 +13,8 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "kernels.h"
 
@@ -66,19 +68,22 @@ Type type_of(const char* name, const Tensor& x) {
 
 Tensor last_axis_contiguous(const Tensor& x) { return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous(); }
 
-void check_offsets(const Tensor& offsets, int64_t tokens) {
+// A copy: what was checked must stay as it is, whatever other threads write into the tensor.
+std::vector<int64_t> checked_offsets(const Tensor& offsets, int64_t tokens) {
   check_memory("attention: offsets", offsets);
   EM_NATIVE_CHECK(offsets.scalar_type() == at::kLong, "attention: offsets is ", c10::toString(offsets.scalar_type()),
                   "; it must be Long");
   EM_NATIVE_CHECK(offsets.dim() == 1 && offsets.size(0) >= 1 && offsets.is_contiguous(), "attention: offsets is ",
                   shape_of(offsets), "; it must be one contiguous axis of at least 1 number");
-  const int64_t* p = offsets.const_data_ptr<int64_t>();
+  const int64_t* begin = offsets.const_data_ptr<int64_t>();
+  const std::vector<int64_t> p(begin, begin + offsets.size(0));
   EM_NATIVE_CHECK(p[0] == 0, "attention: offsets begins with ", p[0], "; it must begin with 0");
-  for (int64_t i = 1; i < offsets.size(0); i++)
+  for (size_t i = 1; i < p.size(); i++)
     EM_NATIVE_CHECK(p[i] >= p[i - 1], "attention: offsets falls from ", p[i - 1], " to ", p[i], " at ", i,
                     "; it must not fall");
-  EM_NATIVE_CHECK(p[offsets.size(0) - 1] <= tokens, "attention: offsets ends with ", p[offsets.size(0) - 1], " of ",
-                  tokens, " tokens; it must end within them");
+  EM_NATIVE_CHECK(p.back() <= tokens, "attention: offsets ends with ", p.back(), " of ", tokens,
+                  " tokens; it must end within them");
+  return p;
 }
 
 // The mask's strides, with 0 where it repeats.
@@ -145,13 +150,14 @@ Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor
   a.causal = causal;
   // As long as everything: the same as none, and no sum of it overflows.
   a.window = std::min(window, queries + keys);
+  std::vector<int64_t> segment_starts;
   int64_t covered = queries, longest_queries = queries, longest_keys = keys;
   if (offsets) {
     EM_NATIVE_CHECK(rows == 1 && keys == queries, "attention: with offsets query is ", shape_of(query_), " and key is ",
                     shape_of(key_), "; there must be 1 row, and as many keys as queries");
-    check_offsets(*offsets, queries);
-    a.offsets = offsets->const_data_ptr<int64_t>();
-    a.segments = offsets->size(0) - 1;
+    segment_starts = checked_offsets(*offsets, queries);
+    a.offsets = segment_starts.data();
+    a.segments = static_cast<int64_t>(segment_starts.size()) - 1;
     covered = a.offsets[a.segments];
     longest_keys = 0;
     for (int64_t i = 0; i < a.segments; i++) longest_keys = std::max(longest_keys, a.offsets[i + 1] - a.offsets[i]);
@@ -163,7 +169,8 @@ Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor
     a.mask_type = type_of("attention: mask", *mask_);
     EM_NATIVE_CHECK(a.mask_type == Type::fp32 || a.mask_type == a.type,
                     "attention: mask is BFloat16 and query is Float; mask must be Float");
-    mask = mask_->dim() == 4 ? last_axis_contiguous(*mask_) : *mask_;
+    // A last axis that repeats one number (stride 0) is read as it is.
+    mask = mask_->dim() == 4 && mask_->stride(3) != 0 ? last_axis_contiguous(*mask_) : *mask_;
     take_mask(a, mask, longest_queries, longest_keys);
   }
   const Tensor query = last_axis_contiguous(query_), key = last_axis_contiguous(key_);

@@ -11,7 +11,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <random>
 #include <string>
 #include <thread>
@@ -119,7 +118,10 @@ void expect(bool held, const std::string& what) {
 
 struct Worst {
   double fp32 = 0, bf16 = 0;
-  void add(Type type, double error) { (type == Type::fp32 ? fp32 : bf16) = std::max(type == Type::fp32 ? fp32 : bf16, error); }
+  void add(Type type, double error) {
+    double& worst = type == Type::fp32 ? fp32 : bf16;
+    worst = std::max(worst, error);
+  }
 };
 
 // What attention should give, in double: [rows][query][head][column].
