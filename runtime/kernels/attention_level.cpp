@@ -44,9 +44,8 @@ EM_NATIVE_INLINE Vec product(Vec a, Vec b, Vec c) {
 }
 
 // c = a * b * factor, or c + a * b: rows x depth numbers at a, depth x (vectors * lanes) packed ones at b.
-template <bool pairs, int rows, int vectors>
-void tile(const float* a, int64_t a_stride, const float* b, int64_t depth, float* c, int64_t c_stride, float factor,
-          bool accumulate) {
+template <bool pairs, bool accumulate, int vectors, int rows>
+void tile(const float* a, int64_t a_stride, const float* b, int64_t depth, float* c, int64_t c_stride, float factor) {
   Vec sums[rows][vectors];
 #pragma GCC unroll 12
   for (int i = 0; i < rows; i++)
@@ -71,32 +70,32 @@ void tile(const float* a, int64_t a_stride, const float* b, int64_t depth, float
       store(c + i * c_stride + v * lanes, accumulate ? sums[i][v] : multiply(sums[i][v], scaled));
 }
 
-using Tile = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, float, bool);
+using Tile = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, float);
 
-template <bool pairs, int vectors>
+template <bool pairs, bool accumulate, int vectors>
 EM_NATIVE_INLINE Tile tile_of(int64_t rows) {
   static constexpr Tile tiles[] = {
-      tile<pairs, 1, vectors>, tile<pairs, 2, vectors>, tile<pairs, 3, vectors>,
-      tile<pairs, 4, vectors>, tile<pairs, 5, vectors>, tile<pairs, 6, vectors>,
+      tile<pairs, accumulate, vectors, 1>,  tile<pairs, accumulate, vectors, 2>,  tile<pairs, accumulate, vectors, 3>,
+      tile<pairs, accumulate, vectors, 4>,  tile<pairs, accumulate, vectors, 5>,  tile<pairs, accumulate, vectors, 6>,
 #if defined(__AVX512F__)
-      tile<pairs, 7, vectors>, tile<pairs, 8, vectors>, tile<pairs, 9, vectors>,
-      tile<pairs, 10, vectors>, tile<pairs, 11, vectors>, tile<pairs, 12, vectors>,
+      tile<pairs, accumulate, vectors, 7>,  tile<pairs, accumulate, vectors, 8>,  tile<pairs, accumulate, vectors, 9>,
+      tile<pairs, accumulate, vectors, 10>, tile<pairs, accumulate, vectors, 11>, tile<pairs, accumulate, vectors, 12>,
 #endif
   };
   return tiles[rows - 1];
 }
 
 // The tiles of one block of packed columns, at most `block` of them.
-template <bool pairs>
+template <bool pairs, bool accumulate>
 EM_NATIVE_INLINE void multiply_block(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t columns,
-                                     int64_t depth, float* c, int64_t c_stride, float factor, bool accumulate) {
+                                     int64_t depth, float* c, int64_t c_stride, float factor) {
   const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
   // Of equal height: 8 and 8 rows are faster than 12 and 4.
   const int64_t height = (rows + tiles - 1) / tiles;
   for (int64_t i = 0; i < rows; i += height) {
     const int64_t now = smaller(height, rows - i);
-    const Tile run = columns > lanes ? tile_of<pairs, 2>(now) : tile_of<pairs, 1>(now);
-    run(a + i * a_stride, a_stride, b, depth, c + i * c_stride, c_stride, factor, accumulate);
+    const Tile run = columns > lanes ? tile_of<pairs, accumulate, 2>(now) : tile_of<pairs, accumulate, 1>(now);
+    run(a + i * a_stride, a_stride, b, depth, c + i * c_stride, c_stride, factor);
   }
 }
 
@@ -315,8 +314,8 @@ void attend(const Attention& a, const Work<pairs>& work, const Segment& segment,
   }
   for (int64_t j = from; j < to; j += block) {
     const int64_t columns = panel_count - j > lanes ? block : lanes;
-    multiply_block<pairs>(work.queries, work.depth, count, work.keys + j * work.depth, columns, work.depth,
-                          work.scores + (j - from), work.score_stride, a.scale, false);
+    multiply_block<pairs, false>(work.queries, work.depth, count, work.keys + j * work.depth, columns, work.depth,
+                                 work.scores + (j - from), work.score_stride, a.scale);
   }
   float* tops = work.maxima + slot * query_block;
   float* totals = work.totals + slot * query_block;
@@ -343,8 +342,13 @@ void attend(const Attention& a, const Work<pairs>& work, const Segment& segment,
   for (int64_t c = 0; c < work.value_columns; c += block) {
     const int64_t here = smaller(block, work.value_columns - c);
     const float* packed = work.values + c * value_rows + from / per_lane * here;
-    multiply_block<pairs>(work.scores, work.score_stride, count, packed, here, (columns + per_lane - 1) / per_lane,
-                          sums + c, work.value_columns, 1.0f, *started);
+    const int64_t depth = (columns + per_lane - 1) / per_lane;
+    if (*started)
+      multiply_block<pairs, true>(work.scores, work.score_stride, count, packed, here, depth, sums + c,
+                                  work.value_columns, 1.0f);
+    else
+      multiply_block<pairs, false>(work.scores, work.score_stride, count, packed, here, depth, sums + c,
+                                   work.value_columns, 1.0f);
   }
   *started = true;
 }
