@@ -66,7 +66,7 @@ def reference(
 def attention(
     query: Tensor, key: Tensor, value: Tensor, offsets: Tensor | None = None, mask: Tensor | None = None, **options: Any
 ) -> Tensor:
-    settings = {"scale": query.shape[-1] ** -0.5, "causal": False, "window": 0} | options
+    settings = {"scale": max(query.shape[-1], 1) ** -0.5, "causal": False, "window": 0} | options
     found: Tensor = torch.ops.em_native.attention(query, key, value, offsets, mask, *settings.values())
     assert found.transpose(1, 2).is_contiguous()
     return found
@@ -78,7 +78,7 @@ def joined(rows: int, tokens: int, heads: int, width: int, dtype: torch.dtype) -
 
 
 def check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **options: Any) -> None:
-    settings = {"scale": query.shape[-1] ** -0.5, "causal": False, "window": 0} | options
+    settings = {"scale": max(query.shape[-1], 1) ** -0.5, "causal": False, "window": 0} | options
     before = [tensor.clone() for tensor in (query, key, value)]
     found = attention(query, key, value, None, mask, **settings)
     shapes = [tuple(tensor.shape) for tensor in (query, key)]
@@ -269,7 +269,7 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "rows": lambda: attention(x, x.expand(2, 2, 6, 16), x),
         "width": lambda: attention(x, x[..., :8], x),
         "wide": lambda: attention(*[torch.randn(1, 1, 2, 257)] * 3),
-        "no width": lambda: attention(x[..., :0], x[..., :0], x, scale=1.0),
+        "no width": lambda: attention(x[..., :0], x[..., :0], x),
         "values": lambda: attention(x, x, x[:, :, :5]),
         "heads": lambda: attention(x, x[:, :1].expand(1, 3, 6, 16), x[:, :1].expand(1, 3, 6, 16)),
         "no heads": lambda: attention(x, x[:, :0], x[:, :0]),

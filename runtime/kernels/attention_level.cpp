@@ -441,6 +441,23 @@ EM_NATIVE_INLINE void fetch_next(const Attention& a, const Task& task, const Tas
   fetch_ahead(values_of<T>(a, next), a.value_token, from, to, a.value_width);
 }
 
+// What the block of queries after this one reads and writes.
+template <typename T>
+EM_NATIVE_INLINE void fetch_queries(const Attention& a, const Task& task, int64_t first_line) {
+  constexpr int64_t line_size = 64 / sizeof(T);
+  const Segment& at = task.segment;
+  const int64_t last_line = smaller(task.last_line, first_line + query_block);
+  for (int64_t i = first_line; i < last_line; i++) {
+    const Line line = line_at(a, at, task.kv_head, i);
+    const T* query = static_cast<const T*>(a.query) + at.row * a.query_row + line.head * a.query_head +
+                     (at.start + line.query) * a.query_token;
+    T* output = static_cast<T*>(a.output) + at.row * a.output_row + line.head * a.output_head +
+                (at.start + line.query) * a.output_token;
+    for (int64_t d = 0; d < a.width; d += line_size) __builtin_prefetch(query + d);
+    for (int64_t d = 0; d < a.value_width; d += line_size) __builtin_prefetch(output + d, 1);
+  }
+}
+
 template <bool pairs, typename T>
 void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int64_t last_task) {
   const Work<pairs> work(a, plan.longest_keys);
@@ -466,7 +483,11 @@ void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int6
         }
         for (int64_t slot = 0; line + slot * query_block < end; slot++) {
           const int64_t first_line = line + slot * query_block;
-          if (start == 0) fetch_next<T>(a, task, next, (first_line - task.first_line) / query_block, parts);
+          if (start == 0) {
+            fetch_next<T>(a, task, next, (first_line - task.first_line) / query_block, parts);
+            const bool last = first_line + query_block >= task.last_line;
+            fetch_queries<T>(a, last ? next : task, last ? next.first_line : first_line + query_block);
+          }
           attend<pairs, T>(a, work, segment, task.kv_head, first_line, smaller(query_block, end - first_line), start,
                            count, slot, started + slot);
         }
