@@ -44,9 +44,8 @@ EM_NATIVE_INLINE Vec product(Vec a, Vec b, Vec c) {
 }
 
 // c = a * b * factor, or c + a * b: rows x depth numbers at a, depth x (vectors * lanes) packed ones at b.
-template <bool pairs, int rows, int vectors>
-void tile(const float* a, int64_t a_stride, const float* b, int64_t depth, float* c, int64_t c_stride, float factor,
-          bool accumulate) {
+template <bool pairs, bool accumulate, int vectors, int rows>
+void tile(const float* a, int64_t a_stride, const float* b, int64_t depth, float* c, int64_t c_stride, float factor) {
   Vec sums[rows][vectors];
 #pragma GCC unroll 12
   for (int i = 0; i < rows; i++)
@@ -71,32 +70,32 @@ void tile(const float* a, int64_t a_stride, const float* b, int64_t depth, float
       store(c + i * c_stride + v * lanes, accumulate ? sums[i][v] : multiply(sums[i][v], scaled));
 }
 
-using Tile = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, float, bool);
+using Tile = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, float);
 
-template <bool pairs, int vectors>
+template <bool pairs, bool accumulate, int vectors>
 EM_NATIVE_INLINE Tile tile_of(int64_t rows) {
   static constexpr Tile tiles[] = {
-      tile<pairs, 1, vectors>, tile<pairs, 2, vectors>, tile<pairs, 3, vectors>,
-      tile<pairs, 4, vectors>, tile<pairs, 5, vectors>, tile<pairs, 6, vectors>,
+      tile<pairs, accumulate, vectors, 1>,  tile<pairs, accumulate, vectors, 2>,  tile<pairs, accumulate, vectors, 3>,
+      tile<pairs, accumulate, vectors, 4>,  tile<pairs, accumulate, vectors, 5>,  tile<pairs, accumulate, vectors, 6>,
 #if defined(__AVX512F__)
-      tile<pairs, 7, vectors>, tile<pairs, 8, vectors>, tile<pairs, 9, vectors>,
-      tile<pairs, 10, vectors>, tile<pairs, 11, vectors>, tile<pairs, 12, vectors>,
+      tile<pairs, accumulate, vectors, 7>,  tile<pairs, accumulate, vectors, 8>,  tile<pairs, accumulate, vectors, 9>,
+      tile<pairs, accumulate, vectors, 10>, tile<pairs, accumulate, vectors, 11>, tile<pairs, accumulate, vectors, 12>,
 #endif
   };
   return tiles[rows - 1];
 }
 
 // The tiles of one block of packed columns, at most `block` of them.
-template <bool pairs>
+template <bool pairs, bool accumulate>
 EM_NATIVE_INLINE void multiply_block(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t columns,
-                                     int64_t depth, float* c, int64_t c_stride, float factor, bool accumulate) {
+                                     int64_t depth, float* c, int64_t c_stride, float factor) {
   const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
   // Of equal height: 8 and 8 rows are faster than 12 and 4.
   const int64_t height = (rows + tiles - 1) / tiles;
   for (int64_t i = 0; i < rows; i += height) {
     const int64_t now = smaller(height, rows - i);
-    const Tile run = columns > lanes ? tile_of<pairs, 2>(now) : tile_of<pairs, 1>(now);
-    run(a + i * a_stride, a_stride, b, depth, c + i * c_stride, c_stride, factor, accumulate);
+    const Tile run = columns > lanes ? tile_of<pairs, accumulate, 2>(now) : tile_of<pairs, accumulate, 1>(now);
+    run(a + i * a_stride, a_stride, b, depth, c + i * c_stride, c_stride, factor);
   }
 }
 
@@ -315,8 +314,8 @@ void attend(const Attention& a, const Work<pairs>& work, const Segment& segment,
   }
   for (int64_t j = from; j < to; j += block) {
     const int64_t columns = panel_count - j > lanes ? block : lanes;
-    multiply_block<pairs>(work.queries, work.depth, count, work.keys + j * work.depth, columns, work.depth,
-                          work.scores + (j - from), work.score_stride, a.scale, false);
+    multiply_block<pairs, false>(work.queries, work.depth, count, work.keys + j * work.depth, columns, work.depth,
+                                 work.scores + (j - from), work.score_stride, a.scale);
   }
   float* tops = work.maxima + slot * query_block;
   float* totals = work.totals + slot * query_block;
@@ -343,8 +342,13 @@ void attend(const Attention& a, const Work<pairs>& work, const Segment& segment,
   for (int64_t c = 0; c < work.value_columns; c += block) {
     const int64_t here = smaller(block, work.value_columns - c);
     const float* packed = work.values + c * value_rows + from / per_lane * here;
-    multiply_block<pairs>(work.scores, work.score_stride, count, packed, here, (columns + per_lane - 1) / per_lane,
-                          sums + c, work.value_columns, 1.0f, *started);
+    const int64_t depth = (columns + per_lane - 1) / per_lane;
+    if (*started)
+      multiply_block<pairs, true>(work.scores, work.score_stride, count, packed, here, depth, sums + c,
+                                  work.value_columns, 1.0f);
+    else
+      multiply_block<pairs, false>(work.scores, work.score_stride, count, packed, here, depth, sums + c,
+                                   work.value_columns, 1.0f);
   }
   *started = true;
 }
@@ -407,17 +411,65 @@ Task task_at(const Attention& a, const AttentionPlan& plan, int64_t task) {
   return found;
 }
 
+// Fetches the tokens [from, to) of one head into the cache: they lie far apart, which the processor does not foresee.
+template <typename T>
+EM_NATIVE_INLINE void fetch_ahead(const T* tokens, int64_t stride, int64_t from, int64_t to, int64_t width) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t j = from; j < to; j++)
+    for (int64_t d = 0; d < width; d += line) __builtin_prefetch(tokens + j * stride + d);
+}
+
+template <typename T>
+EM_NATIVE_INLINE const T* keys_of(const Attention& a, const Task& task) {
+  const Segment& at = task.segment;
+  return static_cast<const T*>(a.key) + at.row * a.key_row + task.kv_head * a.key_head + at.start * a.key_token;
+}
+
+template <typename T>
+EM_NATIVE_INLINE const T* values_of(const Attention& a, const Task& task) {
+  const Segment& at = task.segment;
+  return static_cast<const T*>(a.value) + at.row * a.value_row + task.kv_head * a.value_head + at.start * a.value_token;
+}
+
+// The share `part` of `parts` of what the next task reads, if it reads other keys: while this one computes.
+template <typename T>
+EM_NATIVE_INLINE void fetch_next(const Attention& a, const Task& task, const Task& next, int64_t part, int64_t parts) {
+  if (next.unit == task.unit || part >= parts) return;
+  const int64_t keys = smaller(next.segment.keys, panel_keys);
+  const int64_t from = keys * part / parts, to = keys * (part + 1) / parts;
+  fetch_ahead(keys_of<T>(a, next), a.key_token, from, to, a.width);
+  fetch_ahead(values_of<T>(a, next), a.value_token, from, to, a.value_width);
+}
+
+// What the block of queries after this one reads and writes.
+template <typename T>
+EM_NATIVE_INLINE void fetch_queries(const Attention& a, const Task& task, int64_t first_line) {
+  constexpr int64_t line_size = 64 / sizeof(T);
+  const Segment& at = task.segment;
+  const int64_t last_line = smaller(task.last_line, first_line + query_block);
+  for (int64_t i = first_line; i < last_line; i++) {
+    const Line line = line_at(a, at, task.kv_head, i);
+    const T* query = static_cast<const T*>(a.query) + at.row * a.query_row + line.head * a.query_head +
+                     (at.start + line.query) * a.query_token;
+    T* output = static_cast<T*>(a.output) + at.row * a.output_row + line.head * a.output_head +
+                (at.start + line.query) * a.output_token;
+    for (int64_t d = 0; d < a.width; d += line_size) __builtin_prefetch(query + d);
+    for (int64_t d = 0; d < a.value_width; d += line_size) __builtin_prefetch(output + d, 1);
+  }
+}
+
 template <bool pairs, typename T>
 void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int64_t last_task) {
   const Work<pairs> work(a, plan.longest_keys);
   int64_t packed_unit = -1, packed_start = -1;
+  Task next = task_at(a, plan, first_task);
   for (int64_t number = first_task; number < last_task; number++) {
-    const Task task = task_at(a, plan, number);
+    const Task task = next;
+    if (number + 1 < last_task) next = task_at(a, plan, number + 1);
     const Segment& segment = task.segment;
-    const T* keys = static_cast<const T*>(a.key) + segment.row * a.key_row + task.kv_head * a.key_head +
-                    segment.start * a.key_token;
-    const T* values = static_cast<const T*>(a.value) + segment.row * a.value_row + task.kv_head * a.value_head +
-                      segment.start * a.value_token;
+    const T* keys = keys_of<T>(a, task);
+    const T* values = values_of<T>(a, task);
+    const int64_t parts = (task.last_line - task.first_line + query_block - 1) / query_block;
     for (int64_t line = task.first_line; line < task.last_line; line += work.blocks * query_block) {
       bool started[kept_blocks] = {};
       const int64_t end = smaller(task.last_line, line + work.blocks * query_block);
@@ -431,6 +483,11 @@ void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int6
         }
         for (int64_t slot = 0; line + slot * query_block < end; slot++) {
           const int64_t first_line = line + slot * query_block;
+          if (start == 0) {
+            fetch_next<T>(a, task, next, (first_line - task.first_line) / query_block, parts);
+            const bool last = first_line + query_block >= task.last_line;
+            fetch_queries<T>(a, last ? next : task, last ? next.first_line : first_line + query_block);
+          }
           attend<pairs, T>(a, work, segment, task.kv_head, first_line, smaller(query_block, end - first_line), start,
                            count, slot, started + slot);
         }

@@ -50,7 +50,9 @@ void attention(const Kernels& kernels, const Attention& a, int threads, Parallel
   int64_t parts = 1;
   if (units % threads != 0 && units < shares * threads) parts = std::min(blocks, divide_up(shares * threads, units));
   std::vector<int64_t> before;
-  AttentionCall call{kernels, a, {divide_up(blocks, parts) * kernels.query_block, nullptr, 0, a.offsets ? longest : a.keys}};
+  AttentionCall call{kernels, a, {}};
+  call.plan.task_lines = divide_up(blocks, parts) * kernels.query_block;
+  call.plan.longest_keys = a.offsets ? longest : a.keys;
   int64_t tasks;
   if (a.offsets) {
     before.reserve(static_cast<size_t>(a.segments) + 1);

@@ -35,7 +35,8 @@ uint64_t saved_registers() {
 
 int detect() {
   constexpr uint32_t osxsave = 1u << 27, fma = 1u << 12;                                      // leaf 1, ecx
-  constexpr uint32_t avx2 = 1u << 5, avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // leaf 7, ebx: F, DQ, BW, VL
+  // Leaf 7, ebx; of AVX-512 the parts F, DQ, BW, VL.
+  constexpr uint32_t avx2 = 1u << 5, avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
   constexpr uint32_t bf16 = 1u << 5;                                                          // leaf 7.1, eax
   constexpr uint64_t ymm = 0x6, zmm = 0xe6;
   uint32_t a, b, c, d;

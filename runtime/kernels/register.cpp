@@ -1,7 +1,7 @@
 // The operators as PyTorch knows them: checks every argument, then calls the kernels.
 //
-// A file from anywhere may call these operators with any arguments (operators.def, operator_allowlist.py), so nothing is
-// computed before every size, stride, type and offset was checked. Each refusal is one line.
+// A file from anywhere may call these operators with any arguments (operators.def, operator_allowlist.py), so nothing
+// is computed before every size, stride, type and offset was checked. Each refusal is one line.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -11,8 +11,11 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "kernels.h"
 
@@ -29,6 +32,14 @@ constexpr int64_t largest_size = std::numeric_limits<int32_t>::max();
 // As TORCH_CHECK, for the operator and the argument by name.
 #define EM_NATIVE_CHECK(condition, ...) TORCH_CHECK(condition, "em_native::", __VA_ARGS__)
 
+// An argument of an operator, put together only where a message needs it.
+struct Name {
+  const char* operation;
+  const char* argument;
+};
+
+std::ostream& operator<<(std::ostream& to, const Name& name) { return to << name.operation << ": " << name.argument; }
+
 void parallel_for(int64_t begin, int64_t end, int64_t grain, Body body, void* context) {
   at::parallel_for(begin, end, grain, [&](int64_t from, int64_t to) { body(context, from, to); });
 }
@@ -42,7 +53,7 @@ std::string shape_of(const Tensor& x) {
 }
 
 // That reading it by its sizes and strides stays within its memory.
-void check_memory(const char* name, const Tensor& x) {
+void check_memory(const Name& name, const Tensor& x) {
   EM_NATIVE_CHECK(x.defined() && x.device().is_cpu() && x.layout() == at::kStrided, name,
                   " must be a dense tensor on the CPU");
   if (x.numel() == 0) return;
@@ -58,7 +69,7 @@ void check_memory(const char* name, const Tensor& x) {
   EM_NATIVE_CHECK(left >= 0, name, " reaches beyond its memory");
 }
 
-Type type_of(const char* name, const Tensor& x) {
+Type type_of(const Name& name, const Tensor& x) {
   EM_NATIVE_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, name, " is ",
                   c10::toString(x.scalar_type()), "; it must be Float or BFloat16");
   return x.scalar_type() == at::kFloat ? Type::fp32 : Type::bf16;
@@ -66,19 +77,22 @@ Type type_of(const char* name, const Tensor& x) {
 
 Tensor last_axis_contiguous(const Tensor& x) { return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous(); }
 
-void check_offsets(const Tensor& offsets, int64_t tokens) {
-  check_memory("attention: offsets", offsets);
+// A copy: what was checked must stay as it is, whatever other threads write into the tensor.
+std::vector<int64_t> checked_offsets(const Tensor& offsets, int64_t tokens) {
+  check_memory({"attention", "offsets"}, offsets);
   EM_NATIVE_CHECK(offsets.scalar_type() == at::kLong, "attention: offsets is ", c10::toString(offsets.scalar_type()),
                   "; it must be Long");
   EM_NATIVE_CHECK(offsets.dim() == 1 && offsets.size(0) >= 1 && offsets.is_contiguous(), "attention: offsets is ",
                   shape_of(offsets), "; it must be one contiguous axis of at least 1 number");
-  const int64_t* p = offsets.const_data_ptr<int64_t>();
+  const int64_t* begin = offsets.const_data_ptr<int64_t>();
+  const std::vector<int64_t> p(begin, begin + offsets.size(0));
   EM_NATIVE_CHECK(p[0] == 0, "attention: offsets begins with ", p[0], "; it must begin with 0");
-  for (int64_t i = 1; i < offsets.size(0); i++)
+  for (size_t i = 1; i < p.size(); i++)
     EM_NATIVE_CHECK(p[i] >= p[i - 1], "attention: offsets falls from ", p[i - 1], " to ", p[i], " at ", i,
                     "; it must not fall");
-  EM_NATIVE_CHECK(p[offsets.size(0) - 1] <= tokens, "attention: offsets ends with ", p[offsets.size(0) - 1], " of ",
-                  tokens, " tokens; it must end within them");
+  EM_NATIVE_CHECK(p.back() <= tokens, "attention: offsets ends with ", p.back(), " of ", tokens,
+                  " tokens; it must end within them");
+  return p;
 }
 
 // The mask's strides, with 0 where it repeats.
@@ -99,9 +113,9 @@ void take_mask(Attention& a, const Tensor& mask, int64_t queries, int64_t keys) 
 }
 
 void check_attention(const Tensor& query, const Tensor& key, const Tensor& value, double scale, int64_t window) {
-  const std::pair<const char*, const Tensor&> all[] = {
-      {"attention: query", query}, {"attention: key", key}, {"attention: value", value}};
-  for (const auto& [name, x] : all) {
+  const std::pair<const char*, const Tensor&> all[] = {{"query", query}, {"key", key}, {"value", value}};
+  for (const auto& [argument, x] : all) {
+    const Name name{"attention", argument};
     check_memory(name, x);
     type_of(name, x);
     EM_NATIVE_CHECK(x.dim() == 4, name, " is ", shape_of(x), "; it must have 4 axes");
@@ -133,7 +147,7 @@ Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor
   const int64_t rows = query_.size(0), heads = query_.size(1), queries = query_.size(2), keys = key_.size(2);
   const int64_t value_width = value_.size(3);
   Attention a{};
-  a.type = type_of("attention: query", query_);
+  a.type = type_of({"attention", "query"}, query_);
   a.rows = rows;
   a.heads = heads;
   a.kv_heads = key_.size(1);
@@ -145,13 +159,14 @@ Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor
   a.causal = causal;
   // As long as everything: the same as none, and no sum of it overflows.
   a.window = std::min(window, queries + keys);
+  std::vector<int64_t> segment_starts;
   int64_t covered = queries, longest_queries = queries, longest_keys = keys;
   if (offsets) {
     EM_NATIVE_CHECK(rows == 1 && keys == queries, "attention: with offsets query is ", shape_of(query_), " and key is ",
                     shape_of(key_), "; there must be 1 row, and as many keys as queries");
-    check_offsets(*offsets, queries);
-    a.offsets = offsets->const_data_ptr<int64_t>();
-    a.segments = offsets->size(0) - 1;
+    segment_starts = checked_offsets(*offsets, queries);
+    a.offsets = segment_starts.data();
+    a.segments = static_cast<int64_t>(segment_starts.size()) - 1;
     covered = a.offsets[a.segments];
     longest_keys = 0;
     for (int64_t i = 0; i < a.segments; i++) longest_keys = std::max(longest_keys, a.offsets[i + 1] - a.offsets[i]);
@@ -159,11 +174,12 @@ Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor
   }
   Tensor mask;
   if (mask_) {
-    check_memory("attention: mask", *mask_);
-    a.mask_type = type_of("attention: mask", *mask_);
+    check_memory({"attention", "mask"}, *mask_);
+    a.mask_type = type_of({"attention", "mask"}, *mask_);
     EM_NATIVE_CHECK(a.mask_type == Type::fp32 || a.mask_type == a.type,
                     "attention: mask is BFloat16 and query is Float; mask must be Float");
-    mask = mask_->dim() == 4 ? last_axis_contiguous(*mask_) : *mask_;
+    // A last axis that repeats one number (stride 0) is read as it is.
+    mask = mask_->dim() == 4 && mask_->stride(3) != 0 ? last_axis_contiguous(*mask_) : *mask_;
     take_mask(a, mask, longest_queries, longest_keys);
   }
   const Tensor query = last_axis_contiguous(query_), key = last_axis_contiguous(key_);
@@ -189,11 +205,10 @@ struct NormInputs {
   Norm norm{};
   Tensor x, residual, weight, bias;
 
-  NormInputs(const char* operation, const Tensor& x_, const std::optional<Tensor>& residual_,
+  NormInputs(const char* name, const Tensor& x_, const std::optional<Tensor>& residual_,
              const std::optional<Tensor>& weight_, const std::optional<Tensor>& bias_, double epsilon) {
-    const std::string name = operation;
-    check_memory((name + ": x").c_str(), x_);
-    norm.type = type_of((name + ": x").c_str(), x_);
+    check_memory({name, "x"}, x_);
+    norm.type = type_of({name, "x"}, x_);
     EM_NATIVE_CHECK(x_.dim() >= 1, name, ": x has no axis; it must have at least 1");
     norm.size = x_.size(-1);
     EM_NATIVE_CHECK(norm.size >= 1 && norm.size <= largest_size, name, ": x is ", shape_of(x_),
@@ -205,7 +220,7 @@ struct NormInputs {
     x = x_.contiguous();
     norm.x = x.const_data_ptr();
     if (residual_) {
-      check_memory((name + ": residual").c_str(), *residual_);
+      check_memory({name, "residual"}, *residual_);
       EM_NATIVE_CHECK(residual_->scalar_type() == x.scalar_type() && residual_->sizes() == x.sizes(), name,
                       ": residual is ", c10::toString(residual_->scalar_type()), " ", shape_of(*residual_),
                       " and x is ", c10::toString(x.scalar_type()), " ", shape_of(x), "; they must be alike");
@@ -213,17 +228,17 @@ struct NormInputs {
       norm.residual = residual.const_data_ptr();
     }
     norm.weight_type = norm.type;
-    norm.weight = take(name + ": weight", weight_, weight);
-    norm.bias = take(name + ": bias", bias_, bias);
+    norm.weight = take({name, "weight"}, weight_, weight);
+    norm.bias = take({name, "bias"}, bias_, bias);
     EM_NATIVE_CHECK(!weight.defined() || !bias.defined() || weight.scalar_type() == bias.scalar_type(), name,
                     ": weight is ", c10::toString(weight.scalar_type()), " and bias is ",
                     c10::toString(bias.scalar_type()), "; they must be of one type");
   }
 
-  const void* take(const std::string& name, const std::optional<Tensor>& given, Tensor& kept) {
+  const void* take(const Name& name, const std::optional<Tensor>& given, Tensor& kept) {
     if (!given) return nullptr;
-    check_memory(name.c_str(), *given);
-    const Type type = type_of(name.c_str(), *given);
+    check_memory(name, *given);
+    const Type type = type_of(name, *given);
     EM_NATIVE_CHECK(type == Type::fp32 || type == norm.type, name, " is BFloat16 and x is Float; it must be Float");
     EM_NATIVE_CHECK(given->dim() == 1 && given->size(0) == norm.size, name, " is ", shape_of(*given),
                     "; it must be [", norm.size, "]");

@@ -1,0 +1,327 @@
+"""The native operators against references in fp64; a program, for a process has one level (tests/test_kernels.py).
+
+python tests/kernel_cases.py LIBRARY answers     raises at the first wrong answer, prints the worst errors
+python tests/kernel_cases.py LIBRARY refusals    prints as JSON what each bad call raises, by its name
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+TYPES = (torch.float32, torch.bfloat16)
+# Of the largest number of the expected answer.
+ATTENTION_BOUND = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
+NORM_BOUND = {torch.float32: 2e-6, torch.bfloat16: 4.5e-3}
+LENGTHS = (1, 2, 15, 16, 17, 31, 33, 63, 100, 129, 255, 513, 1023, 1025, 2049, 4096)
+
+worst: dict[str, float] = {}
+
+
+def compare(what: str, found: Tensor, expected: Tensor, bound: dict[torch.dtype, float], *facts: object) -> None:
+    assert found.shape == expected.shape, (what, facts, found.shape, expected.shape)
+    if expected.numel() == 0:
+        return
+    scale = max(expected.abs().max().item(), 1e-3)
+    error = (found.double() - expected).abs().max().item() / scale
+    assert error <= bound[found.dtype], (what, facts, error)
+    name = f"{what} {str(found.dtype).removeprefix('torch.')}"
+    worst[name] = max(worst.get(name, 0.0), error)
+
+
+def reference(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, causal: bool, window: int
+) -> Tensor:
+    """Attention in fp64. Queries that may see nothing give zeros."""
+    groups = query.shape[1] // key.shape[1]
+    query, key, value = query.double(), key.double(), value.double()
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = query @ key.transpose(2, 3) * scale
+    queries, keys = scores.shape[2:]
+    position = torch.arange(queries)[:, None] + keys - queries
+    distance = position - torch.arange(keys)
+    allowed = torch.ones_like(distance, dtype=torch.bool)
+    if causal:
+        allowed &= distance >= 0
+    if window:
+        allowed &= distance < window
+        allowed &= torch.tensor(causal) | (-distance < window)
+    if mask is not None:
+        scores = scores + mask.double()
+    scores = scores.masked_fill(~allowed, -math.inf)
+    probabilities = torch.softmax(scores, -1)
+    return probabilities.masked_fill(torch.isneginf(scores).all(-1, keepdim=True), 0.0) @ value
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor | None = None, mask: Tensor | None = None, **options: Any
+) -> Tensor:
+    settings = {"scale": max(query.shape[-1], 1) ** -0.5, "causal": False, "window": 0} | options
+    found: Tensor = torch.ops.em_native.attention(query, key, value, offsets, mask, *settings.values())
+    assert found.transpose(1, 2).is_contiguous()
+    return found
+
+
+def joined(rows: int, tokens: int, heads: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    query, key, value = torch.randn(rows, tokens, 3, heads, width).to(dtype).permute(2, 0, 3, 1, 4).unbind(0)
+    return query, key, value
+
+
+def check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **options: Any) -> None:
+    settings = {"scale": max(query.shape[-1], 1) ** -0.5, "causal": False, "window": 0} | options
+    before = [tensor.clone() for tensor in (query, key, value)]
+    found = attention(query, key, value, None, mask, **settings)
+    shapes = [tuple(tensor.shape) for tensor in (query, key)]
+    compare(
+        "attention",
+        found,
+        reference(query, key, value, mask, **settings),
+        ATTENTION_BOUND,
+        shapes,
+        settings,
+        query.dtype,
+    )
+    assert all(map(torch.equal, before, (query, key, value)))
+
+
+def lengths_and_widths() -> None:
+    for dtype, tokens in itertools.product(TYPES, LENGTHS):
+        check(*joined(1, tokens, 2, 32, dtype))
+        check(*joined(1, min(tokens, 300), 1, 64, dtype), causal=True, window=tokens // 3)
+    for dtype, width in itertools.product(TYPES, (1, 8, 16, 17, 24, 33, 48, 80, 96, 127, 128, 192, 255, 256)):
+        check(*joined(2, 37, 2, width, dtype))
+        query, key, _ = joined(1, 29, 2, width, dtype)
+        check(query, key, torch.randn(1, 2, 29, 257 - width).to(dtype))
+
+
+def heads_windows_masks() -> None:
+    for dtype, (heads, kv_heads), (queries, keys) in itertools.product(
+        TYPES, ((1, 1), (4, 2), (6, 1)), ((1, 70), (50, 50), (33, 90), (20, 7))
+    ):
+        query = torch.randn(2, heads, queries, 40).to(dtype)
+        key, value = torch.randn(2, 2, kv_heads, keys, 40).to(dtype)
+        for causal, window in itertools.product((False, True), (0, 1, 5, 1000)):
+            check(query, key, value, causal=causal, window=window)
+        for sizes in itertools.product((1, 2), (1, heads), (1, queries), (1, keys)):
+            check(query, key, value, torch.randn(sizes))
+        check(query, key, value, torch.randn(2, heads, queries, keys).to(dtype), causal=True)
+        check(query, key, value, torch.randn(2, heads, queries, 1).expand(2, heads, queries, keys))
+        check(query, key, value, torch.randn(2, heads, keys, queries).transpose(2, 3))
+        # Padding as transformers writes it, and strides that no view of a joined product has.
+        mask = torch.zeros(2, 1, 1, keys).masked_fill(torch.rand(2, 1, 1, keys) < 0.5, torch.finfo(torch.float32).min)
+        check(query, key, value, mask.expand(2, heads, queries, keys))
+        check(
+            query.transpose(2, 3).contiguous().transpose(2, 3),
+            key.expand(2, kv_heads, keys, 40),
+            value[:1].expand_as(key),
+        )
+
+
+def masked_rows() -> None:
+    """All keys hidden: as PyTorch's softmax answers for the least number; zeros for -inf."""
+    for dtype in TYPES:
+        query, key, value = joined(1, 40, 2, 32, dtype)
+        least = torch.full((1, 1, 40, 40), torch.finfo(dtype).min, dtype=dtype)
+        scores = query.float() @ key.float().transpose(2, 3) * 32**-0.5 + least.float()
+        expected = torch.softmax(scores, -1).double() @ value.double()
+        compare("masked", attention(query, key, value, None, least), expected, ATTENTION_BOUND)
+        assert not attention(query, key, value, None, torch.full((1, 1, 1, 1), -math.inf)).any()
+        assert not attention(query, key[:, :, :0], value[:, :, :0]).any()
+        # NaN and infinity are not hidden.
+        query[0, 1, 3, 0] = math.nan
+        found = attention(query, key, value)
+        assert found[0, 1, 3].isnan().all()
+        assert found.isnan().sum() == 32
+
+
+def segments() -> None:
+    for dtype, offsets in itertools.product(
+        TYPES, ((0,), (0, 0), (0, 70), (0, 12, 12, 13, 50), (0, 5, 70), (0, 0, 3, 70, 70), tuple(range(71)))
+    ):
+        for causal, window, masked in itertools.product((False, True), (0, 4), (False, True)):
+            query, key, value = joined(1, 70, 3, 24, dtype)
+            longest = max([end - start for start, end in itertools.pairwise(offsets)], default=0)
+            mask = torch.randn(1, 3, max(longest, 1), max(longest, 1)) if masked else None
+            found = attention(query, key, value, torch.tensor(offsets), mask, causal=causal, window=window)
+            expected = torch.zeros(found.shape, dtype=torch.float64)
+            for start, end in itertools.pairwise(offsets):
+                q, k, v = (tensor[:, :, start:end] for tensor in (query, key, value))
+                bias = None if mask is None else mask[:, :, : end - start, : end - start]
+                expected[:, :, start:end] = reference(q, k, v, bias, 24**-0.5, causal, window)
+            compare("segments", found, expected, ATTENTION_BOUND, offsets, causal, window, masked)
+            assert not found[:, :, offsets[-1] :].any()
+
+
+def norms() -> None:
+    for dtype, size, rows in itertools.product(TYPES, (8, 17, 33, 384, 768, 1000, 5001, 70000), (1, 3)):
+        for weights, has_residual in itertools.product((None, torch.float32, dtype), (False, True)):
+            x, residual = (torch.randn(2, rows, 2, size) * 2 + 1).to(dtype)
+            # Another order in memory.
+            x = x.transpose(0, 1).contiguous().transpose(0, 1)
+            weight, bias = (None, None) if weights is None else torch.randn(2, size).to(weights).unbind(0)
+            second = residual if has_residual else None
+            total = x.double() + (residual.double() if has_residual else 0)
+            wide, shift = (None if tensor is None else tensor.double() for tensor in (weight, bias))
+            expected = torch.nn.functional.layer_norm(total, (size,), wide, shift, 1e-5)
+            found = torch.ops.em_native.add_layer_norm(x, second, weight, bias, 1e-5)
+            compare("layer norm", found, expected, NORM_BOUND, size, rows, weights)
+            expected = total / (total.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+            found, kept = torch.ops.em_native.add_rms_norm(x, second, weight, 1e-6)
+            compare("RMS norm", found, expected if wide is None else expected * wide, NORM_BOUND, size, rows, weights)
+            assert torch.equal(kept, x + residual if has_residual else x)
+            assert kept.data_ptr() != x.data_ptr()
+    # A mean a thousand times the deviation.
+    x = torch.randn(4, 768) + 1000
+    expected = torch.nn.functional.layer_norm(x.double(), (768,))
+    found = torch.ops.em_native.add_layer_norm(x, None, None, None, 1e-5)
+    compare("layer norm, large mean", found, expected, {torch.float32: 1e-4})
+    for shape in ((0, 5), (3, 0, 5)):
+        assert torch.ops.em_native.add_layer_norm(torch.empty(shape), None, None, None, 0.0).shape == shape
+
+
+def eight_threads() -> None:
+    """Eight callers at once get what one gets, bit for bit."""
+    inputs = [joined(2, 30 + 17 * number, 4, 32, TYPES[number % 2]) for number in range(8)]
+    alone = [attention(*each) for each in inputs]
+    wrong: list[int] = []
+
+    def call(number: int) -> None:
+        for _ in range(30):
+            if not torch.equal(attention(*inputs[number]), alone[number]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def threads_of_its_own() -> None:
+    """Each number of threads cuts the work its own way, and none changes an answer."""
+    before = torch.get_num_threads()
+    query, key, value = joined(1, 150, 5, 32, torch.float32)
+    offsets = torch.tensor([0, 3, 90, 91, 150])
+    found = []
+    for count in (1, 2, 3, 7):
+        torch.set_num_threads(count)
+        found.append((attention(query, key, value, causal=True), attention(query, key, value, offsets)))
+    torch.set_num_threads(before)
+    for whole, cut in found[1:]:
+        assert torch.equal(whole, found[0][0])
+        assert torch.equal(cut, found[0][1])
+
+
+def any_shapes() -> None:
+    sizes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 70), st.integers(0, 90))
+
+    @settings(derandomize=True, deadline=None, database=None, max_examples=150)
+    @given(sizes, st.integers(1, 256), st.integers(1, 256), st.sampled_from(TYPES), st.booleans(), st.integers(0, 100))
+    def check_one(
+        sizes: tuple[int, ...], width: int, value_width: int, dtype: torch.dtype, causal: bool, window: int
+    ) -> None:
+        rows, kv_heads, group, queries, keys = sizes
+        query = torch.randn(rows, queries, kv_heads * group, width).to(dtype).transpose(1, 2)
+        key = torch.randn(rows, kv_heads, keys, width).to(dtype)
+        value = torch.randn(rows, keys, kv_heads, value_width).to(dtype).transpose(1, 2)
+        check(query, key, value, causal=causal, window=window)
+
+    check_one()
+
+
+def answers() -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for part in (
+            *(lengths_and_widths, heads_windows_masks, masked_rows, segments, norms),
+            *(eight_threads, threads_of_its_own, any_shapes),
+        ):
+            part()
+    print(json.dumps({"level": torch.ops.em_native.level(), "worst": worst}))
+
+
+def bad_calls() -> dict[str, Callable[[], object]]:
+    x = torch.randn(1, 2, 6, 16)
+    norm, rms = torch.ops.em_native.add_layer_norm, torch.ops.em_native.add_rms_norm
+    rows = torch.randn(3, 8)
+    twice = x.expand(2, 2, 6, 16)
+    emptied = torch.randn(1, 2, 6, 16)
+    emptied.untyped_storage().resize_(8)
+
+    def with_offsets(*numbers: int, **options: Any) -> Callable[[], object]:
+        return lambda: attention(x, x, x, torch.tensor(numbers, dtype=options.get("dtype", torch.int64)))
+
+    return {
+        "axes": lambda: attention(x[0], x, x),
+        "type": lambda: attention(x.double(), x.double(), x.double()),
+        "types": lambda: attention(x, x.bfloat16(), x),
+        "rows": lambda: attention(x, x.expand(2, 2, 6, 16), x),
+        "width": lambda: attention(x, x[..., :8], x),
+        "wide": lambda: attention(*[torch.randn(1, 1, 2, 257)] * 3),
+        "no width": lambda: attention(x[..., :0], x[..., :0], x),
+        "values": lambda: attention(x, x, x[:, :, :5]),
+        "heads": lambda: attention(x, x[:, :1].expand(1, 3, 6, 16), x[:, :1].expand(1, 3, 6, 16)),
+        "no heads": lambda: attention(x, x[:, :0], x[:, :0]),
+        "huge": lambda: attention(x, x[:, :, :1].expand(1, 2, 2**31, 16), x[:, :, :1].expand(1, 2, 2**31, 16)),
+        "huge rows": lambda: attention(*[torch.empty(2**40, 2**20, 0, 16)] * 3),
+        "huge output": lambda: attention(*[x[:, :1, :1].expand(2**21, 2**21, 1, 16)] * 3),
+        "emptied": lambda: attention(x, emptied, x),
+        "scale": lambda: attention(x, x, x, scale=math.inf),
+        "large scale": lambda: attention(x, x, x, scale=1e300),
+        "NaN scale": lambda: attention(x, x, x, scale=math.nan),
+        "window": lambda: attention(x, x, x, window=-1),
+        "offsets start": with_offsets(1, 6),
+        "offsets fall": with_offsets(0, 5, 4),
+        "offsets end": with_offsets(0, 7),
+        "offsets below": with_offsets(0, -1),
+        "offsets huge": with_offsets(0, 2**62, 6),
+        "no offsets": with_offsets(),
+        "offsets type": with_offsets(0, 6, dtype=torch.int32),
+        "offsets strides": lambda: attention(x, x, x, torch.zeros(1, dtype=torch.int64).expand(4)),
+        "offsets axes": lambda: attention(x, x, x, torch.zeros(1, 2, dtype=torch.int64)),
+        "offsets rows": lambda: attention(twice, twice, twice, torch.tensor([0, 6])),
+        "offsets keys": lambda: attention(x, x[:, :, :5], x[:, :, :5], torch.tensor([0, 5])),
+        "mask axes": lambda: attention(x, x, x, None, torch.zeros(6, 6)),
+        "mask size": lambda: attention(x, x, x, None, torch.zeros(1, 1, 6, 5)),
+        "mask rows": lambda: attention(x, x, x, None, torch.zeros(2, 1, 6, 6)),
+        "mask short": lambda: attention(x, x, x, torch.tensor([0, 6]), torch.zeros(1, 1, 5, 6)),
+        "mask type": lambda: attention(x, x, x, None, torch.zeros(1, 1, 6, 6, dtype=torch.bool)),
+        "mask half": lambda: attention(x, x, x, None, torch.zeros(1, 1, 6, 6, dtype=torch.bfloat16)),
+        "norm axes": lambda: norm(torch.tensor(1.0), None, None, None, 0.0),
+        "norm type": lambda: norm(rows.half(), None, None, None, 0.0),
+        "norm empty": lambda: norm(rows[:, :0], None, None, None, 0.0),
+        "norm residual": lambda: norm(rows, rows[:2], None, None, 0.0),
+        "norm residual type": lambda: rms(rows, rows.bfloat16(), None, 0.0),
+        "norm weight": lambda: norm(rows, None, torch.ones(7), None, 0.0),
+        "norm weight axes": lambda: rms(rows, None, torch.ones(1, 8), 0.0),
+        "norm bias type": lambda: norm(rows, None, None, torch.ones(8).bfloat16(), 0.0),
+        "norm two types": lambda: norm(rows.bfloat16(), None, torch.ones(8), torch.ones(8).bfloat16(), 0.0),
+        "norm epsilon": lambda: norm(rows, None, None, None, -1.0),
+        "norm NaN": lambda: rms(rows, None, None, math.nan),
+    }
+
+
+def refusals() -> None:
+    found = {}
+    for name, call in bad_calls().items():
+        try:
+            call()
+        except RuntimeError as error:
+            found[name] = str(error)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    torch.ops.load_library(sys.argv[1])
+    {"answers": answers, "refusals": refusals}[sys.argv[2]]()

@@ -1,0 +1,173 @@
+"""The native operators (runtime/kernels): right on every level that this processor has, and safe for any arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from exporter.verification.subprocesses import script
+from runtime.host.requirements import detect, minor
+from tests.conftest import BIN, ROOT, run, run_python
+
+pytestmark = pytest.mark.cpp
+
+if minor(torch.__version__) < (2, 8):
+    pytest.skip("built for newer lines of torch", allow_module_level=True)
+
+CMAKE = shutil.which("cmake", path=f"{BIN}:{os.environ['PATH']}")
+FLAGS = {
+    "avx2": {"avx2", "fma"},
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
+    "avx512_bf16": {"avx512_bf16"},
+}
+# Those that this processor has, from the lowest up.
+LEVELS = [name for name, flags in FLAGS.items() if flags <= set(detect().cpu_flags or ())]
+
+# What each bad call of tests/kernel_cases.py says.
+REFUSALS = {
+    "axes": "em_native::attention: query is [2, 6, 16]; it must have 4 axes",
+    "type": "em_native::attention: query is Double; it must be Float or BFloat16",
+    "types": "em_native::attention: key is BFloat16 and query is Float; they must be of one type",
+    "rows": "em_native::attention: key has 2 rows and query has 1; they must be equal",
+    "width": "em_native::attention: key has width 8 and query has 16; they must be equal",
+    "wide": "em_native::attention: query is [1, 1, 2, 257]; the last axis must be from 1 to 256",
+    "no width": "em_native::attention: query is [1, 2, 6, 0]; the last axis must be from 1 to 256",
+    "values": "em_native::attention: key is [1, 2, 6, 16] and value is [1, 2, 5, 16]; they must have the same heads "
+    "and keys",
+    "heads": "em_native::attention: query has 2 heads and key has 3; the first must be a multiple of the second",
+    "no heads": "em_native::attention: query has 2 heads and key has 0; the first must be a multiple of the second",
+    "huge": "em_native::attention: key is [1, 2, 2147483648, 16]; no axis may be over 2147483647",
+    "huge rows": "em_native::attention: query is [1099511627776, 1048576, 0, 16]; no axis may be over 2147483647",
+    "emptied": "em_native::attention: key reaches beyond its memory",
+    "scale": "em_native::attention: scale is inf; it must be a finite number of fp32",
+    "large scale": "em_native::attention: scale is 1e+300; it must be a finite number of fp32",
+    "NaN scale": "em_native::attention: scale is nan; it must be a finite number of fp32",
+    "window": "em_native::attention: window is -1; it must be at least 0 (0: no window)",
+    "offsets start": "em_native::attention: offsets begins with 1; it must begin with 0",
+    "offsets fall": "em_native::attention: offsets falls from 5 to 4 at 2; it must not fall",
+    "offsets end": "em_native::attention: offsets ends with 7 of 6 tokens; it must end within them",
+    "offsets below": "em_native::attention: offsets falls from 0 to -1 at 1; it must not fall",
+    "offsets huge": "em_native::attention: offsets falls from 4611686018427387904 to 6 at 2; it must not fall",
+    "no offsets": "em_native::attention: offsets is [0]; it must be one contiguous axis of at least 1 number",
+    "offsets type": "em_native::attention: offsets is Int; it must be Long",
+    "offsets strides": "em_native::attention: offsets is [4]; it must be one contiguous axis of at least 1 number",
+    "offsets axes": "em_native::attention: offsets is [1, 2]; it must be one contiguous axis of at least 1 number",
+    "offsets rows": "em_native::attention: with offsets query is [2, 2, 6, 16] and key is [2, 2, 6, 16]; there must "
+    "be 1 row, and as many keys as queries",
+    "offsets keys": "em_native::attention: with offsets query is [1, 2, 6, 16] and key is [1, 2, 5, 16]; there must "
+    "be 1 row, and as many keys as queries",
+    "mask axes": "em_native::attention: mask is [6, 6]; it must have 4 axes",
+    "mask size": "em_native::attention: mask is [1, 1, 6, 5]; its keys must be 1 or 6",
+    "mask rows": "em_native::attention: mask is [2, 1, 6, 6]; its rows must be 1 or 1",
+    "mask short": "em_native::attention: mask is [1, 1, 5, 6]; its queries must be 1 or at least 6",
+    "mask type": "em_native::attention: mask is Bool; it must be Float or BFloat16",
+    "mask half": "em_native::attention: mask is BFloat16 and query is Float; mask must be Float",
+    "norm axes": "em_native::add_layer_norm: x has no axis; it must have at least 1",
+    "norm type": "em_native::add_layer_norm: x is Half; it must be Float or BFloat16",
+    "norm empty": "em_native::add_layer_norm: x is [3, 0]; the last axis must be from 1 to 2147483647",
+    "norm residual": "em_native::add_layer_norm: residual is Float [2, 8] and x is Float [3, 8]; they must be alike",
+    "norm residual type": "em_native::add_rms_norm: residual is BFloat16 [3, 8] and x is Float [3, 8]; they must be "
+    "alike",
+    "norm weight": "em_native::add_layer_norm: weight is [7]; it must be [8]",
+    "norm weight axes": "em_native::add_rms_norm: weight is [1, 8]; it must be [8]",
+    "norm bias type": "em_native::add_layer_norm: bias is BFloat16 and x is Float; it must be Float",
+    "norm two types": "em_native::add_layer_norm: weight is Float and bias is BFloat16; they must be of one type",
+    "norm epsilon": "em_native::add_layer_norm: eps is -1; it must be a finite number, at least 0",
+    "norm NaN": "em_native::add_rms_norm: eps is nan; it must be a finite number, at least 0",
+}
+
+ASK = "import sys, torch; torch.ops.load_library(sys.argv[1]); print(torch.ops.em_native.version())"
+
+
+def build(folder: Path, *definitions: str) -> Path:
+    """Configure and build runtime/kernels; a warning is an error. What is compiled already stays."""
+    # clean start: for CMake, which asks it for the folder of torch
+    flags = [f"-DPython3_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_FLAGS=-Werror", *definitions]
+    for command in (
+        [CMAKE, "-S", ROOT / "runtime/kernels", "-B", folder, *flags],
+        [CMAKE, "--build", folder, "-j", "2"],
+    ):
+        done = run(command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    return build(ROOT / "build/kernels") / "libexported_model_native.so"
+
+
+def cases(library: Path, part: str, level: str) -> subprocess.CompletedProcess[str]:
+    # OpenMP's threads sleep while they wait, as in all tests.
+    return run([*script(ROOT / "tests/kernel_cases.py"), library, part], EXPORTED_MODEL_KERNELS=level)
+
+
+@pytest.mark.parametrize("level", FLAGS)
+def test_answers(library: Path, level: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lengths, widths, heads, windows, masks, segments, norms, threads: against fp64."""
+    if level not in LEVELS:
+        pytest.skip(f"this processor has no {level}")
+    done = cases(library, "answers", level)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["level"] == level
+    with capsys.disabled():
+        print("", level, *(f"{name} {error:.1e}" for name, error in found["worst"].items()), sep="\n")
+
+
+def test_bad_arguments_are_refused_with_one_line(library: Path) -> None:
+    done = cases(library, "refusals", "")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    # A shape whose answer no machine holds: PyTorch's allocator says so.
+    assert "can't allocate memory" in found.pop("huge output")
+    assert found == REFUSALS
+
+
+def test_the_highest_level_is_the_default(library: Path) -> None:
+    code = "import sys, torch; torch.ops.load_library(sys.argv[1]); print(torch.ops.em_native.level())"
+    assert run_python(code, library, EXPORTED_MODEL_KERNELS="").stdout.split() == LEVELS[-1:]
+
+
+def test_an_unknown_level_is_refused(library: Path) -> None:
+    done = run_python(ASK, library, EXPORTED_MODEL_KERNELS="avx9")
+    assert done.stderr.splitlines()[-1] == (
+        "RuntimeError: EXPORTED_MODEL_KERNELS names no level of the native operators; it must be one of avx2, avx512, "
+        "avx512_bf16, or unset"
+    )
+
+
+@pytest.mark.parametrize("level", FLAGS)
+def test_a_level_that_the_processor_lacks_is_refused(library: Path, level: str) -> None:
+    if level in LEVELS:
+        pytest.skip(f"this processor has {level}")
+    done = run_python(ASK, library, EXPORTED_MODEL_KERNELS=level)
+    assert f"RuntimeError: EXPORTED_MODEL_KERNELS is {level}, and this processor has at most " in done.stderr
+
+
+def test_levels_share_no_functions(library: Path) -> None:
+    """The linker keeps one copy of an inline function, and it could be one that only AVX-512 can run."""
+    objects = sorted(library.parent.glob("CMakeFiles/em_native_avx*.dir/*.o"))
+    assert len(objects) == 2 * len(FLAGS)
+    for path in objects:
+        symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.splitlines()
+        assert [line for line in symbols if line.split()[-2] in "WwVvu"] == []
+
+
+@pytest.mark.parametrize("sanitized", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_kernels_without_torch(sanitized: bool) -> None:
+    """The kernels' own program: inputs that end where their memory ends; with AddressSanitizer and UBSan too."""
+    folder = ROOT / ("build/kernels-asan" if sanitized else "build/kernels-plain")
+    definitions = ["-DEM_NATIVE_LIBRARY=OFF", "-DEM_NATIVE_TESTS=ON"]
+    if sanitized:
+        definitions += ["-DEM_NATIVE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug"]
+    done = run([build(folder, *definitions) / "kernel-tests", "100" if sanitized else "400"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("all held\n")
