@@ -35,7 +35,7 @@ TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_an
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text bench-embed dist image soak flood kill traps coverage coverage-sample docs format clean
+.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz native cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text bench-embed dist image soak flood kill traps coverage coverage-sample docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -134,6 +134,14 @@ cpp-build: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S examples/cpp -B build/cpp-worker -DPython3_EXECUTABLE="$(abspath $(BIN))/python" \
 		-DExportedModel_DIR="$$($(BIN)/python -m runtime --cmake-dir)"
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/cpp-worker
+
+# For the libtorch of .venv; in runtime/kernels/lib, where the runtime looks for it.
+NATIVE = runtime/kernels/lib/libexported_model_native-torch$$($(BIN)/python -c 'import torch; print(".".join(torch.__version__.split(".")[:2]))').so
+native: $(STAMP)  ## build this project's own operators, for --backend native (a minute; needs g++)
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S runtime/kernels -B build/native -DPython3_EXECUTABLE="$(abspath $(BIN))/python"
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/native
+	mkdir -p runtime/kernels/lib
+	cp build/native/libexported_model_native.so $(NATIVE)
 
 $(DEMO): $(SOURCES) $(STAMP)
 	mkdir -p build

@@ -36,6 +36,7 @@ from tests.hostile.__main__ import write
 from tests.hostile.builder import forge
 from tests.support.sounds import sound, spectrogram_folder
 from tests.test_artifact import rewrite
+from tests.test_kernels import build as build_kernels
 from tests.test_recipes import BAD_RECIPES, RECIPES
 
 pytestmark = pytest.mark.cpp
@@ -368,6 +369,29 @@ def test_where_the_library_of_ipex_is_found(given: str, program: Path, data: Pat
     assert (done.returncode, done.stderr) == (0, "")
     done = run([program, "check", data / "ipex-bf16.pt"], EXPORTED_MODEL_IPEX_LIBRARY="/nothing.so")
     assert done.returncode == 1 and done.stderr.startswith("exported-model: cannot load IPEX: /nothing.so")
+
+
+def test_own_operators(
+    program: Path,
+    tiny_folder: Callable[..., Path],
+    exported: Callable[..., Report],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = build_kernels(ROOT / "build/kernels") / "libexported_model_native.so"
+    monkeypatch.setenv("EXPORTED_MODEL_NATIVE_LIBRARY", str(library))
+    artifact = exported(tiny_folder("bert", "token-classification", num_labels=5), backend="native").output
+    monkeypatch.delenv("EXPORTED_MODEL_NATIVE_LIBRARY")
+    assert "passed" in run([program, "check", artifact, "--native-library", library]).stdout
+    assert "passed" in run([program, "check", artifact], EXPORTED_MODEL_NATIVE_LIBRARY=str(library)).stdout
+    (tmp_path / "no.so").write_text("no library")
+    for arguments, words in (
+        ([], "neither Options::native_library nor EXPORTED_MODEL_NATIVE_LIBRARY names a library"),
+        (["--native-library", tmp_path / "no.so"], "cannot load "),
+    ):
+        done = run([program, "check", artifact, *arguments])
+        assert (done.returncode, done.stdout) == (1, "")
+        assert words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_inspect(program: Path, data: Path) -> None:

@@ -70,7 +70,10 @@ def native_attend(
         mask: added to the scores, [rows or 1, heads or 1, queries or 1, keys], or None.
         scale: the factor of the scores.
     """
-    return torch.ops.em_native.attention(query, keys.transpose(2, 3), values, None, mask, scale, False, 0)
+    found: torch.Tensor = torch.ops.em_native.attention(
+        query, keys.transpose(2, 3), values, None, mask, scale, False, 0
+    )
+    return found
 
 
 def segment_offsets(
@@ -116,7 +119,10 @@ def native_attend_ragged(
     if len(lengths) == 0:
         return native_attend(query, keys, values, mask, scale)
     if offsets.numel() > 0:
-        return torch.ops.em_native.attention(query, keys.transpose(2, 3), values, offsets, None, scale, False, 0)
+        found: torch.Tensor = torch.ops.em_native.attention(
+            query, keys.transpose(2, 3), values, offsets, None, scale, False, 0
+        )
+        return found
     # The tokens that fill up the last step belong to no row: they stay zero, and finite in every layer.
     output = torch.zeros(
         [1, query.size(2), query.size(1), values.size(3)], dtype=values.dtype, device=values.device

@@ -21,13 +21,23 @@ from exporter.tracing.graphs.ir import Graph, Node, Value, graph_of
 from runtime.host import torchscript
 from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 
-
-# Places the attention in front of a node, and returns its output: the module, the node, the attention's parts, then what
-# `ragged.plan_padding` returns for the attention mask, and that mask.
+# Places the attention in front of a node, and returns its output. Takes the module, the node, the attention's parts,
+# what `ragged.plan_padding` returns for the attention mask, and that mask.
 PlaceAttention = Callable[[ScriptModule, Node, Attention, Value, Value, Value, Value], Value]
 
 
-def leave_out_padding(module: ScriptModule, mask: Value, sizes: Shapes, place: PlaceAttention) -> int:
+def place_ragged(
+    module: ScriptModule, node: Node, parts: Attention, kept: Value, back: Value, lengths: Value, real: Value
+) -> Value:
+    """Attention by PyTorch's own operators."""
+    query, keys, values, mask, scale, _ = parts
+    assert mask is not None  # the region has no others
+    settings = map(graph_of(module).insertConstant, (scale, FEW, MANY_BYTES, ragged.SHORT))
+    arguments = [query, keys, values, mask, *settings, kept, back, lengths, real]
+    return call(module, node, ragged.attend_ragged, arguments)
+
+
+def leave_out_padding(module: ScriptModule, mask: Value, sizes: Shapes, place: PlaceAttention = place_ragged) -> int:
     """Rewrite the graph.
 
     Args:
@@ -54,20 +64,7 @@ def leave_out_padding(module: ScriptModule, mask: Value, sizes: Shapes, place: P
     return placed
 
 
-def place_ragged(
-    module: ScriptModule, node: Node, parts: Attention, kept: Value, back: Value, lengths: Value, real: Value
-) -> Value:
-    """Attention by PyTorch's own operators."""
-    query, keys, values, mask, scale, _ = parts
-    assert mask is not None  # the region has no others
-    settings = map(graph_of(module).insertConstant, (scale, FEW, MANY_BYTES, ragged.SHORT))
-    arguments = [query, keys, values, mask, *settings, kept, back, lengths, real]
-    return call(module, node, ragged.attend_ragged, arguments)
-
-
-def _rewrite(
-    module: ScriptModule, mask: Value, region: Region, uses: list[OutsideUse], place: PlaceAttention
-) -> int:
+def _rewrite(module: ScriptModule, mask: Value, region: Region, uses: list[OutsideUse], place: PlaceAttention) -> int:
     graph = graph_of(module)
     views = [
         (node, region.layouts[node.inputsAt(0).debugName()], region.layouts[name])

@@ -1,0 +1,109 @@
+"""The backend of this project's own operators: the model's answers, and a named error where the library is absent."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import runtime
+from exporter import ExportRequest, Report, export
+from runtime.errors import NativeLibraryError, RequestError
+from runtime.host import native_library
+from runtime.host.native_library import VARIABLE, register_native
+from runtime.session import open_module
+from tests.conftest import ROOT, tiny_model
+from tests.test_kernels import build
+from tests.test_padding import LENGTHS, batch, expected
+
+pytestmark = pytest.mark.cpp
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _library() -> Generator[None]:
+    os.environ[VARIABLE] = str(build(ROOT / "build/kernels") / "libexported_model_native.so")
+    yield
+    del os.environ[VARIABLE]
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny_folder: Callable[..., Path], exported: Callable[..., Report]) -> Report:
+    return exported(tiny_folder("bert", "token-classification", num_labels=5), backend="native")
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_tokens_get_the_models_answers(lengths: str, tagger: Report) -> None:
+    session = runtime.load(tagger.output, warmup=False)
+    model = tiny_model("bert", "token-classification", num_labels=5)
+    inputs = batch(*LENGTHS[lengths])
+    real = inputs["attention_mask"].bool()
+    for _ in range(3):
+        answer = session(**inputs)["logits"]
+        torch.testing.assert_close(answer[real], expected(model, inputs)[real], rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_file_says(tagger: Report) -> None:
+    manifest = runtime.read_manifest(tagger.output)
+    assert manifest.backend == "native"
+    assert manifest.requires.native == register_native()
+    assert manifest.requires.torch_rule == "same-minor"
+    # Two layers of two norms, and that of the embeddings.
+    assert [fusion.count for fusion in manifest.fusions if fusion.kind == "layer norm with addition"] == [5]
+
+
+@pytest.mark.parametrize("model_type", ["distilbert", "mpnet", "electra"])
+def test_other_models(model_type: str, tiny_folder: Callable[..., Path], exported: Callable[..., Report]) -> None:
+    """With MPNet's bias of relative positions, the mask does more than hide padding."""
+    session = runtime.load(exported(tiny_folder(model_type, num_labels=3), backend="native").output)
+    inputs = batch(*LENGTHS["ragged"])
+    wanted = expected(tiny_model(model_type, "text-classification", num_labels=3), inputs)
+    torch.testing.assert_close(session(**inputs)["logits"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16(minilm: Path, exported: Callable[..., Report]) -> None:
+    texts = ["How do I reset my password?", "I forgot the password of my account.", "The ferry leaves at seven. " * 9]
+    one, other = (
+        torch.stack(runtime.load(exported(minilm, precision=precision, backend=backend).output).text.embed(texts))
+        for precision, backend in (("bf16", "native"), ("fp32", "plain"))
+    )
+    assert torch.nn.functional.cosine_similarity(one, other).min() > 0.999
+
+
+def test_int8_is_refused(minilm: Path, tmp_path: Path) -> None:
+    samples = tmp_path / "lines.txt"
+    samples.write_text("\n".join(f"line {number}" for number in range(20)))
+    with pytest.raises(RequestError, match="int8 is not available with --backend native"):
+        export(ExportRequest(str(minilm), tmp_path / "a.pt", precision="int8", backend="native", calibration=samples))
+
+
+def test_without_the_library(
+    tagger: Report, tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "absent.so"))
+    expected_words = r"absent\.so does not exist; expected the library of this project's own operators; build it with"
+    with pytest.raises(NativeLibraryError, match=expected_words):
+        export(ExportRequest(str(tiny_folder()), tmp_path / "a.pt", backend="native"))
+    assert not (tmp_path / "a.pt").exists()
+    with pytest.raises(NativeLibraryError, match=expected_words):
+        runtime.load(tagger.output)
+    (tmp_path / "absent.so").write_text("no library")
+    with pytest.raises(NativeLibraryError, match=r"cannot use .*absent\.so: .*; expected a library built for torch"):
+        runtime.load(tagger.output)
+
+
+def test_another_version_of_the_operators(tagger: Report) -> None:
+    manifest = runtime.read_manifest(tagger.output)
+    wanted: Any = dataclasses.replace(manifest, requires=dataclasses.replace(manifest.requires, native=99))
+    with pytest.raises(NativeLibraryError, match="has version 1 of the operators; expected version 99"):
+        open_module(tagger.output, wanted)
+
+
+def test_where_the_library_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE)
+    minor = ".".join(torch.__version__.split(".")[:2])
+    assert native_library.native_library() == ROOT / f"runtime/kernels/lib/libexported_model_native-torch{minor}.so"
