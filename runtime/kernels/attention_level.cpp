@@ -50,7 +50,7 @@ void tile(const float* a, int64_t a_stride, const float* b, int64_t depth, float
 #pragma GCC unroll 12
   for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; v++) sums[i][v] = accumulate ? load(c + i * c_stride + v * lanes) : zero();
+    for (int v = 0; v < vectors; v++) sums[i][v] = zero();
   for (int64_t k = 0; k < depth; k++) {
     Vec packed[vectors];
 #pragma GCC unroll 2
@@ -66,8 +66,11 @@ void tile(const float* a, int64_t a_stride, const float* b, int64_t depth, float
 #pragma GCC unroll 12
   for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
-    for (int v = 0; v < vectors; v++)
-      store(c + i * c_stride + v * lanes, accumulate ? sums[i][v] : multiply(sums[i][v], scaled));
+    for (int v = 0; v < vectors; v++) {
+      float* to = c + i * c_stride + v * lanes;
+      // Added last: a sum of sums loses less than one long sum.
+      store(to, accumulate ? add(load(to), sums[i][v]) : multiply(sums[i][v], scaled));
+    }
 }
 
 using Tile = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, float);
