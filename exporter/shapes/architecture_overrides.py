@@ -179,6 +179,7 @@ def fixed_size(source: Source, name: str, image: Size) -> int | None:
     fixed = {
         "channels": int(getattr(vision, "num_channels", 3) or 3),
         "coordinates": 4,
+        "xy": 2,
         "features": _features(source),
         "images": int(getattr(vision, "num_frames", 0) or getattr(source.config, "frames_per_clip", 0) or 16),
     }

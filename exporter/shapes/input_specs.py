@@ -195,7 +195,7 @@ def _example(axis: Axis, images: ImageSizes) -> int:
 
 def _spec(source: Source, name: str, parameter: Parameter, axes: tuple[Axis, ...]) -> TensorSpec:
     if parameter.dtype == "float32" or architecture_overrides.is_float(source, name):
-        return TensorSpec(name, "float32", axes)
+        return TensorSpec(name, "float32", axes, fill=parameter.fill)
     values = architecture_overrides.values(source, name) or _values(source, name)
     if values.maximum < values.minimum:
         raise TaskError(
@@ -210,6 +210,9 @@ def _values(source: Source, name: str) -> ValueRange:
         return ValueRange(0, source.vocabulary - 1)
     if name == "token_type_ids":
         return ValueRange(0, type_count(source.model, source.config) - 1)
+    if name == "input_labels":
+        # -10: no point, -1: a point that is none, 0: outside of the object, 1: inside.
+        return ValueRange(-10, 1)
     if name == "bbox":
         return ValueRange(0, int(getattr(source.config, "max_2d_position_embeddings", 1024)) - 1)
     return ValueRange(0, 1)

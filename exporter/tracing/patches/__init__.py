@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from exporter.tracing.patches import autograd_functions, canine, experts, funnel, longformer, xvector
+from exporter.tracing.patches import autograd_functions, canine, experts, funnel, image_prompts, longformer, xvector
 
 # A patch returns whether it found what it repairs.
 PATCHES: dict[str, Callable[[torch.nn.Module], bool]] = {
@@ -18,6 +18,7 @@ PATCHES: dict[str, Callable[[torch.nn.Module], bool]] = {
     experts.WHAT: experts.repair,
     autograd_functions.WHAT: autograd_functions.repair,
     funnel.WHAT: funnel.repair,
+    image_prompts.WHAT: image_prompts.repair,
     longformer.WHAT: longformer.repair,
     xvector.WHAT: xvector.repair,
 }
