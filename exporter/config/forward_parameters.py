@@ -39,6 +39,9 @@ PARAMETERS: dict[str, Parameter] = {
     "visual_pos": Parameter("text", ("batch", "regions", "coordinates"), "float32"),
     "pixel_values": Parameter("image", ("batch", "channels", "height", "width"), "float32"),
     "pixel_values_videos": Parameter("image", ("batch", "images", "channels", "height", "width"), "float32"),
+    # Only where the images are patches (`patches` says whether): other models mean something else by these names.
+    "pixel_attention_mask": Parameter("image", ("batch", "patches")),
+    "spatial_shapes": Parameter("image", ("batch", "xy")),
     "task_inputs": Parameter("image", ("batch", "task_tokens")),
     "pixel_mask": Parameter("image", ("batch", "height", "width"), fill=1),
     "bool_masked_pos": Parameter("image", ("batch", "patches")),

@@ -19,7 +19,7 @@ from exporter.loading.adapter_files import AdapterFiles, alone, find_adapter
 from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.hub import ModelFiles, locate
 from exporter.loading.image_prompts import prompted
-from exporter.loading.image_sizes import Size, processor_sizes
+from exporter.loading.image_sizes import Size, processor_grids, processor_sizes
 from exporter.loading.late_interaction import read_late_interaction
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.padding_side import choose_side
@@ -47,9 +47,9 @@ class Source:
     """A loaded model in fp32 and evaluation mode, with all that the later stages need to know about it.
 
     `text_padding`: all texts are padded to one length. `vocabulary` is the number of token ids, 0 for a model without
-    text. `preprocessor` holds the folder's settings for
-    images or audio, empty if there are none; `image_sizes` are those that it makes of usual photos. `compares`: the
-    model type compares texts with images. `notes` say what was decided about the folder's settings, and why.
+    text. `preprocessor` holds the folder's settings for images or audio, empty if there are none; `image_sizes` are
+    those that it makes of usual photos, `patch_grids` heights and widths in patches. `compares`: the model type
+    compares texts with images. `notes` say what was decided about the folder's settings, and why.
     """
 
     model: Any
@@ -68,6 +68,7 @@ class Source:
     vocabulary: int
     preprocessor: dict[str, Any]
     image_sizes: tuple[Size, ...]
+    patch_grids: tuple[Size, ...]
     compares: bool
     unused_weights: tuple[str, ...]
     notes: tuple[str, ...]
@@ -167,6 +168,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         vocabulary=vocabulary,
         preprocessor=preprocessor,
         image_sizes=image_sizes,
+        patch_grids=processor_grids(base, preprocessor, request),
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
         notes=(*(f"setting ignored, as requested: {key}" for key in settings.ignored), *notes, *found),

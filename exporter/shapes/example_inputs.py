@@ -79,7 +79,26 @@ def make_inputs(
     left_out = {1: "input_boxes", 2: "input_points"}.get(seed % 3 if seed else 0, "")
     if left_out in tensors:
         tensors[left_out] = torch.full_like(tensors[left_out], ABSENT)
+    if "spatial_shapes" in tensors:
+        limits = next(spec.values for spec in plan.inputs if spec.name == "spatial_shapes")
+        tensors |= _grids(plan.grids, shape, seed, limits.maximum if limits is not None else 1)
     return ExampleInputs(tensors, recipes)
+
+
+def _grids(
+    known: Sequence[tuple[int, int]], shape: Mapping[str, int], seed: int, longest: int
+) -> dict[str, torch.Tensor]:
+    """For each image a height and width in patches, and a mask of its patches, in turn from what a processor makes.
+
+    A square, a small one and a single row are added, and are all that there is without a processor.
+    """
+    most = shape["patches"]
+    side = max(1, int(most**0.5))
+    sizes = [*known, (side, side), (max(1, side // 2), side), (1, longest)]
+    fitting = [size for size in sizes if size[0] * size[1] <= most and max(size) <= longest]
+    chosen = torch.tensor([fitting[(seed + row) % len(fitting)] for row in range(shape["batch"])])
+    mask = torch.arange(most)[None, :] < chosen.prod(dim=1, keepdim=True)
+    return {"spatial_shapes": chosen, "pixel_attention_mask": mask.long()}
 
 
 def _recipe(

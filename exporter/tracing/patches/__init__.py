@@ -10,7 +10,16 @@ from collections.abc import Callable
 
 import torch
 
-from exporter.tracing.patches import autograd_functions, canine, experts, funnel, image_prompts, longformer, xvector
+from exporter.tracing.patches import (
+    autograd_functions,
+    canine,
+    experts,
+    funnel,
+    image_prompts,
+    longformer,
+    patch_grids,
+    xvector,
+)
 
 # A patch returns whether it found what it repairs.
 PATCHES: dict[str, Callable[[torch.nn.Module], bool]] = {
@@ -20,6 +29,7 @@ PATCHES: dict[str, Callable[[torch.nn.Module], bool]] = {
     funnel.WHAT: funnel.repair,
     image_prompts.WHAT: image_prompts.repair,
     longformer.WHAT: longformer.repair,
+    patch_grids.WHAT: patch_grids.repair,
     xvector.WHAT: xvector.repair,
 }
 
