@@ -10,7 +10,7 @@ from typing import Literal
 
 from runtime.format.manifest import DType
 
-Group = Literal["text", "image", "audio"]
+Group = Literal["text", "image", "audio", "prompt"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,16 @@ PARAMETERS: dict[str, Parameter] = {
     "visual_pos": Parameter("text", ("batch", "regions", "coordinates"), "float32"),
     "pixel_values": Parameter("image", ("batch", "channels", "height", "width"), "float32"),
     "pixel_values_videos": Parameter("image", ("batch", "images", "channels", "height", "width"), "float32"),
+    # Only where the images are patches (`patches` says whether): other models mean something else by these names.
+    "pixel_attention_mask": Parameter("image", ("batch", "patches")),
+    "spatial_shapes": Parameter("image", ("batch", "xy")),
     "task_inputs": Parameter("image", ("batch", "task_tokens")),
     "pixel_mask": Parameter("image", ("batch", "height", "width"), fill=1),
     "bool_masked_pos": Parameter("image", ("batch", "patches")),
+    # A prompt that is left out is filled with a number that is no place (exporter.loading.image_prompts).
+    "input_points": Parameter("prompt", ("batch", "prompts", "points", "xy"), "float32", fill=-100_000),
+    "input_labels": Parameter("prompt", ("batch", "prompts", "points"), fill=1),
+    "input_boxes": Parameter("prompt", ("batch", "prompts", "coordinates"), "float32", fill=-100_000),
     "input_values": Parameter("audio", ("batch", "samples"), "float32"),
     "input_features": Parameter("audio", ("batch", "frames", "features"), "float32"),
 }
@@ -82,6 +89,8 @@ TRIES: dict[str, Tries] = {
     "choices": Tries(2, 3, 2, 4, None),
     "sequence": Tries(128, 8, 13, 37, 2048),
     "decoder_sequence": Tries(16, 5, 7, 11, 256),
+    "prompts": Tries(2, 1, 3, 4, None),
+    "points": Tries(3, 2, 1, 4, None),
     "regions": Tries(36, 5, 10, 20, 64),
     "samples": Tries(16000, 4000, 13337, 24001, 80000, least=4000, limit=USUAL_SECONDS * SAMPLING_RATE),
     "frames": Tries(128, 64, 90, 201, 512, least=64, limit=USUAL_SECONDS * FRAMES_PER_SECOND),

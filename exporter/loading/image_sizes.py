@@ -45,6 +45,20 @@ def read_processor(
     return processor, sizes, [f"the folder's image processor makes images of {listed(sizes)}"] if sizes else []
 
 
+def processor_grids(files: ModelFiles, settings: Mapping[str, Any], request: ExportRequest) -> tuple[Size, ...]:
+    """Heights and widths in patches that the processor makes of `PHOTOS`; empty if it makes no patches."""
+    if "max_num_patches" not in settings:
+        return ()
+    try:
+        processor = files.load(AutoImageProcessor, trust_remote_code=request.trust_remote_code)
+        made = [processor(torch.zeros(3, *photo, dtype=torch.uint8), return_tensors="pt") for photo in PHOTOS]
+        grids = [one["spatial_shapes"][0].tolist() for one in made]
+        return tuple(dict.fromkeys((height, width) for height, width in grids))
+    # As above; `processor_sizes` has said why.
+    except Exception:  # noqa: BLE001
+        return ()
+
+
 def listed(sizes: tuple[Size, ...]) -> str:
     """For people: `224x224, 750x1333`."""
     return ", ".join(f"{height}x{width}" for height, width in sizes)

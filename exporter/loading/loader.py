@@ -18,7 +18,8 @@ from exporter.config.tasks import TASKS, Task
 from exporter.loading.adapter_files import AdapterFiles, alone, find_adapter
 from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.hub import ModelFiles, locate
-from exporter.loading.image_sizes import Size, read_processor
+from exporter.loading.image_prompts import prompted
+from exporter.loading.image_sizes import Size, processor_grids, read_processor
 from exporter.loading.late_interaction import read_late_interaction
 from exporter.loading.library_modules import load_library_modules
 from exporter.loading.m3_heads import add_heads, token_outputs
@@ -52,9 +53,9 @@ class Source:
 
     `text_padding`: all texts are padded to one length. `vocabulary` is the number of token ids, 0 for a model without
     text. `preprocessor` holds the folder's settings for images or audio, empty if there are none; `image_processor` is
-    transformers' object for images, or None, and `image_sizes` are those that it makes of usual photos. `compares`: the
-    model type compares texts with images. `sounds` is None for models that take none. `notes` say what was decided
-    about the folder's settings, and why.
+    transformers' object for images, or None, `image_sizes` are those that it makes of usual photos, `patch_grids`
+    heights and widths in patches. `compares`: the model type compares texts with images. `sounds` is None for models
+    that take none. `notes` say what was decided about the folder's settings, and why.
     """
 
     model: Any
@@ -74,6 +75,7 @@ class Source:
     preprocessor: dict[str, Any]
     image_processor: Any
     image_sizes: tuple[Size, ...]
+    patch_grids: tuple[Size, ...]
     sounds: SoundSettings | None
     compares: bool
     unused_weights: tuple[str, ...]
@@ -125,6 +127,8 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         modules = None
     model, unused, merged = _load_weights(base, config, task, request, attention, adapter)
     tower = None
+    if task.name == "mask-generation":
+        model = prompted(model)
     if task.tower:
         following = [] if modules is None else read_following(settings, modules, texts.truncate_dim, request)
         model, tower = take_tower(model, task, texts.similarity, following)
@@ -178,6 +182,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         preprocessor=preprocessor,
         image_processor=image_processor,
         image_sizes=image_sizes,
+        patch_grids=processor_grids(base, preprocessor, request),
         sounds=sounds,
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,

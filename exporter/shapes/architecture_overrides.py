@@ -28,7 +28,7 @@ class Override:
         groups: the kinds of data that go in, whatever the task.
         output_aliases: the task's name of an output → the model's.
         unwanted: parameters to leave at their default, with the reason that is shown.
-        refused: why no trace can be correct, for tasks that take images.
+        refused: why no trace can be correct.
     """
 
     layouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -47,6 +47,15 @@ class Override:
 
 def _windowed_side(config: Any) -> int:
     return int(config.patch_size * 2 ** (len(config.depths) - 1) * config.window_size)
+
+
+def _naflex_patches(source: Source) -> int:
+    return int(source.preprocessor.get("max_num_patches", 256))
+
+
+def _naflex_values(source: Source) -> int:
+    vision = getattr(source.config, "vision_config", source.config)
+    return int(vision.num_channels * vision.patch_size**2)
 
 
 OVERRIDES: dict[str, Override] = {
@@ -117,9 +126,13 @@ OVERRIDES: dict[str, Override] = {
     "depth_pro": Override(image=lambda config: int(config.patch_size / min(config.scaled_images_ratios))),
     # Each step has two frames and their deltas.
     "granite_speech5_ctc": Override(sizes={"features": lambda source: 4 * source.config.encoder_config.num_mel_bins}),
+    # Patches of an image in its own proportions, as many as the processor pads to.
     **dict.fromkeys(
         ("siglip2", "siglip2_vision_model"),
-        Override(refused="it resizes its position table for each image of the batch, in a Python loop"),
+        Override(
+            layouts={"pixel_values": ("batch", "patches", "patch_values")},
+            sizes={"patches": _naflex_patches, "patch_values": _naflex_values},
+        ),
     ),
     # Features of regions of an image, found by another model.
     "lxmert": Override(sizes={"visual_features": lambda source: source.config.visual_feat_dim}),
@@ -146,6 +159,11 @@ def _override(source: Source) -> Override:
 def layout(source: Source, name: str) -> tuple[str, ...] | None:
     """The axes of a parameter, if they are not the usual ones."""
     return _override(source).layouts.get(name)
+
+
+def takes_patches(source: Source) -> bool:
+    """Whether images are grids of patches, each with its own height and width."""
+    return "patches" in (layout(source, "pixel_values") or ())
 
 
 def unwanted(source: Source, name: str) -> str | None:
@@ -179,6 +197,7 @@ def fixed_size(source: Source, name: str, image: Size) -> int | None:
     fixed = {
         "channels": int(getattr(vision, "num_channels", 3) or 3),
         "coordinates": 4,
+        "xy": 2,
         "features": _features(source),
         "images": int(getattr(vision, "num_frames", 0) or getattr(source.config, "frames_per_clip", 0) or 16),
     }
@@ -219,9 +238,8 @@ def output_aliases(source: Source) -> Mapping[str, str]:
 
 
 def refused(source: Source) -> str | None:
-    """Why the model type cannot be exported for the task, or None."""
-    # What stands in the table is about images.
-    return None if source.task.groups == ("text",) else _override(source).refused
+    """Why the model type cannot be exported at all, or None."""
+    return _override(source).refused
 
 
 def groups(source: Source) -> tuple[Group, ...]:

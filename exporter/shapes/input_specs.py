@@ -6,6 +6,7 @@ The rules here hold for all architectures; what holds for a single one is in `ex
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,8 @@ def derive(
     if source.sentence_head is not None and not source.sentence_head.include_prompt:
         # Not a parameter of the model: it tells the pooling which tokens belong to a prompt.
         names.append("pooling_mask")
+    if not architecture_overrides.takes_patches(source):
+        names = [name for name in names if name not in ("pixel_attention_mask", "spatial_shapes")]
     known = {name: PARAMETERS[name] for name in names if name in PARAMETERS}
     groups = {parameter.group for parameter in known.values()} if every else _groups(source, known)
     dropped: dict[str, str] = {}
@@ -195,7 +198,7 @@ def _example(axis: Axis, images: ImageSizes) -> int:
 
 def _spec(source: Source, name: str, parameter: Parameter, axes: tuple[Axis, ...]) -> TensorSpec:
     if parameter.dtype == "float32" or architecture_overrides.is_float(source, name):
-        return TensorSpec(name, "float32", axes)
+        return TensorSpec(name, "float32", axes, fill=parameter.fill)
     values = architecture_overrides.values(source, name) or _values(source, name)
     if values.maximum < values.minimum:
         raise TaskError(
@@ -210,6 +213,13 @@ def _values(source: Source, name: str) -> ValueRange:
         return ValueRange(0, source.vocabulary - 1)
     if name == "token_type_ids":
         return ValueRange(0, type_count(source.model, source.config) - 1)
+    if name == "spatial_shapes":
+        # A warm-up takes the middle of the range for both sides, and that grid has to fit.
+        side = math.isqrt(architecture_overrides.fixed_size(source, "patches", (1, 1)) or 1)
+        return ValueRange(1, 2 * side - 1)
+    if name == "input_labels":
+        # -10: no point, -1: a point that is none, 0: outside of the object, 1: inside.
+        return ValueRange(-10, 1)
     if name == "bbox":
         return ValueRange(0, int(getattr(source.config, "max_2d_position_embeddings", 1024)) - 1)
     return ValueRange(0, 1)

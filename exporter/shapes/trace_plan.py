@@ -25,7 +25,7 @@ class TracePlan:
     Along `padded_axis` a mask allows shorter rows; None if there is none. `pad_id` fills padded positions,
     `padding_side` is the side on which they are, `avoided_ids` are special tokens that examples leave out. `end_id` is
     the id at the end of each row of an example, where CLIP reads its vector. `choices` say what was decided and why.
-    `images` are heights and widths to verify, if there are any images.
+    `images` are heights and widths to verify, if there are any images; `grids` those of images in patches.
     """
 
     task: Task
@@ -38,6 +38,7 @@ class TracePlan:
     choices: tuple[str, ...]
     images: tuple[tuple[int, int], ...] = ()
     end_id: int | None = None
+    grids: tuple[tuple[int, int], ...] = ()
 
     @property
     def example(self) -> dict[str, int]:
@@ -100,6 +101,7 @@ def make_plan(source: Source, request: ExportRequest, every: bool = False) -> Tr
         choices=tuple(choices),
         images=images.verified if "height" in derived.dimensions else (),
         end_id=_end_id(source),
+        grids=source.patch_grids,
     )
 
 
