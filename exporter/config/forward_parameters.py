@@ -10,7 +10,7 @@ from typing import Literal
 
 from runtime.format.manifest import DType
 
-Group = Literal["text", "image", "audio", "prompt"]
+Group = Literal["text", "image", "audio"]
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,6 @@ PARAMETERS: dict[str, Parameter] = {
     "task_inputs": Parameter("image", ("batch", "task_tokens")),
     "pixel_mask": Parameter("image", ("batch", "height", "width"), fill=1),
     "bool_masked_pos": Parameter("image", ("batch", "patches")),
-    # A prompt that is left out is filled with a number that is no place (exporter.loading.image_prompts).
-    "input_points": Parameter("prompt", ("batch", "prompts", "points", "xy"), "float32", fill=-100_000),
-    "input_labels": Parameter("prompt", ("batch", "prompts", "points"), fill=1),
-    "input_boxes": Parameter("prompt", ("batch", "prompts", "coordinates"), "float32", fill=-100_000),
     "input_values": Parameter("audio", ("batch", "samples"), "float32"),
     "input_features": Parameter("audio", ("batch", "frames", "features"), "float32"),
 }
@@ -89,8 +85,6 @@ TRIES: dict[str, Tries] = {
     "choices": Tries(2, 3, 2, 4, None),
     "sequence": Tries(128, 8, 13, 37, 2048),
     "decoder_sequence": Tries(16, 5, 7, 11, 256),
-    "prompts": Tries(2, 1, 3, 4, None),
-    "points": Tries(3, 2, 1, 4, None),
     "regions": Tries(36, 5, 10, 20, 64),
     "samples": Tries(16000, 4000, 13337, 24001, 80000, least=4000, limit=USUAL_SECONDS * SAMPLING_RATE),
     "frames": Tries(128, 64, 90, 201, 512, least=64, limit=USUAL_SECONDS * FRAMES_PER_SECOND),

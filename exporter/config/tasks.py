@@ -67,17 +67,7 @@ class Task:
 
 
 _TASKS = (
-    # Before feature-extraction: the classes of these models, and of some speech recognisers, are in both tables.
-    Task(
-        "mask-generation",
-        "AutoModelForMaskGeneration",
-        "MODEL_FOR_MASK_GENERATION_MAPPING_NAMES",
-        (
-            Output("iou_scores", ("batch", "prompts", "masks")),
-            Output("pred_masks", ("batch", "prompts", "masks", "row", "column")),
-        ),
-        groups=("image", "prompt"),
-    ),
+    # Before feature-extraction: the classes of image models, and of some speech recognisers, are in both tables.
     Task(
         "zero-shot-image-classification",
         "AutoModelForZeroShotImageClassification",

@@ -18,7 +18,6 @@ from exporter.config.tasks import TASKS, Task
 from exporter.loading.adapter_files import AdapterFiles, alone, find_adapter
 from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.hub import ModelFiles, locate
-from exporter.loading.image_prompts import prompted
 from exporter.loading.image_sizes import Size, processor_grids, read_processor
 from exporter.loading.late_interaction import read_late_interaction
 from exporter.loading.library_modules import load_library_modules
@@ -127,8 +126,6 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         modules = None
     model, unused, merged = _load_weights(base, config, task, request, attention, adapter)
     tower = None
-    if task.name == "mask-generation":
-        model = prompted(model)
     if task.tower:
         following = [] if modules is None else read_following(settings, modules, texts.truncate_dim, request)
         model, tower = take_tower(model, task, texts.similarity, following)

@@ -10,15 +10,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from exporter.loading.image_prompts import ABSENT
 from exporter.shapes.trace_plan import TracePlan
 from runtime.format.manifest import TensorSpec, ValueRange
 from runtime.format.noise import Recipe
 
 # Images are noise on plain squares: detectors rank positions, and pure noise looks the same at all of them.
 _SQUARE = 32
-# Points and boxes beside an image; the example has both, some of the other cases one of them.
-_PROMPTS = ("input_points", "input_boxes")
 # Seeds for the inputs of one example; an image takes two.
 _SEEDS = 256
 
@@ -76,9 +73,6 @@ def make_inputs(
         spec.name: recipes[spec.name].make() if spec.name in recipes else _tensor(plan, spec, shape, real, generator)
         for spec in plan.inputs
     }
-    left_out = {1: "input_boxes", 2: "input_points"}.get(seed % 3 if seed else 0, "")
-    if left_out in tensors:
-        tensors[left_out] = torch.full_like(tensors[left_out], ABSENT)
     if "spatial_shapes" in tensors:
         limits = next(spec.values for spec in plan.inputs if spec.name == "spatial_shapes")
         tensors |= _grids(plan.grids, shape, seed, limits.maximum if limits is not None else 1)
@@ -111,7 +105,7 @@ def _recipe(
     shorter = names[0] == "batch" and plan.padded_axis in names[1:] and min(lengths) < shape[plan.padded_axis]
     # Texts may be padded at the beginning, and their masks are small.
     of_text = "sequence" in names and (is_mask or shorter)
-    if of_text or spec.name in ("bbox", *_PROMPTS) or not (spec.dtype == "float32" or is_mask):
+    if of_text or spec.name == "bbox" or not (spec.dtype == "float32" or is_mask):
         return None
     return Recipe(
         shape=sizes,
@@ -138,8 +132,6 @@ def _tensor(
         return (mask & after_prompt).long()
     if spec.name.endswith("mask") and spec.fill is not None:
         return mask.long()
-    if spec.name in _PROMPTS:
-        return _places(shape, sizes, generator)
     if spec.dtype == "float32":
         return torch.rand(sizes, generator=generator) * mask
     assert spec.values is not None  # every integer input of a plan is bounded
@@ -153,13 +145,6 @@ def _tensor(
     return drawn
 
 
-def _places(shape: Mapping[str, int], sizes: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Points, or boxes from their upper left to their lower right corner, in pixels of the image."""
-    drawn = torch.rand([*sizes[:-1], sizes[-1] // 2, 2], generator=generator)
-    ordered = drawn.sort(dim=-2).values if sizes[-1] == 4 else drawn
-    return (ordered * torch.tensor([shape["width"], shape["height"]])).reshape(list(sizes))
-
-
 def _draw(
     plan: TracePlan, spec: TensorSpec, values: ValueRange, sizes: Sequence[int], generator: torch.Generator
 ) -> torch.Tensor:
@@ -168,9 +153,6 @@ def _draw(
         share = torch.linspace(0, values.maximum + 0.999, sizes[-1]).long()
         return share.expand(*sizes).clone()
     drawn = torch.randint(values.minimum, values.maximum + 1, list(sizes), generator=generator)
-    if spec.name == "input_labels":
-        # Each of the kinds of points, none of them rare.
-        return torch.tensor([-10, -1, 0, 1])[drawn % 4]
     if spec.name == "bbox":
         # Left and top, then right and bottom, which are not smaller.
         first, second = drawn[..., :2], drawn[..., 2:]

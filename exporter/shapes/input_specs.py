@@ -198,7 +198,7 @@ def _example(axis: Axis, images: ImageSizes) -> int:
 
 def _spec(source: Source, name: str, parameter: Parameter, axes: tuple[Axis, ...]) -> TensorSpec:
     if parameter.dtype == "float32" or architecture_overrides.is_float(source, name):
-        return TensorSpec(name, "float32", axes, fill=parameter.fill)
+        return TensorSpec(name, "float32", axes)
     values = architecture_overrides.values(source, name) or _values(source, name)
     if values.maximum < values.minimum:
         raise TaskError(
@@ -217,9 +217,6 @@ def _values(source: Source, name: str) -> ValueRange:
         # A warm-up takes the middle of the range for both sides, and that grid has to fit.
         side = math.isqrt(architecture_overrides.fixed_size(source, "patches", (1, 1)) or 1)
         return ValueRange(1, 2 * side - 1)
-    if name == "input_labels":
-        # -10: no point, -1: a point that is none, 0: outside of the object, 1: inside.
-        return ValueRange(-10, 1)
     if name == "bbox":
         return ValueRange(0, int(getattr(source.config, "max_2d_position_embeddings", 1024)) - 1)
     return ValueRange(0, 1)

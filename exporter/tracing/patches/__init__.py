@@ -10,16 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from exporter.tracing.patches import (
-    autograd_functions,
-    canine,
-    experts,
-    funnel,
-    image_prompts,
-    longformer,
-    patch_grids,
-    xvector,
-)
+from exporter.tracing.patches import autograd_functions, canine, experts, funnel, longformer, patch_grids, xvector
 
 # A patch returns whether it found what it repairs.
 PATCHES: dict[str, Callable[[torch.nn.Module], bool]] = {
@@ -27,7 +18,6 @@ PATCHES: dict[str, Callable[[torch.nn.Module], bool]] = {
     experts.WHAT: experts.repair,
     autograd_functions.WHAT: autograd_functions.repair,
     funnel.WHAT: funnel.repair,
-    image_prompts.WHAT: image_prompts.repair,
     longformer.WHAT: longformer.repair,
     patch_grids.WHAT: patch_grids.repair,
     xvector.WHAT: xvector.repair,
