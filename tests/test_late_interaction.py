@@ -58,6 +58,7 @@ PUNCTUATION = {"skiplist_words": list(string.punctuation)}
 # Settings of the transformer and of the mask.
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
+    "documents longer than other texts": ({"max_seq_length": 40, "document_length": 60}, {}),
     "punctuation left out": ({"document_length": 60, "query_length": 20}, PUNCTUATION),
     "of queries too": ({}, PUNCTUATION | {"skiplist_tasks": ["query", "document"]}),
     "queries filled up": ({"query_expansion": {"strategy": "fixed", "length": 24}, "document_length": 60}, PUNCTUATION),

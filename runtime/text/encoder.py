@@ -5,6 +5,7 @@ A text that is longer than the model admits is refused, truncated, or divided in
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ class TextEncoder:
         self._least, self._step = (sequence.minimum, sequence.multiple) if sequence else (1, 1)
         # The maximum length of a text, in tokens.
         self.limit = longest_text(info, sequence)
+        # The same by the inputs alone: queries or documents may be longer than other texts.
+        self._admitted = longest_text(dataclasses.replace(info, max_length=2**24), sequence)
         # The number of special tokens that are added to a text, and to a pair.
         self.added = self._tokenizer.added
         self.special = self._tokenizer.special
@@ -88,7 +91,7 @@ class TextEncoder:
             truncate: cut an item that is too long.
             limit: the maximum length in tokens; None: the model's.
         """
-        most = self.limit if limit is None else min(limit, self.limit)
+        most = self.limit if limit is None else min(limit, self._admitted)
         problems = [_text_problem(item) for item in items]
         good = [item for item, problem in zip(items, problems, strict=True) if problem is None]
         truncation = Truncation(most, self._side) if truncate else None

@@ -26,6 +26,8 @@ from tests.model_matrix.zygote import Zygote
 
 # A pair takes some five seconds and one gigabyte.
 SECONDS = 240
+# Images of the size of photos take longer.
+LAYOUT_SECONDS = 480
 BYTES = 10 * 2**30
 
 
@@ -59,7 +61,8 @@ def run_layouts(layouts: Sequence[Layout], precision: str, jobs: int) -> Iterato
     """Rows of layouts, as they come."""
     with Zygote() as gates:
         preload = ["tests.model_matrix.layouts.steps", "tests.model_matrix.layouts.published"]
-        yield from run_steps(layouts, precision, jobs, gates.address, _export_layout, _probe_layout, preload=preload)
+        steps = (_export_layout, _probe_layout)
+        yield from run_steps(layouts, precision, jobs, gates.address, *steps, LAYOUT_SECONDS, preload)
 
 
 def run_steps(

@@ -35,7 +35,7 @@ sentence-transformers, a pipeline of transformers, or the folder's own processor
 
 The table is made without the comparison of speeds (`--tune off`): it writes the first of the forms that is right,
 which is IPEX's. On a busy machine the fastest form would be another each time, and the table would not say of which
-form it speaks.
+form it speaks. Seconds are those of the export, with one thread, beside others on the same machine.
 """
 
 
