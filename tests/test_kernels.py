@@ -152,6 +152,14 @@ def test_a_level_that_the_processor_lacks_is_refused(library: Path, level: str) 
     assert f"RuntimeError: EXPORTED_MODEL_KERNELS is {level}, and this processor has at most " in done.stderr
 
 
+def test_the_threads_are_those_of_torch(library: Path) -> None:
+    """Compiled with OpenMP, or all runs on one thread; linked with no copy of it, or there are threads of two."""
+    symbols = subprocess.run(["nm", "-D", library], capture_output=True, text=True, check=True).stdout
+    needed = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
+    assert "GOMP_parallel" in symbols
+    assert "gomp" not in needed
+
+
 def test_levels_share_no_functions(library: Path) -> None:
     """The linker keeps one copy of an inline function, and it could be one that only AVX-512 can run."""
     objects = sorted(library.parent.glob("CMakeFiles/em_native_avx*.dir/*.o"))

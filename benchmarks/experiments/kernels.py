@@ -1,10 +1,10 @@
 """The native operators against PyTorch's own: where the figures in docs/decisions/native.md come from.
 
-Usage: python -m benchmarks.experiments.kernels LIBRARY
+Usage: python -m benchmarks.experiments.kernels LIBRARY [THREADS]
 
 LIBRARY is libexported_model_native.so, built as runtime/kernels/CMakeLists.txt says; EXPORTED_MODEL_KERNELS chooses
 its level. Times attention on the views of a joined query-key-value against `scaled_dot_product_attention` (for the
-ragged batch: padded, with a mask), and residual + layer norm against an addition and `layer_norm`, with 2 threads:
+ragged batch: padded, with a mask), and residual + layer norm against an addition and `layer_norm`, with THREADS (2):
 interleaved rounds, medians in microseconds, and the ratio of the shortest times, which other processes disturb less.
 The answers are compared first. What stands around the operators is left out.
 """
@@ -100,9 +100,9 @@ def norm(tokens: int, size: int, dtype: torch.dtype) -> tuple[Call, Call]:
     return stock, native
 
 
-def main(library: str) -> None:
+def main(library: str, threads: int) -> None:
     torch.ops.load_library(library)
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     level = torch.ops.em_native.level()
     print(f"level {level}, {torch.get_num_threads()} threads, torch {torch.__version__}; median microseconds")
@@ -129,7 +129,7 @@ def main(library: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     with torch.no_grad():
-        main(sys.argv[1])
+        main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) == 3 else 2)

@@ -26,6 +26,8 @@ constexpr int64_t query_block = 24;
 // Keys of a panel: what the packed keys and values may take, and the scores of a block of queries beside them.
 constexpr int64_t panel_bytes = 512 * 1024;
 constexpr int64_t panel_keys = 1024;
+// Queries of more bytes than this, with their keys and values, do not stay in the second-level cache.
+constexpr int64_t fetched_ahead = 512 * 1024;
 // Query blocks whose state is kept while one panel after the other is packed.
 constexpr int64_t kept_blocks = 8;
 
@@ -465,6 +467,8 @@ template <bool pairs, typename T>
 void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int64_t last_task) {
   const Work<pairs> work(a, plan.longest_keys);
   int64_t packed_unit = -1, packed_start = -1;
+  // Small inputs were just written, and are in the cache.
+  const bool far = a.rows * a.queries * a.heads * a.width * static_cast<int64_t>(sizeof(T)) > fetched_ahead;
   Task next = task_at(a, plan, first_task);
   for (int64_t number = first_task; number < last_task; number++) {
     const Task task = next;
@@ -486,7 +490,7 @@ void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int6
         }
         for (int64_t slot = 0; line + slot * query_block < end; slot++) {
           const int64_t first_line = line + slot * query_block;
-          if (start == 0) {
+          if (start == 0 && far) {
             fetch_next<T>(a, task, next, (first_line - task.first_line) / query_block, parts);
             const bool last = first_line + query_block >= task.last_line;
             fetch_queries<T>(a, last ? next : task, last ? next.first_line : first_line + query_block);
