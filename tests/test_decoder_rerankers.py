@@ -78,11 +78,10 @@ def made(folder: Path, template: str | None, kind: str = "qwen3", **config: Any)
     settings = transformers.AutoConfig.for_model(
         kind,
         vocab_size=500,
-        initializer_range=0.3,
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=None,
-        **(SIZES[kind] | config),
+        **({"initializer_range": 0.3} | SIZES[kind] | config),
     )
     transformers.AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
     tokenizer = Tokenizer(models.BPE())
@@ -106,8 +105,8 @@ def made(folder: Path, template: str | None, kind: str = "qwen3", **config: Any)
 
 
 def saved(folder: Path, template: str | None, kind: str = "qwen3", no: bool = True, **options: Any) -> Path:
-    """A folder as the library saves it."""
-    base = made(folder / "base", template, kind)
+    """A folder as the library saves it; `config` changes the model's configuration."""
+    base = made(folder / "base", template, kind, **options.pop("config", {}))
     transformer = Transformer(str(base), transformer_task="text-generation", **options.pop("transformer", {}))
     ids = [AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(word) for word in ("yes", "no")]
     score = LogitScore(ids[0], ids[1] if no else None)

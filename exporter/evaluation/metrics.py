@@ -50,7 +50,11 @@ def rankings(scores: Sequence[Any], relevance: Sequence[Sequence[int]], first: i
     """NDCG and MRR of the first documents of each ranking, means over the rankings (torchmetrics)."""
     with _needs("torchmetrics"):
         from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_reciprocal_rank
-    found = [(torch.as_tensor(one), torch.tensor(wanted)) for one, wanted in zip(scores, relevance, strict=True)]
+    # torchmetrics takes a document whose score is not above 0 for one that was not found; logits may be below.
+    found = [
+        (torch.as_tensor(one) - min(one) + 1, torch.tensor(wanted))
+        for one, wanted in zip(scores, relevance, strict=True)
+    ]
     gains = [float(retrieval_normalized_dcg(one, wanted, top_k=first)) for one, wanted in found]
     ranks = [float(retrieval_reciprocal_rank(one, wanted > 0, top_k=first)) for one, wanted in found]
     return {f"ndcg@{first}": 100 * sum(gains) / len(gains), f"mrr@{first}": 100 * sum(ranks) / len(ranks)}

@@ -18,6 +18,11 @@ MODEL_TYPE = "ColBERT"
 MODULES = {"pylate.models.Dense.Dense": "Dense"}
 # Prefix of the texts of a side → the prompt that it is today.
 _PREFIXES = {"query_prefix": "query", "document_prefix": "document"}
+# What only PyLate writes into that file.
+_KEYS = (
+    *("query_length", "document_length", "query_expansion", "do_query_expansion", "attend_to_expansion_tokens"),
+    *("attend_to_mask_tokens", "query_prefix", "document_prefix", "skiplist_words"),
+)
 _FILE = "config_sentence_transformers.json"
 
 
@@ -40,8 +45,13 @@ def with_prefixes(settings: Settings, model: dict[str, Any]) -> tuple[dict[str, 
 
 
 def lengths(model: dict[str, Any]) -> dict[str, Any]:
-    """The transformer's settings: lengths, and the tokens that are added to queries unless the folder says no."""
+    """The transformer's settings: lengths, and the tokens that are added to queries unless the folder says no.
+
+    Without any of PyLate's keys nothing is added: the library then leaves the transformer's own default.
+    """
     made = {key: model[key] for key in ("query_length", "document_length") if model.get(key) is not None}
+    if not any(key in model for key in _KEYS):
+        return made
     if "query_expansion" in model:
         made["query_expansion"] = model["query_expansion"]
     elif model.get("do_query_expansion") is False:
