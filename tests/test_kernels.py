@@ -154,7 +154,9 @@ def test_a_level_that_the_processor_lacks_is_refused(library: Path, level: str) 
 
 def test_the_threads_are_those_of_torch(library: Path) -> None:
     """Compiled with OpenMP, or all runs on one thread; linked with no copy of it, or there are threads of two."""
+    # clean start: programs of the system
     symbols = subprocess.run(["nm", "-D", library], capture_output=True, text=True, check=True).stdout
+    # clean start: a program of the system
     needed = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
     assert "GOMP_parallel" in symbols
     assert "gomp" not in needed
@@ -165,6 +167,7 @@ def test_levels_share_no_functions(library: Path) -> None:
     objects = sorted(library.parent.glob("CMakeFiles/em_native_avx*.dir/*.o"))
     assert len(objects) == 2 * len(FLAGS)
     for path in objects:
+        # clean start: a program of the system
         symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.splitlines()
         assert [line for line in symbols if line.split()[-2] in "WwVvu"] == []
 

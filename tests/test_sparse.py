@@ -97,7 +97,8 @@ def test_a_folder_that_the_library_saves_today(masked: Path, tmp_path: Path, exp
     torch.testing.assert_close(session.text.similarity(both, both), made.similarity(both, both))
     done = run([BIN / "run-model", "predict", report.output, "--text", TEXTS[0], "--prompt-name", "document"])
     bare = session.text.embed_sparse(TEXTS[:1], prompt="")[0]
-    assert json.loads(done.stdout)["sparse_embedding"] == pytest.approx(bare)
+    # A process of its own: other memory, and other orders of sums.
+    assert json.loads(done.stdout)["sparse_embedding"] == pytest.approx(bare, rel=1e-5, abs=1e-5)
     wanted = dict(made.decode(library(tmp_path / "saved", TEXTS[:1], prompt="")[0]))  # type: ignore[arg-type]
     assert bare == pytest.approx(wanted, abs=2e-5)
     with pytest.raises(InputTextError, match="top_k is 0"):

@@ -47,6 +47,7 @@ __all__ = [
     "python_calls",
     "run_graph",
     "save",
+    "script",
     "trace",
     "tuple_of",
 ]
@@ -128,6 +129,13 @@ def as_if_tracing() -> Iterator[None]:
         yield
     finally:
         jit.is_tracing = original
+
+
+def script(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function compiled to TorchScript, so that a trace takes its loops and branches as they are."""
+    with _without_deprecation_warnings():
+        compiled: Callable[..., Any] = torch.jit.script(function)
+    return compiled
 
 
 def freeze(module: ScriptModule) -> ScriptModule:

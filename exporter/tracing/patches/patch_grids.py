@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from exporter.tracing.patches.replacement import modules_named, replace
+from runtime.host.torchscript import script
 
 WHAT = "SigLIP 2's tables of positions: resized for each image's grid at each call"
 
@@ -28,7 +29,7 @@ def _forward(self: Any, pixel_values: torch.Tensor, spatial_shapes: torch.Tensor
     patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))
     side = self.position_embedding_size
     table = self.position_embedding.weight.reshape(side, side, -1)
-    positions: torch.Tensor = torch.jit.script(_positions)(table, spatial_shapes, patches)
+    positions: torch.Tensor = script(_positions)(table, spatial_shapes, patches)
     embedded: torch.Tensor = patches + positions
     return embedded
 
