@@ -6,7 +6,6 @@ one say what they refuse. Besides the Trainer's, this folder is the only one tha
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -167,9 +166,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         task_reason=task_reason,
         tokenizer=tokenizer,
         sentence_head=head,
-        embedding=_embedding_info(head, texts, tokenizer)
-        if tower is None
-        else dataclasses.replace(tower, prompts=texts.prompts),
+        embedding=_embedding_info(head, texts, tokenizer) if tower is None else replace(tower, prompts=texts.prompts),
         late_interaction=late,
         labels=labels,
         activation=activation,

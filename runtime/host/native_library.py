@@ -27,14 +27,6 @@ def native_library() -> Path:
     return FOLDER / f"libexported_model_native-torch{'.'.join(map(str, minor(torch.__version__)))}.so"
 
 
-def native_problem() -> NativeLibraryError | None:
-    """Why the operators cannot be used; None if the library is there."""
-    path = native_library()
-    if path.is_file():
-        return None
-    return NativeLibraryError(f"{path} does not exist", "the library of this project's own operators", _REMEDY)
-
-
 def register_native(version: int | None = None) -> int:
     """Load the operators into this process; the second call loads nothing.
 
@@ -47,10 +39,10 @@ def register_native(version: int | None = None) -> int:
     Raises:
         NativeLibraryError: the library is absent, cannot be loaded or used here, or has another version.
     """
-    problem = native_problem()
-    if problem is not None:
-        raise problem
-    library = str(native_library())
+    path = native_library()
+    if not path.is_file():
+        raise NativeLibraryError(f"{path} does not exist", "the library of this project's own operators", _REMEDY)
+    library = str(path)
     try:
         if library not in torch.ops.loaded_libraries:
             torch.ops.load_library(library)
