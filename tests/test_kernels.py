@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from exporter.verification.subprocesses import script
+from runtime.artifact.operator_lists import lists
 from runtime.host.requirements import detect, minor
 from tests.conftest import BIN, ROOT, run, run_python
 
@@ -129,6 +130,17 @@ def test_bad_arguments_are_refused_with_one_line(library: Path) -> None:
     # A shape whose answer no machine holds: PyTorch's allocator says so.
     assert "can't allocate memory" in found.pop("huge output")
     assert found == REFUSALS
+
+
+def test_the_list_names_only_operators_of_the_library(library: Path) -> None:
+    code = """
+import sys, torch
+torch.ops.load_library(sys.argv[1])
+print(*(schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("em_native::")))
+"""
+    listed = {name for name in lists().operators if name.startswith("em_native::")}
+    assert listed
+    assert listed <= set(run_python(code, library).stdout.split())
 
 
 def test_the_highest_level_is_the_default(library: Path) -> None:
