@@ -300,7 +300,19 @@ def pytest_runtest_call() -> Generator[None, Any, Any]:
 
 
 # The files whose tests take longest, in order: begun last, one of them would keep one process busy at the end.
-LONGEST = ("test_cpp", "test_export_model", "test_trainer", "test_evaluation", "test_int8", "test_ray", "test_onednn")
+LONGEST = (
+    "test_kernels",
+    "test_cpp",
+    "test_patches",
+    "test_evaluation",
+    "test_export_model",
+    "test_round_trip",
+    "test_ray",
+    "test_documents",
+    "test_processes",
+    "test_artifact",
+    "test_model_matrix",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

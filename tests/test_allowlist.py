@@ -314,6 +314,7 @@ def test_new_memory_is_zeroed_in_what_is_written() -> None:
     assert torch.equal(module(torch.ones(4, 5)), torch.full((4, 5), 3.0))
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_fuzz_finds_nothing() -> None:
     names = ["aten::index_select", "aten::gather", "aten::conv2d", "aten::layer_norm", "aten::embedding", "aten::mm"]
     # clean start: the program's own folder comes first
@@ -321,6 +322,7 @@ def test_a_sample_of_the_fuzz_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_fuzz_finds_what_reads_out_of_bounds() -> None:
     """Of an operator that is not on the list, for it trusts its indices."""
     # clean start: the program's own folder comes first

@@ -60,6 +60,7 @@ def test_plain_torchscript_loads_it_with_its_extra_files(tiny_artifact: Path) ->
     assert isinstance(by_name, tuple) and by_name[0].shape == (1, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.fresh
 def test_the_same_export_gives_the_same_bytes(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
     """In fresh processes: within one process, TorchScript adds numbers to the names of classes that it has seen."""

@@ -67,6 +67,7 @@ def test_outputs_without_names(tiny_folder: Folder, tmp_path: Path, said: dict[s
         assert model(input_ids=torch.ones(1, 4, dtype=torch.int64)).logits.shape[0] == 1
 
 
+@pytest.mark.slow
 def test_the_encoder_of_t5_alone(tmp_path: Path) -> None:
     config = transformers.T5Config(
         d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=2, vocab_size=100, decoder_start_token_id=0

@@ -157,6 +157,7 @@ def test_what_cannot_be_evaluated(tokenizer: Any) -> None:
 # ---- The examples, as their README says ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", EXAMPLES)
 def test_the_examples_commands(task: str, trained: Callable[[str], Path], tmp_path: Path) -> None:
     script, sample, metric = EXAMPLES[task]
@@ -179,6 +180,7 @@ def test_the_examples_commands(task: str, trained: Callable[[str], Path], tmp_pa
     assert all("answer" in json.loads(line) for line in answers) and len(answers) in (24, 10, 8)
 
 
+@pytest.mark.slow
 def test_what_the_examples_refuse(tiny_folder: Callable[..., Path]) -> None:
     script, _, _ = EXAMPLES["text-classification"]
     command = [*start(ROOT / "examples" / script), "--model_name_or_path", "x"]

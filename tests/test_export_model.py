@@ -62,6 +62,7 @@ def test_the_whole_way(tiny_folder: Folder, tmp_path: Path) -> None:
     assert chosen.removesuffix(", padding dropped") == f"{manifest.backend} with eager attention"
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed(tiny_folder: Folder, tmp_path: Path) -> None:
     output = tmp_path / "model.pt"
     done = run([EXPORT, tiny_folder(), "--json", "--backend", "plain", "-o", output])
@@ -121,6 +122,7 @@ def test_stages_are_observed_in_order(tiny_folder: Folder, tmp_path: Path) -> No
     assert all(event.detail for event in events if event.seconds is not None)
 
 
+@pytest.mark.slow
 def test_random_weights_are_marked(tmp_path: Path) -> None:
     output = tmp_path / "m.pt"
     done = run(
@@ -152,8 +154,10 @@ def test_a_failed_export_harms_nothing(tiny_folder: Folder, tmp_path: Path, invo
     assert output.read_text() == "precious" and list(tmp_path.iterdir()) == [output]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("stage", ["source", "backend", "save"])
+@pytest.mark.parametrize("ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stage", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("source", "backend")), "save"]
+)
 def test_an_interrupted_export_leaves_nothing(minilm: Path, tmp_path: Path, ending: signal.Signals, stage: str) -> None:
     output = tmp_path / "model.pt"
     output.write_text("precious")
@@ -239,6 +243,7 @@ def test_a_full_disk_is_called_so() -> None:
     assert line.startswith("the disk of /data is full") and "-o" in line
 
 
+@pytest.mark.slow
 def test_ipex_for_another_torch(tiny_folder: Folder, tmp_path: Path) -> None:
     """Importing it would end the process without a word."""
     fake = tmp_path / "fake" / "intel_extension_for_pytorch-2.7.0.dist-info"

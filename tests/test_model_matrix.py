@@ -46,6 +46,7 @@ def probes(pair: Pair, _precision: Any, folder: Path, _gates: str) -> dict[str, 
     return {"result": "wrong", "reason": "at 3x5"} if pair.model_type == "lies" else {}
 
 
+@pytest.mark.slow
 def test_one_process_that_ends_badly_is_the_result_of_its_pair_alone() -> None:
     names = ("killed", "slow", "raises", "refused", "lies", "fine")
     rows = run_steps([pair(name) for name in names], "fp32", 2, "", exports, probes, seconds=8)

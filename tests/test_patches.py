@@ -33,6 +33,8 @@ PATCHED = {
     "data2vec-audio audio-xvector": xvector.WHAT,
     "yoso text-classification": autograd_functions.WHAT,
 }
+QUICK = "longformer text-classification"
+QUICKEST_FIRST = [QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in PATCHED if name != QUICK)]
 # Models whose graph IPEX fails on unless it is written down in another form (exporter/backends/ipex/backend.py).
 REFORMED = {
     "swinv2 image-classification": "a scale for each head, in front of the scores",
@@ -55,7 +57,7 @@ def varying(report: Report) -> list[str]:
     return sorted({axis.name for spec in report.manifest.inputs for axis in spec.axes if axis.minimum != axis.maximum})
 
 
-@pytest.mark.parametrize("name", PATCHED)
+@pytest.mark.parametrize("name", QUICKEST_FIRST)
 def test_a_patched_model_is_right_at_every_size(name: str, tmp_path: Path) -> None:
     report = exported(name, tmp_path)
     assert f"repaired: {PATCHED[name]}" in report.choices
@@ -74,7 +76,7 @@ def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(YosoCumulation, "apply")
 
 
-@pytest.mark.parametrize("name", PATCHED)
+@pytest.mark.parametrize("name", QUICKEST_FIRST)
 @pytest.mark.usefixtures("unpatched")
 def test_without_its_patch_it_is_not(name: str, tmp_path: Path) -> None:
     """The patches earn their place: what they repair is refused, or right at fewer sizes."""
@@ -86,6 +88,7 @@ def test_without_its_patch_it_is_not(name: str, tmp_path: Path) -> None:
         assert any(choice.startswith("excluded") for choice in report.choices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFORMED)
 def test_a_form_that_ipex_computes(name: str, tmp_path: Path) -> None:
     report = exported(name, tmp_path)
@@ -93,6 +96,7 @@ def test_a_form_that_ipex_computes(name: str, tmp_path: Path) -> None:
     assert probe_pair(pair(name), "fp32", tmp_path) == ("right", "")
 
 
+@pytest.mark.slow
 def test_the_tolerance_follows_the_models_own_rounding(tmp_path: Path) -> None:
     """Where two of PyTorch's kernels differ in the original, a file is held to eight times that, and says so."""
     report = exported("detr image-segmentation", tmp_path)

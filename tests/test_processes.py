@@ -105,12 +105,20 @@ def _examples(_artifact: Path) -> bool:
 STARTERS = [_verifying, _timing, _gates_of_the_matrix, _pairs_of_the_matrix, _fuzzers, _benchmarks, _helpers_of_tests]
 
 
-@pytest.mark.parametrize("start", [*STARTERS, _examples], ids=lambda start: start.__name__.strip("_"))
+@pytest.mark.parametrize(
+    "start",
+    [
+        *(start for start in (*STARTERS, _examples) if start is not _benchmarks),
+        pytest.param(_benchmarks, marks=pytest.mark.slow),
+    ],
+    ids=lambda start: start.__name__.strip("_"),
+)
 @pytest.mark.usefixtures("traps")
 def test_no_process_runs_what_lies_in_the_current_folder(start: Callable[[Path], bool], tiny_artifact: Path) -> None:
     assert start(tiny_artifact)
 
 
+@pytest.mark.slow
 def test_exporting_from_inside_a_model_folder(
     traps: Path, tiny_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

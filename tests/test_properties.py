@@ -355,6 +355,7 @@ class Layers(torch.nn.Module):
         return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @settings(REPEATABLE, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(

@@ -31,7 +31,7 @@ from tests.conftest import ROOT, run
 
 EXAMPLES = ROOT / "examples/ray"
 # Ray's own and those of what it brings; nothing in the examples can do anything about them.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 BAD = 61
 TEXTS = [f"a {'very ' * (number % 17)}long sentence, number {number}" for number in range(90)]
 TEXTS[BAD] = "far too long " * 300

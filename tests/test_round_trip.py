@@ -42,14 +42,14 @@ CASES = [
     ("minilm", "sentence-embedding", "bf16", "auto"),
     ("bert", "text-classification", "fp32", "plain"),
     ("bert", "question-answering", "bf16", "plain"),
-    ("minilm", "sentence-embedding", "fp32", "plain"),
+    pytest.param("minilm", "sentence-embedding", "fp32", "plain", marks=pytest.mark.slow),
 ]
 if TORCH >= ONEDNN_SINCE:
     CASES += [
         ("bert", "text-classification", "fp32", "onednn"),
         ("bert", "text-classification", "bf16", "onednn"),
-        ("minilm", "sentence-embedding", "fp32", "onednn"),
-        ("minilm", "sentence-embedding", "bf16", "onednn"),
+        pytest.param("minilm", "sentence-embedding", "fp32", "onednn", marks=pytest.mark.slow),
+        pytest.param("minilm", "sentence-embedding", "bf16", "onednn", marks=pytest.mark.slow),
     ]
 
 HEADS = {
@@ -218,6 +218,7 @@ def test_a_batch_in_another_order(
     assert all(comparison.within(report.manifest.tolerance) for comparison in found)
 
 
+@pytest.mark.slow
 def test_ipex_of_another_minor_release_is_never_imported(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
     """Importing it ends the process with 127; here a stand-in does the same, on whatever torch this is."""
     release = "2.7.0" if TORCH == (2, 8) else "2.8.0"
