@@ -66,6 +66,13 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+# AMD's zentorch, for `make bench ARGS=--full`.
+.venv-zen/.installed: requirements/zen.txt
+	@echo "setting up .venv-zen: torch 2.13, zentorch; 2 minutes, once"
+	$(PYTHON) -m venv .venv-zen
+	.venv-zen/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 # sentence-transformers with its faster backends.
 .venv-sentence/.installed: requirements/sentence.txt
 	@echo "setting up .venv-sentence: sentence-transformers, OpenVINO, ONNX Runtime; 2 minutes, once"
@@ -167,7 +174,7 @@ bench-embed: $(STAMP) .venv-sentence/.installed  ## texts to vectors against sen
 bench-cpp: cpp-build .venv-peers/.installed  ## C++ against Python: start, a call, what Session::run costs; writes docs/benchmarks (5 minutes)
 	$(BIN)/python -m benchmarks.cpp $(ARGS)
 
-bench: $(STAMP) .venv-peers/.installed  ## time a call against every other way to run the same model; writes docs/benchmarks (4 hours; some minutes a row); ARGS="--rows minilm --rounds 3"
+bench: $(STAMP) .venv-peers/.installed  ## time a call against the other ways to run the same model; writes docs/benchmarks (1 hour; some minutes a row); ARGS="--rows minilm", ARGS=--full for every contender (4 hours)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
 bench-loadgen: $(STAMP) .venv-peers/.installed  ## ragged traffic under MLPerf's load generator, against OpenVINO and ONNX Runtime; writes docs/benchmarks (an hour in fp32); ARGS="--precision fp32 --scenarios offline"

@@ -41,6 +41,8 @@ def job_of(row: Row, contender: Contender, settings: Settings) -> Job:
     Raises:
         NotMadeError: a file could not be made.
     """
+    if not Path(places.PYTHON[contender.home]).exists():
+        raise NotMadeError(f"its environment is missing: make .venv-{contender.home}/.installed")
     threads = settings.threads
     job = Job(
         contender=contender.name,
@@ -94,7 +96,7 @@ def _exported(row: Row, contender: str, settings: Settings) -> Path:
     shapes = (row.shape,) if settings.tuned_for == "row" else MODELS[row.model].shapes
     name = f"{contender}-{row.shape}" if contender == "tuned" and settings.tuned_for == "row" else contender
     arguments = []
-    if row.precision == "int8":
+    if row.precision == "int8" and contender != "native":
         lines = places.calibration_of(row.model, "txt")
         arguments += [
             "--calibration",

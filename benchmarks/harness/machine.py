@@ -33,6 +33,13 @@ def processor() -> str:
     return platform.machine()
 
 
+def level() -> str:
+    """The processor's level of instructions: `amx`, `avx512` or `avx2`. Tables of different levels stay apart."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return "amx" if "amx_tile" in flags else "avx512" if "avx512dq" in flags else "avx2"
+
+
 def resident_bytes() -> int:
     """Resident memory of this process now."""
     return int(psutil.Process().memory_info().rss)

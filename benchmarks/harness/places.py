@@ -19,11 +19,13 @@ OUTPUT = ROOT / "docs/benchmarks"
 
 PEERS = ROOT / ".venv-peers"
 SENTENCE = ROOT / ".venv-sentence"
+ZEN = ROOT / ".venv-zen"
 # clean start: in `benchmarks.harness.files.command`
 PYTHON = {
     "main": sys.executable,
     "peers": str(PEERS / "bin/python"),
     "sentence": str(SENTENCE / "bin/python"),
+    "zen": str(ZEN / "bin/python"),
 }
 
 

@@ -3,7 +3,8 @@
 Contenders that fail, or whose outputs are wrong, are not timed, and their entries say why.
 
 They take turns so that whatever slows the machine down for a while slows all of them down; each round begins with
-another contender. While one is timed the others are stopped by a signal, so that their threads cannot spin.
+another contender. While one is timed the others are stopped by a signal, so that their threads cannot spin; a pause
+lets that signal take effect.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -23,6 +25,9 @@ from benchmarks.harness.rows import CONTENDERS, Contender, Row, Settings
 
 # A process that starts while less is free could make the machine swap, and all times worthless.
 LEAST_FREE_BYTES = 3 * 2**30
+
+# Between two contenders: threads of the last one may still spin when it is told to stop.
+PAUSE_SECONDS = 0.1
 
 Entry = dict[str, Any]
 
@@ -61,6 +66,7 @@ def race(title: str, jobs: Mapping[str, tuple[Job | str, str]], settings: Settin
                     entries[worker.name] |= {"status": "failed", "reason": str(error)}
                     continue
                 worker.hold()
+                time.sleep(PAUSE_SECONDS)
                 blocks[worker.name].append(1000 * statistics.median(times))
                 calls[worker.name] += len(times)
             load = machine.load()
@@ -143,11 +149,11 @@ def _start(job: Job, home: str) -> Entry:
 
 
 def run_profile(row: Row, settings: Settings) -> Entry:
-    """Where the tuned artifact's time goes, by operator.
+    """Where the native artifact's time goes, by operator.
 
     Raises:
         NotMadeError, WorkerError: there is no artifact, or it failed.
     """
-    with Worker(job_of(row, CONTENDERS["tuned"], settings), "main") as worker:
+    with Worker(job_of(row, CONTENDERS["native"], settings), "main") as worker:
         worker.ask("load")
         return worker.ask("profile", seconds=3 * settings.seconds)

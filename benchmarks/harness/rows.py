@@ -84,14 +84,24 @@ class Contender:
     module: str
     precisions: tuple[Precision, ...]
     about: str
-    home: Literal["main", "peers"] = "main"
+    home: Literal["main", "peers", "zen"] = "main"
     # What is imported before anything else: start and memory are counted from there.
     framework: str = "torch"
+    # Timed unless others are named; the rest is left to `--full`.
+    decides: bool = False
 
 
 CONTENDERS = {
     contender.name: contender
     for contender in (
+        Contender(
+            "native",
+            "ours",
+            "exported",
+            PRECISIONS,
+            "export-model --backend native: operators of its own; int8 without calibration",
+            decides=True,
+        ),
         Contender(
             "tuned",
             "ours",
@@ -109,6 +119,7 @@ CONTENDERS = {
             PRECISIONS,
             "transformers; the faster of sdpa and written-out attention; bf16 weights; "
             "int8: torch.ao dynamic quantisation of the linears",
+            decides=True,
         ),
         Contender(
             "compile",
@@ -127,18 +138,31 @@ CONTENDERS = {
             "that it knows in ViT, however exported); int8: dynamic, per channel",
             "peers",
             "onnxruntime",
+            decides=True,
         ),
         Contender(
             "openvino",
             "peer",
             "openvino",
             PRECISIONS,
-            "OpenVINO, latency hint; the faster of dynamic and static shape, of its converter and ONNX; "
-            "int8: nncf post-training, model type transformer",
+            "OpenVINO; the fastest of dynamic and static shape, of its converter and ONNX, and for batches of its "
+            "throughput hint with a stream a thread, which share the batch; int8: nncf post-training, model type "
+            "transformer",
             "peers",
             "openvino",
+            decides=True,
         ),
-        Contender("floor", "floor", "floor", PRECISIONS, "the model's matrix products alone, weights packed"),
+        Contender(
+            "zentorch",
+            "peer",
+            "zentorch",
+            ("fp32", "bf16"),
+            "torch.compile with AMD's backend zentorch, in an environment of its own (.venv-zen)",
+            "zen",
+        ),
+        Contender(
+            "floor", "floor", "floor", PRECISIONS, "the model's matrix products alone, weights packed", decides=True
+        ),
     )
 }
 
@@ -182,8 +206,8 @@ def _matches(row: Row, pattern: str) -> bool:
     return fnmatch(row.name, pattern) or row.model == pattern
 
 
-def choose_contenders(names: Sequence[str]) -> list[Contender]:
-    """The contenders of these names, in the table's order; all without names.
+def choose_contenders(names: Sequence[str], full: bool = False) -> list[Contender]:
+    """The contenders of these names, in the table's order; without names those that decide, or all if `full`.
 
     Raises:
         UnknownNameError: no contender has that name.
@@ -191,4 +215,8 @@ def choose_contenders(names: Sequence[str]) -> list[Contender]:
     for name in names:
         if name not in CONTENDERS:
             raise UnknownNameError(f"no contender {name!r}; there are {', '.join(CONTENDERS)}")
-    return [contender for contender in CONTENDERS.values() if not names or contender.name in names]
+    return [
+        contender
+        for contender in CONTENDERS.values()
+        if (contender.name in names if names else full or contender.decides)
+    ]

@@ -1,8 +1,9 @@
 """`python -m benchmarks.speed`: see `--help` and benchmarks/README.md.
 
-Writes docs/benchmarks/speed.json, .md and .svg, and prints one line per step. Times from an earlier run with the same
-number of rounds are kept (build/bench/results), so that an interrupted run can be continued. Unknown rows and
-contenders are refused, and .venv-peers is required.
+Writes speed.json, .md and .svg into the folder of this processor's level in docs/benchmarks, and prints one line per
+step. Without options it takes an hour: what decides, three rounds. `--full` times every contender, in nine rounds.
+Times from an earlier run with the same number of rounds are kept (build/bench/results), so that an interrupted run can
+be continued. Unknown rows and contenders are refused, and .venv-peers is required.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.harness import places, reports
+from benchmarks.harness import machine, places, reports
 from benchmarks.harness.files import NotMadeError, prepare
 from benchmarks.harness.process import WorkerError
 from benchmarks.harness.race import run_profile, run_row, run_starts
 from benchmarks.harness.rows import (
+    CONTENDERS,
     PRECISIONS,
     Contender,
     Row,
@@ -31,22 +33,24 @@ from benchmarks.speed.picture import picture
 # First answer and memory are measured at one shape of a model.
 _START_SHAPES = ("1x128", "1")
 _PROFILE_ROWS = ("bert-base/8x128",)
+_DECIDING = ",".join(contender.name for contender in CONTENDERS.values() if contender.decides)
 
 
 def options_of(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=(__doc__ or "").splitlines()[2])
     parser.add_argument("--rows", default="", help="e.g. minilm,bert-base/8x128 (default: all); * allowed")
     parser.add_argument("--precision", default=",".join(PRECISIONS), help="default: %(default)s")
-    parser.add_argument("--contenders", default="", help="e.g. tuned,openvino,floor (default: all)")
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=0.7, help="of a contender's block in a round (%(default)s)")
+    parser.add_argument("--contenders", default="", help=f"e.g. tuned,openvino,floor (default: {_DECIDING})")
+    parser.add_argument("--full", action="store_true", help="all contenders, 9 rounds of 0.7 s: four hours")
+    parser.add_argument("--rounds", type=int, help="default: 3; with --full 9")
+    parser.add_argument("--seconds", type=float, help="of a contender's block in a round (0.4; with --full 0.7)")
     parser.add_argument("--least", type=int, default=3, help="calls in a block (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--starts", type=int, default=3, help="fresh processes a contender; 0: none (%(default)s)")
     parser.add_argument(
         "--profile",
         default=",".join(_PROFILE_ROWS),
-        help="rows of the tuned artifact to profile by operator; empty: none (%(default)s)",
+        help="rows of the native artifact to profile by operator; empty: none (%(default)s)",
     )
     parser.add_argument(
         "--tuned-for",
@@ -56,8 +60,11 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--again", action="store_true", help="time rows that have results too")
     parser.add_argument("--report-only", action="store_true", help="write speed.md and .svg from speed.json")
-    parser.add_argument("--output", type=Path, default=places.OUTPUT, help="folder (docs/benchmarks)")
+    parser.add_argument("--output", type=Path, help="folder (docs/benchmarks/avx2, avx512 or amx)")
     options = parser.parse_args(arguments)
+    options.output = options.output or places.OUTPUT / machine.level()
+    options.rounds = options.rounds if options.rounds is not None else 9 if options.full else 3
+    options.seconds = options.seconds if options.seconds is not None else 0.7 if options.full else 0.4
     if set(_list(options.precision)) - set(PRECISIONS):
         parser.error(f"--precision is {options.precision}; expected any of {', '.join(PRECISIONS)}")
     if options.rounds < 1 or options.least < 1 or options.threads < 1 or options.starts < 0:
@@ -65,7 +72,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     try:
         options.chosen = choose_rows(_list(options.rows), _list(options.precision))
         options.profiled = choose_rows(_list(options.profile), _list(options.precision)) if options.profile else []
-        options.against = choose_contenders(_list(options.contenders))
+        options.against = choose_contenders(_list(options.contenders), options.full)
     except UnknownNameError as error:
         parser.error(str(error))
     return options
@@ -105,7 +112,7 @@ def measure(options: argparse.Namespace, settings: Settings) -> None:
         if row.shape in _START_SHAPES and options.starts:
             store.write(row, starts=run_starts(row, entries, options.starts, settings))
     for row in options.profiled:
-        if row not in rows or not any(contender.name == "tuned" for contender in contenders):
+        if row not in rows or not any(contender.name == "native" for contender in contenders):
             continue
         try:
             store.write(row, profile=run_profile(row, settings))

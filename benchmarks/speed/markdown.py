@@ -24,7 +24,7 @@ def markdown(result: Result) -> str:
         f"Written by `make bench`. Machine: {result['machine']}; {result['system']}.",
         f"{_settings(result)} Versions: {versions}.",
         "",
-        "![Time of each way relative to the best peer](speed.svg)",
+        "![Time of a call relative to the best peer](speed.svg)",
         "",
         "Times are milliseconds a call. A dash was not measured; *wrong* gave wrong answers and was not timed; "
         "*failed* is explained below the tables. The best time of ours and of the peers is bold.",
@@ -36,7 +36,7 @@ def markdown(result: Result) -> str:
             lines += ["", *_ratios(rows, result["contenders"])]
     lines += ["", "## Targets", "", *targets_table(summary.targets(result))]
     lines += ["", "## First answer and memory", "", *_starts(result)]
-    lines += ["", "## Where the time of the tuned artifact goes", "", *_profiles(result)]
+    lines += ["", "## Where the time of the native artifact goes", "", *_profiles(result)]
     lines += ["", "## How far the answers are from eager fp32", "", *_errors(result)]
     lines += ["", "## Not timed, and forms taken", "", *_remarks(result)]
     lines += ["", "## The contenders", ""]

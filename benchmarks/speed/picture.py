@@ -1,7 +1,7 @@
-"""speed.svg: every time relative to the best peer's, one line per row, one dot per contender.
+"""speed.svg: the time of this project's file relative to the best peer's, one line and one dot per row.
 
-A row without a timed peer is left out. Of this project's artifacts only the tuned one is shown: a line with ten dots
-could not be read, and speed.md has all times.
+The fastest of this project's contenders counts, as the fastest of the peers does; the stroke is the time of the matrix
+products alone. A row without a timed peer, or without a file of this project, is left out.
 """
 
 from __future__ import annotations
@@ -11,38 +11,35 @@ from benchmarks.harness.rows import PRECISIONS
 from benchmarks.speed import summary
 from benchmarks.speed.summary import Result
 
-MARKS = {
-    "tuned": Mark("#d55e00"),
-    "onnxruntime": Mark("#009e73", "s"),
-    "openvino": Mark("#0072b2", "D"),
-    "compile": Mark("#56b4e9", "^"),
-    "aot": Mark("#cc79a7", "v"),
-    "eager": Mark("#8a949b", "X"),
-    "floor": Mark("#222222", tick=True),
-}
-_NAMES = {"tuned": "this project, tuned", "floor": "matrix products alone", "compile": "torch.compile"}
-_NAMES |= {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "aot": "AOTInductor", "eager": "eager mode"}
-# From half of the best peer's time to four times.
-_LOW, _HIGH = 0.5, 4.0
+OURS, FLOOR = "this project", "matrix products alone"
+MARKS = {OURS: Mark("#d55e00"), FLOOR: Mark("#222222", tick=True)}
+# From half of the best peer's time to twice.
+_LOW, _HIGH = 0.5, 2.0
 
 
 def picture(result: Result) -> Figure:
     """A panel per precision."""
     panels: dict[str, dict[str, dict[str, float]]] = {}
     for precision in PRECISIONS:
-        rows = {f"{row['model']} {row['shape']}": _ratios(row, result) for row in _of(result, precision)}
-        if any(rows.values()):
-            panels[precision] = {name: ratios for name, ratios in rows.items() if ratios}
+        rows = {}
+        for row in result["rows"]:
+            if row["precision"] == precision and (ratios := _ratios(row, result)):
+                peer = summary.best_peer(row, result["contenders"])
+                assert peer is not None
+                rows[f"{row['model']} {row['shape']}, to {peer[0]}"] = ratios
+        if rows:
+            panels[precision] = rows
     title = "Time of a call relative to the best peer (left of 1: faster; hollow: beyond the edge)"
-    return dots(title, panels, {_NAMES[name]: mark for name, mark in MARKS.items()}, _LOW, _HIGH)
-
-
-def _of(result: Result, precision: str) -> list[Result]:
-    return [row for row in result["rows"] if row["precision"] == precision]
+    return dots(title, panels, MARKS, _LOW, _HIGH)
 
 
 def _ratios(row: Result, result: Result) -> dict[str, float]:
-    """Each contender's time over the best peer's, by the name in the picture; empty without a timed peer."""
-    peer = summary.best_peer(row, result["contenders"])
-    times = {name: summary.time_of(row, name) for name in MARKS}
-    return {_NAMES[name]: time / peer[1] for name, time in times.items() if peer and time is not None}
+    """Ours and the floor over the best peer's time; empty without a peer or a file of ours."""
+    kinds = result["contenders"]
+    peer = summary.best_peer(row, kinds)
+    ours = [summary.time_of(row, name) for name, contender in kinds.items() if contender["kind"] == "ours"]
+    best = min((time for time in ours if time is not None), default=None)
+    if peer is None or best is None:
+        return {}
+    floor = summary.time_of(row, "floor")
+    return {OURS: best / peer[1]} | ({} if floor is None else {FLOOR: floor / peer[1]})

@@ -14,9 +14,9 @@ from benchmarks.harness.rows import CONTENDERS, MODELS, ROWS, Contender, Row, Se
 METHOD = (
     "Each contender is a process of its own and reads the same checkpoint. Its answers to the row's inputs are "
     "compared with those of eager fp32 before anything is timed; who is wrong is not timed.",
-    "Rounds: in each, every contender in turn is timed for a block of calls, the others stopped by a signal; each "
-    "round begins with another contender. A block's first call is not counted. A time is the median over rounds of "
-    "the blocks' medians.",
+    "Rounds: in each, every contender in turn is timed for a block of calls, the others stopped by a signal, with a "
+    "pause between two; each round begins with another contender. A block's first call is not counted. A time is the "
+    "median over rounds of the blocks' medians.",
     "Inputs are dense: no padding. Calls take the row's inputs in turn. Where a contender has several forms (kinds of "
     "attention, static or dynamic shape), its fastest at that row is taken, found before the rounds begin.",
     "First answer and memory: fresh processes, page cache warm; the median of the repeats. Steady memory is resident "
@@ -27,7 +27,7 @@ LEFT_OUT = (
     "Tokenising, and turning answers into lists.",
     "Exporting, converting, compiling and calibrating.",
     "Other allocators, huge pages, pinning of threads to cores; batches with padding.",
-    "max-autotune of Inductor; OpenVINO's throughput hint and several streams; reductions of the model itself.",
+    "max-autotune of Inductor; reductions of the model itself.",
 )
 
 

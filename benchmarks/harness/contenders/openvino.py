@@ -1,4 +1,4 @@
-"""OpenVINO, with dynamic and static shapes, from each source of the graph.
+"""OpenVINO, with dynamic and static shapes, from each source of the graph; batches also by its throughput hint.
 
 The sources are the files `ir` (from its own converter) and `onnx`, or for int8 the `ir` quantised by nncf.
 """
@@ -23,6 +23,9 @@ def variants(job: Job) -> Variants:
                 for static in (False, True):
                     name = f"{source}, {hint}, {'static' if static else 'dynamic'} shape"
                     found[name] = functools.partial(_load, job, source, hint, static)
+                if job.sizes[0] >= job.threads > 1:
+                    name = f"{source}, {hint}, throughput hint, {job.threads} streams"
+                    found[name] = functools.partial(_load_streams, job, source, hint)
     return found
 
 
@@ -50,3 +53,33 @@ def _load(job: Job, source: str, hint: str, static: bool) -> Loaded:
         return request.infer(arrays, share_inputs=True, share_outputs=True)
 
     return Loaded(feed, call, lambda answer: answer[0].copy())
+
+
+def _load_streams(job: Job, source: str, hint: str) -> Loaded:
+    """A stream a thread, each with its share of the batch: how OpenVINO is faster with batches than by one request."""
+    import numpy
+    import openvino
+
+    settings = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": str(job.threads),
+        "INFERENCE_NUM_THREADS": job.threads,
+        "INFERENCE_PRECISION_HINT": hint,
+    }
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(job.files[source]), "CPU", settings)
+    requests = [model.create_infer_request() for _ in range(job.threads)]
+    names = [port.any_name for port in model.inputs]
+
+    def feed(arrays: Mapping[str, Any]) -> list[dict[str, Any]]:
+        shares = {name: numpy.array_split(arrays[name], job.threads) for name in names}
+        return [{name: share[number] for name, share in shares.items()} for number in range(job.threads)]
+
+    def call(parts: list[dict[str, Any]]) -> Any:
+        for request, part in zip(requests, parts, strict=True):
+            request.start_async(part, share_inputs=True)
+        for request in requests:
+            request.wait()
+        return [request.get_output_tensor(0).data for request in requests]
+
+    return Loaded(feed, call, numpy.concatenate)
