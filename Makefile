@@ -27,7 +27,7 @@ MINILM = $$($(BIN)/python examples/python/minilm_folder.py)
 PRECISION ?= $(shell grep -qs avx512dq /proc/cpuinfo && echo bf16 || echo fp32)
 DEMO := build/minilm-$(PRECISION).pt
 SOURCES := $(shell find exporter runtime -name '*.py')
-PACKAGED := $(shell find exporter runtime -type f -not -name '*.pyc') pyproject.toml MANIFEST.in README.md LICENSE
+PACKAGED := $(shell find exporter runtime -type f -not -name '*.pyc' -not -path '*/kernels/lib/*') setup.py release/build_wheel.py pyproject.toml MANIFEST.in README.md LICENSE
 # The model of the worker's image.
 MODEL ?= build/minilm-fp32-plain.pt
 
@@ -40,7 +40,7 @@ TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_an
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
 
-install: $(STAMP)  ## set up .venv and nothing else; a second run does nothing
+install: $(STAMP) $(VENV)/.native  ## set up .venv and build the native operators for its torch; a second run does nothing
 
 $(STAMP): requirements/line-ipex.txt pyproject.toml
 	@echo "setting up $(VENV): torch 2.8.0, IPEX 2.8.0, transformers; 2 to 10 minutes, once"
@@ -49,6 +49,17 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 	$(PIP) -r requirements/line-ipex.txt
 	$(ONE_AT_A_TIME) $(PIP) --no-deps -e .
 	touch $@
+
+# This project's own operators (runtime/kernels) for an environment's torch, into runtime/kernels/lib, where the runtime
+# looks for them: less than a minute. Exit code 3: there is no compiler, or the torch is too old; the line says so, all
+# else works, and the next run tries again. One at a time: environments with the same torch write the same file.
+KERNELS := $(wildcard runtime/kernels/*.cpp runtime/kernels/*.h runtime/kernels/CMakeLists.txt) runtime/cpp/cmake/ExportedModelLibtorch.cmake
+%/.native: %/.installed $(STAMP) $(KERNELS)
+	@echo "building the native operators for $*"
+	@PATH="$(abspath $(BIN)):$$PATH" $(ONE_AT_A_TIME) $*/bin/python -m runtime --build-native --work build/native \
+		&& touch $@ || test $$? -eq 3
+
+native: $(VENV)/.native  ## the native operators alone, for .venv's torch; what has not changed is not compiled again
 
 # The other lines of PyTorch (docs/lines.md), kept between runs. requirements/line-NAME.txt → .venv-NAME
 .venv-%/.installed: requirements/line-%.txt pyproject.toml
@@ -89,9 +100,9 @@ $(STAMP): requirements/line-ipex.txt pyproject.toml
 docs: .venv-docs/.installed  ## the documents as a site, in build/site; links are checked (1 minute, the first time 2)
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --clean
 
-environments: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed .venv-transformers-4/.installed  ## every environment of the tests; make -j 2 environments sets up two at a time
+environments: install .venv-before-2.0/.installed .venv-before-2.0/.native .venv-after-ipex/.installed .venv-after-ipex/.native .venv-transformers-4/.installed  ## every environment of the tests; make -j 2 environments sets up two at a time
 
-test-lines: $(STAMP) .venv-before-2.0/.installed .venv-after-ipex/.installed  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (8 minutes)
+test-lines: install .venv-before-2.0/.installed .venv-after-ipex/.native  ## the same round trips on torch 1.13, 2.8 with IPEX and 2.13; writes docs/lines.md (8 minutes)
 	$(BIN)/python tests/torch_lines.py before-2.0=.venv-before-2.0/bin/python ipex=$(BIN)/python after-ipex=.venv-after-ipex/bin/python
 	.venv-before-2.0/bin/python -m pytest tests/test_trainer.py
 
@@ -116,14 +127,14 @@ lint: $(STAMP)  ## ruff: style, imports, docstrings, formatting
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
-unit: $(STAMP)  ## the tests alone, without the slow ones; ARGS="-k name" runs some
+unit: install  ## the tests alone, without the slow ones; ARGS="-k name" runs some
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
-unit-all: $(STAMP)  ## the tests alone, the slow ones too
+unit-all: install  ## the tests alone, the slow ones too
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # What runs in the processes that tests start is not counted.
-coverage-of-tests: $(STAMP)  ## lines of exporter/ and runtime/ that no test runs in its own process
+coverage-of-tests: install  ## lines of exporter/ and runtime/ that no test runs in its own process
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL) --cov exporter --cov runtime --cov-report term-missing:skip-covered $(ARGS)
 
 fuzz: $(STAMP)  ## load damaged and hostile artifacts; ARGS="--cases 20000 --seed 2"
@@ -141,14 +152,6 @@ cpp-build: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S examples/cpp -B build/cpp-worker -DPython3_EXECUTABLE="$(abspath $(BIN))/python" \
 		-DExportedModel_DIR="$$($(BIN)/python -m runtime --cmake-dir)"
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/cpp-worker
-
-# For the libtorch of .venv; in runtime/kernels/lib, where the runtime looks for it.
-NATIVE = runtime/kernels/lib/libexported_model_native-torch$$($(BIN)/python -c 'import torch; print(".".join(torch.__version__.split(".")[:2]))').so
-native: $(STAMP)  ## build this project's own operators, for --backend native (a minute; needs g++)
-	PATH="$(abspath $(BIN)):$$PATH" cmake -S runtime/kernels -B build/native -DPython3_EXECUTABLE="$(abspath $(BIN))/python"
-	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/native
-	mkdir -p runtime/kernels/lib
-	cp build/native/libexported_model_native.so $(NATIVE)
 
 $(DEMO): $(SOURCES) $(STAMP)
 	mkdir -p build
@@ -193,15 +196,18 @@ bench-trainer: build/finetune/.done .venv-transformers-4/.installed  ## the Trai
 	$(BIN)/python -m benchmarks.trainer 5=$(BIN)/python 4=.venv-transformers-4/bin/python $(ARGS)
 
 .venv-dist/.installed: requirements/dist.txt
-	@echo "setting up .venv-dist: build, twine; half a minute, once"
+	@echo "setting up .venv-dist: build, twine, auditwheel; half a minute, once"
 	$(PYTHON) -m venv .venv-dist
 	.venv-dist/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# The source archive from the checkout, the wheel from the source archive.
-dist/.built: $(PACKAGED) .venv-dist/.installed
+# The source archive from the checkout; the wheel from it, with the native operators for the releases of torch that have
+# them. Two of them: the one with IPEX and the newest. For another, `python -m runtime --build-native` builds them.
+NATIVE_LINES := 2.8 2.13
+dist/.built: $(PACKAGED) .venv-dist/.installed $(VENV)/.native .venv-after-ipex/.native
 	rm -rf dist
-	.venv-dist/bin/python -m build
+	.venv-dist/bin/python -m build --sdist
+	.venv-dist/bin/python release/build_wheel.py dist/*.tar.gz dist $(NATIVE_LINES)
 	touch $@
 
 dist: dist/.built build/minilm-fp32-plain.pt  ## build the wheel and the source archive, check them, try the wheel beside torch alone (1 minute)

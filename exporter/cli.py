@@ -102,7 +102,8 @@ class _Command(click.Command):
     type=click.Choice(BACKEND_CHOICES),
     default="auto",
     show_default=True,
-    help="What makes it fast; auto takes the fastest of those that can be used here (see --tune).",
+    help="What makes it fast; auto takes the fastest of those that can be used here (see --tune), stock of those whose "
+    "files need torch alone.",
 )
 @click.option(
     "--example-inputs",

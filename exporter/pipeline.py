@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from exporter.backends.candidates import Candidate, list_candidates
+from exporter.backends.candidates import Candidate, left_out, list_candidates
 from exporter.calibration.dataset import CalibrationFile, read_calibration
 from exporter.calibration.sampling import Sample, fit_calibration
 from exporter.config.request import ExportRequest
@@ -39,9 +39,9 @@ from exporter.tracing.adapter import Adapter, adapt
 from exporter.verification import noise_floor, reference, verify
 from exporter.verification.reference import VerificationCase
 from runtime.artifact import artifact_file, signing
-from runtime.errors import ModelFailedError
+from runtime.errors import CpuFeatureError, ModelFailedError
 from runtime.format.golden import Case, dump_within
-from runtime.format.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest, Tolerance
+from runtime.format.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest, Precision, Tolerance
 from runtime.host import requirements
 from runtime.host.requirements import Environment
 
@@ -66,7 +66,7 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         ExportError, RequirementError: nothing was written, and an older output is as it was.
     """
     environment = requirements.detect()
-    candidates = _check_request(request, environment)
+    candidates, skipped = _check_request(request, environment)
     calibration = None if request.calibration is None else read_calibration(request.calibration)
     with third_parties_quiet(), workspace(request.output, request.force) as place, _header_place(request) as header:
         clock = StageClock(observe)
@@ -83,6 +83,7 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         search = CandidateSearch(
             request, environment, source, untouched, plan, cases, tolerance, place, clock, samples, preprocessing
         )
+        search.choices += skipped
         # The search owns the model from here on.
         del adapter, untouched
         built = search.first_correct(candidates)
@@ -100,21 +101,57 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         findings=built.findings,
         manifest=published.manifest,
         metrics=metrics,
+        remarks=(*_needs(published.manifest), *search.remarks),
     )
 
 
-def _check_request(request: ExportRequest, environment: Environment) -> list[Candidate]:
-    """Refuse what this machine cannot do before any work is done; the candidates that it can try."""
+def _needs(manifest: Manifest) -> list[str]:
+    """What the file needs besides torch and is no package of its own, for people."""
+    if manifest.requires.native is None:
+        return []
+    return [
+        f"needs this project's own operators, version {manifest.requires.native}: the package `runtime` has them, C++ "
+        "programs build them (docs/cpp.md); --backend stock writes a file that needs torch alone"
+    ]
+
+
+def _check_request(request: ExportRequest, environment: Environment) -> tuple[list[Candidate], list[str]]:
+    """Refuse what this machine cannot do before any work is done.
+
+    Returns:
+        The candidates that it can try, and notes on the others.
+    """
     check_allowed(request.allow_operators)
-    candidates = list_candidates(
+    listed = list_candidates(
         request.backend, environment, request.tune, request.precision, request.padding, request.long
     )
-    backend = candidates[0].backend
-    requires = backend.requirements(request.precision, environment)
-    requirements.check_cpu(requires.cpu_flags, f"{request.precision} with the {backend.name} backend", environment)
+    candidates, notes = _runnable(listed, request.precision, environment)
     if request.sign is not None:
         signing.check_private_key(request.sign)
-    return candidates
+    return candidates, [*left_out(request.backend, environment), *notes]
+
+
+def _runnable(
+    candidates: Sequence[Candidate], precision: Precision, environment: Environment
+) -> tuple[list[Candidate], list[str]]:
+    """The candidates whose files run on this processor, and notes on the others.
+
+    Raises:
+        CpuFeatureError: there are none.
+    """
+    able: list[Candidate] = []
+    problems: dict[str, CpuFeatureError] = {}
+    for candidate in candidates:
+        backend = candidate.backend
+        try:
+            flags = backend.requirements(precision, environment).cpu_flags
+            requirements.check_cpu(flags, f"{precision} with the {backend.name} backend", environment)
+            able.append(candidate)
+        except CpuFeatureError as error:
+            problems.setdefault(backend.name, error)
+    if not able:
+        raise next(iter(problems.values()))
+    return able, [f"{name} not tried: {error.found}" for name, error in problems.items()]
 
 
 def _header_place(request: ExportRequest) -> AbstractContextManager[Workspace | None]:

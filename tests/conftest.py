@@ -42,6 +42,7 @@ from runtime.host.requirements import detect
 from runtime.text import Text
 from tests.support.artifacts import Artifacts
 from tests.support.forkserver import relevant
+from tests.support.native import built_library
 from tests.support.processes import PROCESSES
 
 ROOT = Path(__file__).parent.parent
@@ -93,6 +94,12 @@ def _environment() -> Generator[None]:
 def _fresh(request: pytest.FixtureRequest) -> Generator[None]:
     with PROCESSES.fresh() if request.node.get_closest_marker("fresh") else nullcontext():
         yield
+
+
+@pytest.fixture(scope="session")
+def native_operators() -> Path:
+    """The library of native operators, where the runtime looks for it; `make install` has built it."""
+    return built_library()
 
 
 @pytest.fixture(scope="session")

@@ -36,10 +36,9 @@ from tests.hostile.__main__ import write
 from tests.hostile.builder import forge
 from tests.support.sounds import sound, spectrogram_folder
 from tests.test_artifact import rewrite
-from tests.test_kernels import build as build_kernels
 from tests.test_recipes import BAD_RECIPES, RECIPES
 
-pytestmark = pytest.mark.cpp
+pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("native_operators")]
 
 if minor(torch.__version__) < ONEDNN_SINCE:
     pytest.skip("artifacts of a newer torch", allow_module_level=True)
@@ -88,6 +87,7 @@ def data(
     for backend, precision in (
         ("plain", "fp32"),
         *((name, precision) for name in ("onednn", "ipex") for precision in ("fp32", "bf16", "int8")),
+        *(("native", precision) for precision in ("fp32", "bf16")),
     ):
         # A trained model for int8: the answers of an untrained one are mostly rounding.
         options = {"model": minilm, "calibration": samples} if precision == "int8" else {"model": model}
@@ -182,9 +182,11 @@ def build(folder: Path, source: Path, *definitions: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(data: Path) -> Path:
+def built(data: Path, native_operators: Path) -> Path:
     """The programs, compiled where `make cpp` puts them; what is compiled already stays."""
     definitions = ["-DEXPORTED_MODEL_TESTS=ON", f"-DEXPORTED_MODEL_TEST_DATA={data}"]
+    # tests/test_native_cpp.py compiles them.
+    definitions.append(f"-DEXPORTED_MODEL_NATIVE_LIBRARY={native_operators}")
     return build(ROOT / "build/cpp", ROOT / "runtime/cpp", *definitions)
 
 
@@ -202,7 +204,7 @@ def ctest(folder: Path) -> str:
 def test_ctest(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Golden answers, bit for bit Python's, bad files and inputs, eight threads, 1,000 loads: tests/cpp."""
     output = ctest(built)
-    assert re.search(r"100% tests passed, 0 tests failed out of 36", output), output
+    assert re.search(r"100% tests passed, 0 tests failed out of 40", output), output
     with capsys.disabled():
         print("", *re.findall(r"1,000 rounds.*|SHA-256 .*", output), sep="\n")
 
@@ -215,6 +217,8 @@ def sanitized(data: Path) -> Path:
         "-DCMAKE_BUILD_TYPE=Debug",
         "-DEXPORTED_MODEL_PROGRAM=OFF",
         "-DEXPORTED_MODEL_TESTS=ON",
+        # tests/test_kernels.py runs the kernels under sanitizers.
+        "-DEXPORTED_MODEL_NATIVE=OFF",
     ]
     return build(ROOT / "build/cpp-asan", ROOT / "runtime/cpp", *definitions, f"-DEXPORTED_MODEL_TEST_DATA={data}")
 
@@ -373,29 +377,6 @@ def test_where_the_library_of_ipex_is_found(given: str, program: Path, data: Pat
     assert done.returncode == 1 and done.stderr.startswith("exported-model: cannot load IPEX: /nothing.so")
 
 
-def test_own_operators(
-    program: Path,
-    tiny_folder: Callable[..., Path],
-    exported: Callable[..., Report],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    library = build_kernels(ROOT / "build/kernels") / "libexported_model_native.so"
-    monkeypatch.setenv("EXPORTED_MODEL_NATIVE_LIBRARY", str(library))
-    artifact = exported(tiny_folder("bert", "token-classification", num_labels=5), backend="native").output
-    monkeypatch.delenv("EXPORTED_MODEL_NATIVE_LIBRARY")
-    assert "passed" in run([program, "check", artifact, "--native-library", library]).stdout
-    assert "passed" in run([program, "check", artifact], EXPORTED_MODEL_NATIVE_LIBRARY=str(library)).stdout
-    (tmp_path / "no.so").write_text("no library")
-    for arguments, words in (
-        ([], "neither Options::native_library nor EXPORTED_MODEL_NATIVE_LIBRARY names a library"),
-        (["--native-library", tmp_path / "no.so"], "cannot load "),
-    ):
-        done = run([program, "check", artifact, *arguments])
-        assert (done.returncode, done.stdout) == (1, "")
-        assert words in done.stderr and len(done.stderr.splitlines()) == 1
-
-
 def test_inspect(program: Path, data: Path) -> None:
     done = run([program, "inspect", data / "onednn-bf16.pt"])
     known = run([BIN / "run-model", "inspect", "--json", data / "onednn-bf16.pt"])
@@ -445,11 +426,14 @@ def test_usage_errors(program: Path, data: Path, arguments: list[str]) -> None:
 # ---- The package ----
 
 
-def test_an_outside_project_uses_an_installed_package(built: Path, data: Path, tmp_path: Path) -> None:
-    """Without Python's help: the prefix of `cmake --install`, and a folder of libtorch."""
+def test_an_outside_project_uses_an_installed_package(
+    built: Path, data: Path, tmp_path: Path, native_operators: Path
+) -> None:
+    """Without Python's help: the prefix of `cmake --install`, a folder of libtorch, a ready-made library."""
     prefix = tmp_path / "prefix"
     assert run([CMAKE, "--install", built, "--prefix", prefix]).returncode == 0
-    assert run([prefix / "bin/exported-model", "check", data / "plain-fp32.pt"]).returncode == 0
+    assert run([prefix / "bin/exported-model", "check", data / "native-fp32.pt"]).returncode == 0
+    assert (next(prefix.glob("lib*/cmake/ExportedModel")) / "kernels/register.cpp").is_file()
     project = tmp_path / "project"
     project.mkdir()
     (project / "CMakeLists.txt").write_text(
@@ -467,14 +451,18 @@ def test_an_outside_project_uses_an_installed_package(built: Path, data: Path, t
         Path(sys.prefix)
         / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/nlohmann_json/include"
     )
-    definitions = [f"-DCMAKE_PREFIX_PATH={prefix};{json_header.parent}", f"-DTORCH_ROOT={Path(torch.__file__).parent}"]
+    definitions = [
+        f"-DCMAKE_PREFIX_PATH={prefix};{json_header.parent}",
+        f"-DTORCH_ROOT={Path(torch.__file__).parent}",
+        f"-DEXPORTED_MODEL_NATIVE_LIBRARY={native_operators}",
+    ]
     for command in (
         [CMAKE, "-S", project, "-B", tmp_path / "b", *definitions, "-DPython3_EXECUTABLE=/nothing"],
         [CMAKE, "--build", tmp_path / "b"],
     ):
         done = run(command)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert run([tmp_path / "b/app", data / "plain-fp32.pt"]).stdout == "[2, 3]"
+    assert run([tmp_path / "b/app", data / "native-fp32.pt"]).stdout == "[2, 3]"
 
 
 def test_what_is_missing_is_said_when_configuring(tmp_path: Path) -> None:
@@ -496,7 +484,13 @@ def test_the_package_is_found_from_python() -> None:
 def worker() -> Path:
     """Built as a user builds it: the folder alone, and where Python says that the package lies."""
     return (
-        build(ROOT / "build/cpp-worker", ROOT / "examples/cpp", f"-DExportedModel_DIR={ROOT / 'runtime/cpp/cmake'}")
+        build(
+            ROOT / "build/cpp-worker",
+            ROOT / "examples/cpp",
+            f"-DExportedModel_DIR={ROOT / 'runtime/cpp/cmake'}",
+            # tests/test_native_cpp.py builds with them.
+            "-DEXPORTED_MODEL_NATIVE=OFF",
+        )
         / "worker"
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Generator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,15 @@ import torch
 
 import runtime
 from exporter import ExportRequest, Report, export
-from runtime.errors import NativeLibraryError, RequestError
+from exporter.verification import verify
+from runtime.errors import NativeLibraryError, RequestError, VerificationError
 from runtime.host import native_library
 from runtime.host.native_library import VARIABLE, register_native
 from runtime.session import open_module
-from tests.conftest import ROOT, tiny_model
-from tests.test_kernels import build
+from tests.conftest import ROOT, run_python, tiny_model
 from tests.test_padding import LENGTHS, batch, expected
 
-pytestmark = pytest.mark.cpp
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> Generator[None]:
-    os.environ[VARIABLE] = str(build(ROOT / "build/kernels") / "libexported_model_native.so")
-    yield
-    del os.environ[VARIABLE]
+pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("native_operators")]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +44,25 @@ def test_what_the_file_says(tagger: Report) -> None:
     manifest = runtime.read_manifest(tagger.output)
     assert manifest.backend == "native"
     assert manifest.requires.native == register_native()
-    assert manifest.requires.torch_rule == "same-minor"
+    assert manifest.requires.torch_rule == "at-least-minor"
+    # Each of the library's levels has these: nothing binds the file to the processor that it was made on.
+    assert manifest.requires.cpu_flags == ("avx2", "fma")
     # Two layers of two norms, and that of the embeddings.
     assert [fusion.count for fusion in manifest.fusions if fusion.kind == "layer norm with addition"] == [5]
+
+
+def test_every_level_is_verified(
+    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those below the highest in processes of their own: the file may run on a processor that has no more."""
+    lowest = native_library.native_levels()[0]
+    monkeypatch.setattr(verify, "native_levels", lambda: [lowest, "the highest"])
+    report = export(ExportRequest(str(tiny_folder()), tmp_path / "a.pt", backend="native"))
+    (verified,) = [stage.detail for stage in report.stages if stage.name == "verify"]
+    assert f"two-threads, batch-1-first ({lowest} alone)" in verified
+    monkeypatch.setattr(verify, "native_levels", lambda: ["avx9", "the highest"])
+    with pytest.raises(VerificationError, match="names no level of the native operators"):
+        export(ExportRequest(str(tiny_folder()), tmp_path / "b.pt", backend="native"))
 
 
 @pytest.mark.parametrize("model_type", ["distilbert", "mpnet", "electra"])
@@ -96,14 +105,35 @@ def test_without_the_library(
         runtime.load(tagger.output)
 
 
+def test_a_second_library_is_refused(tmp_path: Path, native_operators: Path) -> None:
+    """To register operators twice would end the process."""
+    other = Path(shutil.copy(native_operators, tmp_path))
+    code = """
+import os, sys
+from runtime.errors import NativeLibraryError
+from runtime.host.native_library import VARIABLE, register_native
+print(register_native())
+os.environ[VARIABLE] = sys.argv[1]
+try:
+    register_native()
+except NativeLibraryError as error:
+    print(error)
+"""
+    done = run_python(code, other)
+    assert done.stdout.splitlines() == [
+        str(register_native()),
+        f"this process has the operators of another library than {other}; expected one library, the same whenever "
+        f"{VARIABLE} is read",
+    ]
+
+
 def test_another_version_of_the_operators(tagger: Report) -> None:
     manifest = runtime.read_manifest(tagger.output)
     wanted: Any = dataclasses.replace(manifest, requires=dataclasses.replace(manifest.requires, native=99))
-    with pytest.raises(NativeLibraryError, match="has version 1 of the operators; expected version 99"):
+    with pytest.raises(NativeLibraryError, match="has version 1 of the operators; expected version 99; build it with"):
         open_module(tagger.output, wanted)
 
 
-def test_where_the_library_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE)
+def test_where_the_library_is_looked_for() -> None:
     minor = ".".join(torch.__version__.split(".")[:2])
     assert native_library.native_library() == ROOT / f"runtime/kernels/lib/libexported_model_native-torch{minor}.so"

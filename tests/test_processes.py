@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -59,7 +60,9 @@ def _verifying(_artifact: Path) -> bool:
 def _timing(artifact: Path) -> bool:
     copy = Path(shutil.copy(artifact, ".."))
     with autotune._Runner(autotune.Draft("one", copy, read_manifest(copy)), 1) as runner:
-        return len(runner.ask(autotune.TimedShape({"batch": 1, "sequence": 8}), 2)) == 2
+        deadline = monotonic() + 60
+        runner.load(deadline)
+        return len(runner.ask(autotune.TimedShape({"batch": 1, "sequence": 8}), 2, deadline)) == 2
 
 
 def _gates_of_the_matrix(_artifact: Path) -> bool:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from exporter import ExportRequest, export
+from exporter.backends import candidates
 from exporter.backends.candidates import list_candidates
 from exporter.loading.loader import load_source
-from exporter.selection.autotune import Draft, TimedShape, fastest_first, time_drafts, tune_shapes
+from exporter.selection import autotune
+from exporter.selection.autotune import Draft, TimedShape, Tuning, fastest_first, time_drafts, tune_shapes
 from exporter.shapes.trace_plan import TracePlan, make_plan
 from runtime import load, read_manifest
 from runtime.errors import RequestError
+from runtime.host.native_library import VARIABLE
 from runtime.host.requirements import Environment
 from tests.conftest import BIN, run
 
@@ -30,19 +36,56 @@ def names(*arguments: Any) -> list[tuple[str, bool]]:
     ]
 
 
+@pytest.fixture
+def native_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the library of native operators had been built."""
+    monkeypatch.setattr(candidates, "native_problem", lambda _: None)
+
+
+@pytest.mark.usefixtures("native_here")
 def test_what_competes() -> None:
     """The short form compares backends; the full one the forms of attention too; off goes by the list."""
     assert names("auto", WITH_IPEX, "short") == [
         ("ipex eager", True),
         ("ipex sdpa", False),
         ("onednn eager", True),
+        ("native eager", True),
         ("plain eager", True),
     ]
     assert names("auto", WITH_IPEX, "off") == [(name, False) for name, _ in names("auto", WITH_IPEX, "short")]
     assert [name for name, timed in names("auto", WITH_IPEX, "full") if timed] == [
-        *("ipex eager", "ipex sdpa", "onednn eager", "onednn sdpa", "plain eager", "plain sdpa")
+        f"{backend} {attention}" for backend in ("ipex", "onednn", "native", "plain") for attention in ("eager", "sdpa")
     ]
-    assert names("auto", AFTER_IPEX, "short") == [("onednn eager", True), ("onednn sdpa", False), ("plain eager", True)]
+    assert names("auto", AFTER_IPEX, "short") == [
+        ("onednn eager", True),
+        ("onednn sdpa", False),
+        ("native eager", True),
+        ("plain eager", True),
+    ]
+
+
+@pytest.mark.usefixtures("native_here")
+@pytest.mark.parametrize("environment", [WITH_IPEX, AFTER_IPEX])
+def test_stock_leaves_out_what_needs_more_than_torch(environment: Environment) -> None:
+    assert names("stock", environment, "short") == [
+        ("onednn eager", True),
+        ("onednn sdpa", False),
+        ("plain eager", True),
+    ]
+
+
+def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "absent.so"))
+    assert [name for name, _ in names("auto", AFTER_IPEX, "short")] == ["onednn eager", "onednn sdpa", "plain eager"]
+    left = candidates.left_out("auto", AFTER_IPEX)
+    assert [line.split(":")[0] for line in left] == ["ipex not tried", "native not tried"]
+    assert left[1].endswith("absent.so does not exist")
+    old = Environment("1.13.1", None, None)
+    assert candidates.left_out("auto", old)[1:] == [
+        "onednn not tried: torch 1.13.1 is installed",
+        "native not tried: torch 1.13.1 is installed",
+    ]
+    assert candidates.left_out("stock", AFTER_IPEX) == []
 
 
 def test_int8_competes_where_it_can_be_computed() -> None:
@@ -108,10 +151,45 @@ def test_a_draft_that_fails_has_no_times(tiny_artifact: Path, tmp_path: Path) ->
     drafts = [Draft("cut", cut, manifest), Draft("whole", whole, manifest)]
     (tmp_path / "odd.pt").write_bytes(tiny_artifact.read_bytes())
     drafts.append(Draft("odd", tmp_path / "odd.pt", odd))
-    times = time_drafts(
-        drafts, [TimedShape({"batch": 2, "sequence": 8}, padded=True)], "short", torch.get_num_threads()
+    shapes = [TimedShape({"batch": 2, "sequence": 8}, padded=True)]
+    tuned = time_drafts(drafts, shapes, "short", torch.get_num_threads())
+    assert list(tuned.times) == ["whole"] and tuned.times["whole"][0] > 0
+    assert (tuned.shapes, tuned.doubts) == (shapes, ())
+
+
+@pytest.mark.parametrize("budget", [0.0, 2.0])
+def test_timing_ends_in_time(
+    budget: float, tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the rounds would take; what was timed by then counts, and the result says how much that was."""
+    manifest = read_manifest(tiny_artifact)
+    drafts = []
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.pt").write_bytes(tiny_artifact.read_bytes())
+        drafts.append(Draft(name, tmp_path / f"{name}.pt", manifest))
+    monkeypatch.setitem(autotune.LONGEST, "short", budget)
+    monkeypatch.setitem(autotune._EFFORT, "short", (5000.0, 100))
+    start = monotonic()
+    tuned = time_drafts(drafts, [TimedShape({"batch": 2, "sequence": 8})], "short", 1)
+    # Processes are started and ended besides.
+    assert monotonic() - start < budget + 5
+    assert tuned.doubts
+    if not tuned.times:
+        assert "not timed, because loading took too long: one, two" in tuned.doubts[0]
+    else:
+        assert re.match(r"timing ended after 2 s, with \d+ of 100 rounds", tuned.doubts[0])
+
+
+def test_rounds_that_contradict_each_other() -> None:
+    """In one round a draft is slower than the fastest one, in another faster: noise, which is said."""
+    runners: Any = [SimpleNamespace(name=name, alive=True) for name in ("one", "two", "three")]
+    rounds = autotune._Rounds(runners, [TimedShape({"batch": 1})], 100.0, 3)
+    rounds._found = [{"one": [10.0, 10.0, 10.0], "two": [8.0, 13.0, 10.4], "three": [11.0, 10.9, 11.5]}]
+    tuned = rounds.result([])
+    assert fastest_first(list(tuned.times), tuned.times) == ["one", "two", "three"]
+    assert tuned.doubts == (
+        "the machine was too noisy to judge: two took 0.80 to 1.30 of the time of one, from round to round",
     )
-    assert list(times) == ["whole"] and times["whole"][0] > 0
 
 
 def test_the_fastest_that_is_right_ships(
@@ -123,7 +201,12 @@ def test_the_fastest_that_is_right_ships(
 
     wrong = {"onednn with eager attention, padding dropped": [0.1]}
     measure = candidate_search.time_drafts  # type: ignore[attr-defined]
-    monkeypatch.setattr(candidate_search, "time_drafts", lambda *arguments: dict(measure(*arguments)) | wrong)
+
+    def measured(*arguments: Any) -> Tuning:
+        tuned: Tuning = measure(*arguments)
+        return dataclasses.replace(tuned, times={**tuned.times, **wrong})
+
+    monkeypatch.setattr(candidate_search, "time_drafts", measured)
     monkeypatch.setattr(OnednnBackend, "optimise", lambda _self, module, _precision: _Doubled(module).eval())
     output = tmp_path / "m.pt"
     report = export(ExportRequest(str(tiny_folder()), output, tune_shapes=((2, 16),)))

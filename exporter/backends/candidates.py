@@ -8,20 +8,33 @@ from typing import Literal
 
 from exporter.backends.base import Backend, PaddingDropper
 from exporter.config.request import Padding, Tune
-from runtime.errors import RequestError, TorchVersionError
+from runtime.errors import NativeLibraryError, RequestError, RequirementError, TorchVersionError
 from runtime.format.manifest import Precision
+from runtime.host.native_library import register_native
 from runtime.host.requirements import Environment, ipex_problem, minor
 
 # The oldest release that the onednn backend is tested with; its operators are PyTorch's internal ones.
 ONEDNN_SINCE = (2, 8)
+# The backends whose files need torch and nothing else.
+STOCK = ("onednn", "plain")
 
 
 def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]:
-    """The backend, and why it was chosen.
+    """The first of the backends that a choice allows, and why it is the first.
 
     Raises:
         IpexMissingError, IpexVersionError: `ipex` was asked for and cannot be used.
         TorchVersionError: `onednn` was asked for from a torch without its operators.
+        NativeLibraryError: `native` was asked for and its library cannot be used.
+    """
+    return _backends(choice, environment)[0]
+
+
+def _backends(choice: str, environment: Environment) -> list[tuple[Backend, str]]:
+    """The backends that a choice allows and that can be used here, in order, each with the reason for it.
+
+    `auto` is all of them. If two are equally fast, the earlier one ships: so `native`, whose files need this project's
+    library, comes after `onednn`, whose files need torch alone. `stock` is those that need torch alone.
     """
     from exporter.backends.ipex.backend import IpexBackend
     from exporter.backends.native.backend import NativeBackend
@@ -34,15 +47,31 @@ def choose_backend(choice: str, environment: Environment) -> tuple[Backend, str]
         "native": NativeBackend,
         "plain": PlainBackend,
     }
-    problems = {"ipex": ipex_problem(environment), "onednn": onednn_problem(environment)}
-    if choice != "auto":
-        if (problem := problems.get(choice)) is not None:
+    if choice in makers:
+        problem = _PROBLEMS[choice](environment) if choice in _PROBLEMS else None
+        if problem is not None:
             raise problem
-        return makers[choice](), "as requested"
-    if problems["ipex"] is None:
-        return IpexBackend(), f"IPEX {environment.ipex} is installed"
-    name = "onednn" if problems["onednn"] is None else "plain"
-    return makers[name](), f"without IPEX: {problems['ipex'].found}"
+        return [(makers[choice](), "as requested")]
+    no_ipex = ipex_problem(environment) if choice == "auto" else None
+    wanted = [name for name in makers if choice == "auto" or name in STOCK]
+    found = [name for name in wanted if name not in _PROBLEMS or _PROBLEMS[name](environment) is None]
+    reasons = {
+        "ipex": f"IPEX {environment.ipex} is installed",
+        "onednn": "without IPEX",
+        "native": "this project's own operators",
+        "plain": "the trace as it is",
+    }
+    if no_ipex is not None:
+        reasons[found[0]] = f"without IPEX: {no_ipex.found}"
+    return [(makers[name](), reasons[name]) for name in found]
+
+
+def left_out(choice: str, environment: Environment) -> list[str]:
+    """Which backends `auto` would try and cannot, and why, for people."""
+    if choice != "auto":
+        return []
+    problems = ((name, problem(environment)) for name, problem in _PROBLEMS.items())
+    return [f"{name} not tried: {problem.found}" for name, problem in problems if problem is not None]
 
 
 def onednn_problem(environment: Environment) -> TorchVersionError | None:
@@ -56,6 +85,24 @@ def onednn_problem(environment: Environment) -> TorchVersionError | None:
         "export with --backend plain",
     )
 
+
+def native_problem(environment: Environment) -> NativeLibraryError | None:
+    """Why this project's own operators cannot be used in this environment; None if they can."""
+    if environment.torch is None or minor(environment.torch) < ONEDNN_SINCE:
+        since = ".".join(map(str, ONEDNN_SINCE))
+        return NativeLibraryError(f"torch {environment.torch} is installed", f"torch {since} or newer")
+    try:
+        register_native()
+    except NativeLibraryError as error:
+        return error
+    return None
+
+
+_PROBLEMS: dict[str, Callable[[Environment], RequirementError | None]] = {
+    "ipex": ipex_problem,
+    "onednn": onednn_problem,
+    "native": lambda environment: native_problem(environment),
+}
 
 # How the model computes attention: as explicit products and softmax, which can be fused, or by PyTorch's own operator.
 Attention = Literal["eager", "sdpa"]
@@ -95,7 +142,7 @@ def list_candidates(
     PyTorch's own operator, and has explicit attention for models that know no other.
 
     Raises:
-        IpexMissingError, IpexVersionError, TorchVersionError: the backend asked for cannot be used.
+        IpexMissingError, IpexVersionError, NativeLibraryError, TorchVersionError: the backend asked for cannot be used.
         RequestError: neither the backend asked for nor any other usable one has the precision.
     """
     able = [
@@ -113,21 +160,15 @@ def list_candidates(
 
 
 def _all_candidates(choice: str, environment: Environment, tune: Tune) -> list[Candidate]:
-    backend, reason = choose_backend(choice, environment)
-    timed = tune != "off" and (choice == "auto" or tune == "full")
-    found = [Candidate(backend, "eager", reason, timed)]
-    if choice == "auto" or tune == "full":
-        found.append(Candidate(backend, "sdpa", "the attention of PyTorch", tune == "full"))
-    if choice == "auto" and backend.name == "ipex" and onednn_problem(environment) is None:
-        onednn, _ = choose_backend("onednn", environment)
-        found.append(Candidate(onednn, "eager", "without IPEX", timed))
-        if tune == "full":
-            found.append(Candidate(onednn, "sdpa", "without IPEX, the attention of PyTorch", timed))
-    if choice == "auto" and backend.name != "plain":
-        plain, _ = choose_backend("plain", environment)
-        found.append(Candidate(plain, "eager", "the trace as it is", timed))
-        if tune == "full":
-            found.append(Candidate(plain, "sdpa", "the trace as it is, the attention of PyTorch", timed))
+    """Each backend with explicit attention; the first one, or with `full` each, with PyTorch's own too."""
+    several = choice in ("auto", "stock")
+    timed = tune != "off" and (several or tune == "full")
+    found = []
+    for number, (backend, reason) in enumerate(_backends(choice, environment)):
+        found.append(Candidate(backend, "eager", reason, timed))
+        if tune == "full" or (several and number == 0):
+            own = "the attention of PyTorch" if number == 0 else f"{reason}, the attention of PyTorch"
+            found.append(Candidate(backend, "sdpa", own, tune == "full"))
     return found
 
 

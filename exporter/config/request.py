@@ -17,7 +17,7 @@ from runtime.artifact.operator_lists import check_names
 from runtime.errors import OperatorNameError, RequestError
 from runtime.format.manifest import Precision, Verification
 
-BackendChoice = Literal["auto", "ipex", "onednn", "native", "plain"]
+BackendChoice = Literal["auto", "stock", "ipex", "onednn", "native", "plain"]
 ExampleForm = Literal["auto", "dict", "tuple"]
 Tune = Literal["off", "short", "full"]
 Padding = Literal["drop", "keep"]
@@ -51,13 +51,14 @@ class ExportRequest:
         task: a name of `exporter.config.tasks.TASKS`, or `auto`: what the configuration says.
         precision: `fp32`, `bf16` or `int8`.
         calibration: a file of samples, for int8 only; `exporter.calibration.dataset` describes its forms.
-        backend: `ipex`, `onednn`, `plain`, or `auto`: the fastest of those that can be used here (see `tune`).
+        backend: `ipex`, `onednn`, `native`, `plain`; `auto`: the fastest of those that can be used here (see `tune`);
+            `stock`: the fastest of those whose files need torch alone.
         example_inputs: `dict`, `tuple`, or `auto`: dict from torch 2.0 on, else tuple.
         verify: how thoroughly the written file is verified, `quick` or `full`; with `off` it is not, and the file says
             so.
         tune: time the candidates against each other and take the fastest that is correct: `short` compares the backends
-            if `backend` is `auto`; `full` takes longer, and compares the forms of attention too; `off` takes the first
-            candidate that is correct, IPEX before the others.
+            if `backend` is `auto` or `stock`; `full` takes longer, and compares the forms of attention too; `off` takes
+            the first candidate that is correct, IPEX before the others.
         tune_shapes: the shapes to time, each with its sizes in the order of the inputs' axes, batch first.
         padding: `drop` skips padding if the backend can (onednn) and rows are padded on the right; `keep` computes it.
         batch_size: of the example that is traced, 2 or more.

@@ -32,7 +32,8 @@ class Report:
 
     `sha256` is the whole file's, `size` is in bytes, `stages` are the events with their seconds, `example_inputs` is
     the form that was traced. `choices` say what was decided and why, `findings` are the tracer's warnings, `metrics`
-    those of the model and the artifact on a file of labelled examples, if one was given.
+    those of the model and the artifact on a file of labelled examples, if one was given. `remarks` are for whoever uses
+    the file: what it needs besides torch, what was too noisy to time.
     """
 
     output: str
@@ -44,6 +45,7 @@ class Report:
     findings: tuple[Finding, ...]
     manifest: Manifest
     metrics: Compared | None = None
+    remarks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -66,7 +68,7 @@ class Report:
             f"tolerance: max error {manifest.tolerance.max_error:g}, rms {manifest.tolerance.rms_error:g}, "
             "relative to eager fp32 of the original model"
         )
-        return lines
+        return [*lines, *self.remarks]
 
     def explained(self) -> list[str]:
         """Every choice and every finding, one line each, for people."""

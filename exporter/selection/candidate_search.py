@@ -78,6 +78,8 @@ class CandidateSearch:
     # What the file makes of pictures or sounds.
     preprocessing: PreprocessingPlan = field(default_factory=PreprocessingPlan)
     choices: list[str] = field(default_factory=list)
+    # What a user should know of the result.
+    remarks: list[str] = field(default_factory=list)
     failures: list[tuple[Candidate, ExportError]] = field(default_factory=list)
     # Those that were built to be timed, by name.
     timed: dict[str, BuildResult] = field(default_factory=dict)
@@ -169,14 +171,16 @@ class CandidateSearch:
         threads = torch.get_num_threads()
         drafts = [Draft(one.candidate.name, one.file, one.manifest, self.request.allow_operators) for one in built]
         with self.clock.stage("tune") as notes, self.place.writing():
-            times = time_drafts(drafts, shapes, self.request.tune, threads)
-            order = fastest_first([draft.name for draft in drafts], times)
+            tuned = time_drafts(drafts, shapes, self.request.tune, threads)
+            order = fastest_first([draft.name for draft in drafts], tuned.times)
             for name in order:
-                medians = ", ".join(f"{milliseconds:.2f}" for milliseconds in times.get(name, ()))
-                notes.append(f"{name} {medians or 'failed'}{' ms' if medians else ''}")
+                medians = ", ".join(f"{milliseconds:.2f}" for milliseconds in tuned.times.get(name, ()))
+                notes.append(f"{name} {medians} ms" if medians else f"{name} was not timed")
+            notes += tuned.doubts
+        self.remarks += [f"tuning: {doubt}" for doubt in tuned.doubts]
         self.timed = {one.candidate.name: one for one in built}
         for chosen in order:
-            found, one = timings(order, chosen, times, shapes, threads), self.timed[chosen]
+            found, one = timings(order, chosen, tuned.times, tuned.shapes, threads), self.timed[chosen]
             yield dataclasses.replace(one, manifest=dataclasses.replace(one.manifest, timings=found))
 
     def _build(self, candidate: Candidate, several: bool) -> BuildResult | None:

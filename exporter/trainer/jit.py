@@ -26,8 +26,11 @@ def jit_model(
     bf16: bool = False,
     use_ipex: bool = False,
     strict: bool = False,
+    like: torch.nn.Module | None = None,
 ) -> torch.nn.Module:
     """A model of the same class for evaluation, its inner part traced.
+
+    The candidates are timed against each other and against eager mode, and the fastest one that is correct is used.
 
     Args:
         model: as transformers loads it, or any module that is called with tensors by name; it is put into evaluation
@@ -38,6 +41,8 @@ def jit_model(
         use_ipex: optimise with IPEX before the trace. If IPEX fails on the model, a warning says so, and the trace is
             made without it.
         strict: raise if a trace is impossible or wrong, instead of continuing in eager mode with a warning.
+        like: what an earlier call returned for this model with other weights, and the same options: what was fastest
+            there is used without timing it again.
 
     Returns:
         A shallow copy in evaluation mode, which shares the head's weights with the original. Train the original.
@@ -66,6 +71,8 @@ def jit_model(
             evaluated.__dict__["forward"] = _under_autocast(evaluated)
     else:
         evaluated = JitPart(model.eval(), precision, candidates, strict)
+    for part, earlier in zip(_parts(evaluated), _parts(like), strict=False):
+        part.keep_choice(earlier)
     if example_batch is not None:
         with torch.no_grad():
             evaluated(**example_batch)
@@ -86,9 +93,23 @@ def _under_autocast(model: torch.nn.Module) -> Callable[..., Any]:
 
 def jit_failure(model: torch.nn.Module) -> str | None:
     """Why a model of `jit_model` runs in eager mode; None while its trace is used."""
-    return next((part.failure for part in model.modules() if isinstance(part, JitPart) and part.failure), None)
+    return next((part.failure for part in _parts(model) if part.failure), None)
+
+
+def jit_choice(model: torch.nn.Module) -> str | None:
+    """What a model of `jit_model` runs: a backend's name, or `eager` if that was faster; None before the first call."""
+    for part in _parts(model):
+        if part.failure or part.eager_is_faster:
+            return "eager"
+        if part.chosen:
+            return part.candidates[0].backend.name
+    return None
 
 
 def jit_seconds(model: torch.nn.Module) -> float:
     """What tracing and comparing took so far in a model of `jit_model`."""
-    return sum(part.seconds for part in model.modules() if isinstance(part, JitPart))
+    return sum(part.seconds for part in _parts(model))
+
+
+def _parts(model: torch.nn.Module | None) -> list[JitPart]:
+    return [] if model is None else [part for part in model.modules() if isinstance(part, JitPart)]

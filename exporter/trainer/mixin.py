@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from exporter.trainer.jit import jit_failure, jit_model, jit_seconds
+from exporter.trainer.jit import jit_choice, jit_failure, jit_model, jit_seconds
 
 # Releases whose speed metrics exclude `jit_compilation_time`; later ones only exclude another key.
 _SUBTRACTS = transformers.__version__.startswith("4.")
@@ -41,7 +41,7 @@ class JitEvaluation:
         self.jit_mode_eval = jit_mode_eval
         self.use_ipex = use_ipex
         self.jit_strict = jit_strict
-        self._evaluated: tuple[Any, torch.nn.Module] | None = None
+        self._evaluated: tuple[tuple[int, Any], torch.nn.Module] | None = None
         # A fingerprint of the weights, computed once per evaluation loop.
         self._contents: Any = None
         self._in_loop = False
@@ -51,6 +51,11 @@ class JitEvaluation:
     def jit_failure(self) -> str | None:
         """Why evaluation runs in eager mode although jit mode is on; None while it does not."""
         return jit_failure(self._evaluated[1]) if self._evaluated is not None else None
+
+    @property
+    def jit_choice(self) -> str | None:
+        """What evaluation runs: a backend's name, or `eager` if that was faster or jit mode failed; None at first."""
+        return jit_choice(self._evaluated[1]) if self._evaluated is not None else None
 
     def prediction_step(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's step with the traced model."""
@@ -96,7 +101,9 @@ class JitEvaluation:
         if self._evaluated is None or self._evaluated[0] != weights:
             arguments: Any = self.args  # type: ignore[attr-defined]  # the Trainer's
             bf16 = bool(arguments.bf16 or arguments.bf16_full_eval)
-            traced = jit_model(model, bf16=bf16, use_ipex=self.use_ipex, strict=self.jit_strict)
+            # The weights have changed; what is fastest has not.
+            like = self._evaluated[1] if self._evaluated is not None and self._evaluated[0][0] == id(model) else None
+            traced = jit_model(model, bf16=bf16, use_ipex=self.use_ipex, strict=self.jit_strict, like=like)
             self._evaluated = (weights, traced)
         return self._evaluated[1]
 

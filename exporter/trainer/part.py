@@ -3,9 +3,11 @@
 If the part cannot be traced, or the trace is wrong, the reason is logged once and the part runs in eager mode; with
 `strict` the error is raised.
 
-There is one trace per set of arguments. It is made at their first call, by the first candidate that is correct there.
-The first `CHECKED` different shapes, and every shape larger or smaller than all before, are compared with the original
-in fp32. A trace that is wrong at another shape keeps a decision of its example; no other candidate would help.
+There is one trace per set of arguments. It is made at their first call, by the fastest candidate that is correct there;
+if eager mode is faster than each of them, the part runs in eager mode. What was fastest for the first set of arguments
+is kept for the others. The first `CHECKED` different shapes, and every shape larger or smaller than all before, are
+compared with the original in fp32. A trace that is wrong at another shape keeps a decision of its example; no other
+candidate would help.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -43,6 +46,10 @@ CHECKED = 8
 MOST_TRACES = 4
 # TorchScript profiles in the first call and optimises in the second.
 _WARM_UP = 2
+# Two ways to compute are timed in turns, for so many seconds in all, but with at least and at most so many rounds.
+_TIMING_S, _ROUNDS = 0.5, (2, 15)
+# A trace must be faster by this much to be taken for one of a candidate before it: less is noise.
+_MARGIN = 0.02
 
 
 @dataclass
@@ -83,8 +90,12 @@ class JitPart(torch.nn.Module):
         # Those that have not failed.
         self.candidates = list(candidates)
         self.strict = strict
-        # Why the part runs in eager mode; None while it does not.
+        # Why the part runs in eager mode; None while it does not, or does because that is faster.
         self.failure: str | None = None
+        # Whether eager mode was faster than every trace.
+        self.eager_is_faster = False
+        # Whether it is known what is fastest.
+        self.chosen = False
         # How long tracing and comparing took so far.
         self.seconds = 0.0
         self._signature = inspect.signature(part.forward)
@@ -102,7 +113,7 @@ class JitPart(torch.nn.Module):
         Raises:
             ExportedModelError: with `strict`: the part cannot be traced, or its trace is wrong.
         """
-        if self.failure is None:
+        if self.failure is None and not self.eager_is_faster:
             tensors, others = self._arguments(args, kwargs)
             try:
                 return self._traced(tensors, others)
@@ -113,6 +124,14 @@ class JitPart(torch.nn.Module):
                     raise
                 self.failure = " ".join(f"{type(error).__name__}: {error}".split())[:500]
                 logger.warning("failed to use PyTorch jit mode due to: %s", self.failure)
+        return self._as_eager_mode(*args, **kwargs)
+
+    def keep_choice(self, other: JitPart) -> None:
+        """Take over what another part found to be fastest: the same one with other weights."""
+        if other.chosen:
+            self.candidates, self.eager_is_faster, self.chosen = list(other.candidates), other.eager_is_faster, True
+
+    def _as_eager_mode(self, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False):
             return self.part(*args, **kwargs)
 
@@ -144,54 +163,83 @@ class JitPart(torch.nn.Module):
                 if len(self._traces) == MOST_TRACES:
                     raise TraceError(f"more than {MOST_TRACES} sets of arguments", f"at most {MOST_TRACES}")
                 start = perf_counter()
-                self._traces[key], outputs = self._first_right(tensors, others)
-                self._traces[key].right.add(sizes)
+                self._traces[key], outputs = self._fastest_right(tensors, others)
+                made = self._traces[key]
+                made.right.add(sizes)
+                if self.eager_is_faster:
+                    # Not needed again.
+                    self._traces.clear()
                 self.seconds += perf_counter() - start
-                return unflatten(self._traces[key].structure, outputs)
+                return unflatten(made.structure, outputs)
             known = self._traces[key]
             outputs = self._run(known, tensors)
             if not known.covers(sizes):
                 start = perf_counter()
-                self._compare(known, outputs, tensors, others)
+                self._compare(known, outputs, tensors, self._eager(tensors, others))
                 known.right.add(sizes)
                 self.seconds += perf_counter() - start
         return unflatten(known.structure, outputs)
 
-    def _first_right(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> tuple[_Trace, Any]:
-        """The trace by the first candidate that is correct on its example, and its outputs.
+    def _fastest_right(self, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> tuple[_Trace, Any]:
+        """The trace by the fastest candidate that is correct on its example, and its outputs.
+
+        Until it is known which is fastest, it is compared with eager mode too (`eager_is_faster`).
 
         Raises:
             Exception: the first failure, if no candidate is correct.
         """
-        first: Exception | None = None
-        wanted = self.candidates[0].backend.name
-        while True:
+        failed: dict[str, Exception] = {}
+        found: tuple[Candidate, _Trace, Any] | None = None
+        eager = self._eager(tensors, others)
+        structure = structure_of(eager)
+        for candidate in self.candidates:
             try:
-                made = self._make(self.candidates[0], tensors, others)
+                made = self._make(candidate, tensors, others, structure)
                 outputs = self._run(made, tensors)
-                self._compare(made, outputs, tensors, others)
+                self._compare(made, outputs, tensors, eager)
             except (*FAILURES, ExportedModelError) as raised:
                 error = in_jit_mode(raised) if isinstance(raised, ExportedModelError) else raised
-                logger.info("jit mode: %s failed: %s", self.candidates[0].name, error)
-                first = first or error
-                if len(self.candidates) == 1:
-                    raise first from None
-                del self.candidates[0]
+                logger.info("jit mode: %s failed: %s", candidate.name, error)
+                failed.setdefault(candidate.backend.name, error)
                 continue
-            if wanted == "ipex" != self.candidates[0].backend.name:
-                logger.warning("jit mode goes on without IPEX: %s", first)
-            return made, outputs
+            if found is None or self._share(made, found[1], tensors) < 1 - _MARGIN:
+                found = candidate, made, outputs
+            if self.chosen:
+                break
+        if found is None:
+            raise next(iter(failed.values()))
+        if not self.chosen:
+            if "ipex" in failed and found[0].backend.name != "ipex":
+                logger.warning("jit mode goes on without IPEX: %s", failed["ipex"])
+            self._choose(found[0], found[1], tensors, others)
+        return found[1:]
+
+    def _choose(self, candidate: Candidate, made: _Trace, tensors: dict[str, torch.Tensor], others: Any) -> None:
+        """Keep the candidate in front of the others, or eager mode if that is faster."""
+        share = _share_of_time(lambda: self._run(made, tensors), lambda: self._as_eager_mode(**tensors, **others))
+        self.eager_is_faster = share > 1
+        self.chosen = True
+        self.candidates = [candidate, *(other for other in self.candidates if other is not candidate)]
+        logger.info(
+            "jit mode: %s takes %.2f of the time of eager mode%s",
+            *(candidate.name, share, ", which is used" if self.eager_is_faster else ""),
+        )
+
+    def _share(self, made: _Trace, other: _Trace, tensors: dict[str, torch.Tensor]) -> float:
+        """The time that one trace takes of another's."""
+        return _share_of_time(lambda: self._run(made, tensors), lambda: self._run(other, tensors))
 
     def _run(self, known: _Trace, tensors: Mapping[str, torch.Tensor]) -> Any:
         with optimized_execution(known.optimise):
             return known.module(*tensors.values())
 
-    def _make(self, candidate: Candidate, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> _Trace:
+    def _make(
+        self, candidate: Candidate, tensors: dict[str, torch.Tensor], others: dict[str, Any], structure: Structure
+    ) -> _Trace:
         environment, backend = requirements.detect(), candidate.backend
         requirements.check_cpu(
             backend.requirements(self.precision, environment).cpu_flags, f"{self.precision} in jit mode", environment
         )
-        structure = structure_of(self._eager(tensors, others))
         part = copy.deepcopy(self.part).float().eval()
         if hasattr(part, "set_attn_implementation"):
             part.set_attn_implementation(candidate.attention)
@@ -213,9 +261,9 @@ class JitPart(torch.nn.Module):
             part = copy.deepcopy(part).float()
         return part(**tensors, **others)
 
-    def _compare(self, known: _Trace, outputs: Any, tensors: dict[str, torch.Tensor], others: dict[str, Any]) -> None:
-        """Raise VerificationError unless the trace's outputs are like the original's."""
-        expected = flatten(self._eager(tensors, others), known.structure)
+    def _compare(self, known: _Trace, outputs: Any, tensors: dict[str, torch.Tensor], eager: Any) -> None:
+        """Raise VerificationError unless the trace's outputs are like the original's in fp32, `eager`."""
+        expected = flatten(eager, known.structure)
         for number, (output, reference) in enumerate(zip(outputs, expected, strict=True)):
             shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
             try:
@@ -225,6 +273,20 @@ class JitPart(torch.nn.Module):
             # In fp32 the widest tolerance: the model's own rounding errors are not measured here.
             if not comparison.within(WIDEST if self.precision == "fp32" else TOLERANCES[self.precision, "scores"]):
                 raise VerificationError(_describe(comparison), "the output of eager fp32")
+
+
+def _share_of_time(one: Callable[[], Any], other: Callable[[], Any]) -> float:
+    """The time that one takes of the other's: the ratio of the medians of calls in turns, after a call of each."""
+    one(), other()
+    times: tuple[list[float], list[float]] = ([], [])
+    least, most = _ROUNDS
+    end = perf_counter() + _TIMING_S
+    while len(times[0]) < least or (perf_counter() < end and len(times[0]) < most):
+        for found, call in zip(times, (one, other), strict=True):
+            start = perf_counter()
+            call()
+            found.append(perf_counter() - start)
+    return statistics.median(times[0]) / statistics.median(times[1])
 
 
 def _describe(comparison: Comparison) -> str:

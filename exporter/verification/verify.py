@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,11 @@ from runtime.errors import VerificationError
 from runtime.format.codec import to_json
 from runtime.format.golden import Case, dump_cases, parse_cases
 from runtime.format.manifest import Accuracy, Manifest, Tolerance, VerifiedCase
+from runtime.host.native_library import LEVEL_VARIABLE, native_levels
 from runtime.verification.compare import Comparison, worse
+
+# Seconds after which a process that runs a file is ended: it hangs.
+LONGEST_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,10 @@ def verify(
 ) -> Outcome:
     """Run every case on the draft, in every order of `runtime.verification.worker`, in fresh processes.
 
-    `full` adds a process with another thread count. `allow`, here and below, is the request's `allow_operators`. The
-    first process also compares the method `preprocess`, if the file has it, with the folder's processor.
+    `full` adds a process with another thread count. If the file needs this project's own operators, there is a process
+    for each lower level of instructions that this processor has, since the file may run on one that has no more.
+    `allow`, here and below, is the request's `allow_operators`. The first process also compares the method
+    `preprocess`, if the file has it, with the folder's processor.
 
     Raises:
         VerificationError: the file writes to its inputs, gives outputs of another shape, preprocesses otherwise than
@@ -86,13 +93,17 @@ def verify(
     comparisons: list[Comparison] = []
     orders: list[str] = []
     operators: dict[str, int] = {}
-    for number, count in enumerate(threads):
-        # The orders were tried with the first thread count; the second run is about the threads.
+    levels = [] if manifest.requires.native is None else native_levels()[:-1]
+    runs = [(count, "") for count in threads] + [(threads[0], level) for level in levels]
+    for number, (count, level) in enumerate(runs):
+        # The orders were tried in the first run; the others are about the threads and the level.
         first = ["--first-order-only"] if number else _given(preprocessing, manifest, draft.parent)
-        report = _run(["verify", *files, "--threads", str(count), *first], draft.parent)
+        variables = {LEVEL_VARIABLE: level} if level else {}
+        report = _run(["verify", *files, "--threads", str(count), *first], draft.parent, **variables)
         operators = operators or report["operators"]
         for order, rows in report["comparisons"].items():
-            orders.append(f"{order} ({count} threads)" if len(threads) > 1 else order)
+            about = [f"{count} threads"] * (len(threads) > 1) + [f"{level} alone"] * bool(level)
+            orders.append(f"{order} ({', '.join(about)})" if about else order)
             comparisons += [Comparison(**row) for row in rows]
     return _judge(comparisons, manifest.tolerance, cases, operators, tuple(orders))
 
@@ -217,10 +228,10 @@ def _working_files(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> li
     return [*(text for name, path in paths.items() for text in (f"--{name}", str(path))), "--draft", str(draft)]
 
 
-def _run(arguments: list[str], folder: Path) -> dict[str, Any]:
+def _run(arguments: list[str], folder: Path, **variables: str) -> dict[str, Any]:
     report = folder / "verify.report"
     report.unlink(missing_ok=True)
-    done = _spawn([*arguments, "--report", str(report)])
+    done = _spawn([*arguments, "--report", str(report)], **variables)
     if done.returncode < 0:
         signal = -done.returncode
         raise VerificationError(f"the file ended a fresh process with signal {signal}", "outputs")
@@ -234,14 +245,20 @@ def _run(arguments: list[str], folder: Path) -> dict[str, Any]:
     return value
 
 
-def _spawn(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*worker("runtime.verification.worker"), *arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+def _spawn(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [*worker("runtime.verification.worker"), *arguments],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | variables,
+            check=False,
+            timeout=LONGEST_S,
+        )
+    except subprocess.TimeoutExpired:
+        found = f"a fresh process was not done after {LONGEST_S:.0f} s"
+        raise VerificationError(found, "outputs before that") from None
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

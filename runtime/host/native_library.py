@@ -1,7 +1,8 @@
 """Register the operators of this project (`runtime/kernels/`) with PyTorch.
 
-The library is built for one minor release of torch (`make native`). It is looked for at the environment variable
-EXPORTED_MODEL_NATIVE_LIBRARY, then in `runtime/kernels/lib/`. This is the only module that knows where it lies.
+The library is built for one minor release of torch. The wheel brings those of some releases, `make install` builds one,
+and so does `python -m runtime --build-native`. It is looked for at the environment variable
+EXPORTED_MODEL_NATIVE_LIBRARY, then in `runtime/kernels/lib/`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from pathlib import Path
 import torch
 
 from runtime.errors import NativeLibraryError
-from runtime.host.requirements import minor
+from runtime.host.native_build import library_of
 
 VARIABLE = "EXPORTED_MODEL_NATIVE_LIBRARY"
-FOLDER = Path(__file__).parent.parent / "kernels/lib"
-_REMEDY = "build it with `make native` in a checkout, or export with another backend"
+# Names a level of instructions for the operators, for tests; unset, it is the highest that the processor has.
+LEVEL_VARIABLE = "EXPORTED_MODEL_KERNELS"
+_REMEDY = "build it with `python -m runtime --build-native` (needs g++ and cmake), or export with --backend onednn"
 
 
 def native_library() -> Path:
     """The path of the library for the torch of this process, which may not exist."""
     given = os.environ.get(VARIABLE)
-    if given:
-        return Path(given)
-    return FOLDER / f"libexported_model_native-torch{'.'.join(map(str, minor(torch.__version__)))}.so"
+    return Path(given) if given else library_of(torch.__version__)
 
 
 def register_native(version: int | None = None) -> int:
@@ -43,6 +43,12 @@ def register_native(version: int | None = None) -> int:
     if not path.is_file():
         raise NativeLibraryError(f"{path} does not exist", "the library of this project's own operators", _REMEDY)
     library = str(path)
+    if library not in torch.ops.loaded_libraries and hasattr(torch.ops.em_native, "version"):
+        # To register operators twice would end the process.
+        raise NativeLibraryError(
+            f"this process has the operators of another library than {library}",
+            f"one library, the same whenever {VARIABLE} is read",
+        )
     try:
         if library not in torch.ops.loaded_libraries:
             torch.ops.load_library(library)
@@ -56,3 +62,13 @@ def register_native(version: int | None = None) -> int:
     if version not in (None, found):
         raise NativeLibraryError(f"{library} has version {found} of the operators", f"version {version}", _REMEDY)
     return found
+
+
+def native_levels() -> list[str]:
+    """The levels of instructions that the operators can use on this processor, the lowest first.
+
+    Raises:
+        NativeLibraryError: as `register_native`.
+    """
+    register_native()
+    return list(torch.ops.em_native.levels())

@@ -279,11 +279,22 @@ int64_t version() {
 
 std::string level() { return kernels().name; }
 
+// Those that this processor has, the lowest first.
+std::vector<std::string> usable_levels() {
+  std::vector<std::string> names;
+  for (int i = 0; i < available_levels(); i++) names.push_back(all_levels()[i]->name);
+  return names;
+}
+
 }  // namespace
+
+// For C++ programs that are linked with the library (environment.h), which has no other symbol.
+extern "C" __attribute__((visibility("default"))) int64_t exported_model_native_version() { return version(); }
 
 TORCH_LIBRARY(em_native, library) {
   library.def("version() -> int", version);
   library.def("level() -> str", level);
+  library.def("levels() -> str[]", usable_levels);
   library.def(
       "attention(Tensor query, Tensor key, Tensor value, Tensor? offsets, Tensor? mask, float scale, bool causal, "
       "int window) -> Tensor");

@@ -1,11 +1,11 @@
 """Time an artifact's calls: a program that keeps a file loaded and times it when asked.
 
-Each line of JSON on standard input is a request, `{"shape": {axis: size}, "padded": false, "calls": N}`. The first line
-of output is `{"ready": true}`; then each request gets a line `{"milliseconds": [one number per call]}`. A line
-`{"error": text}` ends the output.
+The first line on standard input, `{"load": true}`, lets it load the file, and is answered by `{"ready": true}`. Each
+further line of JSON is a request, `{"shape": {axis: size}, "padded": false, "calls": N}`, answered by a line
+`{"milliseconds": [one number per call]}`. A line `{"error": text}` ends the output.
 
-Between requests the process only waits, so that others can be timed in turn. Candidates run in separate processes,
-since IPEX replaces some of PyTorch's kernels for a whole process.
+Between requests the process only waits, so that others can be loaded and timed in turn. Candidates run in separate
+processes, since IPEX replaces some of PyTorch's kernels for a whole process.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--allow-operator", action="append", default=[])
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
+    # Any line: this process has imported what it needs, and the others may do so meanwhile.
+    sys.stdin.readline()
     try:
         manifest = from_json(options.manifest.read_bytes(), str(options.draft))
         session = open_module(options.draft, manifest, options.allow_operator)

@@ -1,7 +1,7 @@
 """Attention and norms by this project's own operators (`runtime/kernels/`), linears by oneDNN.
 
-The file needs the library of these operators, built for the same minor release of torch. The graph is rewritten as the
-onednn backend does, with other functions where the operators are.
+The file needs the library of these operators, which is built for each minor release of torch. The graph is rewritten as
+the onednn backend does, with other functions where the operators are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from exporter.backends.native.norms import NORM, place_native_norms
 from exporter.backends.onednn.backend import OnednnBackend
 from exporter.backends.onednn.fuse import fuse_linears
 from exporter.backends.onednn.padding import PlaceAttention
-from exporter.backends.plain import BF16_FLAGS
 from exporter.tracing.graphs.graph import Shapes
 from exporter.tracing.graphs.ir import graph_of
 from runtime.errors import BackendError
@@ -32,13 +31,12 @@ class NativeBackend(OnednnBackend):
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
-        """The library of operators, which is built for this minor release of torch.
+        """The library of operators, for this torch or a newer one; of the processor what each of its levels has.
 
         Raises:
             NativeLibraryError: it is not there.
         """
-        flags = BF16_FLAGS if precision == "bf16" else ("avx2", "fma")
-        return Requirements(str(environment.torch), "same-minor", None, flags, native=register_native())
+        return Requirements(str(environment.torch), "at-least-minor", None, ("avx2", "fma"), native=register_native())
 
     def ragged_attention(self) -> PlaceAttention:
         """By an operator that knows where rows begin and end."""

@@ -1,7 +1,8 @@
-// What this process and this machine have, compared with what an artifact needs; and the operators of IPEX.
+// What this process and this machine have, compared with what an artifact needs; and the operators of IPEX and of this
+// project.
 //
-// In: a manifest. Out: nothing. Refuses (RequirementError) another libtorch, a processor that lacks instructions, and an
-// operator library of IPEX that is absent or cannot be loaded.
+// In: a manifest. Out: nothing. Refuses (RequirementError) another libtorch, a processor that lacks instructions, and a
+// library of operators that is absent, cannot be loaded or has another version.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -10,17 +11,24 @@
 
 #include <dlfcn.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <exported_model/errors.h>
 #include <exported_model/manifest.h>
+
+#ifdef EXPORTED_MODEL_NATIVE_LINKED
+// Of the library of operators that the CMake package links (runtime/kernels/register.cpp).
+extern "C" std::int64_t exported_model_native_version();
+#endif
 
 namespace exported_model {
 
@@ -101,25 +109,48 @@ inline void load_ipex(const std::string& given, const std::string& version) {
                            "the library of intel-extension-for-pytorch " + version);
 }
 
-// This project's own operators (runtime/kernels), built for this libtorch: given, or from the environment.
+inline bool native_is_registered() {
+  return c10::Dispatcher::singleton().findSchema({"em_native::version", ""}).has_value();
+}
+
+// Loads the library of this project's own operators, unless it is loaded. A second library cannot register them again.
+inline void open_native(const std::string& path, const char* remedy) {
+  const bool registered = native_is_registered();
+  if (dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | (registered ? RTLD_NOLOAD : 0)) != nullptr) return;
+  if (registered)
+    throw NativeLibraryError("this process has the operators of another library than " + path,
+                             "no library named, or the one that is loaded", "unset Options::native_library and "
+                             "EXPORTED_MODEL_NATIVE_LIBRARY, or build with EXPORTED_MODEL_NATIVE=OFF");
+  throw NativeLibraryError(std::string("cannot load ") + dlerror(), "a library built for this libtorch", remedy);
+}
+
+// This project's own operators (runtime/kernels), built for this libtorch: given, from the environment, or linked.
 inline void load_native(const std::string& given, std::int64_t version) {
   const char* named = std::getenv("EXPORTED_MODEL_NATIVE_LIBRARY");
   const std::string path = !given.empty() ? given : named != nullptr ? named : "";
-  const char* remedy = "build it from runtime/kernels against this libtorch, or export with another backend";
-  if (path.empty())
-    throw NativeLibraryError("neither Options::native_library nor EXPORTED_MODEL_NATIVE_LIBRARY names a library",
-                             "that of this project's own operators, which the artifact uses", remedy);
-  if (dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) == nullptr)
-    throw NativeLibraryError(std::string("cannot load ") + dlerror(), "a library built for this libtorch", remedy);
+  const char* remedy = "build them with your program (CMake's option EXPORTED_MODEL_NATIVE, which is on by default), or "
+                       "export with another backend";
+  if (!path.empty()) open_native(path, remedy);
+  const std::string library = path.empty() ? "the library of operators" : path;
   std::int64_t found = -1;
   try {
-    const auto known = c10::Dispatcher::singleton().findSchema({"em_native::version", ""});
-    if (known) found = known->typed<std::int64_t()>().call();
+#ifdef EXPORTED_MODEL_NATIVE_LINKED
+    // The call makes the linker keep the library.
+    if (path.empty()) found = exported_model_native_version();
+#endif
+    if (found < 0 && native_is_registered())
+      found = c10::Dispatcher::singleton().findSchemaOrThrow("em_native::version", "").typed<std::int64_t()>().call();
   } catch (const c10::Error& error) {
-    throw NativeLibraryError("cannot use " + path + ": " + error.what_without_backtrace(), "a processor with AVX2");
+    throw NativeLibraryError("cannot use " + library + ": " + error.what_without_backtrace(), "a processor with AVX2");
+  } catch (const std::runtime_error& error) {
+    throw NativeLibraryError("cannot use " + library + ": " + error.what(), "a processor with AVX2");
   }
+  if (found < 0)
+    throw NativeLibraryError("this program was built without the native operators, and neither "
+                             "Options::native_library nor EXPORTED_MODEL_NATIVE_LIBRARY names a library",
+                             "that of this project's own operators, which the artifact uses", remedy);
   if (found != version)
-    throw NativeLibraryError(path + " has version " + std::to_string(found) + " of the operators",
+    throw NativeLibraryError(library + " has version " + std::to_string(found) + " of the operators",
                              "version " + std::to_string(version), remedy);
 }
 

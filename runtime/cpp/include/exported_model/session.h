@@ -41,7 +41,7 @@ struct Options {
   // libtorch, else where pip installs it.
   std::string ipex_library;
   // The library of this project's own operators, for artifacts of the native backend. Empty:
-  // EXPORTED_MODEL_NATIVE_LIBRARY.
+  // EXPORTED_MODEL_NATIVE_LIBRARY, else the one that the program is linked with (CMake's option EXPORTED_MODEL_NATIVE).
   std::string native_library;
   // libtorch's thread count, set for the whole process before the file is loaded; none leaves it as it is.
   std::optional<int> threads;
