@@ -20,7 +20,7 @@ constexpr int64_t columns = linear_columns, depth_block = linear_depth;
 // Of copied rows, in lanes of 32 bits. Not a power of two: rows would fall on the same lines of the first-level cache.
 constexpr int64_t row_stride = depth_block + 16;
 // Panels whose sums are kept at a time.
-constexpr int64_t kept_panels = 16;
+constexpr int64_t kept_panels = 24;
 constexpr int64_t line = 64;
 
 // How products are computed: what a sum is, how many inputs a lane of 32 bits of a copied row holds, and how many inputs
@@ -268,6 +268,14 @@ struct Call {
   typename How::Number* sums;
 };
 
+// Where the inputs from `start` on, a block of them, begin in a panel.
+template <class How>
+EM_NATIVE_INLINE const char* panel_at(const Call<How>& call, int64_t start, int64_t panel) {
+  const int64_t depth = smaller(depth_block, call.l.inputs - start);
+  const int64_t steps = (depth + How::packed - 1) / How::packed;
+  return static_cast<const char*>(call.l.weight) + (start / How::packed * call.panels + panel * steps) * How::bytes;
+}
+
 // The rows [row, row + count) and the panels [first, last).
 template <class How>
 void multiply_panels(const Call<How>& call, int64_t row, int64_t count, int64_t first, int64_t last) {
@@ -280,14 +288,17 @@ void multiply_panels(const Call<How>& call, int64_t row, int64_t count, int64_t 
     const int64_t steps = (depth + How::packed - 1) / How::packed;
     const bool last_block = start + depth >= l.inputs;
     call.copy(l, row, count, start, depth, call.rows);
-    const char* block = weight + start / How::packed * How::bytes * call.panels;
     for (int64_t panel = first; panel < last; panel++) {
-      const char* b = block + panel * steps * How::bytes;
+      const char* b = panel_at(call, start, panel);
+      // What is read next, which is the first panel again at the end.
+      const char* next = panel + 1 < last ? panel_at(call, start, panel + 1)
+                         : !last_block    ? panel_at(call, start + depth, first)
+                                          : panel_at(call, 0, last < call.panels ? last : 0);
       typename How::Number* sums = call.sums + (call.one_block ? 0 : panel - first) * call.height * columns;
       int64_t at = 0;
       for (int64_t t = 0; t < tiles; t++) {
         const int64_t end = count * (t + 1) / tiles;
-        const char* ahead = b + steps * How::bytes + smaller(t, 3) * (steps / 4) * How::bytes;
+        const char* ahead = next + smaller(t, 3) * (steps / 4) * How::bytes;
         tile_of<How>(end - at)(call.rows + at * row_stride, b, steps, sums + at * columns, start > 0, ahead);
         at = end;
       }

@@ -12,7 +12,7 @@
 namespace em_emulated {
 
 template <typename To, typename From>
-static inline To bits(From from) {
+static inline To bits(const From& from) {
   static_assert(sizeof(To) == sizeof(From), "the same size");
   To to;
   __builtin_memcpy(&to, &from, sizeof to);
@@ -140,6 +140,25 @@ static inline __m512i dot_codes(__m512i c, __m512i a, __m512i b) {
   return bits<__m512i>(sum);
 }
 
+static inline __m512i widen_codes(__m256i a) {
+  int8_t x[32];
+  __builtin_memcpy(x, &a, 32);
+  int16_t y[32];
+  for (int i = 0; i < 32; i++) y[i] = x[i];
+  return bits<__m512i>(y);
+}
+
+// Two products of 16 bits per lane.
+static inline __m512i dot_words(__m512i a, __m512i b) {
+  int16_t x[32], y[32];
+  __builtin_memcpy(x, &a, 64);
+  __builtin_memcpy(y, &b, 64);
+  Words sum;
+  for (int i = 0; i < 16; i++)
+    sum.at[i] = static_cast<uint32_t>(x[2 * i] * y[2 * i]) + static_cast<uint32_t>(x[2 * i + 1] * y[2 * i + 1]);
+  return bits<__m512i>(sum);
+}
+
 static inline __m512 nearest_whole(__m512 a) { return each(a, [](float x) { return __builtin_rintf(x); }); }
 static inline __m512 part_over_floor(__m512 a) {
   return each(a, [](float x) { return __builtin_isinf(x) ? 0.0f : x - __builtin_floorf(x); });
@@ -207,3 +226,7 @@ static inline __m512 shuffle(__m512 a, __m512 b, int which) {
 #define _mm512_cvtepi32_ps em_emulated::to_numbers
 #undef _mm512_shuffle_f32x4
 #define _mm512_shuffle_f32x4 em_emulated::shuffle
+#undef _mm512_cvtepi8_epi16
+#define _mm512_cvtepi8_epi16 em_emulated::widen_codes
+#undef _mm512_madd_epi16
+#define _mm512_madd_epi16 em_emulated::dot_words
