@@ -89,7 +89,8 @@ class _Command(click.Command):
     "--int8",
     "precision",
     flag_value="int8",
-    help="Products in int8, fitted to --calibration samples: a quarter of the weights, the fastest, the least exact.",
+    help="Products in int8, fitted to --calibration samples (none with --backend native): a quarter of the weights, "
+    "the fastest, the least exact.",
 )
 @click.option(
     "--calibration",

@@ -23,6 +23,9 @@ TYPES = (torch.float32, torch.bfloat16)
 # Of the largest number of the expected answer.
 ATTENTION_BOUND = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
 NORM_BOUND = {torch.float32: 2e-6, torch.bfloat16: 4.5e-3}
+LINEAR_BOUND = {torch.float32: 3e-6, torch.bfloat16: 8e-3}
+# Inputs of fp32 are rounded to bf16 where the processor multiplies pairs of bf16.
+PAIRS_BOUND = {torch.float32: 8e-3, torch.bfloat16: 8e-3}
 LENGTHS = (1, 2, 15, 16, 17, 31, 33, 63, 100, 129, 255, 513, 1023, 1025, 2049, 4096)
 
 worst: dict[str, float] = {}
@@ -189,6 +192,84 @@ def norms() -> None:
         assert torch.ops.em_native.add_layer_norm(torch.empty(shape), None, None, None, 0.0).shape == shape
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    "relu": torch.relu,
+    "silu": torch.nn.functional.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def linears() -> None:
+    """Packed and not, rows of every kind of stride, each activation, bias and residual or neither."""
+    ops = torch.ops.em_native
+    sizes = ((1, 1, 1), (1, 384, 384), (3, 17, 33), (7, 385, 50), (32, 100, 64), (300, 64, 40), (13, 1700, 31))
+    for (rows, inputs, outputs), x_type, wide in itertools.product(sizes, TYPES, (False, True)):
+        weight_type = torch.bfloat16 if wide or x_type == torch.bfloat16 else torch.float32
+        weight = (torch.randn(outputs, inputs) / inputs**0.5).to(weight_type)
+        bound = PAIRS_BOUND if weight_type == torch.bfloat16 and ops.level() == "avx512_bf16" else LINEAR_BOUND
+        whole = torch.randn(2, rows, inputs + 3).to(x_type)
+        for x in (whole[..., :inputs], whole[0, :, :inputs].contiguous(), whole[:, rows // 2, :inputs]):
+            for name, function in ACTIVATIONS.items():
+                bias = torch.randn(outputs).to(x_type) if name != "relu" else None
+                residual = (
+                    torch.randn(*x.shape[:-1], outputs + 1).to(x_type)[..., 1:] if name in ("none", "tanh") else None
+                )
+                product = x.double() @ weight.double().t() + (0 if bias is None else bias.double())
+                expected = function(product) + (0 if residual is None else residual.double())
+                for form in (weight, ops.pack_linear(weight)):
+                    found = ops.linear(x, form, bias, residual, outputs, name)
+                    compare("linear", found, expected, bound, x.shape, outputs, name, weight_type)
+    assert ops.linear(torch.randn(2, 0, 5), torch.randn(3, 5), None, None, 3, "none").shape == (2, 0, 3)
+    nan = torch.full((2, 5), math.nan)
+    for name in ACTIVATIONS:
+        assert ops.linear(nan, torch.randn(3, 5), None, None, 3, name).isnan().all()
+    # A batch of rows that repeats without memory of its own.
+    x = torch.randn(5, 1, 20).expand(5, 4, 20)
+    weight = torch.randn(6, 20)
+    compare("linear", ops.linear(x, weight, None, None, 6, "none"), x.double() @ weight.double().t(), LINEAR_BOUND)
+
+
+def linears_on_codes() -> None:
+    """Codes of each row, exact sums, and codes straight from the layer norm."""
+    ops = torch.ops.em_native
+    for (rows, inputs, outputs), dtype in itertools.product(
+        ((1, 1, 1), (5, 37, 33), (40, 384, 70), (9, 1001, 16)), TYPES
+    ):
+        x = (torch.randn(2, rows, inputs) + 0.3).to(dtype)
+        x[0, 0] = 0
+        codes, scales = ops.quantise_rows(x)
+        meant = (codes.double() - scales[..., 1:].double()) * scales[..., :1].double()
+        assert ((meant - x.double()).abs() <= 0.501 * scales[..., :1].double()).all()
+        weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
+        weight_scales, bias = torch.rand(outputs) / inputs, torch.randn(outputs)
+        product = meant @ (weight.double() * weight_scales.double()[:, None]).t() + bias.double()
+        for form, (name, function) in itertools.product((weight, ops.pack_linear(weight)), ACTIVATIONS.items()):
+            given = ops.linear_int8(codes, scales, form, weight_scales, bias, None, outputs, name)
+            compare("linear on codes", given, function(product), LINEAR_BOUND, rows, inputs, outputs, name)
+            residual = torch.randn(2, rows, outputs).to(dtype)
+            own = ops.linear_int8(x, None, form, weight_scales, bias, residual, outputs, name)
+            compare("linear on codes", own, function(product) + residual.double(), LINEAR_BOUND, rows, inputs, name)
+    for dtype in TYPES:
+        x, residual = (torch.randn(2, 3, 7, 500) + 0.3).to(dtype)
+        weight, bias = torch.randn(2, 500).to(dtype)
+        normed, codes, scales = ops.add_layer_norm_int8(x, residual, weight, bias, 1e-5)
+        assert torch.equal(normed, ops.add_layer_norm(x, residual, weight, bias, 1e-5))
+        meant = (codes.double() - scales[..., 1:].double()) * scales[..., :1].double()
+        wide = torch.nn.functional.layer_norm(
+            x.double() + residual.double(), (500,), weight.double(), bias.double(), 1e-5
+        )
+        assert ((meant - wide).abs() <= 0.501 * scales[..., :1].double() + 1e-5).all()
+    bad = torch.randn(3, 40)
+    bad[1, 39] = math.nan
+    found = ops.linear_int8(bad, None, torch.ones(4, 40, dtype=torch.int8), torch.ones(4), None, None, 4, "none")
+    assert found[1].isnan().all()
+    assert not found[::2].isnan().any()
+
+
 def eight_threads() -> None:
     """Eight callers at once get what one gets, bit for bit."""
     inputs = [joined(2, 30 + 17 * number, 4, 32, TYPES[number % 2]) for number in range(8)]
@@ -213,14 +294,17 @@ def threads_of_its_own() -> None:
     before = torch.get_num_threads()
     query, key, value = joined(1, 150, 5, 32, torch.float32)
     offsets = torch.tensor([0, 3, 90, 91, 150])
+    x, weight = torch.randn(150, 500), torch.ops.em_native.pack_linear(torch.randn(70, 500))
     found = []
     for count in (1, 2, 3, 7):
         torch.set_num_threads(count)
-        found.append((attention(query, key, value, causal=True), attention(query, key, value, offsets)))
+        linear = torch.ops.em_native.linear(x, weight, None, None, 70, "gelu")
+        found.append((attention(query, key, value, causal=True), attention(query, key, value, offsets), linear))
     torch.set_num_threads(before)
-    for whole, cut in found[1:]:
-        assert torch.equal(whole, found[0][0])
-        assert torch.equal(cut, found[0][1])
+    for each in found[1:]:
+        assert all(map(torch.equal, each, found[0]))
+    # Nor does the number of rows.
+    assert torch.equal(torch.ops.em_native.linear(x[40:47], weight, None, None, 70, "gelu"), found[0][2][40:47])
 
 
 def any_shapes() -> None:
@@ -245,7 +329,7 @@ def answers() -> None:
     with torch.no_grad():
         for part in (
             *(lengths_and_widths, heads_windows_masks, masked_rows, segments, norms),
-            *(eight_threads, threads_of_its_own, any_shapes),
+            *(linears, linears_on_codes, eight_threads, threads_of_its_own, any_shapes),
         ):
             part()
     print(json.dumps({"level": torch.ops.em_native.level(), "worst": worst}))
@@ -258,6 +342,22 @@ def bad_calls() -> dict[str, Callable[[], object]]:
     twice = x.expand(2, 2, 6, 16)
     emptied = torch.randn(1, 2, 6, 16)
     emptied.untyped_storage().resize_(8)
+
+    ops = torch.ops.em_native
+    weight, packed = torch.randn(6, 8), ops.pack_linear(torch.randn(6, 8))
+    codes, packed_codes = torch.ones(6, 8, dtype=torch.int8), ops.pack_linear(torch.ones(6, 8, dtype=torch.int8))
+    scales = torch.ones(6)
+    emptied_weight = packed.clone()
+    emptied_weight.untyped_storage().resize_(8)
+
+    def linear(x: Tensor = rows, weight: Tensor = weight, *rest: Any, outputs: int = 6, act: str = "none") -> object:
+        bias, residual = rest or (None, None)
+        return ops.linear(x, weight, bias, residual, outputs, act)
+
+    def int8(
+        x: Tensor = rows, x_scales: Tensor | None = None, weight: Tensor = codes, w_scales: Tensor = scales
+    ) -> object:
+        return ops.linear_int8(x, x_scales, weight, w_scales, None, None, 6, "none")
 
     def with_offsets(*numbers: int, **options: Any) -> Callable[[], object]:
         return lambda: attention(x, x, x, torch.tensor(numbers, dtype=options.get("dtype", torch.int64)))
@@ -309,6 +409,42 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "norm two types": lambda: norm(rows.bfloat16(), None, torch.ones(8), torch.ones(8).bfloat16(), 0.0),
         "norm epsilon": lambda: norm(rows, None, None, None, -1.0),
         "norm NaN": lambda: rms(rows, None, None, math.nan),
+        "norm codes": lambda: ops.add_layer_norm_int8(torch.zeros(1, 65537), None, None, None, 0.0),
+        "pack axes": lambda: ops.pack_linear(rows[0]),
+        "pack type": lambda: ops.pack_linear(rows.double()),
+        "pack empty": lambda: ops.pack_linear(rows[:0]),
+        "pack codes": lambda: ops.pack_linear(torch.ones(1, 65537, dtype=torch.int8)),
+        "pack huge": lambda: ops.pack_linear(torch.ones(1, 1).expand(2**31, 1)),
+        "linear x": lambda: linear(torch.tensor(1.0)),
+        "linear x type": lambda: linear(rows.double()),
+        "linear x empty": lambda: linear(rows[:, :0]),
+        "linear weight type": lambda: linear(rows, weight.double()),
+        "linear types": lambda: linear(rows.bfloat16(), weight),
+        "linear weight": lambda: linear(rows, weight[:, :7]),
+        "linear outputs": lambda: linear(outputs=7),
+        "linear no outputs": lambda: linear(outputs=0),
+        "linear many outputs": lambda: linear(rows, packed, outputs=2**40),
+        "linear packed": lambda: linear(rows[:, :7], packed),
+        "linear packed outputs": lambda: linear(rows, packed, outputs=100),
+        "linear packed view": lambda: linear(rows, torch.zeros(1, 8, 32)[..., ::2]),
+        "linear packed elsewhere": lambda: linear(rows, torch.zeros(1, 8, 48)),
+        "linear emptied": lambda: linear(rows, emptied_weight),
+        "linear bias": lambda: linear(rows, weight, torch.ones(7), None),
+        "linear bias type": lambda: linear(rows, weight, torch.ones(6).bfloat16(), None),
+        "linear residual": lambda: linear(rows, weight, None, torch.ones(2, 6)),
+        "linear residual type": lambda: linear(rows, weight, None, torch.ones(3, 6).bfloat16()),
+        "linear activation": lambda: linear(act="x" * 1000),
+        "codes weight": lambda: int8(weight=weight),
+        "codes packed": lambda: int8(rows[:, :3], weight=packed_codes),
+        "codes x": lambda: int8(rows.double()),
+        "codes without scales": lambda: int8(rows.byte()),
+        "codes with scales": lambda: int8(rows, torch.ones(3, 2)),
+        "codes scales": lambda: int8(rows.byte(), torch.ones(2, 2)),
+        "codes scales type": lambda: int8(rows.byte(), torch.ones(3, 2).double()),
+        "codes wide": lambda: int8(torch.ones(1, 65537)),
+        "codes weight scales": lambda: int8(w_scales=torch.ones(5)),
+        "rows axes": lambda: ops.quantise_rows(torch.tensor(1.0)),
+        "rows type": lambda: ops.quantise_rows(rows.int()),
     }
 
 

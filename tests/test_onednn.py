@@ -139,7 +139,7 @@ def test_an_image_model(tmp_path: Path) -> None:
 def test_a_model_without_linears_is_refused() -> None:
     module, example = frozen(torch.nn.Conv1d(3, 3, 3), torch.randn(2, 3, 9))
     with pytest.raises(BackendError, match="no linear for oneDNN"):
-        OnednnBackend().rewrite(module, example)
+        OnednnBackend().rewrite(module, example, "fp32")
 
 
 class Pair(torch.nn.Module):
@@ -310,7 +310,7 @@ class Residual(torch.nn.Module):
 def test_residual_additions() -> None:
     module = Residual()
     traced, example = frozen(module, torch.randn(2, 5, 8))
-    words = OnednnBackend().rewrite(traced, example)
+    words = OnednnBackend().rewrite(traced, example, "fp32")
     assert words.endswith("placed 2 linear, 2 linear+add")
     for _ in range(2):
         x = torch.randn(3, 1, 8)

@@ -39,7 +39,7 @@ class Backend(Protocol):
     def autocast(self, precision: Precision) -> AbstractContextManager[Any]:
         """The context to trace in."""
 
-    def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
+    def rewrite(self, module: ScriptModule, example: ExampleInputs, precision: Precision) -> str:
         """Rewrite the frozen trace in place; returns what was done, for people, or "".
 
         Raises:

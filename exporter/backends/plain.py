@@ -39,7 +39,7 @@ class PlainBackend:
         """None needed: the weights have the precision."""
         return nullcontext()
 
-    def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
+    def rewrite(self, module: ScriptModule, example: ExampleInputs, precision: Precision) -> str:
         """Nothing to do."""
         return ""
 

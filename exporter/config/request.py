@@ -50,7 +50,8 @@ class ExportRequest:
         output: the file to write.
         task: a name of `exporter.config.tasks.TASKS`, or `auto`: what the configuration says.
         precision: `fp32`, `bf16` or `int8`.
-        calibration: a file of samples, for int8 only; `exporter.calibration.dataset` describes its forms.
+        calibration: a file of samples, for int8 only; `exporter.calibration.dataset` describes its forms. The backend
+            `native` needs none, and measures the accuracy with it.
         backend: `ipex`, `onednn`, `native`, `plain`; `auto`: the fastest of those that can be used here (see `tune`);
             `stock`: the fastest of those whose files need torch alone.
         example_inputs: `dict`, `tuple`, or `auto`: dict from torch 2.0 on, else tuple.
@@ -208,11 +209,12 @@ class ExportRequest:
             raise RequestError("max_metric_drop is given and evaluate is not", "evaluate with max_metric_drop")
         if self.evaluate is not None and self.verify == "off":
             raise RequestError("evaluate is given and verify is off", "one of them")
-        if self.precision == "int8" and self.calibration is None:
+        if self.precision == "int8" and self.calibration is None and self.backend != "native":
             raise RequestError(
                 "precision is int8 and no calibration is given",
                 "samples like those that the model will process, to fit its ranges to",
-                "give --calibration FILE: .txt with one text per line, .jsonl with inputs per line, or .safetensors",
+                "give --calibration FILE: .txt with one text per line, .jsonl with inputs per line, or .safetensors; "
+                "--backend native needs none",
             )
         if self.precision != "int8" and self.calibration is not None:
             raise RequestError(f"calibration is given and precision is {self.precision}", "calibration only with int8")

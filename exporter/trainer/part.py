@@ -247,7 +247,7 @@ class JitPart(torch.nn.Module):
         example = ExampleInputs(tensors)
         module = Traceable.of(part, tuple(tensors), others, lambda output: flatten(output, structure))
         traced = trace(backend.optimise(module, self.precision), example, "auto", backend.autocast(self.precision))
-        logger.debug("jit mode: %s; %s", backend.name, backend.rewrite(traced.module, example))
+        logger.debug("jit mode: %s; %s", backend.name, backend.rewrite(traced.module, example, self.precision))
         if hasattr(traced.module, "prepare"):
             traced.module.prepare()
         for _ in range(_WARM_UP if backend.optimised_at_run else 0):

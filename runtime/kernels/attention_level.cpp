@@ -8,6 +8,7 @@
 //
 // fp32 is computed in fp32. bf16 is packed as fp32 and computed in that, or, where the processor has products of bf16
 // pairs, packed in pairs: a pair takes a lane of 32 bits, so that the same code serves both ("depth" counts lanes).
+#include "blocking.h"
 #include "vector.h"
 
 namespace em_native {
@@ -15,7 +16,7 @@ namespace EM_NATIVE_LEVEL {
 namespace {
 
 // Registers hold a tile of rows x 2 vectors of sums, two vectors of the packed operand and one broadcast number.
-#if defined(__AVX512F__)
+#if defined(EM_NATIVE_AVX512)
 constexpr int tile_rows = 12;
 #else
 constexpr int tile_rows = 6;
@@ -31,7 +32,7 @@ constexpr int64_t fetched_ahead = 512 * 1024;
 // Query blocks whose state is kept while one panel after the other is packed.
 constexpr int64_t kept_blocks = 8;
 
-#if defined(__AVX512BF16__)
+#if defined(EM_NATIVE_AVX512_BF16)
 constexpr bool has_pairs = true;
 #else
 constexpr bool has_pairs = false;
@@ -39,7 +40,7 @@ constexpr bool has_pairs = false;
 
 template <bool pairs>
 EM_NATIVE_INLINE Vec product(Vec a, Vec b, Vec c) {
-#if defined(__AVX512BF16__)
+#if defined(EM_NATIVE_AVX512_BF16)
   if constexpr (pairs) return multiply_add_pairs(a, b, c);
 #endif
   return multiply_add(a, b, c);
@@ -82,7 +83,7 @@ EM_NATIVE_INLINE Tile tile_of(int64_t rows) {
   static constexpr Tile tiles[] = {
       tile<pairs, accumulate, vectors, 1>,  tile<pairs, accumulate, vectors, 2>,  tile<pairs, accumulate, vectors, 3>,
       tile<pairs, accumulate, vectors, 4>,  tile<pairs, accumulate, vectors, 5>,  tile<pairs, accumulate, vectors, 6>,
-#if defined(__AVX512F__)
+#if defined(EM_NATIVE_AVX512)
       tile<pairs, accumulate, vectors, 7>,  tile<pairs, accumulate, vectors, 8>,  tile<pairs, accumulate, vectors, 9>,
       tile<pairs, accumulate, vectors, 10>, tile<pairs, accumulate, vectors, 11>, tile<pairs, accumulate, vectors, 12>,
 #endif
@@ -107,7 +108,7 @@ EM_NATIVE_INLINE void multiply_block(const float* a, int64_t a_stride, int64_t r
 // `count` elements from p on as up to `lanes` lanes: numbers, or pairs of bf16.
 template <bool pairs, typename T>
 EM_NATIVE_INLINE Vec load_lanes(const T* p, int64_t count) {
-#if defined(__AVX512BF16__)
+#if defined(EM_NATIVE_AVX512_BF16)
   if constexpr (pairs) return load_pairs(reinterpret_cast<const uint16_t*>(p), count);
 #endif
   return count >= lanes ? load(p) : load_first(p, count);
@@ -179,7 +180,7 @@ void pack_values(const Work<pairs>& work, const T* values, int64_t stride, int64
     float* to = work.values + block_start * value_rows + (c - block_start);
     const int64_t here = width - c;
     const T* from = values + c;
-#if defined(__AVX512BF16__)
+#if defined(EM_NATIVE_AVX512_BF16)
     if constexpr (pairs) {
       for (int64_t j = 0; j < count; j += 2, to += columns, from += 2 * stride) {
         const Vec low = load_lanes<false>(from, here);
@@ -262,7 +263,7 @@ EM_NATIVE_INLINE float softmax(const Attention& a, float* scores, const char* ma
   const float base = now == minus_infinity() ? 0.0f : now;
   const Vec shift = all(base);
   Vec sum = zero();
-#if defined(__AVX512BF16__)
+#if defined(EM_NATIVE_AVX512_BF16)
   if constexpr (pairs) {
     // In place: 16 numbers are read before their 16 halves are written at or before them.
     uint16_t* halves = reinterpret_cast<uint16_t*>(scores);
@@ -517,7 +518,11 @@ void attention(const Attention& a, const AttentionPlan& plan, int64_t first_task
     run<has_pairs, uint16_t>(a, plan, first_task, last_task);
 }
 
-void norm(const Norm&, int64_t first_row, int64_t last_row);  // norm_level.cpp
+// norm_level.cpp
+void norm(const Norm&, int64_t first_row, int64_t last_row);
+void quantise(const Quantise&, int64_t first_row, int64_t last_row);
+// linear_level.cpp
+void linear(const Linear&, const LinearPlan&, int64_t first_task, int64_t last_task);
 
 void exponential_of(const float* from, float* to, int64_t count, bool coarse) {
   for (int64_t i = 0; i < count; i += lanes) {
@@ -528,7 +533,9 @@ void exponential_of(const float* from, float* to, int64_t count, bool coarse) {
 }
 
 extern const Kernels table;
-const Kernels table = {EM_NATIVE_TEXT(EM_NATIVE_LEVEL), query_block, attention, norm, exponential_of};
+const Kernels table = {EM_NATIVE_TEXT(EM_NATIVE_LEVEL), query_block, attention, norm, has_pairs,
+                       {linear_columns, linear_depth, codes_per_step}, linear_tile_rows, linear, quantise,
+                       exponential_of};
 
 }  // namespace EM_NATIVE_LEVEL
 }  // namespace em_native

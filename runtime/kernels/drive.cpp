@@ -25,7 +25,70 @@ struct NormCall {
   const Norm& norm;
 };
 
+struct LinearCall {
+  const Kernels& kernels;
+  const Linear& linear;
+  LinearPlan plan;
+};
+
+struct QuantiseCall {
+  const Kernels& kernels;
+  const Quantise& quantise;
+};
+
+struct PackCall {
+  const WeightLayout& layout;
+  const Pack& pack;
+  int64_t panels;
+};
+
+// Rows of a linear that a task computes together: with as many inputs as a block has, they stay in the second-level
+// cache.
+constexpr int64_t linear_block = 96;
+
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Inputs that stand next to each other for an output.
+int64_t inputs_per_step(const WeightLayout& layout, Type type) {
+  return type == Type::fp32 ? 1 : type == Type::bf16 ? 2 : layout.codes;
+}
+
+// Where the sums of the codes begin, in bytes; or where the weight ends.
+int64_t product_bytes(const WeightLayout& layout, Type type, int64_t outputs, int64_t inputs) {
+  const int64_t step = inputs_per_step(layout, type), size = type == Type::fp32 ? 4 : type == Type::bf16 ? 2 : 1;
+  return divide_up(outputs, layout.columns) * layout.columns * divide_up(inputs, step) * step * size;
+}
+
+// The panels [first, last) of a weight whose numbers have the size of N.
+template <typename N>
+void pack_panels(const WeightLayout& layout, const Pack& p, int64_t panels, int64_t first, int64_t last) {
+  const N* weight = static_cast<const N*>(p.weight);
+  const int64_t step = inputs_per_step(layout, p.type);
+  for (int64_t panel = first; panel < last; panel++)
+    for (int64_t start = 0; start < p.inputs; start += layout.depth) {
+      const int64_t depth = std::min(layout.depth, p.inputs - start), whole = divide_up(depth, step) * step;
+      // Blocks before this one are all of the full depth, a multiple of every step.
+      N* to = static_cast<N*>(p.packed) + start * layout.columns * panels + panel * layout.columns * whole;
+      for (int64_t k = 0; k < whole; k += step)
+        for (int64_t c = 0; c < layout.columns; c++)
+          for (int64_t i = k; i < k + step; i++) {
+            const int64_t output = panel * layout.columns + c;
+            *to++ = i < depth && output < p.outputs ? weight[output * p.inputs + start + i] : N{0};
+          }
+    }
+}
+
+void pack_sums(const WeightLayout& layout, const Pack& p, int64_t first, int64_t last) {
+  const int8_t* weight = static_cast<const int8_t*>(p.weight);
+  int32_t* sums = reinterpret_cast<int32_t*>(static_cast<char*>(p.packed) +
+                                             product_bytes(layout, p.type, p.outputs, p.inputs));
+  for (int64_t output = first * layout.columns; output < last * layout.columns; output++) {
+    int32_t sum = 0;
+    if (output < p.outputs)
+      for (int64_t i = 0; i < p.inputs; i++) sum += weight[output * p.inputs + i];
+    sums[output] = sum;
+  }
+}
 
 }  // namespace
 
@@ -85,6 +148,52 @@ void norm(const Kernels& kernels, const Norm& n, ParallelFor parallel_for) {
     c.kernels.norm(c.norm, begin, end);
   };
   parallel_for(0, n.rows, std::max<int64_t>(1, least_elements / n.size), body, &call);
+}
+
+void linear(const Kernels& kernels, const Linear& l, int, ParallelFor parallel_for) {
+  if (l.rows == 0 || l.outputs == 0) return;
+  LinearCall call{kernels, l, {}};
+  const int64_t blocks = divide_up(l.rows, linear_block);
+  call.plan.height = divide_up(divide_up(l.rows, blocks), kernels.linear_rows) * kernels.linear_rows;
+  const int64_t tasks = divide_up(l.rows, call.plan.height) * divide_up(l.outputs, kernels.weight_layout.columns);
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const LinearCall& c = *static_cast<const LinearCall*>(context);
+    c.kernels.linear(c.linear, c.plan, begin, end);
+  };
+  const double per_task = static_cast<double>(std::min(l.rows, call.plan.height)) *
+                          static_cast<double>(kernels.weight_layout.columns) * static_cast<double>(l.inputs);
+  const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(least_work / std::max(1.0, per_task)));
+  parallel_for(0, tasks, grain, body, &call);
+}
+
+void quantise(const Kernels& kernels, const Quantise& q, ParallelFor parallel_for) {
+  QuantiseCall call{kernels, q};
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const QuantiseCall& c = *static_cast<const QuantiseCall*>(context);
+    c.kernels.quantise(c.quantise, begin, end);
+  };
+  parallel_for(0, q.rows, std::max<int64_t>(1, least_elements / q.size), body, &call);
+}
+
+int64_t packed_bytes(const WeightLayout& layout, Type type, int64_t outputs, int64_t inputs) {
+  const int64_t sums = divide_up(outputs, layout.columns) * layout.columns * static_cast<int64_t>(sizeof(int32_t));
+  return product_bytes(layout, type, outputs, inputs) + (type == Type::int8 ? sums : 0);
+}
+
+void pack(const WeightLayout& layout, const Pack& p, ParallelFor parallel_for) {
+  PackCall call{layout, p, divide_up(p.outputs, layout.columns)};
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const PackCall& c = *static_cast<const PackCall*>(context);
+    if (c.pack.type == Type::fp32)
+      pack_panels<uint32_t>(c.layout, c.pack, c.panels, begin, end);
+    else if (c.pack.type == Type::bf16)
+      pack_panels<uint16_t>(c.layout, c.pack, c.panels, begin, end);
+    else
+      pack_panels<uint8_t>(c.layout, c.pack, c.panels, begin, end);
+    if (c.pack.type == Type::int8) pack_sums(c.layout, c.pack, begin, end);
+  };
+  parallel_for(0, call.panels, std::max<int64_t>(1, least_elements / (layout.columns * std::max<int64_t>(1, p.inputs))),
+               body, &call);
 }
 
 }  // namespace em_native

@@ -1,6 +1,6 @@
 // The kernels' interface: pointers, sizes and strides, nothing of torch.
 //
-// attention.cpp and norm.cpp are compiled once per level (CMakeLists.txt) and fill one table of functions per level;
+// The files *_level.cpp are compiled once per level (CMakeLists.txt) and fill one table of functions per level;
 // levels.cpp chooses the table. register.cpp checks the arguments and calls the functions at the end of this file.
 // The kernels check nothing: whoever calls them has checked every size, stride and offset.
 #pragma once
@@ -14,7 +14,7 @@ namespace em_native {
 using Body = void (*)(void* context, int64_t begin, int64_t end);
 using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain, Body body, void* context);
 
-enum class Type { fp32, bf16 };
+enum class Type { fp32, bf16, int8 };  // int8: codes of packed weights alone
 
 // Strides count elements. The last axis of query, key, value and output is contiguous.
 struct Attention {
@@ -62,9 +62,63 @@ struct Norm {
   Type weight_type;      // of weight and bias
   void* output;
   void* sum;  // x + residual, rounded to the type; null: not wanted
+  // The output as codes with a scale and a zero per row, as Quantise gives them; null: not wanted. Rows of at most
+  // 64 Ki numbers.
+  uint8_t* codes;
+  float* scales;
   int64_t rows, size;
   float epsilon;
   bool centred;  // layer norm; otherwise RMS norm
+};
+
+enum class Activation { none, gelu, gelu_tanh, relu, silu, tanh, sigmoid };
+
+// y = activation(x * weight^T + bias) + residual, for [rows, inputs] and [outputs, inputs]. Strides count elements; the
+// last axis of every tensor is contiguous.
+struct Linear {
+  Type type;         // of x (unless it is codes), residual and output
+  const void* x;     // codes from 0 to 255 if the weight has codes
+  int64_t x_row;
+  const void* weight;  // as `pack` lays it out
+  Type weight_type;    // fp32 (for x of fp32), bf16 or int8
+  const float* row_scales;     // codes: per row the scale and the code of 0, which is a whole number
+  const float* weight_scales;  // codes: one per output
+  const void* bias;            // null: 0
+  Type bias_type;
+  const void* residual;        // null: nothing is added
+  int64_t residual_row;
+  void* output;
+  int64_t output_row;
+  int64_t rows, inputs, outputs;
+  Activation activation;
+};
+
+// The rows of a linear are cut into blocks of this height; a task is one of them and one panel of outputs.
+struct LinearPlan {
+  int64_t height;
+};
+
+// A weight in the order in which the products read it. Panels of `columns` outputs, and `depth` inputs at a time; the
+// last panel is filled up with zeros. Within a block of inputs and a panel: for each step (1 input of fp32, 2 of bf16,
+// `codes` of int8) the numbers of all columns, an output's next to each other. After codes come their sums per output.
+struct WeightLayout {
+  int64_t columns, depth, codes;
+};
+
+struct Pack {
+  Type type;
+  const void* weight;  // [outputs, inputs], contiguous
+  void* packed;        // packed_bytes() bytes
+  int64_t outputs, inputs;
+};
+
+// Rows to codes: x is about (code - zero) * scale, with a scale and a zero per row.
+struct Quantise {
+  Type type;
+  const void* x;
+  int64_t x_row, rows, size;
+  uint8_t* codes;  // [rows, size]
+  float* scales;   // [rows, 2]
 };
 
 // What a level offers.
@@ -74,13 +128,20 @@ struct Kernels {
   int64_t query_block;
   void (*attention)(const Attention&, const AttentionPlan&, int64_t first_task, int64_t last_task);
   void (*norm)(const Norm&, int64_t first_row, int64_t last_row);
+  // Products of bf16 pairs: for weights of bf16, inputs of fp32 are rounded to bf16.
+  bool pairs;
+  WeightLayout weight_layout;
+  // Rows that are computed together; the height of a block is a multiple of it.
+  int64_t linear_rows;
+  void (*linear)(const Linear&, const LinearPlan&, int64_t first_task, int64_t last_task);
+  void (*quantise)(const Quantise&, int64_t first_row, int64_t last_row);
   // exp of each number, as the softmax computes it for fp32 and (coarse) for bf16. For tests.
   void (*exponential)(const float* from, float* to, int64_t count, bool coarse);
 };
 
 // The levels of this build from the lowest up, whether or not the processor has them.
 const Kernels* const* all_levels();
-constexpr int levels = 3;
+constexpr int levels = 4;
 // How many of them the processor and the operating system have.
 int available_levels();
 // The level to use: the highest available one, or what EXPORTED_MODEL_KERNELS names. Throws std::runtime_error with
@@ -92,5 +153,9 @@ void* scratch(size_t bytes);
 
 void attention(const Kernels&, const Attention&, int threads, ParallelFor);
 void norm(const Kernels&, const Norm&, ParallelFor);
+void linear(const Kernels&, const Linear&, int threads, ParallelFor);
+void quantise(const Kernels&, const Quantise&, ParallelFor);
+void pack(const WeightLayout&, const Pack&, ParallelFor);
+int64_t packed_bytes(const WeightLayout&, Type, int64_t outputs, int64_t inputs);
 
 }  // namespace em_native

@@ -18,6 +18,9 @@ extern const Kernels table;
 namespace avx512 {
 extern const Kernels table;
 }
+namespace avx512_vnni {
+extern const Kernels table;
+}
 namespace avx512_bf16 {
 extern const Kernels table;
 }
@@ -34,9 +37,13 @@ uint64_t saved_registers() {
 }
 
 int detect() {
+#if defined(EM_NATIVE_EMULATED)
+  return levels;
+#endif
   constexpr uint32_t osxsave = 1u << 27, fma = 1u << 12;                                      // leaf 1, ecx
   // Leaf 7, ebx; of AVX-512 the parts F, DQ, BW, VL.
   constexpr uint32_t avx2 = 1u << 5, avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+  constexpr uint32_t vnni = 1u << 11;                                                         // leaf 7, ecx
   constexpr uint32_t bf16 = 1u << 5;                                                          // leaf 7.1, eax
   constexpr uint64_t ymm = 0x6, zmm = 0xe6;
   uint32_t a, b, c, d;
@@ -44,8 +51,9 @@ int detect() {
   const uint64_t saved = saved_registers();
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & avx2) || (saved & ymm) != ymm) return 0;
   if ((b & avx512) != avx512 || (saved & zmm) != zmm) return 1;
-  if (a < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bf16)) return 2;
-  return 3;
+  if (!(c & vnni)) return 2;
+  if (a < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bf16)) return 3;
+  return 4;
 }
 
 const Kernels& choose() {
@@ -79,7 +87,8 @@ struct Free {
 }  // namespace
 
 const Kernels* const* all_levels() {
-  static const Kernels* const found[levels] = {&avx2::table, &avx512::table, &avx512_bf16::table};
+  static const Kernels* const found[levels] = {&avx2::table, &avx512::table, &avx512_vnni::table,
+                                              &avx512_bf16::table};
   return found;
 }
 

@@ -1,8 +1,10 @@
-// Residual + layer norm or RMS norm on one level's vectors, for a range of rows.
+// Residual + layer norm or RMS norm on one level's vectors, for a range of rows; and rows to codes, in the same pass or
+// alone.
 //
 // A row is read once from memory: its sum with the residual is kept in fp32 in the thread's memory (at most 64 Ki
 // numbers; longer rows are added again). The variance is taken from the differences to the mean, so that a large mean
 // does not cancel it.
+#include "codes.h"
 #include "vector.h"
 
 namespace em_native {
@@ -88,7 +90,12 @@ EM_NATIVE_INLINE void normalise(const Norm& n, int64_t row, float* buffer) {
     if (weight) v = multiply(v, read(weight + j, count));
     if (bias) v = add(v, read(bias + j, count));
     write(output + j, v, count);
+    if (kept && n.codes) write(buffer + j, v, count);
   });
+  if (kept && n.codes)
+    to_codes(
+        n.size, [&](int64_t j, int64_t count) __attribute__((always_inline)) { return read(buffer + j, count); },
+        n.codes + start, n.scales + 2 * row);
 }
 
 template <typename T, typename W, bool has_residual, bool centred>
@@ -119,6 +126,24 @@ void norm(const Norm& n, int64_t first_row, int64_t last_row) {
     run<uint16_t, float>(n, first_row, last_row);
   else
     run<uint16_t, uint16_t>(n, first_row, last_row);
+}
+
+void quantise(const Quantise& q, int64_t first_row, int64_t last_row) {
+  for (int64_t row = first_row; row < last_row; row++) {
+    uint8_t* codes = q.codes + row * q.size;
+    float* scales = q.scales + 2 * row;
+    if (q.type == Type::fp32) {
+      const float* x = static_cast<const float*>(q.x) + row * q.x_row;
+      to_codes(
+          q.size, [&](int64_t j, int64_t count) __attribute__((always_inline)) { return read(x + j, count); }, codes,
+          scales);
+    } else {
+      const uint16_t* x = static_cast<const uint16_t*>(q.x) + row * q.x_row;
+      to_codes(
+          q.size, [&](int64_t j, int64_t count) __attribute__((always_inline)) { return read(x + j, count); }, codes,
+          scales);
+    }
+  }
 }
 
 }  // namespace EM_NATIVE_LEVEL

@@ -25,9 +25,11 @@ namespace {
 using at::Tensor;
 
 // Raised when the meaning of an operator changes; an artifact names the version that it needs.
-constexpr int64_t operators_version = 1;
+constexpr int64_t operators_version = 2;
 constexpr int64_t widest = 256;
 constexpr int64_t largest_size = std::numeric_limits<int32_t>::max();
+// Products of codes, up to 255 * 127 each, are added in 32 bits.
+constexpr int64_t most_codes = 64 * 1024;
 
 // As TORCH_CHECK, for the operator and the argument by name.
 #define EM_NATIVE_CHECK(condition, ...) TORCH_CHECK(condition, "em_native::", __VA_ARGS__)
@@ -271,6 +273,260 @@ std::tuple<Tensor, Tensor> add_rms_norm(const Tensor& x, const std::optional<Ten
   return {output, sum};
 }
 
+// Rows of the last axis, at one distance from each other.
+struct Rows {
+  Tensor tensor;  // contiguous where the given one has no such distance
+  int64_t count, stride;
+};
+
+Rows rows_of(const Tensor& x) {
+  Rows found{x, x.numel() / x.size(-1), 0};
+  bool even = x.size(-1) == 1 || x.stride(-1) == 1;
+  int64_t next = -1;  // the stride that the axis before must have
+  for (int64_t i = x.dim() - 2; i >= 0 && even; i--) {
+    if (x.size(i) == 1) continue;
+    if (next < 0)
+      found.stride = x.stride(i);
+    else
+      even = x.stride(i) == next;
+    next = x.stride(i) * x.size(i);
+  }
+  if (!even) {
+    found.tensor = x.contiguous();
+    found.stride = x.size(-1);
+  }
+  return found;
+}
+
+Activation activation_of(const char* operation, c10::string_view name) {
+  const std::pair<const char*, Activation> known[] = {
+      {"none", Activation::none}, {"gelu", Activation::gelu}, {"gelu_tanh", Activation::gelu_tanh},
+      {"relu", Activation::relu}, {"silu", Activation::silu}, {"tanh", Activation::tanh},
+      {"sigmoid", Activation::sigmoid}};
+  for (const auto& [text, found] : known)
+    if (name == text) return found;
+  TORCH_CHECK(false, "em_native::", operation,
+              ": activation is unknown; it must be none, gelu, gelu_tanh, relu, silu, tanh or sigmoid");
+}
+
+// The sizes that a weight has when it is packed for this level.
+std::vector<int64_t> packed_sizes(const WeightLayout& layout, at::ScalarType type, int64_t outputs, int64_t inputs) {
+  const int64_t panels = (outputs + layout.columns - 1) / layout.columns;
+  if (type == at::kFloat) return {panels, inputs, layout.columns};
+  if (type == at::kBFloat16) return {panels, (inputs + 1) / 2, layout.columns, 2};
+  // Codes, and behind them their sums of 32 bits.
+  return {panels, (inputs + 3) / 4 + 1, layout.columns, 4};
+}
+
+// Of a weight that is not packed.
+void check_plain_weight(const char* operation, const Tensor& weight) {
+  const at::ScalarType type = weight.scalar_type();
+  EM_NATIVE_CHECK(type == at::kFloat || type == at::kBFloat16 || type == at::kChar, operation, ": weight is ",
+                  c10::toString(type), "; it must be Float, BFloat16 or Char");
+  EM_NATIVE_CHECK(weight.dim() == 2 && weight.size(0) >= 1 && weight.size(1) >= 1 && weight.size(0) <= largest_size &&
+                      weight.size(1) <= (type == at::kChar ? most_codes : largest_size),
+                  operation, ": weight is ", shape_of(weight), "; it must have 2 axes, the last one at most ",
+                  type == at::kChar ? most_codes : largest_size);
+}
+
+Tensor pack_linear(const Tensor& weight_) {
+  const WeightLayout& layout = kernels().weight_layout;
+  check_memory({"pack_linear", "weight"}, weight_);
+  check_plain_weight("pack_linear", weight_);
+  const Tensor weight = weight_.contiguous();
+  const at::ScalarType type = weight.scalar_type();
+  Pack p{};
+  p.type = type == at::kFloat ? Type::fp32 : type == at::kBFloat16 ? Type::bf16 : Type::int8;
+  p.outputs = weight.size(0);
+  p.inputs = weight.size(1);
+  const Tensor packed = at::empty(packed_sizes(layout, type, p.outputs, p.inputs), weight.options());
+  TORCH_INTERNAL_ASSERT(packed_bytes(layout, p.type, p.outputs, p.inputs) <=
+                        packed.numel() * static_cast<int64_t>(packed.element_size()));
+  p.weight = weight.const_data_ptr();
+  p.packed = packed.mutable_data_ptr();
+  pack(layout, p, parallel_for);
+  return packed;
+}
+
+// Whether these linears are used for a weight of this type, or oneDNN's. Measured on AVX2 alone (docs/decisions/native.md);
+// with AVX-512 oneDNN's stay, except for bf16 without instructions for it, which oneDNN lacks too.
+bool prefers_own_linear(const Tensor& weight) {
+  const Kernels& level = kernels();
+  const bool avx2 = std::string(level.name) == "avx2";
+  return weight.scalar_type() == at::kChar || avx2 || (weight.scalar_type() == at::kBFloat16 && !level.pairs);
+}
+
+// What linears of numbers and of codes have in common. Holds what it made contiguous.
+struct LinearInputs {
+  Linear linear{};
+  Rows x, residual;
+  Tensor weight, bias, output;
+
+  LinearInputs(const char* name, const Tensor& x_, const Tensor& weight_, const std::optional<Tensor>& bias_,
+               const std::optional<Tensor>& residual_, int64_t outputs, c10::string_view activation,
+               at::ScalarType type) {
+    check_memory({name, "x"}, x_);
+    check_memory({name, "weight"}, weight_);
+    EM_NATIVE_CHECK(x_.dim() >= 1 && x_.size(-1) >= 1 && x_.size(-1) <= largest_size, name, ": x is ", shape_of(x_),
+                    "; it must have at least 1 axis, the last one from 1 to ", largest_size);
+    linear.inputs = x_.size(-1);
+    linear.outputs = outputs;
+    linear.activation = activation_of(name, activation);
+    EM_NATIVE_CHECK(outputs >= 1 && outputs <= largest_size, name, ": outputs is ", outputs, "; it must be from 1 to ",
+                    largest_size);
+    take_weight(name, weight_);
+    x = rows_of(x_);
+    linear.rows = x.count;
+    linear.x = x.tensor.const_data_ptr();
+    linear.x_row = x.stride;
+    linear.type = type == at::kFloat ? Type::fp32 : Type::bf16;
+    if (bias_) take_bias(name, *bias_, type);
+    std::vector<int64_t> sizes = x_.sizes().vec();
+    sizes.back() = outputs;
+    if (residual_) {
+      check_memory({name, "residual"}, *residual_);
+      EM_NATIVE_CHECK(residual_->scalar_type() == type && residual_->sizes() == at::IntArrayRef(sizes), name,
+                      ": residual is ", c10::toString(residual_->scalar_type()), " ", shape_of(*residual_),
+                      "; it must be ", c10::toString(type), ", x's sizes with ", outputs, " at the end");
+      if (residual_->numel() > 0) residual = rows_of(*residual_);
+    }
+    output = at::empty(sizes, x_.options().dtype(type));
+    linear.output = output.mutable_data_ptr();
+    linear.output_row = outputs;
+    if (residual.tensor.defined()) {
+      linear.residual = residual.tensor.const_data_ptr();
+      linear.residual_row = residual.stride;
+    }
+  }
+
+ private:
+  // A plain weight is packed for this one call.
+  void take_weight(const char* name, const Tensor& weight_) {
+    const WeightLayout& layout = kernels().weight_layout;
+    if (weight_.dim() == 2) {
+      check_plain_weight(name, weight_);
+      EM_NATIVE_CHECK(weight_.size(0) == linear.outputs && weight_.size(1) == linear.inputs, name, ": weight is ",
+                      shape_of(weight_), "; it must be [", linear.outputs, ", ", linear.inputs, "]");
+      weight = pack_linear(weight_);
+    } else {
+      const std::vector<int64_t> sizes = packed_sizes(layout, weight_.scalar_type(), linear.outputs, linear.inputs);
+      EM_NATIVE_CHECK(weight_.sizes() == at::IntArrayRef(sizes) && weight_.is_contiguous(), name, ": weight is ",
+                      shape_of(weight_), "; for ", linear.inputs, " inputs and ", linear.outputs,
+                      " outputs it must be of 2 axes, or what pack_linear gave with the kernels that are in use");
+      weight = weight_;
+    }
+    linear.weight = weight.const_data_ptr();
+  }
+
+  void take_bias(const char* name, const Tensor& bias_, at::ScalarType type) {
+    check_memory({name, "bias"}, bias_);
+    EM_NATIVE_CHECK(bias_.scalar_type() == at::kFloat || bias_.scalar_type() == type, name, ": bias is ",
+                    c10::toString(bias_.scalar_type()), "; it must be Float",
+                    type == at::kFloat ? "" : " or BFloat16");
+    EM_NATIVE_CHECK(bias_.dim() == 1 && bias_.size(0) == linear.outputs, name, ": bias is ", shape_of(bias_),
+                    "; it must be [", linear.outputs, "]");
+    bias = bias_.contiguous();
+    linear.bias_type = bias.scalar_type() == at::kFloat ? Type::fp32 : Type::bf16;
+    linear.bias = bias.const_data_ptr();
+  }
+};
+
+Tensor linear_operator(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+                       const std::optional<Tensor>& residual, int64_t outputs, c10::string_view activation) {
+  const Kernels& level = kernels();
+  type_of({"linear", "x"}, x);
+  const bool halves = weight.scalar_type() == at::kBFloat16;
+  EM_NATIVE_CHECK(halves || (weight.scalar_type() == at::kFloat && x.scalar_type() == at::kFloat), "linear: weight is ",
+                  c10::toString(weight.scalar_type()), " and x is ", c10::toString(x.scalar_type()),
+                  "; weight must be BFloat16, or both Float");
+  LinearInputs inputs("linear", x, weight, bias, residual, outputs, activation, x.scalar_type());
+  inputs.linear.weight_type = halves ? Type::bf16 : Type::fp32;
+  if (inputs.linear.rows > 0) linear(level, inputs.linear, at::get_num_threads(), parallel_for);
+  return inputs.output;
+}
+
+std::tuple<Tensor, Tensor> quantise_rows(const Tensor& x_) {
+  const Kernels& level = kernels();
+  check_memory({"quantise_rows", "x"}, x_);
+  Quantise q{};
+  q.type = type_of({"quantise_rows", "x"}, x_);
+  EM_NATIVE_CHECK(x_.dim() >= 1 && x_.size(-1) >= 1 && x_.size(-1) <= most_codes, "quantise_rows: x is ",
+                  shape_of(x_), "; it must have at least 1 axis, the last one from 1 to ", most_codes);
+  const Rows x = rows_of(x_);
+  std::vector<int64_t> sizes = x_.sizes().vec();
+  const Tensor codes = at::empty(sizes, x_.options().dtype(at::kByte));
+  sizes.back() = 2;
+  const Tensor scales = at::empty(sizes, x_.options().dtype(at::kFloat));
+  q.x = x.tensor.const_data_ptr();
+  q.x_row = x.stride;
+  q.rows = x.count;
+  q.size = x_.size(-1);
+  q.codes = codes.mutable_data_ptr<uint8_t>();
+  q.scales = scales.mutable_data_ptr<float>();
+  quantise(level, q, parallel_for);
+  return {codes, scales};
+}
+
+Tensor linear_int8(const Tensor& x, const std::optional<Tensor>& scales, const Tensor& weight,
+                   const Tensor& weight_scales, const std::optional<Tensor>& bias,
+                   const std::optional<Tensor>& residual, int64_t outputs, c10::string_view activation) {
+  const Kernels& level = kernels();
+  EM_NATIVE_CHECK(weight.scalar_type() == at::kChar, "linear_int8: weight is ", c10::toString(weight.scalar_type()),
+                  "; it must be Char");
+  check_memory({"linear_int8", "x"}, x);
+  EM_NATIVE_CHECK(x.dim() >= 1 && x.size(-1) >= 1 && x.size(-1) <= most_codes, "linear_int8: x is ", shape_of(x),
+                  "; it must have at least 1 axis, the last one from 1 to ", most_codes);
+  Tensor codes = x, row_scales;
+  at::ScalarType type = at::kFloat;
+  if (scales) {
+    EM_NATIVE_CHECK(x.scalar_type() == at::kByte, "linear_int8: x is ", c10::toString(x.scalar_type()),
+                    "; with scales it must be Byte");
+    check_memory({"linear_int8", "scales"}, *scales);
+    std::vector<int64_t> sizes = x.sizes().vec();
+    sizes.back() = 2;
+    EM_NATIVE_CHECK(scales->scalar_type() == at::kFloat && scales->sizes() == at::IntArrayRef(sizes),
+                    "linear_int8: scales is ", c10::toString(scales->scalar_type()), " ", shape_of(*scales),
+                    "; it must be Float, x's sizes with 2 at the end");
+    row_scales = scales->contiguous();
+  } else {
+    type_of({"linear_int8", "x"}, x);
+    type = x.scalar_type();
+    std::tie(codes, row_scales) = quantise_rows(x);
+  }
+  LinearInputs inputs("linear_int8", codes, weight, bias, residual, outputs, activation, type);
+  check_memory({"linear_int8", "weight_scales"}, weight_scales);
+  EM_NATIVE_CHECK(weight_scales.scalar_type() == at::kFloat && weight_scales.dim() == 1 &&
+                      weight_scales.size(0) == outputs,
+                  "linear_int8: weight_scales is ", c10::toString(weight_scales.scalar_type()), " ",
+                  shape_of(weight_scales), "; it must be Float [", outputs, "]");
+  const Tensor column_scales = weight_scales.contiguous();
+  inputs.linear.weight_type = Type::int8;
+  inputs.linear.row_scales = row_scales.const_data_ptr<float>();
+  inputs.linear.weight_scales = column_scales.const_data_ptr<float>();
+  if (inputs.linear.rows > 0) linear(level, inputs.linear, at::get_num_threads(), parallel_for);
+  return inputs.output;
+}
+
+std::tuple<Tensor, Tensor, Tensor> add_layer_norm_int8(const Tensor& x, const std::optional<Tensor>& residual,
+                                                       const std::optional<Tensor>& weight,
+                                                       const std::optional<Tensor>& bias, double epsilon) {
+  const Kernels& level = kernels();
+  NormInputs inputs("add_layer_norm_int8", x, residual, weight, bias, epsilon);
+  EM_NATIVE_CHECK(inputs.norm.size <= most_codes, "add_layer_norm_int8: x is ", shape_of(x),
+                  "; the last axis must be from 1 to ", most_codes);
+  const Tensor output = at::empty(x.sizes(), inputs.x.options());
+  std::vector<int64_t> sizes = x.sizes().vec();
+  const Tensor codes = at::empty(sizes, inputs.x.options().dtype(at::kByte));
+  sizes.back() = 2;
+  const Tensor scales = at::empty(sizes, inputs.x.options().dtype(at::kFloat));
+  inputs.norm.centred = true;
+  inputs.norm.output = output.mutable_data_ptr();
+  inputs.norm.codes = codes.mutable_data_ptr<uint8_t>();
+  inputs.norm.scales = scales.mutable_data_ptr<float>();
+  norm(level, inputs.norm, parallel_for);
+  return {output, codes, scales};
+}
+
 // Asked for first of all by whoever loads the library: it also says why no level can be used.
 int64_t version() {
   kernels();
@@ -300,12 +556,29 @@ TORCH_LIBRARY(em_native, library) {
       "int window) -> Tensor");
   library.def("add_layer_norm(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, float eps) -> Tensor");
   library.def("add_rms_norm(Tensor x, Tensor? residual, Tensor? weight, float eps) -> (Tensor normed, Tensor sum)");
+  library.def(
+      "add_layer_norm_int8(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, float eps) -> "
+      "(Tensor normed, Tensor codes, Tensor scales)");
+  library.def("prefers_own_linear(Tensor weight) -> bool");
+  library.def("pack_linear(Tensor weight) -> Tensor");
+  library.def(
+      "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int outputs, str activation) -> Tensor");
+  library.def("quantise_rows(Tensor x) -> (Tensor codes, Tensor scales)");
+  library.def(
+      "linear_int8(Tensor x, Tensor? scales, Tensor weight, Tensor weight_scales, Tensor? bias, Tensor? residual, "
+      "int outputs, str activation) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(em_native, CPU, library) {
   library.impl("attention", attention_operator);
   library.impl("add_layer_norm", add_layer_norm);
   library.impl("add_rms_norm", add_rms_norm);
+  library.impl("add_layer_norm_int8", add_layer_norm_int8);
+  library.impl("prefers_own_linear", prefers_own_linear);
+  library.impl("pack_linear", pack_linear);
+  library.impl("linear", linear_operator);
+  library.impl("quantise_rows", quantise_rows);
+  library.impl("linear_int8", linear_int8);
 }
 
 }  // namespace em_native

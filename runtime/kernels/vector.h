@@ -1,19 +1,34 @@
 // A vector of floats of the level that is being compiled, with the few operations that the kernels need.
 //
 // An own wrapper and not a library such as Highway: the kernels need some thirty operations on one type, and the levels
-// are three; a library would be one more thing to have at build time. Everything lies in a namespace of the level, and
+// are four; a library would be one more thing to have at build time. Everything lies in a namespace of the level, and
 // nothing here or in the kernels uses a template or inline function of the standard library: the linker keeps one copy
 // of such a function, and it could be the one compiled with AVX-512.
 #pragma once
 
+#if defined(EM_NATIVE_EMULATED)
+// For tests on processors without AVX-512 (EM_NATIVE_EMULATE in CMakeLists.txt, which says what the level has): its
+// functions, written with AVX2.
+#include "emulated_avx512.h"
+#else
 #include <immintrin.h>
+#if defined(__AVX512F__)
+#define EM_NATIVE_AVX512
+#endif
+#if defined(__AVX512VNNI__)
+#define EM_NATIVE_AVX512_VNNI
+#endif
+#if defined(__AVX512BF16__)
+#define EM_NATIVE_AVX512_BF16
+#endif
+#endif
 
 #include <cstdint>
 
 #include "kernels.h"
 
 #ifndef EM_NATIVE_LEVEL
-#error "EM_NATIVE_LEVEL must name the level: avx2, avx512 or avx512_bf16"
+#error "EM_NATIVE_LEVEL must name the level: avx2, avx512, avx512_vnni or avx512_bf16"
 #endif
 #define EM_NATIVE_TEXT_(name) #name
 #define EM_NATIVE_TEXT(name) EM_NATIVE_TEXT_(name)
@@ -27,7 +42,7 @@ EM_NATIVE_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 EM_NATIVE_INLINE int64_t round_up(int64_t a, int64_t multiple) { return (a + multiple - 1) / multiple * multiple; }
 EM_NATIVE_INLINE float minus_infinity() { return -__builtin_inff(); }
 
-#if defined(__AVX512F__)
+#if defined(EM_NATIVE_AVX512)
 
 using Vec = __m512;
 constexpr int64_t lanes = 16;
@@ -43,6 +58,12 @@ EM_NATIVE_INLINE Vec multiply(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
 EM_NATIVE_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 // The second one where either is NaN.
 EM_NATIVE_INLINE Vec maximum(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+EM_NATIVE_INLINE Vec minimum(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+EM_NATIVE_INLINE Vec divide(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+// `then` where a < 0, `otherwise` where not (and where a is NaN).
+EM_NATIVE_INLINE Vec where_negative(Vec a, Vec then, Vec otherwise) {
+  return _mm512_mask_mov_ps(otherwise, _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_LT_OQ), then);
+}
 EM_NATIVE_INLINE float sum_of(Vec a) { return _mm512_reduce_add_ps(a); }
 EM_NATIVE_INLINE float largest_of(Vec a) { return _mm512_reduce_max_ps(a); }
 
@@ -61,7 +82,7 @@ EM_NATIVE_INLINE Vec load_first(const uint16_t* p, int64_t count) {
 EM_NATIVE_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a); }
 EM_NATIVE_INLINE void store_first(float* p, Vec a, int64_t count) { _mm512_mask_storeu_ps(p, first(count), a); }
 
-#if defined(__AVX512BF16__)
+#if defined(EM_NATIVE_AVX512_BF16)
 EM_NATIVE_INLINE __m256i narrow(Vec a) { return (__m256i)_mm512_cvtneps_pbh(a); }
 // Both hold pairs of bf16 in each lane: c + a.low * b.low + a.high * b.high.
 EM_NATIVE_INLINE Vec multiply_add_pairs(Vec a, Vec b, Vec c) {
@@ -137,6 +158,48 @@ EM_NATIVE_INLINE void transpose(Vec* rows) {
   }
 }
 
+// Whole numbers of 32 bits, of which sums and products wrap around.
+using Ints = __m512i;
+EM_NATIVE_INLINE Ints zero_ints() { return _mm512_setzero_si512(); }
+EM_NATIVE_INLINE Ints all_ints(int32_t x) { return _mm512_set1_epi32(x); }
+EM_NATIVE_INLINE Ints load_ints(const void* p) { return _mm512_loadu_si512(p); }
+EM_NATIVE_INLINE void store_ints(void* p, Ints a) { _mm512_storeu_si512(p, a); }
+EM_NATIVE_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+EM_NATIVE_INLINE Ints subtract(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
+EM_NATIVE_INLINE Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
+EM_NATIVE_INLINE Vec to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
+// The nearest, ties to even.
+EM_NATIVE_INLINE Ints to_ints(Vec a) { return _mm512_cvtps_epi32(a); }
+// The lower and the upper bf16 of each lane.
+EM_NATIVE_INLINE Vec low_bf16(Ints a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
+EM_NATIVE_INLINE Vec high_bf16(Ints a) {
+  return _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+// Lanes from 0 to 255 as bytes.
+EM_NATIVE_INLINE void store_codes(uint8_t* p, Ints a, int64_t count) {
+  _mm_mask_storeu_epi8(p, first(count), _mm512_cvtepi32_epi8(a));
+}
+#if defined(EM_NATIVE_AVX512_VNNI)
+// A step of codes takes four inputs: of each lane of a four numbers from 0 to 255, of b four from -128 to 127.
+constexpr int64_t codes_per_step = 4;
+EM_NATIVE_INLINE Ints load_code_weights(const int8_t* p) { return _mm512_loadu_si512(p); }
+EM_NATIVE_INLINE Ints multiply_add_codes(Ints a, Ints b, Ints c) { return _mm512_dpbusd_epi32(c, a, b); }
+#else
+// A step of codes takes two inputs, widened to 16 bits.
+constexpr int64_t codes_per_step = 2;
+EM_NATIVE_INLINE Ints load_code_weights(const int8_t* p) {
+  return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+EM_NATIVE_INLINE Ints multiply_add_codes(Ints a, Ints b, Ints c) {
+  c = _mm512_add_epi32(c, _mm512_madd_epi16(a, b));
+#if !defined(EM_NATIVE_EMULATED)
+  // Else the compiler adds the products of several steps first, for which there are not enough registers.
+  __asm__("" : "+v"(c));
+#endif
+  return c;
+}
+#endif
+
 #else  // AVX2 and FMA
 
 using Vec = __m256;
@@ -155,6 +218,11 @@ EM_NATIVE_INLINE Vec subtract(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
 EM_NATIVE_INLINE Vec multiply(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
 EM_NATIVE_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 EM_NATIVE_INLINE Vec maximum(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+EM_NATIVE_INLINE Vec minimum(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+EM_NATIVE_INLINE Vec divide(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+EM_NATIVE_INLINE Vec where_negative(Vec a, Vec then, Vec otherwise) {
+  return _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_LT_OQ));
+}
 EM_NATIVE_INLINE float sum_of(Vec a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -233,6 +301,40 @@ EM_NATIVE_INLINE void transpose(Vec* rows) {
   for (int i = 0; i < 8; i++) rows[i] = t[i];
 }
 
+using Ints = __m256i;
+EM_NATIVE_INLINE Ints zero_ints() { return _mm256_setzero_si256(); }
+EM_NATIVE_INLINE Ints all_ints(int32_t x) { return _mm256_set1_epi32(x); }
+EM_NATIVE_INLINE Ints load_ints(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+EM_NATIVE_INLINE void store_ints(void* p, Ints a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
+EM_NATIVE_INLINE Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+EM_NATIVE_INLINE Ints subtract(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
+EM_NATIVE_INLINE Ints multiply(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
+EM_NATIVE_INLINE Vec to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
+EM_NATIVE_INLINE Ints to_ints(Vec a) { return _mm256_cvtps_epi32(a); }
+EM_NATIVE_INLINE Vec low_bf16(Ints a) { return _mm256_castsi256_ps(_mm256_slli_epi32(a, 16)); }
+EM_NATIVE_INLINE Vec high_bf16(Ints a) {
+  return _mm256_castsi256_ps(_mm256_and_si256(a, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+EM_NATIVE_INLINE void store_codes(uint8_t* p, Ints a, int64_t count) {
+  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  uint8_t all_of_them[16];
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(all_of_them), _mm_packus_epi16(halves, halves));
+  if (count >= lanes)
+    __builtin_memcpy(p, all_of_them, lanes);
+  else
+    for (int64_t i = 0; i < count; i++) p[i] = all_of_them[i];
+}
+constexpr int64_t codes_per_step = 2;
+EM_NATIVE_INLINE Ints load_code_weights(const int8_t* p) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+EM_NATIVE_INLINE Ints multiply_add_codes(Ints a, Ints b, Ints c) {
+  c = _mm256_add_epi32(c, _mm256_madd_epi16(a, b));
+  // Else the compiler adds the products of several steps first, for which there are not enough registers.
+  __asm__("" : "+x"(c));
+  return c;
+}
+
 #endif
 
 // exp(x) for x <= 0 to about one unit in the last place; 0 below about -87 (AVX2) or -104; NaN stays NaN.
@@ -255,7 +357,7 @@ EM_NATIVE_INLINE Vec exponential(Vec x) {
 
 // The same to about 1e-4, a twentieth of what rounding to bf16 loses; for products of bf16 pairs, so AVX-512 alone.
 EM_NATIVE_INLINE Vec exponential_coarse(Vec x) {
-#if defined(__AVX512F__)
+#if defined(EM_NATIVE_AVX512)
   const Vec t = multiply(x, all(1.44269504088896341f));
   // t - floor(t), and 0 for -inf; scalef multiplies with 2^floor(t).
   const Vec f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);

@@ -164,7 +164,7 @@ def executed_operators() -> dict[str, int]:
 
 def _operator(node: Any) -> str:
     kind = str(node.kind())
-    if not kind.startswith(("mkldnn::", "onednn::")):
+    if not kind.startswith(("mkldnn::", "onednn::", "em_native::linear")):
         return kind
     constants = [value.toIValue() for value in node.inputs() if value.node().kind() == "prim::Constant"]
     return f"{kind}[{next((value for value in constants if isinstance(value, str)), '')}]"

@@ -58,6 +58,10 @@ class Numbers {
     for (int64_t i = 0; i < count_; i++) set(i, normal(random_bits));
   }
   void set(int64_t i, float x) {
+    if (type_ == Type::int8) {
+      begin_[i] = static_cast<char>(static_cast<int>(x));
+      return;
+    }
     if (type_ == Type::fp32) {
       std::memcpy(begin_ + i * 4, &x, 4);
       return;
@@ -73,6 +77,7 @@ class Numbers {
       std::exit(2);
     }
     float x;
+    if (type_ == Type::int8) return static_cast<double>(static_cast<signed char>(begin_[i]));
     if (type_ == Type::fp32) {
       std::memcpy(&x, begin_ + i * 4, 4);
     } else {
@@ -87,7 +92,7 @@ class Numbers {
   int64_t count() const { return count_; }
 
  private:
-  size_t size() const { return type_ == Type::fp32 ? 4 : 2; }
+  size_t size() const { return type_ == Type::fp32 ? 4 : type_ == Type::bf16 ? 2 : 1; }
   Type type_;
   int64_t count_;
   size_t usable_, total_;
@@ -166,7 +171,7 @@ std::vector<double> reference(const Attention& a, const Numbers& query, const Nu
   return result;
 }
 
-Worst attention_worst, norm_worst;
+Worst attention_worst, norm_worst, linear_worst, codes_worst;
 
 void attention_case(const Kernels& level, int number) {
   Attention a{};
@@ -276,6 +281,9 @@ void norm_case(const Kernels& level, int number) {
   n.weight = between(0, 3) ? weight.data() : nullptr;
   n.bias = n.centred && between(0, 3) ? bias.data() : nullptr;
   n.sum = between(0, 1) ? sum.data() : nullptr;
+  const bool coded = n.size <= 64 * 1024 && between(0, 1);
+  Numbers codes(Type::int8, n.rows * n.size), scales(Type::fp32, 2 * n.rows);
+  if (coded) n.codes = static_cast<uint8_t*>(codes.data()), n.scales = static_cast<float*>(scales.data());
   norm(level, n, between(0, 1) ? serial : three_threads);
   double error = 0, size = 1e-3;
   for (int64_t row = 0; row < n.rows; row++) {
@@ -298,6 +306,10 @@ void norm_case(const Kernels& level, int number) {
       const double difference = std::abs(output.get(row * n.size + j) - wanted);
       error = difference <= error ? error : difference;
       size = std::max(size, std::abs(wanted));
+      if (!coded || (n.centred && n.size < 8)) continue;
+      const double scale = scales.get(2 * row);
+      const double meant = (static_cast<double>(n.codes[row * n.size + j]) - scales.get(2 * row + 1)) * scale;
+      if (!(std::abs(meant - wanted) <= 0.501 * scale + 1e-5 * std::abs(wanted) + 1e-5)) error = HUGE_VAL;
     }
   }
   // A row of few numbers may have nearly no variance, and then every rounding counts.
@@ -336,6 +348,162 @@ void exponential_case(const Kernels& level) {
   }
 }
 
+double activated(Activation activation, double x) {
+  switch (activation) {
+    case Activation::gelu: return x * 0.5 * std::erfc(-x * std::sqrt(0.5));
+    case Activation::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case Activation::relu: return std::max(x, 0.0);
+    case Activation::silu: return x / (1 + std::exp(-x));
+    case Activation::tanh: return std::tanh(x);
+    case Activation::sigmoid: return 1 / (1 + std::exp(-x));
+    case Activation::none: break;
+  }
+  return x;
+}
+
+Activation any_activation() {
+  return one_of({Activation::none, Activation::gelu, Activation::gelu_tanh, Activation::relu, Activation::silu,
+                 Activation::tanh, Activation::sigmoid});
+}
+
+// A packed weight, of which nothing was left unwritten.
+void pack_into(const Kernels& level, const Numbers& weight, Type type, int64_t outputs, int64_t inputs,
+               Numbers& packed) {
+  std::memset(packed.data(), 0x7f, static_cast<size_t>(packed.count()));
+  Pack p{};
+  p.type = type, p.weight = weight.data(), p.packed = packed.data(), p.outputs = outputs, p.inputs = inputs;
+  pack(level.weight_layout, p, between(0, 1) ? serial : three_threads);
+}
+
+void linear_case(const Kernels& level, int number) {
+  Linear l{};
+  l.weight_type = one_of({Type::fp32, Type::bf16, Type::int8});
+  l.type = l.weight_type == Type::fp32 ? Type::fp32 : one_of({Type::fp32, Type::bf16});
+  const bool coded = l.weight_type == Type::int8;
+  l.rows = number % 25 == 0 ? between(90, 300) : one_of<int64_t>({1, 2, 5, 12, between(1, 40)});
+  l.inputs = number % 25 == 1 ? between(700, 1700) : one_of<int64_t>({1, 2, 3, 255, 384, 385, between(1, 300)});
+  l.outputs = one_of<int64_t>({1, 16, 17, 33, 64, between(1, 130)});
+  l.activation = any_activation();
+  l.x_row = l.inputs + one_of<int64_t>({0, 0, 5, 40});
+  l.output_row = l.outputs;
+  l.residual_row = between(0, 3) ? l.outputs + between(0, 2) : 0;
+  l.bias_type = between(0, 1) ? Type::fp32 : l.type;
+  const int64_t x_row = l.x_row;
+  Numbers x(l.type, (l.rows - 1) * x_row + l.inputs), weight(l.weight_type, l.outputs * l.inputs), bias(l.bias_type, l.outputs);
+  Numbers residual(l.type, (l.rows - 1) * l.residual_row + l.outputs), output(l.type, l.rows * l.outputs);
+  Numbers codes(Type::int8, l.rows * l.inputs), row_scales(Type::fp32, 2 * l.rows), scales(Type::fp32, l.outputs);
+  x.fill(1.0f, one_of({0.0f, 0.5f})), bias.fill(1.0f), residual.fill(1.0f);
+  weight.fill(coded ? 40.0f : 0.1f);
+  for (int64_t i = 0; i < l.outputs; i++) scales.set(i, 0.001f * static_cast<float>(between(1, 5)));
+  Numbers packed(Type::int8, packed_bytes(level.weight_layout, l.weight_type, l.outputs, l.inputs));
+  pack_into(level, weight, l.weight_type, l.outputs, l.inputs, packed);
+  l.x = x.data(), l.weight = packed.data(), l.output = output.data();
+  l.bias = between(0, 3) ? bias.data() : nullptr;
+  l.residual = between(0, 1) ? residual.data() : nullptr;
+  if (coded) {
+    Quantise q{};
+    q.type = l.type, q.x = x.data(), q.x_row = l.x_row, q.rows = l.rows, q.size = l.inputs;
+    q.codes = static_cast<uint8_t*>(codes.data()), q.scales = static_cast<float*>(row_scales.data());
+    quantise(level, q, between(0, 1) ? serial : three_threads);
+    l.x = codes.data(), l.x_row = l.inputs, l.row_scales = q.scales;
+    l.weight_scales = static_cast<const float*>(scales.data());
+  }
+  linear(level, l, 3, between(0, 1) ? serial : three_threads);
+  double error = 0, size = 1e-3;
+  for (int64_t i = 0; i < l.rows; i++)
+    for (int64_t n = 0; n < l.outputs; n++) {
+      double sum = 0, magnitude = 0;
+      for (int64_t k = 0; k < l.inputs; k++) {
+        double number_at = 0;
+        if (coded) {
+          const int code = static_cast<const uint8_t*>(codes.data())[i * l.inputs + k];
+          number_at = (code - row_scales.get(2 * i + 1)) * row_scales.get(2 * i);
+          const double given = x.get(i * x_row + k);
+          if (!(std::abs(number_at - given) <= 0.501 * row_scales.get(2 * i))) error = HUGE_VAL;
+        } else {
+          number_at = x.get(i * l.x_row + k);
+        }
+        sum += number_at * weight.get(n * l.inputs + k) * (coded ? scales.get(n) : 1.0);
+        magnitude += std::abs(number_at * weight.get(n * l.inputs + k)) * (coded ? scales.get(n) : 1.0);
+      }
+      const double wanted = activated(l.activation, sum + (l.bias ? bias.get(n) : 0)) +
+                            (l.residual ? residual.get(i * l.residual_row + n) : 0);
+      const double difference = std::abs(output.get(i * l.outputs + n) - wanted);
+      error = difference <= error ? error : difference;
+      size = std::max({size, std::abs(wanted), magnitude});
+    }
+  // Products of bf16 pairs round inputs of fp32.
+  const bool halves = l.type == Type::bf16 || (l.weight_type == Type::bf16 && level.pairs);
+  (coded ? codes_worst : linear_worst).add(halves ? Type::bf16 : Type::fp32, error / size);
+  char what[300];
+  std::snprintf(what, sizeof what,
+                "%s linear %d type %d weight %d: rows %ld inputs %ld outputs %ld activation %d bias %d residual %d: "
+                "error %g",
+                level.name, number, static_cast<int>(l.type), static_cast<int>(l.weight_type), l.rows, l.inputs,
+                l.outputs, static_cast<int>(l.activation), l.bias != nullptr, l.residual != nullptr, error / size);
+  expect(error / size <= (halves ? 8e-3 : 2e-6), what);
+}
+
+// Products of codes are whole numbers: exact, and so the same on every level, up to the largest sum there is.
+void exact_case(int number) {
+  const bool extreme = number % 4 == 0;
+  Linear l{};
+  l.type = Type::fp32, l.weight_type = Type::int8;
+  l.rows = between(1, 14), l.outputs = between(1, 40), l.inputs = extreme ? 65536 - between(0, 5) : between(1, 900);
+  l.x_row = l.inputs, l.output_row = l.outputs;
+  Numbers x(Type::int8, l.rows * l.inputs), weight(Type::int8, l.outputs * l.inputs);
+  Numbers row_scales(Type::fp32, 2 * l.rows), scales(Type::fp32, l.outputs), output(Type::fp32, l.rows * l.outputs);
+  uint8_t* codes = static_cast<uint8_t*>(x.data());
+  for (int64_t i = 0; i < x.count(); i++) codes[i] = static_cast<uint8_t>(extreme ? 255 : between(0, 255));
+  const int64_t sign = between(0, 1) ? 127 : -127;
+  for (int64_t i = 0; i < weight.count(); i++)
+    weight.set(i, static_cast<float>(extreme ? sign : between(-127, 127)));
+  for (int64_t i = 0; i < l.rows; i++) {
+    row_scales.set(2 * i, 1.0f);
+    row_scales.set(2 * i + 1, static_cast<float>(extreme ? 0 : between(0, 255)));
+  }
+  for (int64_t i = 0; i < l.outputs; i++) scales.set(i, 1.0f);
+  l.x = codes, l.output = output.data(), l.row_scales = static_cast<const float*>(row_scales.data());
+  l.weight_scales = static_cast<const float*>(scales.data());
+  for (int i = 0; i < available_levels(); i++) {
+    const Kernels& level = *all_levels()[i];
+    Numbers packed(Type::int8, packed_bytes(level.weight_layout, Type::int8, l.outputs, l.inputs));
+    pack_into(level, weight, Type::int8, l.outputs, l.inputs, packed);
+    l.weight = packed.data();
+    linear(level, l, 1, serial);
+    bool held = true;
+    for (int64_t row = 0; row < l.rows; row++)
+      for (int64_t n = 0; n < l.outputs; n++) {
+        int64_t sum = 0;
+        const int64_t zero = static_cast<int64_t>(row_scales.get(2 * row + 1));
+        for (int64_t k = 0; k < l.inputs; k++)
+          sum += (codes[row * l.inputs + k] - zero) * static_cast<int64_t>(weight.get(n * l.inputs + k));
+        held = held && output.get(row * l.outputs + n) == static_cast<double>(static_cast<float>(sum));
+      }
+    expect(held, std::string(level.name) + " exact sums of codes, case " + std::to_string(number));
+  }
+}
+
+// Rows that have no usable scale.
+void odd_rows(const Kernels& level) {
+  constexpr int64_t size = 37;
+  Numbers x(Type::fp32, 5 * size), scales(Type::fp32, 10), codes(Type::int8, 5 * size);
+  x.fill(1.0f);
+  for (int64_t j = 0; j < size; j++) x.set(j, 0.0f), x.set(3 * size + j, 5.0f);
+  x.set(size + 36, NAN), x.set(2 * size + 1, -HUGE_VALF);
+  for (int64_t j = 0; j < size; j++) x.set(4 * size + j, 1e-38f);
+  Quantise q{};
+  q.type = Type::fp32, q.x = x.data(), q.x_row = size, q.rows = 5, q.size = size;
+  q.codes = static_cast<uint8_t*>(codes.data()), q.scales = static_cast<float*>(scales.data());
+  quantise(level, q, serial);
+  expect(scales.get(0) > 0 && scales.get(1) == 0 && q.codes[0] == 0, std::string(level.name) + " codes of zeros");
+  expect(std::isnan(scales.get(2)) && std::isnan(scales.get(4)), std::string(level.name) + " codes of NaN, infinity");
+  expect(std::abs(scales.get(6) * 255 - 5) < 1e-5 && scales.get(7) == 0 && q.codes[3 * size] == 255,
+         std::string(level.name) + " codes of equal numbers");
+  expect(scales.get(8) > 0 && q.codes[4 * size] == 0, std::string(level.name) + " codes of tiny numbers");
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -344,15 +512,21 @@ int main(int count, char** arguments) {
   for (int i = 0; i < available_levels(); i++) {
     const Kernels& level = *all_levels()[i];
     random_bits.seed(seed);
-    attention_worst = norm_worst = Worst();
+    attention_worst = norm_worst = linear_worst = codes_worst = Worst();
     exponential_case(level);
+    odd_rows(level);
     for (int number = 0; number < cases; number++) {
       attention_case(level, number);
       norm_case(level, number);
+      linear_case(level, number);
     }
-    std::printf("%s: %d cases each, worst error attention fp32 %.1e bf16 %.1e, norm fp32 %.1e bf16 %.1e\n", level.name,
-                cases, attention_worst.fp32, attention_worst.bf16, norm_worst.fp32, norm_worst.bf16);
+    std::printf("%s: %d cases each, worst error attention fp32 %.1e bf16 %.1e, norm fp32 %.1e bf16 %.1e, linear fp32 "
+                "%.1e bf16 %.1e, on codes fp32 %.1e bf16 %.1e\n",
+                level.name, cases, attention_worst.fp32, attention_worst.bf16, norm_worst.fp32, norm_worst.bf16,
+                linear_worst.fp32, linear_worst.bf16, codes_worst.fp32, codes_worst.bf16);
   }
+  random_bits.seed(seed);
+  for (int number = 0; number < std::min(cases, 40); number++) exact_case(number);
   std::printf(failures ? "%d failures\n" : "all held\n", failures);
   return failures ? 1 : 0;
 }

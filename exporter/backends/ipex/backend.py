@@ -114,7 +114,7 @@ class IpexBackend:
         bf16 = precision == "bf16" or (precision == "int8" and _native_bf16())
         return _Tracing(bf16)
 
-    def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
+    def rewrite(self, module: ScriptModule, example: ExampleInputs, precision: Precision) -> str:
         """Nothing to do: IPEX rewrites the graph when the file runs."""
         return ""
 

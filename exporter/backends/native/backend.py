@@ -1,4 +1,4 @@
-"""Attention and norms by this project's own operators (`runtime/kernels/`), linears by oneDNN.
+"""Attention, norms and linears by this project's own operators (`runtime/kernels/`).
 
 The file needs the library of these operators, which is built for each minor release of torch. The graph is rewritten as
 the onednn backend does, with other functions where the operators are.
@@ -7,13 +7,16 @@ the onednn backend does, with other functions where the operators are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
 
 from exporter.backends.native.attention import ATTENTION, NativeRagged, place_native_attention
+from exporter.backends.native.linears import LINEAR, LINEAR_INT8, NORM_INT8, place_native_linears
 from exporter.backends.native.norms import NORM, place_native_norms
 from exporter.backends.onednn.backend import OnednnBackend
-from exporter.backends.onednn.fuse import fuse_linears
 from exporter.backends.onednn.padding import PlaceAttention
+from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.graphs.graph import Shapes
 from exporter.tracing.graphs.ir import graph_of
 from runtime.errors import BackendError
@@ -24,11 +27,11 @@ from runtime.host.torchscript import ScriptModule
 
 
 class NativeBackend(OnednnBackend):
-    """Own attention and norms, oneDNN's linears."""
+    """Own attention, norms and linears; in fp32 and bf16 oneDNN's linears on processors where those are faster."""
 
     name: Backend = "native"
-    kernels = "this project's attention and norms, oneDNN's linears with weights reordered after loading"
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    kernels = "this project's attention, norms and linears, with weights packed after loading"
+    precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """The library of operators, for this torch or a newer one; of the processor what each of its levels has.
@@ -38,15 +41,32 @@ class NativeBackend(OnednnBackend):
         """
         return Requirements(str(environment.torch), "at-least-minor", None, ("avx2", "fma"), native=register_native())
 
+    def quantise(
+        self,
+        module: torch.nn.Module,
+        samples: Sequence[Mapping[str, torch.Tensor]],
+        example: ExampleInputs,
+        progress: Callable[[int], None],
+    ) -> tuple[torch.nn.Module, str]:
+        """The module as it is: ranges are taken at run time, so there is nothing to fit to samples."""
+        summary = "linears in int8, weights with a scale per output and inputs with a scale per token at run time"
+        return module, summary + (", not fitted to the samples" if samples else "")
+
     def ragged_attention(self) -> PlaceAttention:
         """By an operator that knows where rows begin and end."""
         return NativeRagged()
 
-    def place(self, module: ScriptModule, sizes: Shapes) -> Counter[str]:
-        """As for onednn, with other attention and norms."""
+    def place(self, module: ScriptModule, sizes: Shapes, precision: Precision) -> Counter[str]:
+        """As for onednn, with other attention, norms and linears.
+
+        Raises:
+            BackendError: there is nothing to place.
+        """
         # Before the linears, which would take the additions.
         norms = place_native_norms(graph_of(module), sizes)
-        placed = fuse_linears(graph_of(module), sizes)
+        placed = place_native_linears(module, sizes, precision == "int8")
+        if precision == "int8" and not any(kind.endswith(" in int8") for kind in placed):
+            raise BackendError("no linear for int8 in the model", "at least one with constant weights")
         placed["attention"] = place_native_attention(module, sizes)
         placed["norm"] = norms
         if not placed.total():
@@ -54,7 +74,17 @@ class NativeBackend(OnednnBackend):
         return placed
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
-        """Own operators and oneDNN's linears in the executed graph."""
-        own = ((ATTENTION, "attention"), (NORM, "layer norm with addition"))
-        found = (Fusion(kind, name, operators[name]) for name, kind in own if operators.get(name))
-        return (*found, *super().fusions(operators))
+        """Own operators in the executed graph; the file has oneDNN's linears beside them, which are not told."""
+        kinds = {
+            ATTENTION: "attention",
+            NORM: "layer norm with addition",
+            NORM_INT8: "layer norm with addition and codes",
+            LINEAR: "linear",
+            LINEAR_INT8: "linear in int8",
+        }
+        return tuple(
+            Fusion(kinds[kind] + (f"+{what}" if what not in ("", "none") else ""), kind, count)
+            for name, count in sorted(operators.items())
+            for kind, _, what in [name.rstrip("]").partition("[")]
+            if kind in kinds
+        )

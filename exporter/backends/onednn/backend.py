@@ -83,7 +83,7 @@ class OnednnBackend:
         """How attention over rows that follow each other is placed."""
         return place_ragged
 
-    def rewrite(self, module: ScriptModule, example: ExampleInputs) -> str:
+    def rewrite(self, module: ScriptModule, example: ExampleInputs, precision: Precision) -> str:
         """Join, fuse, and move the weights to where `prepare` reorders them.
 
         Raises:
@@ -91,13 +91,12 @@ class OnednnBackend:
         """
         notes = simplify(module)
         sizes = shapes(module, example)
-        placed = self.place(module, sizes)
-        pack(module)
+        placed = self.place(module, sizes, precision)
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(placed.items()) if count)
         return "; ".join([*notes, f"placed {kinds}"])
 
-    def place(self, module: ScriptModule, sizes: Shapes) -> Counter[str]:
-        """Replace operators of the graph; how often each kind of them was placed.
+    def place(self, module: ScriptModule, sizes: Shapes, precision: Precision) -> Counter[str]:
+        """Replace operators of the graph and define `prepare`; how often each kind of them was placed.
 
         Raises:
             BackendError: the graph has no linear with weights of its own.
@@ -107,6 +106,7 @@ class OnednnBackend:
             raise BackendError("no linear for oneDNN in the model", "at least one with constant weights")
         # After the linears: it changes the names by which the sizes are known.
         placed["attention"] = place_attention(module, sizes)
+        pack(module)
         return placed
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:

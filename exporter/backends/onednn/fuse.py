@@ -37,7 +37,7 @@ def fuse_linears(graph: Graph, sizes: Shapes) -> Counter[str]:
     for node in list(graph.nodes()):
         if node.kind() != "aten::linear" or constant(node.inputsAt(1)) is None:
             continue
-        fused = _fused(node, known)
+        fused = find_fused(node, known)
         replacement = codes.place(fused) if int8.takes_codes(node) else _place(graph, fused)
         if fused.last.output().debugName() in known:
             known[replacement.debugName()] = known[fused.last.output().debugName()]
@@ -47,7 +47,8 @@ def fuse_linears(graph: Graph, sizes: Shapes) -> Counter[str]:
     return found
 
 
-def _fused(node: Node, known: Shapes) -> Fused:
+def find_fused(node: Node, known: Shapes) -> Fused:
+    """A linear with the activation or addition that alone reads its output, if there is one."""
     uses = node.output().uses()
     reader = uses[0].user if len(uses) == 1 else None
     if reader is not None and reader.kind() in ACTIVATIONS:

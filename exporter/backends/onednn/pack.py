@@ -8,6 +8,8 @@ program that does not call it gets the same outputs more slowly; with weights in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from exporter.backends.onednn import int8
@@ -31,11 +33,22 @@ def prepare(self) -> None:
 
 def pack(module: ScriptModule) -> None:
     """Move the weights from the graph's constants to an attribute, and define `prepare`."""
+    linears = [node for node in graph_of(module).nodes() if node.kind() in (LINEAR, int8.LINEAR)]
+    move_weights(module, [(node, _weight_position(node)) for node in linears], _PREPARE)
+
+
+def move_weights(module: ScriptModule, readers: Sequence[tuple[Node, int]], prepare: str) -> None:
+    """Move constants of the graph to the attribute `weights`, a list of tensors, and define the method `prepare`.
+
+    Args:
+        module: frozen.
+        readers: nodes, and which of their inputs is such a constant.
+        prepare: the method's source; it replaces the members of `self.weights`.
+    """
     graph = graph_of(module)
-    linears = [node for node in graph.nodes() if node.kind() in (LINEAR, int8.LINEAR)]
     weights: dict[str, torch.Tensor] = {}
-    for node in linears:
-        value = node.inputsAt(_weight_position(node))
+    for node, position in readers:
+        value = node.inputsAt(position)
         weights.setdefault(value.debugName(), constant(value))
     module._c._register_attribute("weights", TENSORS, list(weights.values()))
     owner = next(iter(graph.inputs()))
@@ -44,13 +57,12 @@ def pack(module: ScriptModule) -> None:
     whole.node().s_("name", "weights")
     whole.setType(TENSORS)
     numbers = {name: number for number, name in enumerate(weights)}
-    for node in linears:
-        position = _weight_position(node)
+    for node, position in readers:
         graph.setInsertPoint(node)
         number = graph.insertConstant(numbers[node.inputsAt(position).debugName()])
         node.replaceInput(position, insert(graph, node, "aten::__getitem__", [whole, number]))
     eliminate_dead_code(graph)
-    define(module, _PREPARE)
+    define(module, prepare)
 
 
 def _weight_position(node: Node) -> int:

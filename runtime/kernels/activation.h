@@ -1,0 +1,61 @@
+// Activation functions on one level's vectors, for the end of a linear.
+#pragma once
+
+#include "vector.h"
+
+namespace em_native {
+namespace EM_NATIVE_LEVEL {
+
+// erf(x) to 3e-7, as x * P(x^2) / Q(x^2); exactly 1 and -1 from 4 on.
+EM_NATIVE_INLINE Vec error_function(Vec x) {
+  // Where x is NaN it is the second one.
+  x = minimum(all(4.0f), maximum(all(-4.0f), x));
+  const Vec t = multiply(x, x);
+  Vec p = all(2.01174134e-6f);
+  p = multiply_add(p, t, all(2.87601346e-4f));
+  p = multiply_add(p, t, all(3.91733879e-3f));
+  p = multiply_add(p, t, all(5.32071218e-2f));
+  p = multiply_add(p, t, all(1.94036156e-1f));
+  p = multiply_add(p, t, all(1.12837899f));
+  Vec q = all(3.78397381e-5f);
+  q = multiply_add(q, t, all(1.19820645e-3f));
+  q = multiply_add(q, t, all(1.52707426e-2f));
+  q = multiply_add(q, t, all(1.15590945e-1f));
+  q = multiply_add(q, t, all(5.05291522e-1f));
+  q = multiply_add(q, t, all(1.0f));
+  return minimum(all(1.0f), maximum(all(-1.0f), divide(multiply(x, p), q)));
+}
+
+// 1 / (1 + exp(-x)), without exp of a number over 0.
+EM_NATIVE_INLINE Vec sigmoid(Vec x) {
+  const Vec e = exponential(where_negative(x, x, subtract(zero(), x)));
+  return divide(where_negative(x, e, all(1.0f)), add(e, all(1.0f)));
+}
+
+template <Activation activation>
+EM_NATIVE_INLINE Vec activate(Vec x) {
+  if constexpr (activation == Activation::gelu) {
+    const Vec half = multiply(x, all(0.5f));
+    return multiply_add(half, error_function(multiply(x, all(0.70710678118654752f))), half);
+  }
+  if constexpr (activation == Activation::gelu_tanh) {
+    // x * (1 + tanh(u)) / 2 is x * sigmoid(2u).
+    const Vec cube = multiply(multiply(x, x), multiply(x, all(0.044715f)));
+    return multiply(x, sigmoid(multiply(add(x, cube), all(1.5957691216057308f))));
+  }
+  // Where x is NaN it is the second one.
+  if constexpr (activation == Activation::relu) return maximum(zero(), x);
+  if constexpr (activation == Activation::silu) return multiply(x, sigmoid(x));
+  if constexpr (activation == Activation::sigmoid) return sigmoid(x);
+  if constexpr (activation == Activation::tanh) {
+    // (1 - e) / (1 + e) with e = exp(-2|x|), and the sign of x.
+    const Vec size = where_negative(x, subtract(zero(), x), x);
+    const Vec e = exponential(multiply(size, all(-2.0f)));
+    const Vec whole = divide(subtract(all(1.0f), e), add(all(1.0f), e));
+    return where_negative(x, subtract(zero(), whole), whole);
+  }
+  return x;
+}
+
+}  // namespace EM_NATIVE_LEVEL
+}  // namespace em_native

@@ -1,0 +1,350 @@
+// Linears with packed weights on one level's vectors: activation(x * weight^T + bias) + residual, for a range of tasks.
+//
+// A task is a block of rows and one panel of outputs; a run of tasks with the same rows is computed together. For each
+// block of inputs the rows are copied (as the products want them: widened, or rounded to bf16) to the thread's memory,
+// where they stay in the second-level cache, and each panel of the weight goes through the first-level cache. While one
+// panel is computed, the next one is fetched. Sums lie in the thread's memory until the last block of inputs; then
+// comes all that follows the product, in one pass.
+//
+// A sum does not depend on how rows and panels are cut: blocks of inputs are the same for every call.
+#include "activation.h"
+#include "blocking.h"
+#include "vector.h"
+
+namespace em_native {
+namespace EM_NATIVE_LEVEL {
+namespace {
+
+constexpr int tile_rows = linear_tile_rows;
+constexpr int64_t columns = linear_columns, depth_block = linear_depth;
+// Of copied rows, in lanes of 32 bits. Not a power of two: rows would fall on the same lines of the first-level cache.
+constexpr int64_t row_stride = depth_block + 16;
+// Panels whose sums are kept at a time.
+constexpr int64_t kept_panels = 24;
+constexpr int64_t line = 64;
+
+// How products are computed: what a sum is, how many inputs a lane of 32 bits of a copied row holds, and how many inputs
+// and bytes of a panel make a step.
+struct Floats {
+  using Sum = Vec;
+  using Number = float;
+  static constexpr Type weights = Type::fp32;
+  static constexpr int64_t inputs = 1, packed = 1, bytes = columns * 4;
+};
+
+// Weights of bf16, widened; two inputs at a time, for their weights lie in one lane.
+struct WideHalves {
+  using Sum = Vec;
+  using Number = float;
+  static constexpr Type weights = Type::bf16;
+  static constexpr int64_t inputs = 1, packed = 2, bytes = columns * 4;
+};
+
+struct Pairs {
+  using Sum = Vec;
+  using Number = float;
+  static constexpr Type weights = Type::bf16;
+  static constexpr int64_t inputs = 2, packed = 2, bytes = columns * 4;
+};
+
+struct Codes {
+  using Sum = Ints;
+  using Number = int32_t;
+  static constexpr Type weights = Type::int8;
+  static constexpr int64_t inputs = codes_per_step, packed = codes_per_step, bytes = columns * codes_per_step;
+};
+
+#if defined(EM_NATIVE_AVX512_BF16)
+using Halves = Pairs;
+#else
+using Halves = WideHalves;
+#endif
+
+EM_NATIVE_INLINE Vec load_sum(const float* p) { return load(p); }
+EM_NATIVE_INLINE Ints load_sum(const int32_t* p) { return load_ints(p); }
+EM_NATIVE_INLINE void store_sum(float* p, Vec a) { store(p, a); }
+EM_NATIVE_INLINE void store_sum(int32_t* p, Ints a) { store_ints(p, a); }
+EM_NATIVE_INLINE void clear(Vec& a) { a = zero(); }
+EM_NATIVE_INLINE void clear(Ints& a) { a = zero_ints(); }
+
+template <class How, int rows>
+EM_NATIVE_INLINE void step(const float* a, const char* b, typename How::Sum (*sums)[2]) {
+  if constexpr (How::weights == Type::int8) {
+    const int8_t* weights = reinterpret_cast<const int8_t*>(b);
+    const Ints w0 = load_code_weights(weights), w1 = load_code_weights(weights + lanes * codes_per_step);
+    const int32_t* codes = reinterpret_cast<const int32_t*>(a);
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++) {
+      const Ints x = all_ints(codes[i * row_stride]);
+      sums[i][0] = multiply_add_codes(x, w0, sums[i][0]);
+      sums[i][1] = multiply_add_codes(x, w1, sums[i][1]);
+    }
+  } else if constexpr (How::inputs == 2) {
+#if defined(EM_NATIVE_AVX512_BF16)
+    const Vec w0 = load(reinterpret_cast<const float*>(b)), w1 = load(reinterpret_cast<const float*>(b) + lanes);
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++) {
+      const Vec x = all(a[i * row_stride]);
+      sums[i][0] = multiply_add_pairs(x, w0, sums[i][0]);
+      sums[i][1] = multiply_add_pairs(x, w1, sums[i][1]);
+    }
+#endif
+  } else {
+    const float* weights = reinterpret_cast<const float*>(b);
+    Vec w0, w1;
+    auto all_rows = [&](int64_t k) __attribute__((always_inline)) {
+#pragma GCC unroll 12
+      for (int i = 0; i < rows; i++) {
+        const Vec x = all(a[i * row_stride + k]);
+        sums[i][0] = multiply_add(x, w0, sums[i][0]);
+        sums[i][1] = multiply_add(x, w1, sums[i][1]);
+      }
+    };
+    if constexpr (How::weights == Type::fp32) {
+      w0 = load(weights), w1 = load(weights + lanes);
+      all_rows(0);
+    } else {
+      w0 = low_bf16(load_ints(weights)), w1 = low_bf16(load_ints(weights + lanes));
+      all_rows(0);
+      w0 = high_bf16(load_ints(weights)), w1 = high_bf16(load_ints(weights + lanes));
+      all_rows(1);
+    }
+  }
+}
+
+// sums (+)= a * b: `rows` copied rows, and `steps` steps of a panel at b. `ahead`: what to fetch meanwhile, as many
+// bytes as b has steps * bytes / 4.
+template <class How, int rows>
+void tile(const float* a, const char* b, int64_t steps, typename How::Number* to, bool accumulate, const char* ahead) {
+  constexpr int64_t lanes_per_step = How::packed / How::inputs;
+  typename How::Sum sums[rows][2];
+#pragma GCC unroll 12
+  for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++) clear(sums[i][v]);
+  int64_t k = 0;
+  for (; k + 4 <= steps; k += 4) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < How::bytes; i += line) __builtin_prefetch(ahead + k / 4 * How::bytes + i);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++)
+      step<How, rows>(a + (k + j) * lanes_per_step, b + (k + j) * How::bytes, sums);
+  }
+  for (; k < steps; k++) step<How, rows>(a + k * lanes_per_step, b + k * How::bytes, sums);
+#pragma GCC unroll 12
+  for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++) {
+      typename How::Number* p = to + i * columns + v * lanes;
+      store_sum(p, accumulate ? add(load_sum(p), sums[i][v]) : sums[i][v]);
+    }
+}
+
+template <class How>
+using Tile = void (*)(const float*, const char*, int64_t, typename How::Number*, bool, const char*);
+
+template <class How>
+EM_NATIVE_INLINE Tile<How> tile_of(int64_t rows) {
+  static constexpr Tile<How> tiles[] = {
+      tile<How, 1>, tile<How, 2>, tile<How, 3>, tile<How, 4>,  tile<How, 5>,  tile<How, 6>,
+#if defined(EM_NATIVE_AVX512)
+      tile<How, 7>, tile<How, 8>, tile<How, 9>, tile<How, 10>, tile<How, 11>, tile<How, 12>,
+#endif
+  };
+  return tiles[rows - 1];
+}
+
+// `count` numbers of one row, from any type to what the products take; filled up with zeros to whole steps.
+template <class How, typename T>
+EM_NATIVE_INLINE void copy_row(const T* from, float* to, int64_t count) {
+  if constexpr (How::weights == Type::int8) {
+    if constexpr (codes_per_step == 4) {
+      uint8_t* codes = reinterpret_cast<uint8_t*>(to);
+      __builtin_memcpy(codes, from, static_cast<size_t>(count));
+      for (int64_t k = count; k % 4 != 0; k++) codes[k] = 0;
+    } else {
+      uint16_t* codes = reinterpret_cast<uint16_t*>(to);
+      for (int64_t k = 0; k < count; k++) codes[k] = from[k];
+      if (count % 2 != 0) codes[count] = 0;
+    }
+  } else {
+    for (int64_t k = 0; k < count; k += lanes) {
+      const int64_t here = count - k;
+      const Vec x = here >= lanes ? load(from + k) : load_first(from + k, here);
+      // A whole vector fits: the stride is longer than a block. It is 0 beyond the row.
+      if constexpr (How::inputs == 2)
+        store(reinterpret_cast<uint16_t*>(to) + k, x);
+      else
+        store(to + k, x);
+    }
+  }
+}
+
+template <class How, typename T>
+void copy_rows(const Linear& l, int64_t first_row, int64_t rows, int64_t start, int64_t count, float* to) {
+  const T* from = static_cast<const T*>(l.x) + first_row * l.x_row + start;
+  for (int64_t i = 0; i < rows; i++) copy_row<How>(from + i * l.x_row, to + i * row_stride, count);
+}
+
+// Numbers of either type, as many as there are; 0 beyond them and where there is no tensor.
+EM_NATIVE_INLINE Vec read(const void* p, Type type, int64_t at, int64_t count) {
+  if (!p || count <= 0) return zero();
+  if (type == Type::fp32) {
+    const float* numbers = static_cast<const float*>(p) + at;
+    return count >= lanes ? load(numbers) : load_first(numbers, count);
+  }
+  const uint16_t* numbers = static_cast<const uint16_t*>(p) + at;
+  return count >= lanes ? load(numbers) : load_first(numbers, count);
+}
+
+// Sums of one panel to outputs: scales of codes, bias, activation, residual.
+template <class How, typename T, Activation activation>
+void finish(const Linear& l, int64_t first_row, int64_t rows, int64_t first_output, const typename How::Number* sums,
+            const int32_t* code_sums) {
+  const int64_t count[2] = {l.outputs - first_output, l.outputs - first_output - lanes};
+  Vec bias[2], scale[2];
+  Ints weight_sums[2];
+#pragma GCC unroll 2
+  for (int v = 0; v < 2; v++) {
+    bias[v] = read(l.bias, l.bias_type, first_output + v * lanes, count[v]);
+    if constexpr (How::weights == Type::int8) {
+      scale[v] = read(l.weight_scales, Type::fp32, first_output + v * lanes, count[v]);
+      weight_sums[v] = load_ints(code_sums + first_output + v * lanes);
+    }
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    const int64_t row = first_row + i;
+    T* output = static_cast<T*>(l.output) + row * l.output_row + first_output;
+    const T* residual = l.residual ? static_cast<const T*>(l.residual) + row * l.residual_row + first_output : nullptr;
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++) {
+      if (count[v] <= 0) continue;
+      Vec y;
+      if constexpr (How::weights == Type::int8) {
+        // The zero of the codes stands for 0: its share of the sum is taken off, exactly.
+        const Ints whole = load_ints(sums + i * columns + v * lanes);
+        const Ints share = multiply(to_ints(all(l.row_scales[2 * row + 1])), weight_sums[v]);
+        y = multiply_add(to_floats(subtract(whole, share)), multiply(all(l.row_scales[2 * row]), scale[v]), bias[v]);
+      } else {
+        y = add(load(sums + i * columns + v * lanes), bias[v]);
+      }
+      y = activate<activation>(y);
+      if (count[v] >= lanes) {
+        if (residual) y = add(y, load(residual + v * lanes));
+        store(output + v * lanes, y);
+      } else {
+        if (residual) y = add(y, load_first(residual + v * lanes, count[v]));
+        store_first(output + v * lanes, y, count[v]);
+      }
+    }
+  }
+}
+
+template <class How>
+using Finish = void (*)(const Linear&, int64_t, int64_t, int64_t, const typename How::Number*, const int32_t*);
+
+template <class How, typename T>
+EM_NATIVE_INLINE Finish<How> finish_of(Activation activation) {
+  switch (activation) {
+    case Activation::gelu: return finish<How, T, Activation::gelu>;
+    case Activation::gelu_tanh: return finish<How, T, Activation::gelu_tanh>;
+    case Activation::relu: return finish<How, T, Activation::relu>;
+    case Activation::silu: return finish<How, T, Activation::silu>;
+    case Activation::tanh: return finish<How, T, Activation::tanh>;
+    case Activation::sigmoid: return finish<How, T, Activation::sigmoid>;
+    case Activation::none: break;
+  }
+  return finish<How, T, Activation::none>;
+}
+
+template <class How>
+struct Call {
+  const Linear& l;
+  int64_t height, panels;
+  bool one_block;  // of inputs: the sums of a panel are used before the next one's
+  void (*copy)(const Linear&, int64_t, int64_t, int64_t, int64_t, float*);
+  Finish<How> finish;
+  float* rows;
+  typename How::Number* sums;
+};
+
+// Where the inputs from `start` on, a block of them, begin in a panel.
+template <class How>
+EM_NATIVE_INLINE const char* panel_at(const Call<How>& call, int64_t start, int64_t panel) {
+  const int64_t depth = smaller(depth_block, call.l.inputs - start);
+  const int64_t steps = (depth + How::packed - 1) / How::packed;
+  return static_cast<const char*>(call.l.weight) + (start / How::packed * call.panels + panel * steps) * How::bytes;
+}
+
+// The rows [row, row + count) and the panels [first, last).
+template <class How>
+void multiply_panels(const Call<How>& call, int64_t row, int64_t count, int64_t first, int64_t last) {
+  const Linear& l = call.l;
+  const char* weight = static_cast<const char*>(l.weight);
+  const int64_t all_inputs = (l.inputs + How::packed - 1) / How::packed * How::packed;
+  const int64_t tiles = (count + tile_rows - 1) / tile_rows;
+  for (int64_t start = 0; start < l.inputs; start += depth_block) {
+    const int64_t depth = smaller(depth_block, l.inputs - start);
+    const int64_t steps = (depth + How::packed - 1) / How::packed;
+    const bool last_block = start + depth >= l.inputs;
+    call.copy(l, row, count, start, depth, call.rows);
+    for (int64_t panel = first; panel < last; panel++) {
+      const char* b = panel_at(call, start, panel);
+      // What is read next, which is the first panel again at the end.
+      const char* next = panel + 1 < last ? panel_at(call, start, panel + 1)
+                         : !last_block    ? panel_at(call, start + depth, first)
+                                          : panel_at(call, 0, last < call.panels ? last : 0);
+      typename How::Number* sums = call.sums + (call.one_block ? 0 : panel - first) * call.height * columns;
+      int64_t at = 0;
+      for (int64_t t = 0; t < tiles; t++) {
+        const int64_t end = count * (t + 1) / tiles;
+        const char* ahead = next + smaller(t, 3) * (steps / 4) * How::bytes;
+        tile_of<How>(end - at)(call.rows + at * row_stride, b, steps, sums + at * columns, start > 0, ahead);
+        at = end;
+      }
+      if (last_block) {
+        const int32_t* code_sums = reinterpret_cast<const int32_t*>(weight + all_inputs * columns * call.panels);
+        call.finish(l, row, count, panel * columns, sums, code_sums);
+      }
+    }
+  }
+}
+
+template <class How, typename T>
+void run(const Linear& l, const LinearPlan& plan, int64_t first_task, int64_t last_task) {
+  const bool one_block = l.inputs <= depth_block;
+  Call<How> call{l,       plan.height, (l.outputs + columns - 1) / columns,
+                 one_block, nullptr,     finish_of<How, T>(l.activation),
+                 nullptr, nullptr};
+  if constexpr (How::weights == Type::int8)
+    call.copy = copy_rows<How, uint8_t>;
+  else
+    call.copy = copy_rows<How, T>;
+  const int64_t together = one_block ? call.panels : kept_panels;
+  const int64_t kept = one_block ? 1 : kept_panels;
+  const int64_t counts[] = {plan.height * row_stride, kept * plan.height * columns};
+  call.rows = static_cast<float*>(scratch(static_cast<size_t>(counts[0] + counts[1]) * sizeof(float)));
+  call.sums = reinterpret_cast<typename How::Number*>(call.rows + counts[0]);
+  for (int64_t task = first_task; task < last_task;) {
+    const int64_t block = task / call.panels, panel = task % call.panels;
+    const int64_t row = block * plan.height, last = smaller(call.panels, panel + last_task - task);
+    for (int64_t first = panel; first < last; first += together)
+      multiply_panels<How>(call, row, smaller(plan.height, l.rows - row), first, smaller(last, first + together));
+    task += last - panel;
+  }
+}
+
+}  // namespace
+
+void linear(const Linear& l, const LinearPlan& plan, int64_t first_task, int64_t last_task) {
+  const bool halves = l.type == Type::bf16;
+  if (l.weight_type == Type::int8)
+    halves ? run<Codes, uint16_t>(l, plan, first_task, last_task) : run<Codes, float>(l, plan, first_task, last_task);
+  else if (l.weight_type == Type::bf16)
+    halves ? run<Halves, uint16_t>(l, plan, first_task, last_task) : run<Halves, float>(l, plan, first_task, last_task);
+  else
+    run<Floats, float>(l, plan, first_task, last_task);
+}
+
+}  // namespace EM_NATIVE_LEVEL
+}  // namespace em_native
