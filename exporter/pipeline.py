@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from exporter.backends.candidates import Candidate, left_out, list_candidates
+from exporter.backends.candidates import Candidate, decoder_candidates, left_out, list_candidates
 from exporter.calibration.dataset import CalibrationFile, read_calibration
 from exporter.calibration.sampling import Sample, fit_calibration
 from exporter.config.request import ExportRequest
 from exporter.evaluation.comparison import Compared, Labelled, read_labelled
+from exporter.loading.generation_settings import cache_sizes
 from exporter.loading.hub import AttentionError
 from exporter.loading.image_preprocessing import plan_pictures
 from exporter.loading.image_results import picture_results
@@ -31,12 +32,14 @@ from exporter.packaging.report import Observer, Report, StageClock, StageEvent
 from exporter.packaging.staging import Workspace, workspace
 from exporter.preprocessing.preprocessor import PreprocessingPlan
 from exporter.selection.build_result import BuildResult
-from exporter.selection.candidate_search import CandidateSearch
+from exporter.selection.candidate_search import CandidateSearch, DecodingPlan
 from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.image_sizes import describe_support
 from exporter.shapes.trace_plan import TracePlan, make_plan
 from exporter.tracing.adapter import Adapter, adapt
+from exporter.tracing.decoder import Decoding
 from exporter.verification import noise_floor, reference, verify
+from exporter.verification.generation import generation_cases
 from exporter.verification.reference import VerificationCase
 from runtime.artifact import artifact_file, signing
 from runtime.errors import CpuFeatureError, ModelFailedError
@@ -71,17 +74,31 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
     with third_parties_quiet(), workspace(request.output, request.force) as place, _header_place(request) as header:
         clock = StageClock(observe)
         source = _load(request, candidates, clock)
+        if source.task.generates:
+            candidates = decoder_candidates(request.backend, environment, request.precision)
         if source.reads_padding:
             candidates = [dataclasses.replace(candidate, drop_padding=False) for candidate in candidates]
         plan, adapter = _plan(request, source, clock)
         preprocessing = _plan_preprocessing(source, plan, clock)
         # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
         plan, cases, tolerance = _run_reference(request, plan, adapter, clock)
+        decoding = _plan_decoding(request, source, plan, clock)
         evaluation = _evaluate_model(request, source, plan, adapter, clock)
         samples, held_out = _prepare_samples(calibration, source, plan, cases, adapter, clock)
         untouched = adapter if source.attention == candidates[0].attention else None
         search = CandidateSearch(
-            request, environment, source, untouched, plan, cases, tolerance, place, clock, samples, preprocessing
+            request,
+            environment,
+            source,
+            untouched,
+            plan,
+            cases,
+            tolerance,
+            place,
+            clock,
+            samples,
+            preprocessing,
+            decoding,
         )
         search.choices += skipped
         # The search owns the model from here on.
@@ -238,6 +255,17 @@ def _run_reference(
         notes.append(f"eager fp32 at {', '.join(case.name for case in cases)}")
         plan, tolerance = noise_floor.bounds(adapter, plan, cases, request)
     return plan, cases, tolerance
+
+
+def _plan_decoding(request: ExportRequest, source: Source, plan: TracePlan, clock: StageClock) -> DecodingPlan | None:
+    """The caches of a model that generates text, and what its written tokens are compared with."""
+    if not source.task.generates:
+        return None
+    with clock.stage("reference") as notes:
+        sizes = cache_sizes(source.model)
+        cases = [] if request.verify == "off" else generation_cases(source.model, plan)
+        notes.append(f"{len(sizes)} layers keep keys and values; texts of {len(cases)} prompts by transformers")
+    return DecodingPlan(Decoding(tuple(sizes), request.precision), cases)
 
 
 @dataclass(frozen=True)

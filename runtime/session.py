@@ -15,8 +15,15 @@ import torch
 from runtime import input_validation, preprocessing
 from runtime.artifact import artifact_file, operator_lists
 from runtime.artifact.zip_reader import Archive
-from runtime.errors import ArtifactFailedError, InputTextError, ManifestDamagedError, ThreadCountError
+from runtime.errors import (
+    ArtifactFailedError,
+    InputTaskError,
+    InputTextError,
+    ManifestDamagedError,
+    ThreadCountError,
+)
 from runtime.format.manifest import TOKENIZER_FILE, Manifest, TensorSpec
+from runtime.generation.cache import check_call
 from runtime.host import allocator, forking, ipex_library, native_library, requirements
 from runtime.host.torchscript import FAILURES, ScriptModule, optimized_execution
 from runtime.printing import shown
@@ -91,6 +98,53 @@ class Session:
                 "run `run-model check`, and export again if it fails too; if memory ran out, use smaller batches",
             ) from error
 
+    def decode(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor,
+        kept: torch.Tensor,
+        caches: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """Read some tokens of each row, with what was read before in the caches, which are written to.
+
+        Args:
+            input_ids: int64 [rows, tokens].
+            positions: int64 [rows, tokens], where each token stands in its row, from 0 on.
+            kept: int64 [rows, kept], the numbers within this call of the tokens whose logits are wanted.
+            caches: keys and values, as `manifest.generation.caches` describes them, of one length; new ones hold zeros.
+                Calls with different caches may be made from different threads.
+
+        Returns:
+            Logits of float32, [rows, kept, vocabulary].
+
+        Raises:
+            InputError: an argument does not fit, or the artifact does not generate text.
+            ArtifactFailedError: the model failed, or memory ran out.
+            ForkError: as for calls.
+        """
+        forking.check_session(self._process, torch.get_num_threads())
+        info = self.manifest.generation
+        if info is None:
+            raise InputTaskError(f"decode on an artifact for {self.manifest.task}", "one for text-generation")
+        values = self.manifest.inputs[0].values
+        vocabulary = 1 + (values.maximum if values is not None else 2**31)
+        check_call(info, vocabulary, input_ids, positions, kept, caches)
+        expected = (input_ids.shape[0], kept.shape[1])
+        try:
+            with torch.no_grad(), optimized_execution(self.manifest.execution.optimized_execution):
+                (logits,) = self._module.decode(input_ids, positions, kept, *caches)
+            if logits.dtype != torch.float32 or logits.dim() != 3 or tuple(logits.shape[:2]) != expected:
+                raise TypeError("the output is no float32 tensor of the rows and tokens that were asked for")
+        except FAILURES as error:
+            raise ArtifactFailedError(
+                f"the model failed on {list(input_ids.shape)} tokens with caches of {caches[0].shape[2]}: "
+                f"{_reason(error)}",
+                "logits, since the manifest admits these inputs",
+                "run `run-model check`, and export again if it fails too; if memory ran out, use fewer rows",
+            ) from error
+        found: torch.Tensor = logits
+        return found
+
     def preprocess(self, value: Any) -> dict[str, torch.Tensor]:
         """The model's inputs for one row, made of a picture or a sound as the model's own processor does.
 
@@ -124,7 +178,7 @@ class Session:
         from runtime.text import Text
 
         # Made at each use: if it were kept, a reference cycle would hold the weights until a garbage collection.
-        return Text(self, self.manifest, self._encoder)
+        return Text(self, self.manifest, self._encoder, self.decode)
 
     @property
     def audio(self) -> Audio:
@@ -262,6 +316,12 @@ def open_module(
     if manifest.preprocessing is not None and not hasattr(module, "preprocess"):
         raise ManifestDamagedError(
             "the manifest says that the file makes inputs of data, but it has no method `preprocess`",
+            "",
+            "export the model again, or copy the file again if it was damaged on the way",
+        )
+    if manifest.generation is not None and not hasattr(module, "decode"):
+        raise ManifestDamagedError(
+            "the manifest says that the file generates text, but it has no method `decode`",
             "",
             "export the model again, or copy the file again if it was damaged on the way",
         )

@@ -189,7 +189,7 @@ def test_the_last_token_alone_is_scored(tmp_path: Path, exported: Callable[..., 
 
 def test_a_folder_without_modules_reranks_when_asked(tmp_path: Path, scores: Callable[..., list[float]]) -> None:
     folder = made(tmp_path, FLAT)
-    assert source_of(folder).task.name == "text-generation-scoring"
+    assert source_of(folder).task.name == "text-generation"
     assert scores(folder, task="reranking") == pytest.approx(library(folder), rel=1e-3)
 
 

@@ -22,6 +22,7 @@ PLACES = {
     "intel_extension_for_pytorch": ["exporter/backends/ipex/package.py"],
     "tokenizers": ["runtime/text/tokenizer.py"],
     "soxr": ["runtime/audio/resampling.py"],
+    "jinja2": ["runtime/text/chat.py"],
     "PIL": ["runtime/image/pictures.py", "exporter/loading/image_preprocessing.py"],
     "tqdm": ["runtime/commands/progress.py"],
     "numpy": ["runtime/commands/tensor_file.py", "exporter/evaluation", "exporter/trainer/evaluate.py"],
@@ -35,7 +36,8 @@ FORBIDDEN_IN_RUNTIME = {"exporter", "transformers", "click", "intel_extension_fo
 # The wings, and the modules beside them, from the ground up: each imports from those before it alone.
 ORDER = {
     "runtime": (
-        *("moved", "printing", "errors", "format", "host", "artifact", "input_validation", "preprocessing", "text"),
+        *("moved", "printing", "errors", "format", "host", "artifact", "input_validation", "preprocessing"),
+        *("generation", "text"),
         *("image", "audio", "session"),
         *("serving", "pool", "verification", "commands", "__main__"),
     ),

@@ -106,6 +106,7 @@ _PROBLEMS: dict[str, Callable[[Environment], RequirementError | None]] = {
 
 # How the model computes attention: as explicit products and softmax, which can be fused, or by PyTorch's own operator.
 Attention = Literal["eager", "sdpa"]
+_FORMS: tuple[Attention, ...] = ("sdpa", "eager")
 ATTENTION: dict[Attention, str] = {
     "eager": "explicit, the form that can be fused",
     "sdpa": "PyTorch's own operator",
@@ -177,3 +178,29 @@ def _long_candidates(choice: str, environment: Environment, tune: Tune) -> list[
     found = [candidate for candidate in _all_candidates(choice, environment, tune) if candidate.attention == "eager"]
     own = [replace(candidate, attention="sdpa") for candidate in found]
     return own + [replace(candidate, timed=False) for candidate in found]
+
+
+def decoder_candidates(choice: str, environment: Environment, precision: Precision) -> list[Candidate]:
+    """The candidates for a file that generates text, in the order in which they are tried; none is timed.
+
+    Raises:
+        RequestError: the backend asked for cannot do it, or the precision is not available yet.
+        TorchVersionError: as for `choose_backend`.
+    """
+    able = ("onednn", "plain")
+    if choice not in ("auto", *able):
+        raise RequestError(
+            f"--backend {choice} does not generate text yet", " or ".join(able), "leave --backend out, or name one"
+        )
+    if precision not in ("fp32", "bf16"):
+        raise RequestError(f"{precision} is not available for text-generation yet", "fp32 or bf16", "give one of them")
+    usable = [name for name in able if choice == name or (choice == "auto" and _usable(name, environment))]
+    return [
+        Candidate(choose_backend(name, environment)[0], attention, "the first that generates text", False, False)
+        for name in usable
+        for attention in _FORMS
+    ]
+
+
+def _usable(name: str, environment: Environment) -> bool:
+    return name != "onednn" or onednn_problem(environment) is None

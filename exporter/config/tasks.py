@@ -39,6 +39,7 @@ class Task:
         choices: each row holds several texts to choose from.
         single_label: the model has one label, whose score ranks pairs of texts.
         usual_head: without a description of that head, the library's usual one follows.
+        generates: text is written token by token, with a cache of keys and values.
         scores_tokens: the output is what the model says to a few tokens of the vocabulary, at each text's last token.
         whole: if a model lacks a required output, all its tensors are exported instead, under their own names.
         tower: the method of a model with several towers that computes this one's vectors; only classes with it have
@@ -54,6 +55,7 @@ class Task:
     pooled: bool = False
     usual_head: bool = False
     scores_tokens: bool = False
+    generates: bool = False
     groups: tuple[Group, ...] = ()
     choices: bool = False
     single_label: bool = False
@@ -218,7 +220,15 @@ _TASKS = (
         "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",
         (Output("logits", ("batch", "label")),),
     ),
-    # One forward pass: the scores of every next token at once, without a cache. Generation is not supported.
+    # Before text-generation-scoring: both have the same classes.
+    Task(
+        "text-generation",
+        "AutoModelForCausalLM",
+        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+        (Output("logits", ("batch", "sequence", "vocabulary")),),
+        generates=True,
+    ),
+    # One forward pass: the scores of every next token at once, without a cache.
     Task(
         "text-generation-scoring",
         "AutoModelForCausalLM",

@@ -16,6 +16,7 @@ from exporter.config.request import ExportRequest
 from exporter.config.tasks import TASKS, Task
 from exporter.loading.adapter_files import AdapterFiles, alone, find_adapter
 from exporter.loading.adapter_merge import expect_peft, merge
+from exporter.loading.generation_settings import GenerationSettings, read_generation
 from exporter.loading.hub import ModelFiles, locate
 from exporter.loading.image_sizes import Size, processor_grids, read_processor
 from exporter.loading.late_interaction import read_late_interaction
@@ -53,7 +54,8 @@ class Source:
     text. `preprocessor` holds the folder's settings for images or audio, empty if there are none; `image_processor` is
     transformers' object for images, or None, `image_sizes` are those that it makes of usual photos, `patch_grids`
     heights and widths in patches. `compares`: the model type compares texts with images. `sounds` is None for models
-    that take none. `notes` say what was decided about the folder's settings, and why.
+    that take none, `generation` for those that do not generate text. `notes` say what was decided about the folder's
+    settings, and why.
     """
 
     model: Any
@@ -75,6 +77,7 @@ class Source:
     image_sizes: tuple[Size, ...]
     patch_grids: tuple[Size, ...]
     sounds: SoundSettings | None
+    generation: GenerationSettings | None
     compares: bool
     unused_weights: tuple[str, ...]
     notes: tuple[str, ...]
@@ -158,6 +161,10 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     preprocessor = {} if nothing_stored else _preprocessor(base)
     image_processor, image_sizes, found = read_processor(base, preprocessor, model, request)
     sounds, heard = (None, []) if nothing_stored else read_sounds(base, request, model, task, tokenizer)
+    generation = None
+    if task.generates:
+        generation, note = read_generation(model, tokenizer, vocabulary, files.id)
+        notes.append(note)
     return Source(
         model=model,
         config=model.config,
@@ -178,6 +185,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         image_sizes=image_sizes,
         patch_grids=processor_grids(base, preprocessor, request),
         sounds=sounds,
+        generation=generation,
         compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
         notes=(*(f"setting ignored, as requested: {key}" for key in settings.ignored), *notes, *found, *heard),

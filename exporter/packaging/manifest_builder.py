@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import runtime
 from exporter.backends.candidates import Candidate
 from exporter.config.request import ExportRequest
+from exporter.loading.generation_settings import GenerationSettings
 from exporter.loading.loader import Source
 from exporter.shapes.trace_plan import TracePlan
 from exporter.verification.reference import VerificationCase
@@ -19,7 +20,9 @@ from runtime.errors import TaskError
 from runtime.format.manifest import (
     FORMAT_VERSION,
     Axis,
+    CacheTensor,
     Execution,
+    GenerationInfo,
     LateInteraction,
     Manifest,
     PictureResults,
@@ -36,6 +39,8 @@ logger = logging.getLogger("exporter")
 
 # With optimisation by TorchScript the first call profiles, the second optimises, the third runs the result.
 WARMUP_CALLS, WARMUP_CALLS_AS_IS = 3, 1
+# Tokens of a row, for a model without a limit.
+LONGEST = 2048
 # Short, so that a warm-up is cheap; no axis may be 1 (docs/decisions/export.md).
 WARMUP_SEQUENCE = 16
 
@@ -50,6 +55,7 @@ def draft_manifest(
     tolerance: Tolerance,
     preprocessing: Preprocessing | None = None,
     pictures: PictureResults | None = None,
+    caches: tuple[CacheTensor, ...] = (),
 ) -> Manifest:
     """The manifest of a file that has not been verified yet.
 
@@ -82,6 +88,7 @@ def draft_manifest(
         preprocessing=preprocessing,
         ctc=None if source.sounds is None else source.sounds.ctc,
         pictures=_pictures(pictures, plan.task.name, outputs),
+        generation=_generation(source.generation, plan, caches),
     )
 
 
@@ -97,6 +104,16 @@ def _pictures(results: PictureResults | None, task: str, outputs: Sequence[Tenso
         logger.warning("no results for pictures: the outputs have another number of classes than config.json names")
         return None
     return results
+
+
+def _generation(
+    settings: GenerationSettings | None, plan: TracePlan, caches: tuple[CacheTensor, ...]
+) -> GenerationInfo | None:
+    """How text is generated, within the lengths that the inputs admit."""
+    if settings is None:
+        return None
+    longest = plan.dimensions["sequence"].axis.maximum or LONGEST
+    return GenerationInfo(caches, longest, settings.stop_ids, settings.defaults, settings.chat)
 
 
 def _text(info: TextInfo | None, plan: TracePlan) -> TextInfo | None:

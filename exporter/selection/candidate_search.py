@@ -32,10 +32,12 @@ from exporter.shapes.narrowing import narrow
 from exporter.shapes.trace_plan import TracePlan
 from exporter.tracing import patches
 from exporter.tracing.adapter import Adapter, adapt
+from exporter.tracing.decoder import Decoding
 from exporter.tracing.graphs.graph_functions import define_method
 from exporter.tracing.graphs.token_pruning import prune
 from exporter.tracing.trace import Traced, trace
 from exporter.verification import verify
+from exporter.verification.generation import generation_refusal, verify_generation
 from exporter.verification.reference import VerificationCase, probe_cases
 from runtime.artifact import artifact_file
 from runtime.errors import (
@@ -47,6 +49,7 @@ from runtime.errors import (
     TraceError,
     VerificationError,
 )
+from runtime.format.golden import Case
 from runtime.format.manifest import Manifest, Tolerance
 from runtime.host import requirements
 from runtime.host.torchscript import ScriptModule
@@ -57,6 +60,14 @@ logger = logging.getLogger("exporter")
 _ROUNDS = 3
 # Axes of images and sounds, whose sizes many models' traces keep.
 _DATA_SIZES = {"height", "width", "samples", "frames"}
+
+
+@dataclass(frozen=True)
+class DecodingPlan:
+    """How a model that generates text is traced, and the cases to verify its method `decode` with."""
+
+    decoding: Decoding
+    cases: Sequence[Case]
 
 
 @dataclass
@@ -77,6 +88,8 @@ class CandidateSearch:
     samples: Sequence[Mapping[str, torch.Tensor]] = ()
     # What the file makes of pictures or sounds.
     preprocessing: PreprocessingPlan = field(default_factory=PreprocessingPlan)
+    # For models that generate text.
+    decoding: DecodingPlan | None = None
     choices: list[str] = field(default_factory=list)
     # What a user should know of the result.
     remarks: list[str] = field(default_factory=list)
@@ -201,6 +214,8 @@ class CandidateSearch:
 
     def _build_from(self, adapter: Adapter, candidate: Candidate) -> BuildResult:
         """Prepare the model with the backend, trace it, rewrite the trace, write the file."""
+        if self.decoding is not None:
+            return self._build_decoder(self.decoding.decoding, adapter, candidate)
         example = make_inputs(self.plan, self.plan.example)
         module, repairs, calibrated = self._prepare(adapter, candidate, example)
         traced, candidate, rewritten = self._trace(module, candidate, example)
@@ -213,6 +228,30 @@ class CandidateSearch:
             choices=describe_computation(candidate, traced.form, repairs, calibrated, rewritten),
             manifest=self._manifest(candidate, self.plan, cases),
             cases=cases,
+        )
+
+    def _build_decoder(self, decoding: Decoding, adapter: Adapter, candidate: Candidate) -> BuildResult:
+        """The same for a model that generates text: its caches are inputs of the trace."""
+        backend, precision = candidate.backend, self.request.precision
+        example = decoding.example(self.source.vocabulary)
+        with self.clock.stage("backend") as notes:
+            repairs = patches.repair(adapter.model)
+            with decoding.kept_in_fp32(adapter.model):
+                module = backend.optimise(decoding.module(adapter.model), precision)
+            notes += [f"repaired: {what}" for what in repairs]
+            notes.append(f"{backend.name}: {candidate.reason}; {precision}, {candidate.attention} attention")
+        with self.clock.stage("trace") as notes:
+            traced = trace(module, example, self.request.example_inputs, backend.autocast(precision))
+            rewritten = list(filter(None, [backend.rewrite(traced.module, example, precision)]))
+            notes += [f"{traced.form} example inputs, with {len(decoding.caches)} caches", *rewritten]
+        return BuildResult(
+            candidate=candidate,
+            file=self._save(decoding.finish(traced.module), candidate),
+            form=traced.form,
+            findings=traced.findings,
+            choices=describe_computation(candidate, traced.form, repairs, [], rewritten),
+            manifest=self._manifest(candidate, self.plan, self.cases),
+            cases=self.cases,
         )
 
     def _prepare(
@@ -260,8 +299,9 @@ class CandidateSearch:
         requires = candidate.backend.requirements(self.request.precision, self.environment)
         preprocessor, results = self.preprocessing.preprocessor, self.preprocessing.results
         info = None if preprocessor is None else preprocessor.describe(plan.inputs)
+        caches = () if self.decoding is None else self.decoding.decoding.caches
         return draft_manifest(
-            self.request, self.source, plan, candidate, requires, cases, self.tolerance, info, results
+            self.request, self.source, plan, candidate, requires, cases, self.tolerance, info, results, caches
         )
 
     def _verify(self, built: BuildResult) -> BuildResult:
@@ -274,9 +314,29 @@ class CandidateSearch:
                 built.file, built.manifest, built.cases, self.request.allow_operators, self.preprocessing
             )
             notes.append(outcome.summary)
+            if self.decoding is not None and not outcome.failed:
+                built = dataclasses.replace(built, manifest=self._verified_decoder(self.decoding, built, notes))
         fusions = built.candidate.backend.fusions(outcome.operators)
         manifest = dataclasses.replace(built.manifest, verified=outcome.cases, fusions=fusions)
         return dataclasses.replace(built, manifest=manifest, outcome=outcome)
+
+    def _verified_decoder(self, plan: DecodingPlan, built: BuildResult, notes: list[str]) -> Manifest:
+        """The manifest with what was measured of the method `decode`.
+
+        Raises:
+            VerificationError: it is wrong.
+        """
+        outcome = verify_generation(built.file, built.manifest, plan.cases, self.request.allow_operators)
+        notes.append(outcome.summary)
+        if outcome.wrong or built.manifest.generation is None:
+            raise generation_refusal(outcome, built.manifest)
+        generation = dataclasses.replace(
+            built.manifest.generation,
+            max_error=outcome.max_error,
+            rms_error=outcome.rms_error,
+            greedy=outcome.greedy,
+        )
+        return dataclasses.replace(built.manifest, generation=generation)
 
     def _narrowed(self, built: BuildResult) -> tuple[BuildResult, str] | None:
         """The same file for fewer shapes, verified again, and what was excluded; None if no range is left.
@@ -284,6 +344,9 @@ class CandidateSearch:
         It is verified at further shapes too: once one shape has failed, the few that passed say little about others.
         """
         assert built.outcome is not None
+        if self.decoding is not None:
+            # Rows of a generation grow through all sizes.
+            return None
         cases, failed = list(built.cases), dict(built.outcome.failed)
         for _ in range(_ROUNDS):
             supported = narrow(self.plan, [case.test_shape for case in cases], failed)

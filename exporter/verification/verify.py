@@ -88,7 +88,7 @@ def verify(
     threads = [torch.get_num_threads()]
     if manifest.verification == "full":
         threads.append(1 if threads[0] > 1 else 2)
-    files = [*_working_files(draft, manifest, [case.golden for case in cases]), *allowing(allow)]
+    files = [*working_files(draft, manifest, [case.golden for case in cases]), *allowing(allow)]
     files += [text for case in cases if case.once for text in ("--once", case.golden.name)]
     comparisons: list[Comparison] = []
     orders: list[str] = []
@@ -99,7 +99,7 @@ def verify(
         # The orders were tried in the first run; the others are about the threads and the level.
         first = ["--first-order-only"] if number else _given(preprocessing, manifest, draft.parent)
         variables = {LEVEL_VARIABLE: level} if level else {}
-        report = _run(["verify", *files, "--threads", str(count), *first], draft.parent, **variables)
+        report = run_worker(["verify", *files, "--threads", str(count), *first], draft.parent, **variables)
         operators = operators or report["operators"]
         for order, rows in report["comparisons"].items():
             about = [f"{count} threads"] * (len(threads) > 1) + [f"{level} alone"] * bool(level)
@@ -133,7 +133,7 @@ def confirm(sealed: Path, allow: Sequence[str] = ()) -> None:
         VerificationError: if that fails.
     """
     arguments = ["confirm", "--artifact", str(sealed), "--threads", str(torch.get_num_threads()), *allowing(allow)]
-    report = _run(arguments, sealed.parent)
+    report = run_worker(arguments, sealed.parent)
     if report["wrong"]:
         raise VerificationError(
             f"the finished file is wrong at {', '.join(report['wrong'])}",
@@ -151,8 +151,8 @@ def held_out_accuracy(
         VerificationError: the file fails on a sample, or supports none of them.
         OSError: if the working files cannot be written.
     """
-    files = [*_working_files(draft, manifest, cases), *allowing(allow)]
-    report = _run(["accuracy", *files, "--threads", str(torch.get_num_threads())], draft.parent)
+    files = [*working_files(draft, manifest, cases), *allowing(allow)]
+    report = run_worker(["accuracy", *files, "--threads", str(torch.get_num_threads())], draft.parent)
     if not report["accuracy"]:
         raise VerificationError("none of the held-out samples has a supported shape", "at least one that has")
     return tuple(Accuracy(**row) for row in report["accuracy"])
@@ -168,8 +168,8 @@ def file_outputs(
         OSError: if the working files cannot be written.
     """
     written = draft.parent / "verify.outputs"
-    files = [*_working_files(draft, manifest, cases), *allowing(allow)]
-    _run(["outputs", *files, "--threads", str(torch.get_num_threads()), "--outputs", str(written)], draft.parent)
+    files = [*working_files(draft, manifest, cases), *allowing(allow)]
+    run_worker(["outputs", *files, "--threads", str(torch.get_num_threads()), "--outputs", str(written)], draft.parent)
     found = {case.name: case.outputs for case in parse_cases(written.read_bytes(), str(written))}
     return [found[case.name] for case in cases]
 
@@ -220,7 +220,7 @@ def _judge(
     return Outcome(tuple(verified), failed, operators, orders)
 
 
-def _working_files(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> list[str]:
+def working_files(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> list[str]:
     """Write beside the draft what the fresh process reads; returns the arguments that name these files."""
     paths = {name: draft.parent / f"verify.{name}" for name in ("manifest", "cases")}
     paths["manifest"].write_text(to_json(manifest))
@@ -228,7 +228,17 @@ def _working_files(draft: Path, manifest: Manifest, cases: Sequence[Case]) -> li
     return [*(text for name, path in paths.items() for text in (f"--{name}", str(path))), "--draft", str(draft)]
 
 
-def _run(arguments: list[str], folder: Path, **variables: str) -> dict[str, Any]:
+def run_worker(arguments: list[str], folder: Path, **variables: str) -> dict[str, Any]:
+    """The report of one subcommand of the worker, which runs in a fresh process.
+
+    Args:
+        arguments: the subcommand and what it takes.
+        folder: for its working files.
+        variables: of the environment, beside those of this process.
+
+    Raises:
+        VerificationError: the process ended, or the file failed in it.
+    """
     report = folder / "verify.report"
     report.unlink(missing_ok=True)
     done = _spawn([*arguments, "--report", str(report)], **variables)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from runtime import __version__
 from runtime.artifact import artifact_file
 from runtime.commands import console
-from runtime.format.manifest import Axis, Manifest, PairTemplate, TensorSpec, VerifiedCase, longest_text
+from runtime.format.manifest import Axis, GenerationInfo, Manifest, PairTemplate, TensorSpec, VerifiedCase, longest_text
 from runtime.printing import printable, shown
 
 
@@ -122,7 +122,34 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="which tokens become one tag: none, simple (default), first, average or max",
     )
+    generate = command(
+        "generate", _generate, "Write a prompt on, or answer a message; of a file, print one JSON object per line."
+    )
+    loading(generate)
+    source = generate.add_mutually_exclusive_group(required=True)
+    source.add_argument("--prompt", metavar="TEXT", help="a text to write on")
+    source.add_argument("--chat", metavar="TEXT", help="a user's message, which goes through the model's chat template")
+    source.add_argument(
+        "--jsonl", metavar="FILE", help="a file with one JSON object per line: prompt, or messages; or -"
+    )
+    generate.add_argument("--system", metavar="TEXT", help="with --chat: the system's message before it")
+    generate.add_argument("--max-new-tokens", type=_positive, metavar="N", help="at most so many tokens (default: 256)")
+    generate.add_argument("--temperature", type=float, metavar="N", help="0: always the likeliest token")
+    generate.add_argument("--top-k", type=_whole, metavar="N", help="how many tokens to choose from; 0: all")
+    generate.add_argument("--top-p", type=float, metavar="N", help="the share of probability to choose from")
+    generate.add_argument("--min-p", type=float, metavar="N", help="the least share of the largest probability")
+    generate.add_argument("--repetition-penalty", type=float, metavar="N", help="for tokens that were there before")
+    generate.add_argument("--seed", type=_whole, metavar="N", help="of the draws, for texts that can be repeated")
+    generate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the text; repeatable")
+    generate.add_argument("--num-beams", type=_positive, metavar="N", help="1; beams are not available yet")
+    generate.add_argument("--logprobs", action="store_true", help="how probable each token was, as JSON")
     return parser
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from runtime.commands.generate import generate
+
+    return generate(options)
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -193,6 +220,8 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
         lines.append(f"text      tokenizer inside, at most {longest_text(manifest.text, manifest.sequence)} tokens")
         template = manifest.text.pair_template
         lines += _table("pairs", [] if template is None else _describe_template(template))
+    if manifest.generation:
+        lines += _table("generates", _describe_generation(manifest.generation))
     if manifest.preprocessing:
         made = f"preprocessed in the file to {', '.join(manifest.preprocessing.inputs)}"
         lines.append(f"takes     {_describe_data(manifest)}, {made}")
@@ -225,6 +254,22 @@ def _describe_data(manifest: Manifest) -> str:
     (axis,) = rules.axes
     most = "" if axis.maximum is None else f" to {axis.maximum / rules.rate:.2f}"
     return f"sounds at {rules.rate} samples per second, from {axis.minimum / rules.rate:.2f}{most} s"
+
+
+def _describe_generation(found: GenerationInfo) -> list[str]:
+    size = sum(one.heads * one.width * (4 if one.dtype == "float32" else 2) for one in found.caches)
+    chat = "with" if found.chat is not None else "without"
+    lines = [
+        f"rows of at most {found.longest} tokens, {chat} a chat template, "
+        f"until {', '.join(map(str, found.stop_ids)) or 'no token'}",
+        f"cache {found.caches[0].dtype}, {size / 1024:.1f} KB per token, {len(found.caches) // 2} layers",
+    ]
+    if found.max_error is not None:
+        lines.append(f"verified in pieces, alone and together: max {found.max_error:.2e}, rms {found.rms_error:.2e}")
+    for one in found.greedy:
+        apart = "" if one.margin is None else f", then the original's logits are {one.margin:.1e} apart"
+        lines.append(f"greedy tokens behind {one.prompt}: {one.equal} of {one.tokens} as transformers'{apart}")
+    return lines
 
 
 def _describe_template(template: PairTemplate) -> list[str]:

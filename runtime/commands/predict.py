@@ -110,7 +110,7 @@ def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
     if options.threshold is not None:
         raise InputTaskError(f"--threshold with {used_with}", "--image", "leave --threshold out")
     if options.truncate:
-        if task is None or task == "question-answering":
+        if task in (None, "question-answering", "text-generation"):
             raise InputTaskError(f"--truncate with {used_with}", "text that can be cut", "leave --truncate out")
         found["truncate"] = True
     return found

@@ -28,7 +28,8 @@ class Query:
     documents: Any
 
 
-Item = str | tuple[str, str] | Query
+# A text, two that belong together, a query with its documents, or the messages of a conversation.
+Item = str | tuple[str, str] | Query | list[Any]
 Name = str | int | float | None
 
 
@@ -50,7 +51,7 @@ def read_lines(path: str, parse: Parser | None = None) -> Iterator[Line]:
 
     Args:
         path: a file, or `-` for standard input.
-        parse: `json_text`, `json_question` or `json_query` for JSON lines, of which blank ones are skipped; None: a
+        parse: `json_text` or another function of this module for JSON lines, of which blank ones are skipped; None: a
             line is a text.
 
     Raises:
@@ -96,6 +97,23 @@ def json_question(line: str) -> tuple[Item, Name]:
     """
     value = _object(line, "question", "context")
     return (value["question"], value["context"]), value.get("id")
+
+
+def json_prompt(line: str) -> tuple[Item, Name]:
+    """Parse `{"prompt": "…"}` or `{"messages": […]}`; the messages are not checked yet.
+
+    Raises:
+        InputTextError: the line is not such an object.
+    """
+    wanted = '{"prompt": "…"} or {"messages": […]}'
+    value = _object(line, wanted=wanted)
+    if ("prompt" in value) == ("messages" in value):
+        raise InputTextError('the line has no "prompt", no "messages", or both', wanted)
+    if "prompt" in value:
+        return _string(value, "prompt"), value.get("id")
+    if not isinstance(value["messages"], list):
+        raise InputTextError(f'"messages" is {value["messages"]!r}'[:100], "a list")
+    return value["messages"], value.get("id")
 
 
 def json_query(line: str) -> tuple[Item, Name]:

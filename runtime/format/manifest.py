@@ -9,7 +9,8 @@ the tensors of `Manifest.outputs` in that order. If it has a method `prepare`, w
 it once after loading, before other threads use the module: it reorders the weights for the processor. The outputs are
 the same without it. If `Manifest.preprocessing` is set, it MUST have a method `preprocess` that takes one picture or
 sound, a tensor as `Preprocessing` says, and returns a tuple of the inputs that `Preprocessing.inputs` names, in that
-order, for one row, batch axis included. Beside the code the archive has extra files at `<archive>/extra/<name>`:
+order, for one row, batch axis included. If `Manifest.generation` is set, it MUST have a method `decode`, which
+`GenerationInfo` describes. Beside the code the archive has extra files at `<archive>/extra/<name>`:
 
 - `format_version` MUST hold `FORMAT_VERSION` as decimal text, so that a C++ program refuses a newer file
   without reading JSON. A reader MUST refuse a number above its own, and one below the oldest that it reads.
@@ -356,6 +357,78 @@ class LateInteraction:
 
 
 @dataclass(frozen=True)
+class CacheTensor:
+    """A tensor of keys or of values, [rows, heads, length, width]."""
+
+    heads: int
+    width: int
+    dtype: Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """How the next token is chosen if the caller does not say, as in `generation_config.json`.
+
+    If `sample` is false, it is the one with the largest logit. None, for `top_k` also 0, switches a step off.
+    """
+
+    sample: bool
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A Jinja template from messages to a prompt, and the texts that it finds by name beside them (`bos_token`)."""
+
+    template: FreeText
+    variables: dict[str, FreeText]
+
+
+@dataclass(frozen=True)
+class GreedyCheck:
+    """Greedy tokens of the written file compared with those of transformers' `generate` in fp32.
+
+    `tokens` were compared behind a prompt of `prompt` tokens; `equal` of them, from the first on, are the same.
+    `margin` is by how much the original's logit for its own token exceeds that for the file's at the first difference;
+    None if there is none.
+    """
+
+    prompt: int
+    tokens: int
+    equal: int
+    margin: float | None
+
+
+@dataclass(frozen=True)
+class GenerationInfo:
+    """How text is generated with the method `decode`.
+
+    `decode(input_ids, positions, kept, *caches)` takes int64 tensors [rows, tokens], [rows, tokens] and [rows, kept],
+    and the tensors that `caches` describes, in that order, all of one length. `positions` says where each token stands
+    in its row, from 0 on; all are below that length, which is at most `longest`. It MUST write keys and values of the
+    tokens into the caches at these positions, and nothing else. It gives a tuple of one tensor, float32 [rows, kept,
+    vocabulary]: the logits behind the tokens whose numbers in this call `kept` holds. What stands in a cache behind a
+    token's position MUST NOT change its logits.
+
+    A row ends with one of `stop_ids`. `max_error` and `rms_error` are the largest of `decode` that were measured (see
+    `Tolerance`), with prompts at once, in pieces and token by token; None if it was not verified.
+    """
+
+    caches: tuple[CacheTensor, ...]
+    longest: int
+    stop_ids: tuple[int, ...]
+    defaults: SamplingDefaults
+    chat: ChatTemplate | None
+    max_error: float | None = None
+    rms_error: float | None = None
+    greedy: tuple[GreedyCheck, ...] = ()
+
+
+@dataclass(frozen=True)
 class CtcCharacters:
     """Tokens that are written one after the other, as Wav2Vec2's tokenizer does.
 
@@ -467,6 +540,8 @@ class Manifest:
     preprocessing: Preprocessing | None = None
     # None for other tasks than those with labels, boxes or classes of pixels, and in files of older writers.
     pictures: PictureResults | None = None
+    # None for other tasks than text-generation.
+    generation: GenerationInfo | None = None
 
     @property
     def sequence(self) -> Axis | None:

@@ -14,6 +14,7 @@ from runtime.format.manifest import (
     FORMAT_VERSION,
     OLDEST_FORMAT_VERSION,
     CtcInfo,
+    GenerationInfo,
     Manifest,
     PictureResults,
     Preprocessing,
@@ -27,6 +28,8 @@ from runtime.format.manifest import (
 MAX_WARMUP_TOKENS = 2**16
 MAX_WARMUP_ELEMENTS = 2**22  # for pixels or audio samples, each of which needs less computation than a token
 MAX_WARMUP_CALLS = 100
+# Tensors of keys and values (no model has a thousand layers), and characters of a chat template.
+MAX_CACHES, MAX_TEMPLATE = 2048, 2**18
 # What the method `preprocess` takes.
 PREPROCESSED_AXES = {"image": ("height", "width", "channels"), "audio": ("samples",)}
 # Task → the output with the scores of classes, and the place of the axis that runs over them.
@@ -85,6 +88,8 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield from _preprocessing_problems(manifest.preprocessing, {spec.name for spec in manifest.inputs})
     if manifest.pictures is not None:
         yield from _picture_problems(manifest, manifest.pictures)
+    if manifest.generation is not None:
+        yield from _generation_problems(manifest.generation)
     if manifest.labels:
         last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
         if last != {len(manifest.labels)}:
@@ -187,6 +192,26 @@ def _picture_problems(manifest: Manifest, found: PictureResults) -> Iterator[tup
         masks = outputs.get("masks_queries_logits")
         if masks is None or len(masks.axes) != 4:
             yield "pictures", "an output masks_queries_logits"
+
+
+def _generation_problems(found: GenerationInfo) -> Iterator[tuple[str, str]]:
+    if not 2 <= len(found.caches) <= MAX_CACHES or len(found.caches) % 2:
+        yield f"generation.caches: {len(found.caches)} tensors", f"2 to {MAX_CACHES}, keys and values in turn"
+    if not all(0 < size < 2**16 for one in found.caches for size in (one.heads, one.width)):
+        yield "generation.caches", "heads and widths from 1 on"
+    if not 0 < found.longest < 2**24:
+        yield f"generation.longest {found.longest}", "a number of tokens from 1"
+    if not all(0 <= number < 2**31 for number in found.stop_ids):
+        yield "generation.stop_ids", "ids that are not negative"
+    defaults = found.defaults
+    if not (defaults.temperature > 0 and defaults.repetition_penalty > 0):
+        yield "generation.defaults", "a temperature and a penalty above 0"
+    if defaults.top_k is not None and not 0 <= defaults.top_k < 2**31:
+        yield f"generation.defaults.top_k {defaults.top_k}", "a number of tokens"
+    if not all(share is None or 0 <= share <= 1 for share in (defaults.top_p, defaults.min_p)):
+        yield "generation.defaults", "shares from 0 to 1"
+    if found.chat is not None and len(found.chat.template) > MAX_TEMPLATE:
+        yield f"generation.chat.template: {len(found.chat.template)} characters", f"at most {MAX_TEMPLATE}"
 
 
 def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:

@@ -31,6 +31,7 @@ __all__ = [
     "Computed",
     "ScriptModule",
     "TracerWarning",
+    "around",
     "as_if_tracing",
     "calls",
     "define",
@@ -279,6 +280,20 @@ def define(module: ScriptModule, source: str) -> None:
     # `ScriptModule.define` needs the Python class that the module was scripted from, which a frozen module lacks.
     kind = torch._C.ConcreteModuleType.from_jit_type(module._c._type())
     module._c._define(kind, source, {"torch": torch, "ValueError": ValueError}.get)
+
+
+def around(module: ScriptModule) -> ScriptModule:
+    """A module without methods that holds this one as `inner`; `define` gives it some."""
+
+    # A class for each module: TorchScript keeps one type per class of Python, with one type of `inner`.
+    class Whole(torch.nn.Module):
+        pass
+
+    with _without_deprecation_warnings():
+        whole: ScriptModule = torch.jit.script(Whole().eval())
+    # Not as a module in Python: all frozen ones have the same class there.
+    whole._c._register_attribute("inner", module._c._type(), module._c)
+    return whole
 
 
 def eliminate_dead_code(graph: Any) -> None:

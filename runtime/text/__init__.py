@@ -9,6 +9,6 @@ model on batches, `tokenizer` is the only module that imports the package tokeni
 
 from runtime.text.api import Text
 from runtime.text.encoder import TextEncoder
-from runtime.text.results import Answer, Candidate, Classification, Ranked, Tag
+from runtime.text.results import Answer, Candidate, Classification, Generated, Ranked, Tag
 
-__all__ = ["Answer", "Candidate", "Classification", "Ranked", "Tag", "Text", "TextEncoder"]
+__all__ = ["Answer", "Candidate", "Classification", "Generated", "Ranked", "Tag", "Text", "TextEncoder"]

@@ -8,11 +8,14 @@ that is refused, or on which the model fails, takes the place of its result, and
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 
 from runtime.errors import InputTaskError, InputTextError
 from runtime.format.manifest import Manifest
+from runtime.generation.loop import Decode
+from runtime.generation.settings import new_tokens, settings_of, stop_strings
 from runtime.printing import shown
 from runtime.text import fill_mask, question_answering
 from runtime.text.batched import Errors, Outputs, TaskRunner, positive
@@ -20,6 +23,7 @@ from runtime.text.classification import ClassificationTask, OutputsTask, Reranki
 from runtime.text.embedding import EmbeddingTask, check_dimensions, similarity
 from runtime.text.encoder import TextEncoder
 from runtime.text.fill_mask import FillMaskTask
+from runtime.text.generation import Request, TextGenerator, is_conversation
 from runtime.text.late_interaction import Side, TokenVectorsTask, text_side
 from runtime.text.prompts import POOLING_MASK, named_prompt, prompt_length, with_prompt
 from runtime.text.question_answering import QuestionAnsweringTask
@@ -36,11 +40,19 @@ class Text:
         run: runs the model: takes inputs by name, returns outputs by name.
         manifest: the artifact's manifest.
         encoder: encodes texts with the artifact's tokenizer.
+        decode: reads tokens into a cache, for an artifact that generates text.
     """
 
-    def __init__(self, run: Callable[..., dict[str, torch.Tensor]], manifest: Manifest, encoder: TextEncoder) -> None:
+    def __init__(
+        self,
+        run: Callable[..., dict[str, torch.Tensor]],
+        manifest: Manifest,
+        encoder: TextEncoder,
+        decode: Decode | None = None,
+    ) -> None:
         self._manifest = manifest
         self._encoder = encoder
+        self._decode = decode
         self._inputs = [spec.name for spec in manifest.inputs]
         self._runner = TaskRunner(run, manifest, encoder)
 
@@ -348,3 +360,86 @@ class Text:
             raise InputTaskError("the artifact's tokenizer has no mask token", "a tokenizer with a mask token")
         task = FillMaskTask(self._encoder, (stored.mask_id, stored.mask_token), top_k, truncate)
         return self._runner.run(task, texts, errors)
+
+    def generate(
+        self,
+        prompts: Any,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        num_beams: int = 1,
+        logprobs: bool = False,
+        stream: bool = False,
+        errors: Errors = "raise",
+    ) -> Any:
+        """Write texts on.
+
+        What is not given is as in the folder's `generation_config.json`. It samples if a temperature above 0, `top_k`,
+        `top_p` or `min_p` is given, and not with temperature 0; the steps are transformers', in its order: repetition
+        penalty, temperature, top-k, top-p, min-p. Without sampling the tokens are those of transformers' `generate`.
+
+        Args:
+            prompts: a text; or the messages of a conversation, each with "role" and "content", which go through the
+                chat template; or a list of texts or conversations, which are written together.
+            max_new_tokens: None: 256, or what there is room for.
+            temperature: from 0.
+            top_k: the number of tokens to choose from; 0: all.
+            top_p: the share of probability to choose from, 0 to 1.
+            min_p: the least probability to choose from, as a share of the largest.
+            repetition_penalty: what the logits of tokens that were there before are divided by, from 0.
+            seed: of the draws, for texts that can be repeated; text number i of a list has this one plus i.
+            stop: texts that end a text; they are not part of it.
+            num_beams: 1; beams are not available yet.
+            logprobs: also tell how probable each token was.
+            stream: give an iterator of pieces of text, for one prompt. No piece ends within a character. Behind the
+                last one, the iterator's `result` is what is returned otherwise.
+            errors: `raise` the first error, or `return` each in its prompt's place; for lists.
+
+        Returns:
+            A `Generated` for one prompt, a list of them for a list; or the iterator.
+
+        Raises:
+            InputTaskError: the artifact does not generate text, or has no chat template.
+            InputTextError: a prompt, a message or an option that does not fit.
+            ArtifactFailedError: the model failed, or memory ran out.
+            ExtraMissingError: messages without the package jinja2.
+        """
+        expect(self._manifest, "generate")
+        info = self._manifest.generation
+        if info is None or self._decode is None:
+            raise InputTaskError(
+                "generate needs the cache of a generation, which this artifact does not have", "", "export it again"
+            )
+        if num_beams != 1:
+            raise InputTextError(f"num_beams is {shown(num_beams)}", "1: beams are not available yet")
+        settings = settings_of(
+            info.defaults,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+        )
+        request = Request(settings, new_tokens(max_new_tokens), stop_strings(stop), bool(logprobs))
+        generator = TextGenerator(self._decode, info, self._encoder)
+        one = isinstance(prompts, str) or is_conversation(prompts)
+        if not one and (not isinstance(prompts, (list, tuple)) or not prompts):
+            raise InputTextError(f"prompts is {prompts!r}"[:200], "a text, messages, or a list of them")
+        name = "conversation" if is_conversation(prompts if one else prompts[0]) else "prompt"
+        if stream:
+            if not one:
+                raise InputTextError("stream with a list of prompts", "one prompt", "leave stream out")
+            return generator.stream(prompts, request, name)
+        if one:
+            (found,) = generator.results([prompts], request, "raise", name)
+            return found
+        if errors not in ("raise", "return"):
+            raise InputTextError(f"errors is {errors!r}", "raise or return")
+        return generator.results(prompts, request, errors, name)

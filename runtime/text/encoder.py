@@ -105,6 +105,13 @@ class TextEncoder:
             for item, problem in zip(items, problems, strict=True)
         ]
 
+    def prompts(self, texts: Sequence[Any], *, special: bool) -> list[Encoding | InvalidText]:
+        """The tokens of prompts of any length, with or without special tokens; or why there are none."""
+        problems = [_text_problem(text) for text in texts]
+        good = [text for text, problem in zip(texts, problems, strict=True) if problem is None]
+        made = iter(self._tokenizer.encode(good, special=special))
+        return [problem or next(made) for problem in problems]
+
     def _joined(
         self, template: PairTemplate, pairs: Sequence[tuple[str, str]], most: int, truncate: bool
     ) -> list[Encoding | InvalidText]:

@@ -63,3 +63,23 @@ class Candidate:
     id: int
     score: float
     text: str
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A text that was written behind a prompt.
+
+    `text` is without the prompt, special tokens and the stop string that ended it. `ids` are the new tokens, the stop
+    token too if one ended it. `finish` says why it ended: `stop_token`, `stop_string`, or `length` if there was no more
+    room. `prompt_tokens` is the number of the prompt's. `logprobs` are the natural logarithms of the probabilities of
+    `ids` by the model's own logits; None if they were not asked for.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    finish: str
+    prompt_tokens: int
+    logprobs: tuple[float, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.text

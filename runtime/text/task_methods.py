@@ -17,6 +17,7 @@ METHODS = {
     "token-classification": "tag",
     "question-answering": "answer",
     "fill-mask": "fill",
+    "text-generation": "generate",
 }
 # Method → further tasks that it is for; a reranker is a classifier of one label.
 _ALSO = {"embed": ("sparse-embedding", "token-embedding"), "classify": ("reranking",)}

@@ -1,9 +1,9 @@
 """Run an artifact's verification cases in a fresh process, in every order that a consumer might call them in.
 
-As a program it has four subcommands, each of which writes a report in JSON: `verify`, `outputs` and `accuracy` run a
-draft, whose manifest is still a file of its own; `confirm` runs a finished file. The report holds `{"error": text}` if
-the file fails. `confirm` reports what is outside the tolerance, the others what was measured; `verify` stops after the
-first order if that was wrong. `check_golden` tries all orders for `run-model check`.
+As a program it has five subcommands, each of which writes a report in JSON: `verify`, `generation`, `outputs` and
+`accuracy` run a draft, whose manifest is still a file of its own; `confirm` runs a finished file. The report holds
+`{"error": text}` if the file fails. `confirm` reports what is outside the tolerance, the others what was measured;
+`verify` stops after the first order if that was wrong. `check_golden` tries all orders for `run-model check`.
 
 What TorchScript and IPEX keep of their first calls depends on the inputs of these, so the file is loaded anew for each
 order:
@@ -35,6 +35,7 @@ from runtime.format.manifest import GOLDEN_FILE, Manifest, Tolerance
 from runtime.session import Session, admit, load, open_module
 from runtime.verification.accuracy import measure
 from runtime.verification.compare import Comparison, check_preprocessing, executed_operators, run_cases, worse
+from runtime.verification.generation import check_generation, decode_stored
 
 
 def run_orders(
@@ -93,7 +94,9 @@ def check_golden(
     with artifact_file.open_archive(path) as archive:
         manifest = admit(archive, threads=threads, verify_key=verify_key)
         artifact_file.verify_parts(archive, manifest)
-        comparisons, _ = run_orders(lambda: open_module(archive, manifest, allow_operators), _stored_cases(archive))
+        cases = _stored_cases(archive)
+        comparisons, _ = run_orders(lambda: open_module(archive, manifest, allow_operators), cases)
+        comparisons["in-pieces"] = decode_stored(open_module(archive, manifest, allow_operators), cases)
     worst: dict[tuple[str, str], Comparison] = {}
     for comparison in (comparison for found in comparisons.values() for comparison in found):
         key = (comparison.case, comparison.output)
@@ -156,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     outputs.set_defaults(run=_outputs)
     accuracy = commands.add_parser("accuracy", parents=[draft], help="measure the accuracy on held-out samples")
     accuracy.set_defaults(run=_accuracy)
+    generation = commands.add_parser("generation", parents=[draft], help="run the cases with the method decode")
+    generation.set_defaults(run=_generation)
     confirm = commands.add_parser("confirm", parents=[every], help="report the stored cases outside the tolerance")
     confirm.add_argument("--artifact", type=Path, required=True)
     confirm.set_defaults(run=_confirm)
@@ -172,6 +177,10 @@ def _verify(options: argparse.Namespace) -> dict[str, Any]:
     )
     rows = {order: [dataclasses.asdict(comparison) for comparison in found] for order, found in comparisons.items()}
     return {"comparisons": rows, "operators": operators}
+
+
+def _generation(options: argparse.Namespace) -> dict[str, Any]:
+    return check_generation(_draft(options)(), _cases(options))
 
 
 def _outputs(options: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tests.model_matrix.tiny import pairs as classes_of
 Kind = Literal["encoder", "generator", "other"]
 
 # Tasks whose tables list encoders and generators alike, so that standing there says nothing.
-_COMMON = {"feature-extraction", "text-generation-scoring", "text2text-scoring"}
+_COMMON = {"feature-extraction", "text-generation", "text-generation-scoring", "text2text-scoring"}
 # The tables of models that write text or sound.
 _GENERATORS = (
     "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
@@ -57,7 +57,8 @@ def all_pairs() -> tuple[Pair, ...]:
     """Every pair, sorted by name.
 
     Sentence embeddings are left out: they are a folder's, not a model type's. So are reranking, which is text
-    classification with one label, and the towers of a model, whose table lists all models.
+    classification with one label, the towers of a model, whose table lists all models, and encoders that could be made
+    decoders by a setting.
     """
     tables = {
         task.name: dict(classes_of(task.mapping))
@@ -69,6 +70,7 @@ def all_pairs() -> tuple[Pair, ...]:
         Pair(model_type, task, architecture, kinds.get(model_type, "other"))
         for task, table in tables.items()
         for model_type, architecture in table.items()
+        if not TASKS[task].generates or kinds.get(model_type) == "generator"
     ]
     return tuple(sorted(found, key=lambda pair: pair.name))
 

@@ -1,0 +1,5 @@
+"""Token ids in, token ids out: the cache of keys and values, the choice of the next token, the loop.
+
+`runtime.text.generation` has the same for texts. `cache` holds the tensors that a file's method `decode` writes to,
+`settings` what a caller can ask for, `sampling` chooses tokens as transformers does, `loop` runs rows together.
+"""

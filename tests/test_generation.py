@@ -1,0 +1,471 @@
+"""Files that generate text: tokens are those of transformers' `generate`, in any batch; what cannot is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from exporter import Report, export
+from exporter.config.request import ExportRequest
+from exporter.loading.decoder_cache import InPlaceCache, masks_by_position
+from exporter.loading.generation_settings import cache_sizes
+from exporter.loading.loader import load_source
+from exporter.tracing.decoder import Decoding
+from runtime import Session, load
+from runtime.commands.main import main
+from runtime.errors import (
+    CheckpointError,
+    InputError,
+    InputTaskError,
+    InputTextError,
+    RequestError,
+    TaskError,
+    VerificationError,
+)
+from tests.conftest import ROOT
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+TEXTS = ["Permission is hereby granted", "x", "the Software, 東京 🙂 without restriction, including the rights to use"]
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 128,
+}
+# Model type → its sizes. Windows are shorter than the rows that are verified.
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": SMALL,
+    "qwen2": SMALL,
+    "qwen3": SMALL | {"head_dim": 8},
+    "mistral": SMALL | {"sliding_window": 8},
+    "gemma": SMALL | {"head_dim": 8},
+    "gemma2": SMALL | {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8},
+    "gemma3_text": SMALL | {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8, "num_hidden_layers": 6},
+    "phi": SMALL | {"num_key_value_heads": 4},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
+    "gpt_neox": SMALL | {"rotary_pct": 0.25},
+    "opt": SMALL | {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "falcon": SMALL | {"alibi": True, "new_decoder_architecture": False},
+}
+
+
+def made(folder: Path, kind: str, **config: Any) -> Path:
+    """A decoder with random weights that are far enough apart, and a tokenizer of its own."""
+    torch.manual_seed(3)
+    settings = AutoConfig.for_model(
+        kind,
+        **(
+            {"vocab_size": 400, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "initializer_range": 0.2}
+            | KINDS[kind]
+            | config
+        ),
+    )
+    AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|end|>", "<|start|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=390, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator([(ROOT / "LICENSE").read_text()], trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        bos_token="<|start|>",
+        model_max_length=128,
+        chat_template=TEMPLATE,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("llama"), "llama")
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path, exported: Callable[..., Report]) -> Report:
+    return exported(folder)
+
+
+@pytest.fixture(scope="module")
+def session(report: Report) -> Session:
+    return load(report.output)
+
+
+@pytest.fixture(scope="module")
+def original(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def greedy(original: Any, folder: Path, text: str, count: int, **options: Any) -> list[int]:
+    """The ids that transformers writes behind a text."""
+    ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        written = original.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, **options
+        )
+    found: list[int] = written[0, ids.shape[1] :].tolist()
+    return found
+
+
+# Export
+
+
+def test_a_decoder_generates_by_itself(report: Report) -> None:
+    manifest = report.manifest
+    assert (manifest.task, manifest.backend) == ("text-generation", "onednn")
+    assert [spec.name for spec in manifest.inputs] == ["input_ids"]
+    generation = manifest.generation
+    assert generation is not None and generation.max_error is not None
+    assert [(one.heads, one.width, one.dtype) for one in generation.caches] == [(2, 8, "float32")] * 4
+    assert (generation.longest, generation.stop_ids) == (128, (1,))
+    assert generation.max_error < 1e-5
+    assert [(one.tokens, one.equal, one.margin) for one in generation.greedy] == [(64, 64, None)] * 2
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "llama"])
+def test_architectures_by_derivation(kind: str, tmp_path: Path, exported: Callable[..., Report]) -> None:
+    """The gate of the export compares logits in pieces and batches, and greedy tokens; here the text of a batch."""
+    folder = made(tmp_path / kind, kind)
+    made_of = exported(folder)
+    generation = made_of.manifest.generation
+    assert generation is not None
+    assert all(one.equal == one.tokens >= 60 for one in generation.greedy)
+    original = AutoModelForCausalLM.from_pretrained(folder).eval()
+    found = load(made_of.output).text.generate(TEXTS, max_new_tokens=12)
+    for text, one in zip(TEXTS, found, strict=True):
+        assert list(one.ids) == greedy(original, folder, text, 12), text
+
+
+@pytest.mark.parametrize("backend", ["onednn", "plain"])
+def test_one_pass_gives_the_logits_of_all_tokens(
+    backend: str, folder: Path, original: Any, exported: Callable[..., Report]
+) -> None:
+    session = load(exported(folder, backend=backend).output)
+    ids = torch.randint(3, 390, (3, 21), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(session(input_ids=ids)["logits"], original(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stored_file_is_checked_on_this_machine(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", report.output]) == 0
+    assert main(["inspect", report.output]) == 0
+    assert "greedy tokens behind 5: 64 of 64 as transformers'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "reason"),
+    [
+        ("mamba", {"hidden_size": 32, "num_hidden_layers": 2}, "model type 'mamba' keeps a state from token to token"),
+        ("rwkv", {"hidden_size": 32, "num_hidden_layers": 2}, "model type 'rwkv' keeps a state from token to token"),
+        ("openai-gpt", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "takes no past_key_values"),
+    ],
+)
+def test_what_keeps_no_keys_and_values_is_refused(
+    kind: str, config: dict[str, Any], reason: str, tmp_path: Path, exported: Callable[..., Report]
+) -> None:
+    settings = AutoConfig.for_model(kind, vocab_size=300, **config)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path)
+    with pytest.raises(TaskError, match=f"{reason}.*--task text-generation-scoring"):
+        exported(tmp_path, task="text-generation")
+
+
+def test_an_encoder_is_no_decoder(tmp_path: Path, exported: Callable[..., Report]) -> None:
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("bert", vocab_size=300, **SMALL)).save_pretrained(tmp_path)
+    with pytest.raises(TaskError, match="model type 'bert' lets a token see those behind it"):
+        exported(tmp_path, task="text-generation")
+
+
+def test_settings_that_are_not_followed_are_refused(
+    folder: Path, tmp_path: Path, exported: Callable[..., Report]
+) -> None:
+    made(tmp_path, "llama")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "no_repeat_ngram_size": 3}))
+    with pytest.raises(CheckpointError, match="no_repeat_ngram_size to 3.*remove no_repeat_ngram_size"):
+        exported(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 400}))
+    with pytest.raises(CheckpointError, match="eos_token_id of .* is 400; expected ids below 400"):
+        exported(tmp_path)
+    with pytest.raises(RequestError, match="--backend ipex does not generate text yet; expected onednn or plain"):
+        exported(folder, backend="ipex")
+
+
+def test_a_wrong_cache_is_found(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate, against a cache that writes each row's tokens one place too far."""
+    whole = InPlaceCache.__init__
+
+    def off(self: Any, positions: torch.Tensor, pairs: Any) -> None:
+        whole(self, positions, pairs)
+        self._positions = (positions - 1).clamp(min=0)
+
+    monkeypatch.setattr(InPlaceCache, "__init__", off)
+    with pytest.raises(VerificationError, match="wrong"):
+        export(ExportRequest(model=str(folder), output=tmp_path / "model.pt", backend="plain"))
+
+
+def test_masks_that_forget_a_row_are_found(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate, against masks that go by the first row's positions, as transformers' own do."""
+    monkeypatch.setattr(
+        "exporter.tracing.decoder.masks_by_position",
+        lambda positions: masks_by_position(positions[:1].expand_as(positions)),
+    )
+    with pytest.raises(VerificationError, match="decode is wrong in .* with others"):
+        export(ExportRequest(model=str(folder), output=tmp_path / "model.pt", backend="plain"))
+
+
+def test_bf16_keeps_tables_and_uses_its_cache(folder: Path, original: Any) -> None:
+    """Without a file, since few processors have bf16: the module that would be traced."""
+    source = load_source(ExportRequest(model=str(folder), output="unused.pt"))
+    decoding = Decoding(tuple(cache_sizes(source.model)), "bf16")
+    with decoding.kept_in_fp32(source.model):
+        module = decoding.module(source.model).to(torch.bfloat16)
+    assert source.model.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert source.model.lm_head.weight.dtype == torch.bfloat16
+    ids = torch.randint(3, 390, (2, 40), generator=torch.Generator().manual_seed(1))
+    places = torch.arange(40).expand(2, 40)
+    caches = [torch.zeros([2, one.heads, 40, one.width], dtype=torch.bfloat16) for one in decoding.caches]
+    with torch.no_grad():
+        (logits,) = module(ids, places, places, *caches)
+        expected = original(ids).logits
+    assert logits.dtype == torch.float32 and caches[0].abs().sum() > 0
+    assert float((logits - expected).abs().max() / expected.abs().max()) < 0.08
+
+
+# Generating
+
+
+def test_greedy_tokens_are_those_of_transformers(session: Session, original: Any, folder: Path) -> None:
+    for text in TEXTS:
+        found = session.text.generate(text, max_new_tokens=40)
+        expected = greedy(original, folder, text, 40)
+        assert list(found.ids) == expected
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert found.text == tokenizer.decode(expected, skip_special_tokens=True)
+        assert found.finish == ("stop_token" if expected[-1] == 1 else "length")
+        assert found.prompt_tokens == len(tokenizer(text)["input_ids"])
+    penalised = session.text.generate(TEXTS[0], max_new_tokens=30, repetition_penalty=1.3)
+    assert list(penalised.ids) == greedy(original, folder, TEXTS[0], 30, repetition_penalty=1.3)
+    assert penalised.ids != session.text.generate(TEXTS[0], max_new_tokens=30).ids
+
+
+def test_stop_tokens_end_their_row_alone(
+    folder: Path, session: Session, original: Any, tmp_path: Path, exported: Callable[..., Report]
+) -> None:
+    free = [session.text.generate(text, max_new_tokens=20).ids for text in TEXTS]
+    # A token that one row writes early and another does not.
+    stop = next(token for token in free[0][2:8] if token not in free[1][:12] or token not in free[2][:12])
+    made(tmp_path, "llama")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, stop]}))
+    found = load(exported(tmp_path).output).text.generate(TEXTS, max_new_tokens=20)
+    for text, one in zip(TEXTS, found, strict=True):
+        expected = greedy(original, folder, text, 20, eos_token_id=[1, stop])
+        assert list(one.ids) == expected
+        assert (one.finish == "stop_token") == (expected[-1] in (1, stop))
+    assert len({one.finish for one in found}) == 2
+
+
+def test_texts_of_a_batch_are_those_alone(session: Session) -> None:
+    alone = [session.text.generate(text, max_new_tokens=25) for text in TEXTS]
+    assert session.text.generate([*TEXTS, *TEXTS[:1]] * 5, max_new_tokens=25) == [*alone, alone[0]] * 5
+
+
+def test_sampled_texts_depend_on_their_seed_alone(session: Session) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.5, "top_k": 0}
+    first = session.text.generate([TEXTS[0]] * 3, seed=7, **options)
+    assert len({one.ids for one in first}) == 3
+    assert first == [session.text.generate(TEXTS[0], seed=7 + number, **options) for number in range(3)]
+
+
+def test_draws_have_transformers_distribution(session: Session, original: Any, folder: Path) -> None:
+    """The first token of 4,000 texts, against the probabilities behind transformers' own steps."""
+    options: dict[str, Any] = {"temperature": 0.9, "top_k": 12, "top_p": 0.9, "repetition_penalty": 1.2}
+    count = 4000
+    found = session.text.generate([TEXTS[1]] * count, max_new_tokens=1, seed=3, **options)
+    ids = AutoTokenizer.from_pretrained(folder)(TEXTS[1], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        written = original.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            max_new_tokens=1,
+            output_scores=True,
+            return_dict_in_generate=True,
+            **options,
+        )
+    shares = written.scores[0][0].softmax(-1)
+    drawn = torch.bincount(torch.tensor([one.ids[0] for one in found]), minlength=len(shares))
+    assert ((drawn - count * shares).abs() <= 5 * (count * shares * (1 - shares)).sqrt()).all()
+    assert int((drawn > 0).sum()) > 2
+
+
+def test_logprobs_are_those_of_the_models_own_logits(session: Session, original: Any, folder: Path) -> None:
+    found = session.text.generate(TEXTS[0], max_new_tokens=6, logprobs=True, temperature=2.0, seed=1)
+    ids = AutoTokenizer.from_pretrained(folder)(TEXTS[0])["input_ids"]
+    with torch.no_grad():
+        logits = original(torch.tensor([[*ids, *found.ids]])).logits[0, len(ids) - 1 : -1]
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(found.ids)[:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(found.logprobs), expected, rtol=1e-4, atol=1e-4)
+    assert session.text.generate(TEXTS[0], max_new_tokens=2).logprobs is None
+
+
+def test_a_stream_gives_the_text(session: Session) -> None:
+    stream = session.text.generate(TEXTS[2], max_new_tokens=30, stream=True)
+    pieces = list(stream)
+    whole = session.text.generate(TEXTS[2], max_new_tokens=30)
+    assert "".join(pieces) == whole.text and len(pieces) > 5 and stream.result == whole
+    stop = whole.text[10:13]
+    cut = session.text.generate(TEXTS[2], max_new_tokens=30, stop=[stop])
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert cut.finish == "stop_string"
+    assert "".join(session.text.generate(TEXTS[2], max_new_tokens=30, stop=stop, stream=True)) == cut.text
+
+
+def test_messages_go_through_the_template(session: Session, original: Any, folder: Path) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who may copy?"}]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        written = original.generate(**ids, do_sample=False, max_new_tokens=15)
+    found = session.text.generate(messages, max_new_tokens=15)
+    assert list(found.ids) == written[0, ids["input_ids"].shape[1] :].tolist()
+    assert session.text.generate([messages, messages], max_new_tokens=15) == [found, found]
+
+
+# What is refused
+
+
+def test_bad_prompts_are_one_line_each(session: Session) -> None:
+    long = "Permission is hereby granted, free of charge, " * 12
+    with pytest.raises(InputTextError, match="the prompt has .* tokens; expected at most 127"):
+        session.text.generate(long * 2)
+    with pytest.raises(InputTextError, match="the prompt has .* tokens, behind which there is room for"):
+        session.text.generate(TEXTS[2], max_new_tokens=120)
+    for prompt in ("", [], [3], 3, None, ["good", "\ud800"]):
+        with pytest.raises(InputTextError):
+            session.text.generate(prompt)
+    with pytest.raises(InputTextError, match="the conversation cannot be used: message 1 has the role 'narrator'"):
+        session.text.generate([{"role": "narrator", "content": "x"}])
+    with pytest.raises(InputTextError, match="no tools"):
+        session.text.generate([{"role": "tool", "content": "x"}])
+    with pytest.raises(InputTextError, match="num_beams is 4; expected 1"):
+        session.text.generate("x", num_beams=4)
+    with pytest.raises(InputTextError, match="stream with a list of prompts"):
+        session.text.generate(["x", "y"], stream=True)
+
+
+def test_the_others_of_a_batch_go_on(session: Session) -> None:
+    good = session.text.generate(TEXTS[0], max_new_tokens=5)
+    prompts = ["", TEXTS[0], 3, [{"role": "tool", "content": "x"}], TEXTS[0], "word " * 300]
+    found = session.text.generate(prompts, max_new_tokens=5, errors="return")
+    assert [isinstance(one, InputTextError) for one in found] == [True, False, True, True, False, True]
+    assert found[1] == found[4] == good
+    with pytest.raises(InputTextError, match="prompt 1 is empty"):
+        session.text.generate(prompts, max_new_tokens=5)
+
+
+def test_a_full_row_ends(session: Session) -> None:
+    """The longest row that the manifest admits is written to its last place."""
+    prompt = TEXTS[0]
+    tokens = len(session.text.encode([prompt])["input_ids"][0])
+    found = session.text.generate(prompt, max_new_tokens=128 - tokens)
+    assert found.finish == "stop_token" or tokens + len(found.ids) == 128
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"input_ids": torch.tensor([[400]])}, "input_ids holds 400"),
+        ({"positions": torch.tensor([[64]])}, "positions holds 64"),
+        ({"positions": torch.tensor([[-1]])}, "positions holds -1"),
+        ({"kept": torch.tensor([[1]])}, "kept holds 1"),
+        ({"input_ids": torch.tensor([[1.0]])}, "input_ids is no int64 tensor"),
+        ({"positions": torch.tensor([0])}, "positions has shape"),
+        ({"caches": []}, "0 caches"),
+        ({"caches": [torch.zeros([1, 2, 64, 8])] * 3 + [torch.zeros([2, 2, 64, 8])]}, "cache 3 is another tensor"),
+        ({"caches": [torch.zeros([1, 2, 64, 8], dtype=torch.float64)] * 4}, "cache 0 is another tensor"),
+    ],
+)
+def test_calls_of_decode_are_checked(session: Session, change: dict[str, Any], problem: str) -> None:
+    arguments: dict[str, Any] = {
+        "input_ids": torch.tensor([[5]]),
+        "positions": torch.tensor([[0]]),
+        "kept": torch.tensor([[0]]),
+        "caches": [torch.zeros([1, 2, 64, 8]) for _ in range(4)],
+    }
+    assert session.decode(**arguments).shape == (1, 1, 400)
+    assert float(arguments["caches"][0][0, :, 0].abs().sum()) > 0
+    assert float(arguments["caches"][0][0, :, 1:].abs().sum()) == 0
+    with pytest.raises(InputError, match=problem):
+        session.decode(**(arguments | change))
+
+
+def test_other_files_do_not_generate(tiny_session: Session, minilm_ipex: Path) -> None:
+    with pytest.raises(InputTaskError, match="decode on an artifact for text-classification"):
+        tiny_session.decode(torch.tensor([[5]]), torch.tensor([[0]]), torch.tensor([[0]]), [])
+    with pytest.raises(InputTaskError, match="generate on an artifact for sentence-embedding"):
+        load(minilm_ipex, warmup=False).text.generate("x")
+
+
+# The command
+
+
+def test_the_command_writes_a_text(
+    session: Session, report: Report, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    expected = session.text.generate(TEXTS[0], max_new_tokens=9)
+    assert main(["generate", report.output, "--prompt", TEXTS[0], "--max-new-tokens", "9", "-v"]) == 0
+    printed = capsys.readouterr()
+    assert (
+        printed.out
+        == "".join(one if one in "\n\t" or one.isprintable() else ascii(one)[1:-1] for one in expected.text) + "\n"
+    )
+    assert "tokens in" in printed.err and "per second" in printed.err
+    assert main(["generate", report.output, "--chat", "Who?", "--max-new-tokens", "4", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    answer = session.text.generate([{"role": "user", "content": "Who?"}], max_new_tokens=4)
+    assert row == {"text": answer.text, "finish": answer.finish, "prompt_tokens": answer.prompt_tokens, "new_tokens": 4}
+    lines = [
+        {"prompt": TEXTS[0], "id": "a"},
+        {"messages": [{"role": "user", "content": "Who?"}]},
+        {"text": "x"},
+        {"prompt": ""},
+    ]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert main(["generate", report.output, "--jsonl", str(file), "--max-new-tokens", "9"]) == 1
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert rows[0]["id"] == "a" and rows[0]["text"] == expected.text
+    assert rows[1]["text"] == session.text.generate([{"role": "user", "content": "Who?"}], max_new_tokens=9).text
+    assert rows[2]["line"] == 3 and '"prompt"' in rows[2]["error"] and "is empty" in rows[3]["error"]
+    assert "2 of 4 lines failed" in printed.err
+
+
+def test_the_command_refuses(report: Report, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, problem in (
+        ([str(tiny_artifact), "--prompt", "x"], "generate on an artifact for text-classification"),
+        ([report.output, "--prompt", "x", "--system", "y"], "--system without --chat"),
+        ([report.output, "--prompt", "x", "--temperature", "-1"], "temperature is -1.0"),
+        ([report.output, "--prompt", "x", "--stop", ""], "stop is"),
+        ([report.output, "--jsonl", "/nowhere"], "cannot read /nowhere"),
+    ):
+        assert main(["generate", *arguments]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("run-model: ") and problem in error and error.count("\n") == 1

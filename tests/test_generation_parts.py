@@ -1,0 +1,342 @@
+"""Parts of a generation without a model: the choice of tokens, chat templates, pieces of a text, settings, the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers.generation import logits_process
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from runtime.errors import InputTextError
+from runtime.format.manifest import CacheTensor, ChatTemplate, GenerationInfo, SamplingDefaults
+from runtime.generation.cache import Caches
+from runtime.generation.loop import PIECE, Loop
+from runtime.generation.sampling import candidates, choose
+from runtime.generation.settings import Settings, new_tokens, settings_of, stop_strings
+from runtime.text.chat import MAX_CHARACTERS, check_messages, render
+from runtime.text.generation import Request, TextGenerator
+
+NO_DEFAULTS = SamplingDefaults(False, 1.0, 50, None, None, 1.0)
+INFO = GenerationInfo((CacheTensor(1, 1, "float32"),) * 2, 4096, (1,), NO_DEFAULTS, None)
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+# Choosing tokens
+
+
+def warped(scores: torch.Tensor, seen: Sequence[int], settings: Settings) -> torch.Tensor:
+    """Probabilities by transformers' own steps, in the order in which its `generate` makes them."""
+    steps: list[Any] = []
+    if settings.repetition_penalty is not None:
+        steps.append(logits_process.RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if settings.temperature != 1:
+        steps.append(logits_process.TemperatureLogitsWarper(settings.temperature))
+    if settings.top_k is not None:
+        steps.append(logits_process.TopKLogitsWarper(settings.top_k))
+    if settings.top_p is not None:
+        steps.append(logits_process.TopPLogitsWarper(settings.top_p))
+    if settings.min_p is not None:
+        steps.append(logits_process.MinPLogitsWarper(settings.min_p))
+    found = scores[None].clone()
+    for step in steps:
+        found = step(torch.tensor([list(seen)]), found)
+    return found[0].softmax(-1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(True),
+        Settings(True, temperature=0.4),
+        Settings(True, top_k=5),
+        Settings(True, top_p=0.6),
+        Settings(True, min_p=0.1),
+        Settings(True, 1.7, 1.3, 12, 0.8, 0.05),
+        Settings(True, 0.6, top_p=1e-6),
+        Settings(True, top_k=100),
+    ],
+    ids=str,
+)
+def test_what_can_be_drawn_is_as_in_transformers(settings: Settings) -> None:
+    for seed in range(20):
+        scores = torch.randn(40, generator=torch.Generator().manual_seed(seed)) * 3
+        # Equal scores at the edge of the best ones.
+        scores[seed % 40] = scores[(seed + 7) % 40]
+        seen = [3, 3, 17, seed]
+        expected = warped(scores, seen, settings)
+        penalised = scores
+        if settings.repetition_penalty is not None:
+            found = scores[[3, 17, *({seed} - {3, 17})]]
+            changed = torch.where(found < 0, found * settings.repetition_penalty, found / settings.repetition_penalty)
+            penalised = scores.scatter(0, torch.tensor([3, 17, *({seed} - {3, 17})]), changed)
+        ids, kept = candidates(penalised, settings)
+        shares = torch.zeros(40).scatter(0, ids, kept.softmax(-1))
+        torch.testing.assert_close(shares, expected)
+
+
+def test_draws_follow_the_probabilities() -> None:
+    """Of 20,000 draws each token has its share, within five standard deviations."""
+    settings = Settings(True, 1.3, 0.8, 6, 0.95)
+    scores = torch.tensor([2.0, 1.5, 1.0, 0.0, -1.0, -1.0, 0.5, 1.7])
+    generator, count = torch.Generator().manual_seed(5), 20_000
+    drawn = torch.bincount(
+        torch.tensor([choose(scores, [1, 4], settings, generator) for _ in range(count)]), minlength=8
+    )
+    shares = warped(scores, [1, 4], settings)
+    assert ((drawn - count * shares).abs() <= 5 * (count * shares * (1 - shares)).sqrt()).all(), (drawn, shares)
+    assert int((drawn > 0).sum()) < 8
+
+
+def test_greedy_takes_the_largest_behind_the_penalty() -> None:
+    scores, generator = torch.tensor([1.0, 2.0, 1.9]), torch.Generator()
+    assert choose(scores, [1], Settings(), generator) == 1
+    assert choose(scores, [1], Settings(repetition_penalty=1.5), generator) == 2
+
+
+# Settings
+
+
+def test_what_is_not_given_is_the_models() -> None:
+    defaults = SamplingDefaults(True, 0.6, 20, 0.9, None, 1.1)
+    assert settings_of(defaults, seed=1) == Settings(True, 1.1, 0.6, 20, 0.9, None, 1)
+    assert settings_of(defaults, temperature=0, seed=1).sample is False
+    assert settings_of(defaults, top_k=0, top_p=1.0, seed=1) == Settings(True, 1.1, 0.6, None, None, None, 1)
+    assert settings_of(NO_DEFAULTS, seed=1) == Settings(False, None, 1.0, 50, None, None, 1)
+    assert settings_of(NO_DEFAULTS, temperature=0.7, seed=1) == Settings(True, None, 0.7, 50, None, None, 1)
+    assert settings_of(NO_DEFAULTS).seed != settings_of(NO_DEFAULTS).seed
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("temperature", -1),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("temperature", "hot"),
+        ("top_k", -1),
+        ("top_k", 1.5),
+        ("top_k", True),
+        ("top_p", 1.1),
+        ("min_p", -0.1),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", "much"),
+        ("seed", -1),
+        ("seed", 2**63),
+    ],
+)
+def test_settings_out_of_range(option: str, value: Any) -> None:
+    with pytest.raises(InputTextError, match=f"{option} is .*; expected a"):
+        settings_of(NO_DEFAULTS, **{option: value})
+
+
+def test_lengths_and_stop_texts_out_of_range() -> None:
+    for value in (0, -1, 2.5, "ten", True):
+        with pytest.raises(InputTextError, match="max_new_tokens is"):
+            new_tokens(value)
+    for stop in ("", ["a", ""], 3, [3], None):
+        with pytest.raises(InputTextError, match="stop is"):
+            stop_strings(stop)
+    assert stop_strings("\n") == ("\n",)
+
+
+# The loop, with a model that counts: the next token is that of the row's place, plus what the row began with
+
+
+class Counting:
+    """A method `decode` whose logits name the sum of a row's tokens so far, modulo 50, which it keeps in a cache."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(
+        self, ids: torch.Tensor, positions: torch.Tensor, kept: torch.Tensor, caches: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        self.shapes.append(tuple(ids.shape))
+        keys = caches[0]
+        keys.scatter_(2, positions[:, None, :, None], ids[:, None, :, None].float())
+        sums = keys[:, 0, :, 0].cumsum(1).gather(1, positions.gather(1, kept)) % 50
+        return torch.nn.functional.one_hot(sums.long(), 50).float()
+
+
+def written(prompts: Sequence[list[int]], most: Sequence[int], decode: Counting | None = None) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {number: [] for number in range(len(prompts))}
+    for steps in Loop(decode or Counting(), INFO, prompts, most, Settings()).steps():
+        for step in steps:
+            found[step.row].append(step.token)
+    return found
+
+
+def counted(prompt: list[int], most: int) -> list[int]:
+    ids = list(prompt)
+    while len(ids) < len(prompt) + most and (len(ids) == len(prompt) or ids[-1] != 1):
+        ids.append(sum(ids) % 50)
+    return ids[len(prompt) :]
+
+
+def test_rows_of_different_lengths_are_those_alone() -> None:
+    prompts, most = [[7], [2, 3, 5, 8, 13] * 9, [4, 4]], [30, 5, 70]
+    decode = Counting()
+    found = written(prompts, most, decode)
+    assert found == {number: counted(*pair) for number, pair in enumerate(zip(prompts, most, strict=True))}
+    # A row that has ended is not computed any more.
+    assert decode.shapes[-1] == (1, 1) and (3, 1) in decode.shapes
+
+
+def test_a_stop_token_ends_a_row_and_no_other() -> None:
+    assert counted([17, 34], 40) == [1]
+    found = written([[17, 34], [3]], [40, 40])
+    assert found == {0: [1], 1: counted([3], 40)} and len(found[1]) == 40
+
+
+def test_long_prompts_are_read_in_pieces() -> None:
+    prompts = [[number % 50 for number in range(length)] for length in (PIECE - 1, PIECE, 2 * PIECE + 3, 5)]
+    decode = Counting()
+    assert written(prompts, [3] * 4, decode) == {number: counted(prompt, 3) for number, prompt in enumerate(prompts)}
+    assert decode.shapes[:3] == [(4, PIECE), (4, PIECE), (4, 3)]
+
+
+def test_a_cache_grows_with_what_it_holds() -> None:
+    caches = Caches(INFO, 2, 3)
+    assert caches.length == 64
+    caches.tensors[0][:, :, 63] = 5
+    caches.make_room(65)
+    assert caches.length == 128 and float(caches.tensors[0][1, 0, 63, 0]) == 5
+    caches.make_room(4096)
+    assert caches.length == 4096
+    caches.keep_rows([1])
+    assert caches.tensors[1].shape == (1, 1, 4096, 1)
+
+
+# Texts, with a tokenizer of bytes
+
+
+class Bytes:
+    """An encoder of UTF-8: a token is a byte."""
+
+    def prompts(self, texts: Sequence[str], *, special: bool) -> list[Any]:
+        assert special or not texts
+
+        class Encoding:
+            def __init__(self, text: str) -> None:
+                self.ids = list(text.encode())
+
+        return [Encoding(text) for text in texts]
+
+    def decode(self, ids: Sequence[int], *, special: bool) -> str:
+        return bytes(number for number in ids if number != 255).decode(errors="replace")
+
+
+def says(text: str) -> Callable[..., torch.Tensor]:
+    """A method `decode` that writes these bytes behind a prompt of one byte, then 255."""
+    data = [*text.encode(), 255]
+
+    def decode(_ids: torch.Tensor, positions: torch.Tensor, kept: torch.Tensor, _caches: Any) -> torch.Tensor:
+        place = positions.gather(1, kept).clamp(max=len(data) - 1)
+        return torch.nn.functional.one_hot(torch.tensor(data)[place], 256).float()
+
+    return decode
+
+
+def pieces(text: str, stop: Sequence[str] = (), most: int | None = None) -> list[str]:
+    info = GenerationInfo(INFO.caches, 4096, (255,), NO_DEFAULTS, None)
+    generator = TextGenerator(says(text), info, Bytes())  # type: ignore[arg-type]
+    request = Request(Settings(), most, tuple(stop), False)
+    stream = generator.stream("x", request, "prompt")
+    found = list(stream)
+    (whole,) = generator.results(["x"], request, "raise", "prompt")
+    assert stream.result == whole and "".join(found) == str(whole)
+    return found
+
+
+def test_pieces_never_end_within_a_character() -> None:
+    assert pieces("a é 東🙂!") == ["a", " ", "é", " ", "東", "🙂", "!"]
+    # What ends within one is given out as it is.
+    assert pieces("ab🙂", most=4) == ["a", "b", "\ufffd"]
+
+
+def test_stop_texts_are_neither_in_the_text_nor_in_a_piece() -> None:
+    assert "".join(pieces("one two END three", ["END"])) == "one two "
+    assert "".join(pieces("one E EN two", ["END", "ENTER"])) == "one E EN two"
+    assert pieces("aab aac", ["aac"]) == ["aab", " "]
+    assert pieces("stop", ["s"]) == []
+
+
+# Chat templates
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+LLAMA = (
+    "{{ bos_token }}{%- set ns = namespace(system='') %}{%- for m in messages %}{%- if m.role == 'system' %}"
+    "{%- set ns.system = m.content | trim %}{%- continue %}{%- endif %}"
+    "[{{ loop.index0 }} {{ m.role | upper }}] {{ ns.system ~ ' ' ~ m.content.strip() | replace('a', 'A') }}"
+    "{%- if not loop.last %}{{ ' / ' }}{%- endif %}{%- endfor %} {{ messages | length }} "
+    "{{ messages | map(attribute='role') | join(',') }} {{ {'é': [1, 'x<y']} | tojson }}"
+)
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA])
+def test_templates_give_what_transformers_gives(template: str) -> None:
+    messages = [
+        {"role": "system", "content": " Be brief. "},
+        {"role": "user", "content": "Hallo <b>\n🙂 {{ x }}"},
+        {"role": "assistant", "content": "a"},
+    ]
+    expected, _ = render_jinja_template(
+        conversations=[messages], chat_template=template, add_generation_prompt=True, bos_token="<s>"
+    )
+    assert render(ChatTemplate(template, {"bos_token": "<s>"}), messages) == expected[0]
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% if %}", "cannot be read"),
+        ("{{ raise_exception('only user and assistant') }}", "only user and assistant"),
+        ("{{ messages.append(1) }}", "unsafe|not safe"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes more than"),
+        ("{% for a in range(99999) %}{{ messages[0].content * 99999 }}{% endfor %}", "calculates"),
+        ("{% for a in range(99999) %}{{ 'x' ~ 'y' ~ 'z' ~ messages }}{% endfor %}", "more than 1048576"),
+        ("{% set n = namespace(t='xxxx') %}{% for a in range(99) %}{% set n.t = n.t ~ n.t %}{% endfor %}", "more than"),
+        ("{% set n = namespace(t='xxxx') %}{% for a in range(99) %}{% set n.t = n.t + n.t %}{% endfor %}", "more than"),
+        ("{% set x = messages[0].content %}{{ x.replace('', x).replace('', x) }}", "more than"),
+        ("{% set x = messages[0].content %}{{ x | replace('', x) | replace('', x) }}", "more than"),
+        ("{{ 'x'.center(10**9) }}", "unsafe|not safe"),
+        ("{{ '%1000000000d' | format(1) }}", "cannot be read"),
+        ("{{ 9 ** 99 }}", "calculates"),
+        ("{{ 1 / 0 }}", "division"),
+    ],
+)
+def test_templates_stay_within_their_bounds(template: str, reason: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(InputTextError, match=reason):
+        render(ChatTemplate(template, {}), [{"role": "user", "content": "x" * 1000}])
+    assert time.monotonic() - begun < 10
+
+
+def test_a_long_prompt_is_no_fault_of_the_template() -> None:
+    text = "x" * (MAX_CHARACTERS // 2)
+    assert render(ChatTemplate(CHATML, {}), [{"role": "user", "content": text}]).count("x") == len(text)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        "text",
+        [{"role": "user"}],
+        [{"role": "narrator", "content": "x"}],
+        [{"role": "user", "content": 3}],
+        [MESSAGES[0], "x"],
+    ],
+)
+def test_what_are_no_messages(messages: Any) -> None:
+    with pytest.raises(InputTextError, match="message"):
+        check_messages(messages)
