@@ -56,6 +56,19 @@ def test_what_the_file_says(tagger: Report) -> None:
     assert [fusion.count for fusion in manifest.fusions if fusion.kind == "layer norm with addition"] == [5]
 
 
+@pytest.mark.parametrize(
+    ("backend", "timed"), [("auto", {"onednn", "native", "plain"}), ("stock", {"onednn", "plain"})]
+)
+def test_what_auto_and_stock_time(
+    backend: Any, timed: set[str], tiny_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    report = export(ExportRequest(str(tiny_folder()), tmp_path / "a.pt", backend=backend, tune_shapes=((2, 16),)))
+    found = {timing.candidate.split()[0] for timing in report.manifest.timings}
+    assert found - {"ipex"} == timed and ("ipex" not in found or backend == "auto")
+    needs = [line for line in report.summary() if line.startswith("needs this project's own operators")]
+    assert len(needs) == (report.manifest.backend == "native")
+
+
 def test_every_level_is_verified(
     tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
