@@ -151,17 +151,21 @@ coverage-of-tests: install  ## lines of exporter/ and runtime/ that no test runs
 fuzz: $(STAMP)  ## load damaged and hostile artifacts; ARGS="--cases 20000 --seed 2"
 	$(BIN)/python tests/fuzz_artifact.py $(ARGS)
 
-cpp: cpp-build $(DEMO) build/minilm-fp32-plain.pt build/minilm-$(PRECISION)-onednn.pt  ## build the C++ library's program and the example worker, run golden cases of a plain, an onednn and an IPEX artifact
+cpp: cpp-build $(DEMO) build/minilm-fp32-plain.pt build/minilm-fp32-native.pt build/minilm-$(PRECISION)-onednn.pt  ## build the C++ library's program and the example worker, run golden cases of a plain, a native, an onednn and an IPEX artifact
 	build/cpp/exported-model check build/minilm-fp32-plain.pt
+	build/cpp/exported-model check build/minilm-fp32-native.pt
 	build/cpp/exported-model check build/minilm-$(PRECISION)-onednn.pt
 	build/cpp/exported-model check $(DEMO)
 
 # The programs in C++; what has not changed is not compiled again. cmake is the one that pip installed, or the system's.
-cpp-build: $(STAMP)
-	PATH="$(abspath $(BIN)):$$PATH" cmake -S runtime/cpp -B build/cpp -DPython3_EXECUTABLE="$(abspath $(BIN))/python"
+# They are linked with the native operators that `make install` has built, instead of compiling them twice more.
+cpp-build: install
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S runtime/cpp -B build/cpp -DPython3_EXECUTABLE="$(abspath $(BIN))/python" \
+		-DEXPORTED_MODEL_NATIVE_LIBRARY="$$($(BIN)/python -m runtime --native-library)"
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/cpp
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S examples/cpp -B build/cpp-worker -DPython3_EXECUTABLE="$(abspath $(BIN))/python" \
-		-DExportedModel_DIR="$$($(BIN)/python -m runtime --cmake-dir)"
+		-DExportedModel_DIR="$$($(BIN)/python -m runtime --cmake-dir)" \
+		-DEXPORTED_MODEL_NATIVE_LIBRARY="$$($(BIN)/python -m runtime --native-library)"
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/cpp-worker
 
 $(DEMO): $(SOURCES) $(STAMP)
@@ -171,6 +175,10 @@ $(DEMO): $(SOURCES) $(STAMP)
 build/minilm-fp32-plain.pt: $(SOURCES) $(STAMP)
 	mkdir -p build
 	$(BIN)/export-model "$(MINILM)" --fp32 --backend plain -o $@ --force
+
+build/minilm-fp32-native.pt: $(SOURCES) $(VENV)/.native
+	mkdir -p build
+	$(BIN)/export-model "$(MINILM)" --fp32 --backend native -o $@ --force
 
 build/minilm-$(PRECISION)-onednn.pt: $(SOURCES) $(STAMP)
 	mkdir -p build
@@ -221,9 +229,11 @@ dist/.built: $(PACKAGED) .venv-dist/.installed $(VENV)/.native .venv-after-ipex/
 	.venv-dist/bin/python release/build_wheel.py dist/*.tar.gz dist $(NATIVE_LINES)
 	touch $@
 
-dist: dist/.built build/minilm-fp32-plain.pt  ## build the wheel and the source archive, check them, try the wheel beside torch alone (1 minute)
+# With the newest torch too: a file of the native operators is not bound to the release that wrote it.
+dist: dist/.built build/minilm-fp32-plain.pt build/minilm-fp32-native.pt  ## build the wheel and the source archive, check them, try the wheel beside torch alone (3 minutes)
 	.venv-dist/bin/python -m twine check --strict dist/*.whl dist/*.tar.gz
-	$(BIN)/python release/try_wheel.py dist/*.whl build/minilm-fp32-plain.pt
+	$(BIN)/python release/try_wheel.py dist/*.whl build/minilm-fp32-plain.pt build/minilm-fp32-native.pt
+	.venv-after-ipex/bin/python release/try_wheel.py dist/*.whl build/minilm-fp32-native.pt
 
 image: dist/.built $(MODEL)  ## build the worker's container image; without docker or podman, try the steps of its Dockerfile; MODEL=model.pt
 	PYTHON=$(BIN)/python TORCH_INDEX=$(TORCH_INDEX) release/build_image.sh $(MODEL)

@@ -1,9 +1,9 @@
 """Try a wheel as a user would who has torch and nothing else: install it, run a model, ask for the exporter.
 
-Usage: python release/try_wheel.py WHEEL ARTIFACT
+Usage: python release/try_wheel.py WHEEL ARTIFACT…
 
-ARTIFACT is a file that takes text and needs torch alone. Every command runs in an empty folder, and the first one that
-does not do what it should ends the trial with 1. pip fetches what the wheel requires besides torch.
+The ARTIFACTs take text and need torch and the wheel alone. Every command runs in an empty folder, and the first one
+that does not do what it should ends the trial with 1. pip fetches what the wheel requires besides torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sys.exit(f"imported: {absent}" if absent else 0)
 """
 
 
-def main(wheel: Path, artifact: Path) -> None:
+def main(wheel: Path, *artifacts: Path) -> None:
     """Install, run, ask."""
     with tempfile.TemporaryDirectory(prefix="try-wheel-") as name:
         python = torch_alone.make(Path(name) / "environment")
@@ -49,15 +49,17 @@ def main(wheel: Path, artifact: Path) -> None:
 
         run(python, "-m", "pip", "install", "--quiet", wheel)
         print(run(python, "-m", "pip", "check").stdout, end="")
-        print(run(commands / "run-model", "check", artifact).stdout, end="")
+        for artifact in artifacts:
+            print(run(commands / "run-model", "check", artifact).stdout, end="")
         print(run(python, "-m", "runtime", "--cmake-dir").stdout, end="")
         refuses(commands / "export-model", "--help")
         run(python, "-m", "pip", "install", "--quiet", f"{wheel}[text]")
-        print(run(python, "-c", RUN, artifact).stdout, end="")
+        for artifact in artifacts:
+            print(run(python, "-c", RUN, artifact).stdout, end="")
         refuses(commands / "export-model", "bert-base", "-o", "model.pt")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
     main(*(Path(argument).resolve() for argument in sys.argv[1:]))

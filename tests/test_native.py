@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from runtime.errors import NativeLibraryError, VerificationError
 from runtime.host import native_library, torchscript
 from runtime.host.native_library import VARIABLE, register_native
 from runtime.session import open_module
-from tests.conftest import ROOT, run, run_python, tiny_model
+from tests.conftest import BIN, ROOT, run, run_python, tiny_model
 from tests.test_padding import LENGTHS, batch, expected
 
 pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("native_operators")]
@@ -49,8 +50,25 @@ def test_what_the_file_says(tagger: Report) -> None:
     assert manifest.requires.torch_rule == "at-least-minor"
     # Each of the library's levels has these: nothing binds the file to the processor that it was made on.
     assert manifest.requires.cpu_flags == ("avx2", "fma")
+    shown = run([BIN / "run-model", "inspect", tagger.output]).stdout
+    needs = f"(or newer); this project's own operators, version {register_native()}; processor with avx2, fma\n"
+    assert needs in shown
+    assert any(line.startswith("needs this project's own operators, version") for line in tagger.summary())
     # Two layers of two norms, and that of the embeddings.
     assert [fusion.count for fusion in manifest.fusions if fusion.kind == "layer norm with addition"] == [5]
+
+
+@pytest.mark.parametrize(
+    ("backend", "timed"), [("auto", {"onednn", "native", "plain"}), ("stock", {"onednn", "plain"})]
+)
+def test_what_auto_and_stock_time(
+    backend: Any, timed: set[str], tiny_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    report = export(ExportRequest(str(tiny_folder()), tmp_path / "a.pt", backend=backend, tune_shapes=((2, 16),)))
+    found = {timing.candidate.split()[0] for timing in report.manifest.timings}
+    assert found - {"ipex"} == timed and ("ipex" not in found or backend == "auto")
+    needs = [line for line in report.summary() if line.startswith("needs this project's own operators")]
+    assert len(needs) == (report.manifest.backend == "native")
 
 
 def test_every_level_is_verified(
@@ -140,8 +158,10 @@ def test_without_the_library(
     with pytest.raises(NativeLibraryError, match=expected_words):
         runtime.load(tagger.output)
     (tmp_path / "absent.so").write_text("no library")
-    with pytest.raises(NativeLibraryError, match=r"cannot use .*absent\.so: .*; expected a library built for torch"):
-        runtime.load(tagger.output)
+    # In a process that has not loaded the operators.
+    done = run([BIN / "run-model", "check", tagger.output], **{VARIABLE: str(tmp_path / "absent.so")})
+    assert done.returncode == 1
+    assert re.search(r"cannot use .*absent\.so: .*; expected a library built for torch", done.stderr)
 
 
 def test_a_second_library_is_refused(tmp_path: Path, native_operators: Path) -> None:

@@ -40,9 +40,8 @@ def test_the_library_names_no_folder(native_operators: Path) -> None:
     told = subprocess.run(["readelf", "-d", native_operators], capture_output=True, text=True, check=True).stdout
     needed = set(re.findall(r"\(NEEDED\).*\[(.+)\]", told))
     assert {"libtorch_cpu.so", "libc10.so"} <= needed
-    assert all(
-        name.startswith(("libtorch_cpu", "libc10", "libstdc++", "libm.", "libgcc_s", "libc.")) for name in needed
-    )
+    system = ("libstdc++.so", "libm.so", "libgcc_s.so", "libc.so", "ld-linux-x86-64.so")
+    assert not [name for name in needed if not name.startswith(("libtorch_cpu.so", "libc10.so", *system))]
     assert "RUNPATH" not in told and "RPATH" not in told
     assert str(ROOT).encode() not in native_operators.read_bytes()
 
@@ -74,16 +73,14 @@ def test_another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sources_that_do_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_build, "SOURCES", tmp_path)
     (tmp_path / "CMakeLists.txt").write_text('cmake_minimum_required(VERSION 3.18)\nmessage(FATAL_ERROR "no")\n')
-    with pytest.raises(NativeLibraryError, match=r"^the native operators cannot be built: CMake Error at .*; expected"):
+    with pytest.raises(NativeLibraryError, match=r"cannot be built: CMake Error at .* \(message\): no; expected"):
         build_native()
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(native_build, "_run", lambda _: None)
-    with pytest.raises(
-        NativeLibraryError, match=r"^cannot write .*/file/library\.so: Not a directory; .*--output FILE"
-    ):
+    with pytest.raises(NativeLibraryError, match=r"^cannot write .*/file/library\.so: File exists; .*--output FILE"):
         build_native(tmp_path, tmp_path / "file/library.so")
 
 

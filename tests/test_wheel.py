@@ -40,12 +40,17 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Of the source archive, so that this has all that the wheel needs."""
+def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive's folder, so that this has all that the wheel needs."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
-    return zipfile.ZipFile(build(next(folder.iterdir()), "wheel", folder))
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def wheel(unpacked: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(build(unpacked, "wheel", unpacked.parent))
 
 
 def test_the_wheel_has_every_file_of_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
@@ -53,11 +58,29 @@ def test_the_wheel_has_every_file_of_both_packages_and_nothing_else(wheel: zipfi
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
     assert {"runtime/py.typed", "runtime/cpp/include/exported_model/operators.def"} <= expected
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert found == expected
+
+
+def test_a_wheel_with_libraries_is_for_one_platform(unpacked: Path, tmp_path: Path) -> None:
+    """And for every Python 3; without them, for any platform. Their files lie beside the others."""
+    library = unpacked / "runtime/kernels/lib/libexported_model_native-torch2.8.so"
+    assert not library.parent.exists(), "a library is in the source archive"
+    assert build(unpacked, "wheel", tmp_path).name.endswith("-py3-none-any.whl")
+    library.parent.mkdir()
+    library.write_bytes(b"a library")
+    try:
+        built = build(unpacked, "wheel", tmp_path)
+    finally:
+        shutil.rmtree(library.parent)
+    assert built.name.endswith("-py3-none-linux_x86_64.whl")
+    with zipfile.ZipFile(built) as files:
+        assert files.read("runtime/kernels/lib/libexported_model_native-torch2.8.so") == b"a library"
+        (described,) = [files.read(name).decode() for name in files.namelist() if name.endswith(".dist-info/WHEEL")]
+    assert "Root-Is-Purelib: false" in described and "Tag: py3-none-linux_x86_64" in described
 
 
 def test_the_source_archive_has_no_tests(sdist: Path) -> None:

@@ -326,8 +326,8 @@ class _Runner:
     ) -> None:
         self._process.kill()
         self._process.wait()
-        # Its output has ended.
-        self._reader.join()
+        # Its output has ended, unless a child of its own still has it.
+        self._reader.join(5)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

@@ -204,6 +204,7 @@ def _describe(path: str, manifest: Manifest) -> list[str]:
     torch_rule = "exactly this minor release" if requires.torch_rule == "same-minor" else "or newer"
     needs = [f"torch {requires.torch} ({torch_rule})"]
     needs += [f"intel-extension-for-pytorch {requires.ipex}"] if requires.ipex else []
+    needs += [] if requires.native is None else [f"this project's own operators, version {requires.native}"]
     needs += [f"processor with {', '.join(requires.cpu_flags)}"] if requires.cpu_flags else []
     lines = [
         f"{path}: {manifest.task}, {manifest.precision}, {manifest.backend} backend, format {manifest.format_version}",

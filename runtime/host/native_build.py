@@ -8,12 +8,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from runtime.errors import NativeLibraryError
@@ -24,6 +25,8 @@ FOLDER = SOURCES / "lib"
 BUILT = "libexported_model_native.so"
 # The oldest release of torch that the operators are tested with.
 SINCE = (2, 8)
+# The first line with the reason, of GCC, Clang or CMake.
+_ERROR = re.compile(r"\berror:|^CMake Error")
 _OTHERS = "export with --backend onednn or plain"
 
 
@@ -76,7 +79,9 @@ def build_native(work: Path | None = None, target: Path | None = None) -> Path:
         # A folder for each release: CMake keeps where torch was found.
         folder = Path(name) / f"torch{'.'.join(map(str, minor(version)))}"
         generator = ["-G", "Ninja"] if _program("ninja") and not (folder / "Makefile").exists() else []
-        _run(["cmake", "-S", str(SOURCES), "-B", str(folder), f"-DPython3_EXECUTABLE={sys.executable}", *generator])
+        # clean start: for CMake, which asks it for the folder of torch
+        python = f"-DPython3_EXECUTABLE={sys.executable}"
+        _run(["cmake", "-S", str(SOURCES), "-B", str(folder), python, *generator])
         _run(["cmake", "--build", str(folder), "--parallel", str(usable_processors())])
         return _place(folder / BUILT, library_of(version) if target is None else target)
 
@@ -99,6 +104,7 @@ def _program(name: str) -> str | None:
 
 def _run(command: Sequence[str]) -> None:
     environment = os.environ | {"PATH": _search_path()}
+    # clean start: CMake, which runs the compiler
     done = subprocess.run(
         [str(_program(command[0])), *command[1:]],
         env=environment,
@@ -108,9 +114,15 @@ def _run(command: Sequence[str]) -> None:
         check=False,
     )
     if done.returncode != 0:
-        lines = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-        reason = next((line for line in lines if "error" in line.lower()), lines[-1]).strip()
-        raise NativeLibraryError(f"the native operators cannot be built: {reason}", "a C++17 compiler", _OTHERS)
+        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        told = next((number for number, line in enumerate(lines) if _ERROR.search(line)), -1)
+        # CMake says the reason in the next line.
+        reason = " ".join(lines[told : told + 2] if told >= 0 and lines[told].endswith(":") else lines[told:][:1])
+        raise NativeLibraryError(
+            f"the native operators cannot be built: {reason or f'exit code {done.returncode}'}",
+            "a C++17 compiler",
+            _OTHERS,
+        )
 
 
 def _place(built: Path, target: Path) -> Path:
@@ -121,7 +133,8 @@ def _place(built: Path, target: Path) -> Path:
         shutil.copyfile(built, new)
         new.replace(target)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink()
         raise NativeLibraryError(
             f"cannot write {target}: {error.strerror or error}",
             "a folder to write to",
