@@ -1,15 +1,15 @@
 """The native linear against oneDNN's, MKL's and ONNX Runtime's: the figures in docs/decisions/native.md.
 
 Usage: python -m benchmarks.experiments.native_linears LIBRARY [--model minilm|bert-base] [--type fp32|bf16|int8]
-           [--threads N] [--rows N …]
+           [--threads N] [--rows N …] [--megabytes N] [--rounds N]
 
 LIBRARY is libexported_model_native.so, built as runtime/kernels/CMakeLists.txt says; EXPORTED_MODEL_KERNELS chooses its
-level. Each of a layer's four linears, with bias, is called with as many different weights in turn as take 48 MB in
-fp32: as in a model, they come from memory. Interleaved rounds; for each weight the shortest time of a call, which other
-processes disturb least, and of these the mean, in microseconds; and the best other one's divided by ours. For ONNX
-Runtime (left out if onnxruntime and onnx cannot be imported) it is the time that its own profile gives for the product
-alone; the others are called from Python. Answers are compared first. `--type` says what our weights are; the others
-are fp32.
+level. Each of a layer's four linears, with bias, is called with as many different weights in turn as take N megabytes
+(48) in fp32: as in a model, they come from memory. Interleaved rounds; for each weight the shortest time of a call, and
+of these the mean, in microseconds; and the best other one's divided by ours. With one thread it is the processor's
+time, which other processes hardly change. ONNX Runtime (left out if onnxruntime and onnx cannot be imported) runs all
+weights in one graph; with more threads it is the time that its own profile gives for the products alone. The others are
+called from Python. Answers are compared first. `--type` says what our weights are; the others are fp32.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from torch import Tensor
 
 from benchmarks.harness import tables
 from exporter.backends.onednn.int8 import quantised_weight
+from runtime.host.allocator import keep_memory_between_calls
 
 SIZES = {
     "minilm": ((384, 1152), (384, 384), (384, 1536), (1536, 384)),
     "bert-base": ((768, 2304), (768, 768), (768, 3072), (3072, 768)),
 }
 ROWS = (32, 128, 240, 384, 1024)
-BYTES = 48_000_000
 # Threads of other runtimes wait in a loop for a while.
 PAUSE = 0.02
 # Of the largest number of an answer.
@@ -47,6 +47,8 @@ class OnnxLinears:
     """One graph with all linears; of each output it gives the first row, so that their memory is used again."""
 
     def __init__(self, weights: list[Tensor], biases: list[Tensor], threads: int) -> None:
+        self._single = threads == 1
+        self._whole = math.inf
         import onnx
         import onnxruntime
         from onnx import TensorProto, helper, numpy_helper
@@ -72,10 +74,15 @@ class OnnxLinears:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The first row of the last linear."""
-        return torch.from_numpy(self._session.run(None, {"x": x.numpy()})[0][-1:])
+        start = time.thread_time()
+        found = self._session.run(None, {"x": x.numpy()})[0][-1:]
+        self._whole = min(self._whole, time.thread_time() - start)
+        return torch.from_numpy(found)
 
     def shortest(self, count: int) -> list[float]:
         """Per weight, of all calls so far; it cannot be called again."""
+        if self._single:
+            return [self._whole / count] * count
         best = [math.inf] * count
         for event in json.loads(Path(self._session.end_profiling()).read_text()):
             found = re.fullmatch(r"linear(\d+)_kernel_time", event["name"])
@@ -111,6 +118,7 @@ def contenders(weights: list[Tensor], biases: list[Tensor], kind: str) -> dict[s
 
 def shortest(ways: dict[str, list[Linear]], onnx: OnnxLinears | None, x: Tensor, rounds: int) -> dict[str, list[float]]:
     """Seconds per weight, the shortest of all rounds; each round begins with the next contender."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     count = len(ways["own"])
     best = {name: [math.inf] * count for name in ways}
     names = [*ways, *([] if onnx is None else ["ONNX Runtime"])]
@@ -123,25 +131,28 @@ def shortest(ways: dict[str, list[Linear]], onnx: OnnxLinears | None, x: Tensor,
                 onnx(x)
                 continue
             for i, call in enumerate(ways[name]):
-                start = time.perf_counter()
+                start = clock()
                 call(x)
-                best[name][i] = min(best[name][i], time.perf_counter() - start)
+                best[name][i] = min(best[name][i], clock() - start)
     return best if onnx is None else best | {"ONNX Runtime": onnx.shortest(count)}
 
 
-def main(library: str, model: str, kind: str, threads: int, all_rows: list[int], rounds: int) -> None:
-    torch.ops.load_library(library)
+def main(given: argparse.Namespace) -> None:
+    model, kind, threads = given.model, given.type, given.threads
+    torch.ops.load_library(given.library)
+    # As when a file is loaded; ONNX Runtime keeps its memory too.
+    keep_memory_between_calls()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     level = torch.ops.em_native.level()
     print(f"{model}, {kind}, level {level}, {threads} threads, torch {torch.__version__}; shortest, µs per linear")
     body, names = [], []
     for inputs, outputs in SIZES[model]:
-        count = max(2, BYTES // (4 * inputs * outputs))
+        count = max(2, int(given.megabytes * 1e6) // (4 * inputs * outputs))
         weights = [torch.randn(outputs, inputs) * 0.05 for _ in range(count)]
         biases = [torch.randn(outputs) for _ in weights]
         ways = contenders(weights, biases, kind)
-        for rows in all_rows:
+        for rows in given.rows:
             x = torch.randn(rows, inputs)
             try:
                 onnx = OnnxLinears(weights, biases, threads)
@@ -152,7 +163,7 @@ def main(library: str, model: str, kind: str, threads: int, all_rows: list[int],
             for name, found in answers.items():
                 error = (found - expected[: len(found)]).abs().max() / expected.abs().max()
                 assert error <= BOUND[kind if name == "own" else "fp32"], (name, error)
-            times = {name: sum(best) / count for name, best in shortest(ways, onnx, x, rounds).items()}
+            times = {name: sum(best) / count for name, best in shortest(ways, onnx, x, given.rounds).items()}
             names = [*times]
             others = min(seconds for name, seconds in times.items() if name != "own")
             each = [f"{1e6 * seconds:.0f}" for seconds in times.values()]
@@ -170,6 +181,6 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
     parser.add_argument("--rounds", type=int, default=15)
-    given = parser.parse_args()
+    parser.add_argument("--megabytes", type=float, default=48)
     with torch.no_grad():
-        main(given.library, given.model, given.type, given.threads, given.rows, given.rounds)
+        main(parser.parse_args())

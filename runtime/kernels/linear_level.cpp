@@ -276,6 +276,20 @@ EM_NATIVE_INLINE const char* panel_at(const Call<How>& call, int64_t start, int6
   return static_cast<const char*>(call.l.weight) + (start / How::packed * call.panels + panel * steps) * How::bytes;
 }
 
+// What a tile's rows will write, and add, in a panel: each row's is on a line of its own, which takes long to come.
+template <class How>
+EM_NATIVE_INLINE void fetch_outputs(const Call<How>& call, int64_t first_row, int64_t last_row, int64_t output) {
+  const Linear& l = call.l;
+  const int64_t size = l.type == Type::fp32 ? 4 : 2;
+  const int64_t bytes = smaller(columns, l.outputs - output) * size;
+  for (int64_t row = first_row; row < last_row; row++)
+    for (int64_t i = 0; i < bytes; i += line) {
+      __builtin_prefetch(static_cast<const char*>(l.output) + (row * l.output_row + output) * size + i, 1);
+      if (l.residual)
+        __builtin_prefetch(static_cast<const char*>(l.residual) + (row * l.residual_row + output) * size + i);
+    }
+}
+
 // The rows [row, row + count) and the panels [first, last).
 template <class How>
 void multiply_panels(const Call<How>& call, int64_t row, int64_t count, int64_t first, int64_t last) {
@@ -298,6 +312,7 @@ void multiply_panels(const Call<How>& call, int64_t row, int64_t count, int64_t 
       int64_t at = 0;
       for (int64_t t = 0; t < tiles; t++) {
         const int64_t end = count * (t + 1) / tiles;
+        if (last_block) fetch_outputs(call, row + at, row + end, panel * columns);
         const char* ahead = next + smaller(t, 3) * (steps / 4) * How::bytes;
         tile_of<How>(end - at)(call.rows + at * row_stride, b, steps, sums + at * columns, start > 0, ahead);
         at = end;

@@ -149,6 +149,7 @@ def executed_operators() -> dict[str, int]:
     """The count of each operator in the optimised graph that this thread ran last; empty if it ran none.
 
     An operator that is told by a string which operation to fuse is listed with it: `mkldnn::_linear_pointwise[gelu]`.
+    So is a function of the file itself, by its name: `em_native_linear[gelu]`.
     """
     counts: Counter[str] = Counter()
     graph = torchscript.executed_graph()
@@ -164,7 +165,9 @@ def executed_operators() -> dict[str, int]:
 
 def _operator(node: Any) -> str:
     kind = str(node.kind())
-    if not kind.startswith(("mkldnn::", "onednn::", "em_native::linear")):
+    if kind == "prim::CallMethod":
+        kind = str(node.s("name"))
+    elif not kind.startswith(("mkldnn::", "onednn::")):
         return kind
     constants = [value.toIValue() for value in node.inputs() if value.node().kind() == "prim::Constant"]
     return f"{kind}[{next((value for value in constants if isinstance(value, str)), '')}]"

@@ -18,6 +18,7 @@ from exporter.backends.onednn.backend import OnednnBackend
 from exporter.backends.onednn.padding import PlaceAttention
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.graphs.graph import Shapes
+from exporter.tracing.graphs.graph_functions import PREFIX
 from exporter.tracing.graphs.ir import graph_of
 from runtime.errors import BackendError
 from runtime.format.manifest import Backend, Fusion, Precision, Requirements
@@ -74,16 +75,16 @@ class NativeBackend(OnednnBackend):
         return placed
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:
-        """Own operators in the executed graph; the file has oneDNN's linears beside them, which are not told."""
+        """Own operators in the executed graph, and the functions of the file that call them."""
         kinds = {
-            ATTENTION: "attention",
-            NORM: "layer norm with addition",
-            NORM_INT8: "layer norm with addition and codes",
-            LINEAR: "linear",
-            LINEAR_INT8: "linear in int8",
+            **{PREFIX + name: (ATTENTION, "attention") for name in ("native_attend", "native_attend_ragged")},
+            NORM: (NORM, "layer norm with addition"),
+            NORM_INT8: (NORM_INT8, "layer norm with addition and codes"),
+            PREFIX + "native_linear": (LINEAR, "linear"),
+            PREFIX + "native_linear_int8": (LINEAR_INT8, "linear in int8"),
         }
         return tuple(
-            Fusion(kinds[kind] + (f"+{what}" if what not in ("", "none") else ""), kind, count)
+            Fusion(kinds[kind][1] + (f"+{what}" if what not in ("", "none") else ""), kinds[kind][0], count)
             for name, count in sorted(operators.items())
             for kind, _, what in [name.rstrip("]").partition("[")]
             if kind in kinds

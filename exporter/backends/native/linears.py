@@ -65,10 +65,13 @@ def place_native_linears(module: ScriptModule, sizes: Shapes, int8: bool) -> Cou
     for node in list(graph.nodes()):
         if node.kind() != "aten::linear" or constant(node.inputsAt(1)) is None:
             continue
-        fused = find_fused(node, known)
-        graph.setInsertPoint(fused.last)
         outputs, inputs = constant(node.inputsAt(1)).shape
         coded = int8 and outputs >= LEAST_OUTPUTS_INT8 and inputs <= _MOST_INPUTS_INT8
+        if coded:
+            # Before looking for what is added, which may be the output of the same norm.
+            _take_codes(graph, node.inputsAt(0), codes, known)
+        fused = find_fused(node, known)
+        graph.setInsertPoint(fused.last)
         output = _place_int8(module, fused, codes) if coded else _place(module, fused)
         if fused.last.output().debugName() in known:
             known[output.debugName()] = known[fused.last.output().debugName()]
@@ -100,7 +103,8 @@ def _place_int8(module: ScriptModule, fused: Fused, codes: dict[str, tuple[Value
     graph = graph_of(module)
     value, weight, bias = fused.linear.inputs()
     values, scales = quantised_weight(constant(weight))
-    x, x_scales = _codes_of(graph, value, codes)
+    # Codes and their scales, or the value itself and None.
+    x, x_scales = codes.get(value.debugName(), (value, graph.insertConstant(None)))
     residual = graph.insertConstant(None) if fused.added is None else fused.added
     numbers = [graph.insertConstant(each) for each in (values, scales)]
     if bias.node().kind() == "prim::Constant" and constant(bias) is not None:
@@ -109,21 +113,21 @@ def _place_int8(module: ScriptModule, fused: Fused, codes: dict[str, tuple[Value
     return call(module, fused.last, native_linear_int8, [x, x_scales, *numbers, *rest])
 
 
-def _codes_of(graph: Graph, value: Value, codes: dict[str, tuple[Value, Value]]) -> tuple[Value, Value]:
-    """What a linear takes for a value: codes and their scales from the norm that gives it, else the value and None."""
+def _take_codes(
+    graph: Graph, value: Value, codes: dict[str, tuple[Value, Value]], known: dict[str, tuple[int, ...]]
+) -> None:
+    """If a norm gives the value, let it give codes and their scales too."""
     norm = value.node()
     if norm.kind() != NORM:
-        return value, graph.insertConstant(None)
-    name = value.debugName()
-    if name not in codes:
-        coded = graph.create(NORM_INT8, list(norm.inputs()), 3)
-        coded.insertAfter(norm)
-        coded.copyMetadata(norm)
-        normed, numbers, scales = coded.outputs()
-        value.replaceAllUsesWith(normed)
-        codes[normed.debugName()] = codes[name] = (numbers, scales)
-        return numbers, scales
-    return codes[name]
+        return
+    coded = graph.create(NORM_INT8, list(norm.inputs()), 3)
+    coded.insertAfter(norm)
+    coded.copyMetadata(norm)
+    normed, numbers, scales = coded.outputs()
+    if value.debugName() in known:
+        known[normed.debugName()] = known[value.debugName()]
+    value.replaceAllUsesWith(normed)
+    codes[normed.debugName()] = (numbers, scales)
 
 
 def native_linear(
