@@ -42,7 +42,7 @@ from exporter.verification import noise_floor, reference, verify
 from exporter.verification.generation import generation_cases
 from exporter.verification.reference import VerificationCase
 from runtime.artifact import artifact_file, signing
-from runtime.errors import CpuFeatureError, ModelFailedError
+from runtime.errors import CpuFeatureError, ModelFailedError, TaskError
 from runtime.format.golden import Case, dump_within
 from runtime.format.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest, Precision, Tolerance
 from runtime.host import requirements
@@ -261,6 +261,13 @@ def _plan_decoding(request: ExportRequest, source: Source, plan: TracePlan, cloc
     """The caches of a model that generates text, and what its written tokens are compared with."""
     if not source.task.generates:
         return None
+    names = [spec.name for spec in plan.inputs]
+    if names != ["input_ids"]:
+        raise TaskError(
+            f"model type {source.info.type!r} takes {', '.join(names)}",
+            "input_ids alone, for text-generation",
+            "choose --task text-generation-scoring",
+        )
     with clock.stage("reference") as notes:
         sizes = cache_sizes(source.model)
         cases = [] if request.verify == "off" else generation_cases(source.model, plan)

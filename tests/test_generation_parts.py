@@ -281,7 +281,13 @@ LLAMA = (
 )
 
 
-@pytest.mark.parametrize("template", [CHATML, LLAMA])
+TRACKED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}{% if tools is not none %}tools{% endif %}{{ documents }}"
+)
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA, TRACKED])
 def test_templates_give_what_transformers_gives(template: str) -> None:
     messages = [
         {"role": "system", "content": " Be brief. "},

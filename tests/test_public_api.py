@@ -60,7 +60,8 @@ def test_flags_are_the_fields_of_the_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["export-model", "run-model", "run-model inspect", "run-model check", "run-model predict"]
+    "command",
+    ["export-model", "run-model", "run-model inspect", "run-model check", "run-model predict", "run-model generate"],
 )
 def test_every_option_is_documented(command: str) -> None:
     program, *rest = command.split()

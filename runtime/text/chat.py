@@ -58,7 +58,9 @@ def render(chat: ChatTemplate, messages: Sequence[Mapping[str, Any]]) -> str:
         ExtraMissingError: the package jinja2 is not installed.
     """
     template = _compiled(chat.template)
-    values = {"messages": [dict(message) for message in messages], "add_generation_prompt": True, **chat.variables}
+    # `tools` and `documents` are none and not undefined: templates tell the two apart.
+    values: dict[str, Any] = {"tools": None, "documents": None, "add_generation_prompt": True}
+    values |= {**chat.variables, "messages": [dict(message) for message in messages]}
     parts: list[str] = []
     size = 0
     try:
@@ -113,6 +115,15 @@ def _environment() -> Any:
                 self.write(", ")
             self.write("))")
 
+    class Generation(jinja2.ext.Extension):  # type: ignore[misc]
+        """`{% generation %}`, which tells trainers what the assistant says: its content, as it is."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
     class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):  # type: ignore[misc]
         """The sandbox, with bounds on what operators, filters and calls make."""
 
@@ -145,7 +156,7 @@ def _environment() -> Any:
                 return _bounded_join(owner, *args, **kwargs)
             return super().call(context, called, *args, **kwargs)
 
-    made = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
+    made = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, Generation])
     for name in _LEFT_OUT_FILTERS:
         made.filters.pop(name, None)
     made.filters["replace"] = _bounded_replace

@@ -56,7 +56,13 @@ constexpr const char* kManifestSchema = R"({
                           "lower_case": "bool", "clean_up_spaces": "bool"}]}],
  "preprocessing?": [null, {"kind": "image|audio", "inputs": ["str"], "rate?": "int?", "pads?": "bool",
    "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}],
- "pictures?": [null, {"classes": ["str"], "scores": "softmax|sigmoid|none", "most?": "int?", "mask_size?": [null, ["int"]]}]
+ "pictures?": [null, {"classes": ["str"], "scores": "softmax|sigmoid|none", "most?": "int?", "mask_size?": [null, ["int"]]}],
+ "generation?": [null, {
+   "caches": [{"heads": "int", "width": "int", "dtype": "float32|bfloat16"}], "longest": "int", "stop_ids": ["int"],
+   "defaults": {"sample": "bool", "temperature": "float", "top_k": "int?", "top_p": "float?", "min_p": "float?",
+                "repetition_penalty": "float"},
+   "chat": [null, {"template": "text", "variables": {"*": "text"}}], "max_error?": "float?", "rms_error?": "float?",
+   "greedy?": [{"prompt": "int", "tokens": "int", "equal": "int", "margin": "float?"}]}]
 })";
 
 constexpr const char* kTensorSchema = R"({
