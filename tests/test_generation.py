@@ -187,6 +187,17 @@ def test_what_keeps_no_keys_and_values_is_refused(
         exported(tmp_path, task="text-generation")
 
 
+def test_a_model_with_one_place_for_all_rows_is_refused(tmp_path: Path, exported: Callable[..., Report]) -> None:
+    """GPT-Neo takes its local windows from a table by the number of keys, and not by a row's positions."""
+    config: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "eos_token_id": 1, "bos_token_id": 2}
+    config |= {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 128}
+    settings = AutoConfig.for_model("gpt_neo", vocab_size=300, window_size=8, initializer_range=0.2, **config)
+    torch.manual_seed(3)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path)
+    with pytest.raises(VerificationError, match="decode is wrong in .* with others"):
+        exported(tmp_path, backend="plain")
+
+
 def test_an_encoder_is_no_decoder(tmp_path: Path, exported: Callable[..., Report]) -> None:
     AutoModelForCausalLM.from_config(AutoConfig.for_model("bert", vocab_size=300, **SMALL)).save_pretrained(tmp_path)
     with pytest.raises(TaskError, match="model type 'bert' lets a token see those behind it"):

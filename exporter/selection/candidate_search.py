@@ -17,6 +17,7 @@ import torch
 from exporter.backends.base import optimise
 from exporter.backends.candidates import Candidate
 from exporter.config.request import ExportRequest
+from exporter.loading.hub import AttentionError
 from exporter.loading.loader import Source, load_source
 from exporter.packaging.manifest_builder import draft_manifest
 from exporter.packaging.operator_check import check_draft
@@ -123,7 +124,9 @@ class CandidateSearch:
                     return narrowed
         narrowed = self._first_narrowed(partly_correct)
         if narrowed is None:
-            raise with_remedy(self.failures, self.request, self.plan)
+            # That a model lacks a form of attention says less than what is wrong with the others.
+            failures = sorted(self.failures, key=lambda failure: isinstance(failure[1], AttentionError))
+            raise with_remedy(failures, self.request, self.plan)
         return narrowed
 
     def _trace_is_wrong(self, partly_correct: Sequence[BuildResult], candidates: Sequence[Candidate]) -> bool:

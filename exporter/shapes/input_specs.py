@@ -119,6 +119,8 @@ def _unwanted(source: Source, name: str, groups: set[Group], every: bool) -> str
         return "the model makes it from its other inputs"
     if name == "attention_mask" and source.text_padding is not None and not source.text_padding.masked:
         return f"texts are padded to {source.text_padding.length} tokens, and the model reads the padding too"
+    if name == "token_type_ids" and source.task.generates:
+        return "a text that is written on has one kind of token"
     if name == "attention_mask" and source.task.generates:
         return "rows are padded behind their last token, where no token before sees it"
     if name == "attention_mask" and groups == {"image"}:
