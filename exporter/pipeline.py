@@ -19,6 +19,7 @@ from exporter.config.request import ExportRequest
 from exporter.evaluation.comparison import Compared, Labelled, read_labelled
 from exporter.loading.hub import AttentionError
 from exporter.loading.image_preprocessing import plan_pictures
+from exporter.loading.image_prompts import picture_prompts
 from exporter.loading.image_results import picture_results
 from exporter.loading.image_sizes import listed
 from exporter.loading.loader import Source, load_source
@@ -152,6 +153,9 @@ def _plan_preprocessing(source: Source, plan: TracePlan, clock: StageClock) -> P
         if found.preprocessor is not None:
             results, reasons = picture_results(source.image_processor, source.config, source.task.name)
             found = dataclasses.replace(found, results=results, notes=(*found.notes, *reasons))
+        if source.task.prompted:
+            prompts, reasons = picture_prompts(source.image_processor)
+            found = dataclasses.replace(found, prompts=prompts, notes=(*found.notes, *reasons))
         notes += found.notes
     return found
 

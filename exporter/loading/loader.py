@@ -22,6 +22,7 @@ from exporter.loading.m3_heads import token_outputs
 from exporter.loading.max_length import longest_sequence
 from exporter.loading.model_folder import Folder, read_folder
 from exporter.loading.pooling import Head, M3Head, SentenceHead, SpladeHead
+from exporter.loading.prompts import take_prompts
 from exporter.loading.score_activation import activation_of, labels_of, sound_activation
 from exporter.loading.sentence_head import read_following, read_sentence_head, read_token_head
 from exporter.loading.sentence_modules import Modules
@@ -109,6 +110,8 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     if task.tower:
         following = [] if modules is None else read_following(settings, modules, texts.truncate_dim, request)
         model, tower = take_tower(model, task, texts.similarity, following)
+    if task.prompted:
+        take_prompts(model)
     _prepare_for_one_pass(model)
     longest, vocabulary = longest_sequence(model), _vocabulary(model)
     head = _read_head(settings, modules, texts, model, request) if task.pooled else None

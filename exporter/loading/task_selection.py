@@ -11,6 +11,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from exporter.config.tasks import DECODER_RERANKING, TASKS, Task
+from exporter.loading.prompts import PROMPTED
 from exporter.loading.score_activation import ranks_pairs
 from exporter.loading.sentence_modules import Modules
 from exporter.loading.towers import has_towers
@@ -164,6 +165,8 @@ def encoder_alone(config: Any, task: Task) -> str | None:
     if task.name not in ("feature-extraction", "sentence-embedding", "token-embedding"):
         return None
     for name in architectures_of(config):
+    if task.prompted:
+        return tuple(name for name in known if name in PROMPTED)
         kind = getattr(transformers, name, None) if name.endswith("EncoderModel") else None
         if kind is not None and isinstance(config, getattr(kind, "config_class", None) or ()):
             return name

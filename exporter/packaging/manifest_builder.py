@@ -22,6 +22,7 @@ from runtime.format.manifest import (
     Execution,
     LateInteraction,
     Manifest,
+    PicturePrompts,
     PictureResults,
     Preprocessing,
     Requirements,
@@ -50,6 +51,7 @@ def draft_manifest(
     tolerance: Tolerance,
     preprocessing: Preprocessing | None = None,
     pictures: PictureResults | None = None,
+    prompts: PicturePrompts | None = None,
 ) -> Manifest:
     """The manifest of a file that has not been verified yet.
 
@@ -82,6 +84,7 @@ def draft_manifest(
         preprocessing=preprocessing,
         ctc=None if source.sounds is None else source.sounds.ctc,
         pictures=_pictures(pictures, plan.task.name, outputs),
+        prompts=prompts,
     )
 
 

@@ -107,8 +107,9 @@ def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
                 flag = f"--{option.replace('_', '-')}"
                 raise InputTaskError(f"{flag} with {used_with}", f"text for {' or '.join(tasks)}", f"leave {flag} out")
             found[option] = value
-    if options.threshold is not None:
-        raise InputTaskError(f"--threshold with {used_with}", "--image", "leave --threshold out")
+    for option, flag in (("threshold", "--threshold"), ("points", "--point"), ("box", "--box")):
+        if getattr(options, option) is not None:
+            raise InputTaskError(f"{flag} with {used_with}", "--image", f"leave {flag} out")
     if options.truncate:
         if task is None or task == "question-answering":
             raise InputTaskError(f"--truncate with {used_with}", "text that can be cut", "leave --truncate out")

@@ -14,7 +14,10 @@ from typing import Any
 from runtime.errors import ArtifactFailedError, ExtraMissingError, InputError, InputFileError, InputTaskError
 
 # Every option of `predict` that changes an answer; those of other kinds of inputs are refused.
-_OPTIONS = (*("top_k", "timestamps", "threshold", "aggregation", "stride", "prompt_name", "dimensions", "truncate"),)
+_OPTIONS = (
+    *("top_k", "timestamps", "threshold", "aggregation", "stride", "prompt_name", "dimensions", "truncate"),
+    *("points", "box"),
+)
 
 
 @dataclass(frozen=True)

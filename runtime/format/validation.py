@@ -15,6 +15,7 @@ from runtime.format.manifest import (
     OLDEST_FORMAT_VERSION,
     CtcInfo,
     Manifest,
+    PicturePrompts,
     PictureResults,
     Preprocessing,
     TensorSpec,
@@ -29,6 +30,8 @@ MAX_WARMUP_ELEMENTS = 2**22  # for pixels or audio samples, each of which needs 
 MAX_WARMUP_CALLS = 100
 # What the method `preprocess` takes.
 PREPROCESSED_AXES = {"image": ("height", "width", "channels"), "audio": ("samples",)}
+# Masks are resized to the size to which pictures are padded.
+MAX_PADDED_SIDE = 2**13
 # Task → the output with the scores of classes, and the place of the axis that runs over them.
 PICTURE_LOGITS = {
     "image-classification": ("logits", 1),
@@ -85,6 +88,8 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield from _preprocessing_problems(manifest.preprocessing, {spec.name for spec in manifest.inputs})
     if manifest.pictures is not None:
         yield from _picture_problems(manifest, manifest.pictures)
+    if manifest.prompts is not None:
+        yield from _prompt_problems(manifest, manifest.prompts)
     if manifest.labels:
         last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
         if last != {len(manifest.labels)}:
@@ -187,6 +192,23 @@ def _picture_problems(manifest: Manifest, found: PictureResults) -> Iterator[tup
         masks = outputs.get("masks_queries_logits")
         if masks is None or len(masks.axes) != 4:
             yield "pictures", "an output masks_queries_logits"
+
+
+def _prompt_problems(manifest: Manifest, found: PicturePrompts) -> Iterator[tuple[str, str]]:
+    axes = {spec.name: [axis.name for axis in spec.axes] for spec in (*manifest.inputs, *manifest.outputs)}
+    if axes.get("input_points", [])[:-1] != ["batch", "prompts", "points"] or axes.get("input_labels") != [
+        "batch",
+        "prompts",
+        "points",
+    ]:
+        yield "prompts", "inputs input_points and input_labels along batch, prompts and points"
+    masks, scores = axes.get("pred_masks", []), axes.get("iou_scores", [])
+    if masks[:2] != ["batch", "prompts"] or len(masks) != 5 or scores != masks[:3]:
+        yield "prompts", "outputs pred_masks and iou_scores along batch and prompts"
+    if len(found.padded_size) != 2 or not all(
+        0 < found.longest_side <= side <= MAX_PADDED_SIDE for side in found.padded_size
+    ):
+        yield "prompts.padded_size", f"a height and a width from longest_side to {MAX_PADDED_SIDE}"
 
 
 def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:

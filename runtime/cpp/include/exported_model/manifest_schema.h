@@ -56,7 +56,8 @@ constexpr const char* kManifestSchema = R"({
                           "lower_case": "bool", "clean_up_spaces": "bool"}]}],
  "preprocessing?": [null, {"kind": "image|audio", "inputs": ["str"], "rate?": "int?", "pads?": "bool",
    "axes": [{"name": "str", "minimum": "int", "maximum": "int?", "multiple?": "int"}]}],
- "pictures?": [null, {"classes": ["str"], "scores": "softmax|sigmoid|none", "most?": "int?", "mask_size?": [null, ["int"]]}]
+ "pictures?": [null, {"classes": ["str"], "scores": "softmax|sigmoid|none", "most?": "int?", "mask_size?": [null, ["int"]]}],
+ "prompts?": [null, {"longest_side": "int", "padded_size": ["int"]}]
 })";
 
 constexpr const char* kTensorSchema = R"({
