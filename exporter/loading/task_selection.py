@@ -17,6 +17,9 @@ from exporter.loading.sentence_modules import Modules
 from exporter.loading.towers import has_towers
 from runtime.errors import CheckpointError, RemoteCodeError, TaskError
 
+# The architecture in folders of Stanford's ColBERT, which is no class of transformers.
+_STANFORD = "HF_ColBERT"
+
 
 def choose_task(config: Any, requested: str, modules: Modules | None, trusted: bool = False) -> tuple[Task, str]:
     """The task, and why it was chosen.
@@ -97,6 +100,14 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
         for task in TASKS.values():
             if not (task.pooled or task.tower) and name in classes(config, task):
                 return _reranking(config, task, f"config.json names the architecture {name}", False)
+    if _STANFORD in architectures:
+        raise TaskError(
+            f"config.json names the architecture {_STANFORD}: a folder of Stanford's ColBERT, which keeps its "
+            "projection and its settings in files of its own",
+            "a folder that sentence-transformers or PyLate saved",
+            'load it with sentence-transformers\' MultiVectorEncoder("FOLDER"), call its save_pretrained("OTHER"), and '
+            "export OTHER",
+        )
     found = f"config.json names the architectures {', '.join(architectures) or '(none)'}"
     if not possible:
         raise TaskError(
@@ -154,6 +165,8 @@ def classes(config: Any, task: Task) -> tuple[str, ...]:
     known = (entry,) if isinstance(entry, str) else tuple(entry)
     if task.tower:
         return tuple(name for name in known if has_towers(name, task.tower))
+    if task.prompted:
+        return tuple(name for name in known if name in PROMPTED)
     return known if own is None else (own, *known)
 
 
@@ -165,8 +178,6 @@ def encoder_alone(config: Any, task: Task) -> str | None:
     if task.name not in ("feature-extraction", "sentence-embedding", "token-embedding"):
         return None
     for name in architectures_of(config):
-    if task.prompted:
-        return tuple(name for name in known if name in PROMPTED)
         kind = getattr(transformers, name, None) if name.endswith("EncoderModel") else None
         if kind is not None and isinstance(config, getattr(kind, "config_class", None) or ()):
             return name

@@ -58,6 +58,7 @@ def read_text_parts(
     late = None
     if modules is not None and texts.sides is not None:
         late = read_late_interaction(settings, modules, texts.sides, tokenizer, longest)
+        late = None if late is None else replace(late, prompts=texts.prompts)
     return TextParts(tokenizer, padding, head, late, tuple(notes))
 
 

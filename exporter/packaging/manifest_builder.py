@@ -125,7 +125,7 @@ def _late_interaction(sides: LateInteraction | None, plan: TracePlan) -> LateInt
     query, document = (
         dataclasses.replace(side, max_length=min(side.max_length, most)) for side in (sides.query, sides.document)
     )
-    return LateInteraction(query, document)
+    return dataclasses.replace(sides, query=query, document=document)
 
 
 def _execution(plan: TracePlan, optimise: bool) -> Execution:

@@ -6,14 +6,13 @@ The rules here hold for all architectures; what holds for a single one is in `ex
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from exporter.config.forward_parameters import MASKS, PARAMETERS, TRIES, Group, Parameter
-from exporter.loading.prompts import CORNERS, PADDING
 from exporter.loading.loader import Source
+from exporter.loading.prompts import CORNERS, PADDING
 from exporter.shapes import architecture_overrides
 from exporter.shapes.image_sizes import ImageSizes
 from exporter.shapes.test_shapes import Dimension
@@ -63,9 +62,9 @@ def derive(
         # Not a parameter of the model: it tells the pooling which tokens belong to a prompt.
         names.append("pooling_mask")
     if not architecture_overrides.takes_patches(source):
+        names = [name for name in names if name not in ("pixel_attention_mask", "spatial_shapes")]
     if not source.task.prompted:
         names = [name for name in names if name not in ("input_points", "input_labels")]
-        names = [name for name in names if name not in ("pixel_attention_mask", "spatial_shapes")]
     known = {name: PARAMETERS[name] for name in names if name in PARAMETERS}
     groups = {parameter.group for parameter in known.values()} if every else _groups(source, known)
     dropped: dict[str, str] = {}

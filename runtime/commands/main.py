@@ -246,11 +246,9 @@ def _describe_template(template: PairTemplate) -> list[str]:
 
 
 def _describe_prompts(manifest: Manifest) -> list[str]:
-    named = (
-        [f"{name}: {shown(text)}" for name, text in manifest.embedding.prompts.items() if text]
-        if manifest.embedding
-        else []
-    )
+    sides = manifest.late_interaction
+    prompts = manifest.embedding.prompts if manifest.embedding else (sides.prompts or {}) if sides else {}
+    named = [f"{name}: {shown(text)}" for name, text in prompts.items() if text]
     default = manifest.text.rules.prompt if manifest.text is not None and manifest.text.rules is not None else ""
     return named + ([f"by default: {shown(default)}"] if default else [])
 
@@ -320,10 +318,10 @@ def _share(text: str) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number <= 1:
-
-
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
     return number
+
+
 def _place(text: str) -> list[float]:
     return _numbers(text, 2)
 

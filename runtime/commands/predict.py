@@ -43,7 +43,7 @@ _OPTIONS = {
     "top_k": ("text-classification", "reranking", "fill-mask", "sparse-embedding"),
     "aggregation": ("token-classification",),
     "stride": ("token-classification", "question-answering"),
-    "prompt_name": ("sentence-embedding", "sparse-embedding", "text-embedding"),
+    "prompt_name": ("sentence-embedding", "sparse-embedding", "text-embedding", "token-embedding"),
     "dimensions": ("sentence-embedding", "text-embedding"),
 }
 # Task → the parser of its JSON lines; `json_text` for all others.

@@ -349,10 +349,11 @@ class TextSide:
 
 @dataclass(frozen=True)
 class LateInteraction:
-    """The two sides of a model whose vectors of tokens are compared (ColBERT)."""
+    """The two sides of a model whose vectors of tokens are compared (ColBERT), and its prompts by name."""
 
     query: TextSide
     document: TextSide
+    prompts: dict[str, FreeText] | None = None  # None in files of older writers
 
 
 @dataclass(frozen=True)
@@ -420,7 +421,6 @@ class PictureResults:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class PicturePrompts:
     """How places in a picture become inputs, and the outputs masks of the picture.
 
@@ -436,6 +436,7 @@ class PicturePrompts:
     padded_size: tuple[int, ...]
 
 
+@dataclass(frozen=True)
 class PartDigest:
     """One record of the archive: its name without the top folder, its size, its SHA-256 in hexadecimal."""
 
@@ -483,9 +484,9 @@ class Manifest:
     preprocessing: Preprocessing | None = None
     # None for other tasks than those with labels, boxes or classes of pixels, and in files of older writers.
     pictures: PictureResults | None = None
-
     # None for other tasks than mask-generation, and where the folder's processor does something else.
     prompts: PicturePrompts | None = None
+
     @property
     def sequence(self) -> Axis | None:
         """The inputs' sequence axis, if they have one."""
