@@ -37,7 +37,7 @@ from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.image_sizes import describe_support
 from exporter.shapes.trace_plan import TracePlan, make_plan
 from exporter.tracing.adapter import Adapter, adapt
-from exporter.verification import noise_floor, reference, verify
+from exporter.verification import noise_floor, reference, size_trial, verify
 from exporter.verification.reference import VerificationCase
 from runtime.artifact import artifact_file, signing
 from runtime.errors import ModelFailedError
@@ -77,6 +77,7 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         plan, adapter = _plan(request, source, clock)
         preprocessing = _plan_preprocessing(source, plan, clock)
         # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
+        plan = _try_sizes(request, plan, adapter, clock)
         plan, cases, tolerance = _run_reference(request, plan, adapter, clock)
         evaluation = _evaluate_model(request, source, plan, adapter, clock)
         samples, held_out = _prepare_samples(calibration, source, plan, cases, adapter, clock)
@@ -194,6 +195,16 @@ def _plan_inputs(source: Source, request: ExportRequest) -> tuple[TracePlan, Ada
         except ModelFailedError:
             raise error from None
         return wider, adapter
+
+
+def _try_sizes(request: ExportRequest, plan: TracePlan, adapter: Adapter, clock: StageClock) -> TracePlan:
+    """For images: the plan for the example's size alone, if a trace keeps that size."""
+    if "height" not in plan.dimensions:
+        return plan
+    with clock.stage("sizes") as notes:
+        plan, tried = size_trial.with_kept_sizes(adapter, plan, request)
+        notes += tried
+    return plan
 
 
 def _run_reference(

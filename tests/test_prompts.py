@@ -111,6 +111,9 @@ def test_a_folder_says_that_it_takes_prompts(report: Report) -> None:
     assert report.manifest.task == "mask-generation"
     assert [spec.name for spec in report.manifest.inputs] == ["pixel_values", "input_points", "input_labels"]
     assert report.manifest.prompts is not None and report.manifest.preprocessing is not None
+    # Each backend could be built and timed.
+    assert not any("failed" in choice for choice in report.choices)
+    assert {one.candidate.split()[0] for one in report.manifest.timings} >= {"onednn", "plain"}
     # No axis of the prompts was given up.
     axes = {axis.name: axis for spec in report.manifest.inputs for axis in spec.axes}
     assert (axes["prompts"].minimum, axes["prompts"].maximum) == (1, 32)
