@@ -20,6 +20,7 @@ from exporter.evaluation.comparison import Compared, Labelled, read_labelled
 from exporter.loading.generation_settings import cache_sizes
 from exporter.loading.hub import AttentionError
 from exporter.loading.image_preprocessing import plan_pictures
+from exporter.loading.image_prompts import picture_prompts
 from exporter.loading.image_results import picture_results
 from exporter.loading.image_sizes import listed
 from exporter.loading.loader import Source, load_source
@@ -38,7 +39,7 @@ from exporter.shapes.image_sizes import describe_support
 from exporter.shapes.trace_plan import TracePlan, make_plan
 from exporter.tracing.adapter import Adapter, adapt
 from exporter.tracing.decoder import Decoding
-from exporter.verification import noise_floor, reference, verify
+from exporter.verification import noise_floor, reference, size_trial, verify
 from exporter.verification.generation import generation_cases
 from exporter.verification.reference import VerificationCase
 from runtime.artifact import artifact_file, signing
@@ -81,6 +82,7 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         plan, adapter = _plan(request, source, clock)
         preprocessing = _plan_preprocessing(source, plan, clock)
         # Before any backend: it may change the model in place, and IPEX replaces PyTorch's own kernels.
+        plan = _try_sizes(request, plan, adapter, clock)
         plan, cases, tolerance = _run_reference(request, plan, adapter, clock)
         decoding = _plan_decoding(request, source, plan, clock)
         evaluation = _evaluate_model(request, source, plan, adapter, clock)
@@ -206,6 +208,9 @@ def _plan_preprocessing(source: Source, plan: TracePlan, clock: StageClock) -> P
         if found.preprocessor is not None:
             results, reasons = picture_results(source.image_processor, source.config, source.task.name)
             found = dataclasses.replace(found, results=results, notes=(*found.notes, *reasons))
+        if source.task.prompted:
+            prompts, reasons = picture_prompts(source.image_processor)
+            found = dataclasses.replace(found, prompts=prompts, notes=(*found.notes, *reasons))
         notes += found.notes
     return found
 
@@ -244,6 +249,16 @@ def _plan_inputs(source: Source, request: ExportRequest) -> tuple[TracePlan, Ada
         except ModelFailedError:
             raise error from None
         return wider, adapter
+
+
+def _try_sizes(request: ExportRequest, plan: TracePlan, adapter: Adapter, clock: StageClock) -> TracePlan:
+    """For images: the plan for the example's size alone, if a trace keeps that size."""
+    if "height" not in plan.dimensions:
+        return plan
+    with clock.stage("sizes") as notes:
+        plan, tried = size_trial.with_kept_sizes(adapter, plan, request)
+        notes += tried
+    return plan
 
 
 def _run_reference(

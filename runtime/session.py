@@ -345,11 +345,13 @@ def _placeholder(spec: TensorSpec, shape: dict[str, int]) -> torch.Tensor:
         return torch.zeros(size)
     if spec.fill is not None:
         return torch.full(size, spec.fill)
-    # The middle of the vocabulary, since special tokens are at its ends.
-    middle = (spec.values.minimum + spec.values.maximum) // 2 if spec.values else 0
-    tensor = torch.full(size, middle)
+    number = spec.values.minimum if spec.values else 0
+    if spec.values and any(axis.name.endswith("sequence") for axis in spec.axes):
+        # The middle of the vocabulary, since special tokens are at its ends.
+        number = (spec.values.minimum + spec.values.maximum) // 2
+    tensor = torch.full(size, number)
     if spec.required_token_id is not None:
-        if middle == spec.required_token_id:
+        if number == spec.required_token_id:
             tensor += 1
         tensor[..., -1] = spec.required_token_id
     return tensor

@@ -13,7 +13,7 @@ from runtime.errors import ArtifactFailedError, CheckFailedError, ManifestDamage
 from runtime.format.golden import SAMPLE, Case, dump_cases, parse_cases, sampled
 from runtime.format.manifest import Tolerance
 from runtime.verification.compare import Comparison, run_cases
-from runtime.verification.worker import check_golden
+from runtime.verification.worker import LARGE, check_golden, run_orders
 
 
 class Fake:
@@ -126,6 +126,38 @@ def test_a_failed_call_costs_its_own_case_alone() -> None:
     assert len(opened) == 2
     with pytest.raises(ArtifactFailedError):
         run_cases(reopen(), cases)
+
+
+def calls_of(sizes: dict[str, int], wrong: str = "") -> dict[str, list[str]]:
+    """The names of the cases in the order of their calls, by order; the case `wrong` has another output."""
+    cases = [
+        Case(name, {"x": torch.full((1, size), number)}, {"y": torch.ones(2)})
+        for number, (name, size) in enumerate(sizes.items())
+    ]
+    called: list[str] = []
+
+    def session(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        called.append(cases[int(x[0, 0])].name)
+        return {"y": torch.ones(2) + (called[-1] == wrong)}
+
+    opened: Any = lambda: session  # noqa: E731
+    found, _ = run_orders(opened, cases, tolerance=Tolerance(1e-3, 1e-3))
+    return {"orders": list(found), "called": called}
+
+
+def test_cases_of_much_data_are_called_once_per_order() -> None:
+    found = calls_of({"small": 10, "middle": LARGE + 1, "large": LARGE + 2, "larger": LARGE + 3})
+    assert found["orders"] == ["batch-1-first", "largest-first", "two-threads"]
+    first = [*("small", "middle", "large", "larger"), *("small", "middle") * 2]
+    assert found["called"][:8] == first
+    # In the second order the same, backwards; then from two threads, where each has one of the large cases.
+    assert found["called"][8:16] == ["larger", "large", "middle", "small", *("middle", "small") * 2]
+    assert sorted(found["called"][16:]) == sorted(["small", "middle", "small", "middle", "large", "larger"])
+
+
+def test_what_is_wrong_is_called_no_further() -> None:
+    found = calls_of({"a": 1, "b": 2, "c": 3}, wrong="b")
+    assert found == {"orders": ["batch-1-first"], "called": ["a", "b", "c"]}
 
 
 def test_cases_survive_the_file() -> None:

@@ -56,7 +56,7 @@ def test_an_image_model_that_is_wrong_at_some_sizes_keeps_one() -> None:
     plan = plan_of("image-classification", IMAGE)
     tried = shapes_to_verify(plan.dimensions, None, "quick")
     others = [trial for trial in tried if trial.shape["height"] != 224 or trial.shape["width"] != 224]
-    assert len(others) >= 4 and len(tried) - len(others) >= 3
+    assert len(others) >= 4 and len(tried) - len(others) >= 2
     for failed in (others, others[:1], others[1:]):
         envelope = narrow(plan, tried, {trial.name for trial in failed})
         assert envelope is not None

@@ -241,6 +241,10 @@ def test_the_command_prints_a_line_per_picture(
             assert good["scores"] == pytest.approx(expected.scores) and good["label"] == expected.label
         if kind == "segformer":
             assert sum(good["pixels"].values()) == PICTURES[3].shape[0] * PICTURES[3].shape[1]
+    artifact = folders("yolos")[0] / "model.pt"
+    assert main(["predict", str(artifact), "--image", str(file), "--threshold", "0"]) == 0
+    (every,) = session("yolos").image.detect([file], threshold=0)
+    assert len(json.loads(capsys.readouterr().out)["objects"]) == len(every) > 0
     artifact = folders("vit")[0] / "model.pt"
     assert main(["predict", str(artifact), "--image", str(file), "--threshold", "0.1"]) == 1
     assert "--threshold with pictures for image-classification" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor, AutoModel
 import runtime
 from exporter import ExportRequest, Report, export
 from exporter.loading.loader import load_source
+from exporter.verification import size_trial
 from runtime.errors import InputError, RequestError
 from tests.conftest import tiny_model
 
@@ -162,8 +163,37 @@ def test_without_pillow_the_settings_are_read(folder: Callable[..., Path], monke
     assert any("could not be run" in note and "Pillow" in note for note in source.notes)
 
 
-def test_a_wrong_trace_is_decided_once(folder: Callable[..., Path]) -> None:
+def test_a_trace_that_keeps_its_size_is_found_out_first(
+    folder: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before the original model has been run at all sizes: no candidate fails, and the first is taken."""
+    path = folder("mobilenet_v1", CROP)
+    report = exported(path, backend="auto")
+    assert "excluded, because it was wrong there: sizes other than height 56, width 56" in report.choices
+    assert "excluded, because it was wrong there" in caplog.text
+    assert not any("failed" in choice for choice in report.choices)
+    assert tried(report) == {(56, 56)}
+    assert {case.shape["batch"] for case in report.manifest.verified} >= {1, 2, 3, 5}
+    (sizes,) = (stage for stage in report.stages if stage.name == "sizes")
+    assert sizes.detail.startswith("the trace is wrong at ")
+    # The model that the trial was made with is another one.
+    model, pixels = AutoModel.from_pretrained(path).eval(), torch.rand(4, 3, 56, 56)
+    with torch.no_grad():
+        expected = model(pixel_values=pixels).last_hidden_state
+    torch.testing.assert_close(runtime.load(report.output)(pixel_values=pixels)["last_hidden_state"], expected)
+
+
+def test_a_trace_that_is_right_at_other_sizes_keeps_them(folder: Callable[..., Path]) -> None:
+    report = exported(folder("dinov2", CROP), verify="quick")
+    (sizes,) = (stage for stage in report.stages if stage.name == "sizes")
+    assert sizes.detail.startswith("a trace is right at ")
+    assert len(tried(report)) > 3
+
+
+def test_a_wrong_trace_is_decided_once(folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The first backend is wrong at other sizes, and so is the plain trace: no other backend is tried."""
+    # As if the sizes of the trial had been right by chance.
+    monkeypatch.setattr(size_trial, "with_kept_sizes", lambda _adapter, plan, _request: (plan, []))
     report = exported(folder("mobilenet_v1", CROP), backend="auto")
     assert "other candidates not tried: the trace itself is wrong at the same sizes" in report.choices
     assert sum("failed: the written file is wrong" in choice for choice in report.choices) == 1

@@ -86,6 +86,9 @@ def test_vectors_are_those_of_the_library(
     expect_close(text.embed_tokens(DOCUMENTS, side="document", truncate=True), library.encode_document(DOCUMENTS))
     expect_close(text.embed(DOCUMENTS, truncate=True), library.encode(DOCUMENTS))
     expect_close(text.embed_tokens(QUERIES[:1], side="query"), library.encode_query(QUERIES[:1]))
+    by_name = library.encode(DOCUMENTS, prompt_name="document")
+    expect_close(text.embed_tokens(DOCUMENTS, prompt_name="document", truncate=True), by_name)
+    expect_close(text.embed(DOCUMENTS, prompt_name="document", truncate=True), by_name)
 
 
 def test_added_tokens_are_computed_where_padding_is_otherwise_left_out(
@@ -102,6 +105,8 @@ def test_what_does_not_fit(saved: Callable[..., Path], exported: Callable[..., R
     text = load(exported(saved(query_length=20), backend="plain", verify="off").output).text
     with pytest.raises(InputTextError, match=r"text 2 has 25 tokens; expected at most 20"):
         text.embed_tokens(QUERIES, side="query")
+    with pytest.raises(InputTextError, match="prompt_name is 'title'; expected one of the model's prompts: query, d"):
+        text.embed_tokens(QUERIES, prompt_name="title")
     with pytest.raises(InputTextError, match="side is 'title'; expected query or document"):
         text.embed_tokens(QUERIES, side="title")  # type: ignore[arg-type]
     with pytest.raises(InputTaskError, match="embed_sparse on an artifact for token-embedding.*call embed_tokens"):
@@ -206,5 +211,5 @@ def test_a_folder_of_stanfords_is_refused_by_name(encoder: Path, copy_of: Callab
     place = copy_of(encoder)
     said = json.loads((place / "config.json").read_text()) | {"architectures": ["HF_ColBERT"]}
     write(place, {"config.json": said, "artifact.metadata": {"query_maxlen": 32}})
-    with pytest.raises(TaskError, match="names the architectures HF_ColBERT, from which no task follows"):
+    with pytest.raises(TaskError, match=r"a folder of Stanford's ColBERT.*MultiVectorEncoder\(.*save_pretrained"):
         source_of(place)

@@ -22,7 +22,8 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 TEXT = SMALL | {"vocab_size": 300, "max_position_embeddings": 16, "projection_size": 32}
 VISION = SMALL | {"num_patches": 16, "patch_size": 8}
 PROCESSOR = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8, "max_num_patches": 40}
-PHOTOS = ((480, 640), (1080, 1920), (50, 20), (40, 100))
+# The last two are long: 2x18 and 38x1 patches.
+PHOTOS = ((480, 640), (1080, 1920), (50, 20), (40, 100), (60, 600), (900, 20))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_grids_that_do_not_fit_are_refused(folders: Callable[[str], Path], expor
     inputs = pictures(folders("towers"))[0]
     with pytest.raises(ArtifactFailedError):
         session(**inputs | {"spatial_shapes": torch.tensor([[11, 11]])})
-    with pytest.raises(InputValueError, match="'spatial_shapes' holds 40; expected integers from 1 to 11"):
-        session(**inputs | {"spatial_shapes": torch.tensor([[1, 40]])})
+    with pytest.raises(InputValueError, match="'spatial_shapes' holds 41; expected integers from 1 to 40"):
+        session(**inputs | {"spatial_shapes": torch.tensor([[1, 41]])})
     with pytest.raises(InputSizeError, match="'pixel_values' has 39 along its patches axis; expected 40 to 40"):
         session(**inputs | {"pixel_values": inputs["pixel_values"][:, :39]})

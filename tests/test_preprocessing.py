@@ -77,7 +77,7 @@ def processor(name: str, **settings: Any) -> Any:
 KNOWN = [
     *("ViT", "DeiT", "Beit", "ConvNext", "Levit", "MobileNetV1", "MobileNetV2", "MobileViT", "CLIP", "Siglip", "Bit"),
     *("Blip", "Pvt", "EfficientNet", "Segformer", "DPT", "GLPN", "Detr", "RTDetr", "Yolos", "ConditionalDetr"),
-    *("DeformableDetr", "MaskFormer", "Mask2Former", "OwlViT", "ChineseCLIP", "OneFormer", "Eomt"),
+    *("DeformableDetr", "MaskFormer", "Mask2Former", "OwlViT", "ChineseCLIP", "OneFormer", "Eomt", "Sam"),
 ]
 
 

@@ -125,6 +125,11 @@ def test_a_number_of_documents_that_makes_no_sense(reranker: Callable[[str], Rer
         reranker("unmarked").session.text.rerank(QUERY, DOCUMENTS, top_k=top_k)
 
 
+def test_prompts_by_name_are_refused(reranker: Callable[[str], Reranker]) -> None:
+    with pytest.raises(InputTaskError, match="prompt_name 'query' for reranking; expected no name"):
+        reranker("unmarked").session.text.rerank(QUERY, DOCUMENTS, prompt_name="query")
+
+
 def test_other_models_do_not_rerank(side: Callable[..., Side], reranker: Callable[[str], Reranker]) -> None:
     text = side("text-classification", num_labels=3).text
     with pytest.raises(

@@ -300,6 +300,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"modules.json": modules("Transformer", "sentence_transformers.other.Pooling")},
         "names sentence_transformers.other.Pooling, a module of sentence-transformers that",
     ),
+    "a table of words": (
+        {"modules.json": modules("WordEmbeddings", "Pooling")},
+        "lists WordEmbeddings, Pooling: vectors of words from a table, and no transformer",
+    ),
     "two ways": ({"modules.json": modules("Router", "Pooling")}, "lists Router, Pooling"),
     "a reranker that is no classifier": (
         {"modules.json": modules("Transformer", "Pooling", "Dense"), ARCHIVE: {"model_type": "CrossEncoder"}},

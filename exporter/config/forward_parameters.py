@@ -44,6 +44,9 @@ PARAMETERS: dict[str, Parameter] = {
     "spatial_shapes": Parameter("image", ("batch", "xy")),
     "task_inputs": Parameter("image", ("batch", "task_tokens")),
     "pixel_mask": Parameter("image", ("batch", "height", "width"), fill=1),
+    # Only for tasks whose pictures come with prompts. Places are x and y, in pixels of the model's picture.
+    "input_points": Parameter("image", ("batch", "prompts", "points", "xy"), "float32"),
+    "input_labels": Parameter("image", ("batch", "prompts", "points"), fill=1),
     "bool_masked_pos": Parameter("image", ("batch", "patches")),
     "input_values": Parameter("audio", ("batch", "samples"), "float32"),
     "input_features": Parameter("audio", ("batch", "frames", "features"), "float32"),
@@ -85,6 +88,8 @@ TRIES: dict[str, Tries] = {
     "choices": Tries(2, 3, 2, 4, None),
     "sequence": Tries(128, 8, 13, 37, 2048),
     "decoder_sequence": Tries(16, 5, 7, 11, 256),
+    "prompts": Tries(2, 1, 3, 4, 32),
+    "points": Tries(4, 1, 2, 5, 16),
     "regions": Tries(36, 5, 10, 20, 64),
     "samples": Tries(16000, 4000, 13337, 24001, 80000, least=4000, limit=USUAL_SECONDS * SAMPLING_RATE),
     "frames": Tries(128, 64, 90, 201, 512, least=64, limit=USUAL_SECONDS * FRAMES_PER_SECOND),

@@ -44,6 +44,8 @@ class Task:
         whole: if a model lacks a required output, all its tensors are exported instead, under their own names.
         tower: the method of a model with several towers that computes this one's vectors; only classes with it have
             the task.
+        prompted: points and boxes in each picture say what is asked for; only classes whose prompts are known have the
+            task.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Task:
     single_label: bool = False
     whole: bool = False
     tower: str = ""
+    prompted: bool = False
 
     @property
     def classifies_texts(self) -> bool:
@@ -69,6 +72,18 @@ class Task:
 
 
 _TASKS = (
+    # Before feature-extraction, which has the same classes.
+    Task(
+        "mask-generation",
+        "AutoModelForMaskGeneration",
+        "MODEL_FOR_MASK_GENERATION_MAPPING_NAMES",
+        (
+            Output("pred_masks", ("batch", "prompts", "choice", "row", "column")),
+            Output("iou_scores", ("batch", "prompts", "choice")),
+        ),
+        groups=("image",),
+        prompted=True,
+    ),
     # Before feature-extraction: the classes of image models, and of some speech recognisers, are in both tables.
     Task(
         "zero-shot-image-classification",

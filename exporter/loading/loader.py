@@ -10,36 +10,33 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from exporter.config.request import ExportRequest
 from exporter.config.tasks import TASKS, Task
-from exporter.loading.adapter_files import AdapterFiles, alone, find_adapter
+from exporter.loading.adapter_files import alone
 from exporter.loading.adapter_merge import expect_peft, merge
 from exporter.loading.generation_settings import GenerationSettings, read_generation
-from exporter.loading.hub import ModelFiles, locate
+from exporter.loading.hub import ModelFiles
 from exporter.loading.image_sizes import Size, processor_grids, read_processor
-from exporter.loading.late_interaction import read_late_interaction
 from exporter.loading.library_modules import load_library_modules
-from exporter.loading.m3_heads import add_heads, token_outputs
+from exporter.loading.m3_heads import token_outputs
 from exporter.loading.max_length import longest_sequence
-from exporter.loading.padding_side import choose_side
-from exporter.loading.padding_token import complete_padding
-from exporter.loading.pair_template import read_pair_template
+from exporter.loading.model_folder import Folder, read_folder
 from exporter.loading.pooling import Head, M3Head, SentenceHead, SpladeHead
+from exporter.loading.prompts import take_prompts
 from exporter.loading.score_activation import activation_of, labels_of, sound_activation
 from exporter.loading.sentence_head import read_following, read_sentence_head, read_token_head
-from exporter.loading.sentence_modules import Modules, expect_supported, read_modules
+from exporter.loading.sentence_modules import Modules
 from exporter.loading.settings import Settings
-from exporter.loading.size_limits import bounds_of, check_sizes, enforce_bounds
+from exporter.loading.size_limits import bounds_of, enforce_bounds
 from exporter.loading.sound_settings import SoundSettings, read_sounds
 from exporter.loading.sparse_head import read_sparse_head
-from exporter.loading.task_selection import choose_task, classes
-from exporter.loading.text_settings import ChatSettings, TextSettings, read_texts
-from exporter.loading.token_scores import LABELS, read_token_ids, score_tokens
-from exporter.loading.tokenizer import TokenizerPart, has_tokenizer, load_tokenizer
-from exporter.loading.towers import TextPadding, pad_texts, take_tower, takes_texts
-from exporter.loading.unsupported import expect_configuration, expect_plain_weights
+from exporter.loading.task_selection import classes
+from exporter.loading.text_parts import complete_classifier, hidden_size, read_text_parts
+from exporter.loading.text_settings import TextSettings
+from exporter.loading.token_scores import LABELS
+from exporter.loading.tokenizer import TokenizerPart
+from exporter.loading.towers import TextPadding, take_tower
 from exporter.loading.weights import digest, load_model
 from runtime.format.manifest import Activation, EmbeddingInfo, LateInteraction, ModelInfo
 
@@ -109,86 +106,55 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     Raises:
         ExportError: one of its branches.
     """
-    whole = locate(request)
-    nothing_stored = request.random_weights and whole.folder is None
-    settings = Settings(whole, request.ignore_settings)
-    modules = None if nothing_stored else read_modules(settings)
-    if modules is not None and (request.task == "auto" or modules.computed_by(request.task)):
-        expect_supported(whole.id, modules, request.trust_remote_code)
-    # Older sentence-transformers folders have config.json, weights and tokenizer in a folder of their own.
-    files = whole.inside(modules.model_path if modules is not None else "")
-    adapter = None if nothing_stored else find_adapter(files, request)
-    base = files if adapter is None else adapter.base
-    config = _load_config(base, request, nothing_stored)
-    task, task_reason = _choose_task(config, request, modules, adapter)
-    texts = TextSettings()
-    if modules is not None and modules.computed_by(task.name):
-        texts = read_texts(settings, files, modules)
-    else:
-        modules = None
-    model, unused, merged = _load_weights(base, config, task, request, attention, adapter)
+    folder = read_folder(request)
+    task, settings, modules, texts = folder.task, folder.settings, folder.modules, folder.texts
+    model, unused, merged = _load_weights(folder, request, attention)
     tower = None
     if task.tower:
         following = [] if modules is None else read_following(settings, modules, texts.truncate_dim, request)
         model, tower = take_tower(model, task, texts.similarity, following)
+    if task.prompted:
+        take_prompts(model)
     _prepare_for_one_pass(model)
     longest, vocabulary = longest_sequence(model), _vocabulary(model)
     head = _read_head(settings, modules, texts, model, request) if task.pooled else None
-    labels, activation, notes = _scores(task, model, modules, texts)
-    notes = [*merged, *notes]
-    pad_id = getattr(model.config.get_text_config(), "pad_token_id", None) if task.classifies_texts else None
-    if takes_texts(task):
-        tokenizer = load_tokenizer(files if has_tokenizer(files) else base, request, longest, vocabulary, texts, pad_id)
-    else:
-        tokenizer = TokenizerPart(None, None, (), f"no tokenizer ({task.name} takes no texts)")
-    tokenizer, padding = pad_texts(files.id, config, task, longest, tokenizer, modules is not None)
-    if task.name == "reranking" or texts.chat is not None:
-        tokenizer, found = _with_template(files, tokenizer, task, modules, texts)
-        notes += found
-    if isinstance(head, SentenceHead) and not (modules is not None and modules.own_code):
-        head, found = add_heads(files, head, hidden_size(model))
-        notes += found
-    if task.scores_tokens:
-        head = score_tokens(model, read_token_ids(settings, modules, tokenizer), files.id)
-    late = None
-    if modules is not None and texts.sides is not None:
-        late = read_late_interaction(settings, modules, texts.sides, tokenizer, longest)
+    labels, activation, scored = _scores(task, model, modules, texts)
+    text = read_text_parts(folder, model, head, longest, vocabulary, request)
     settings.finish()
-    if task.classifies_texts:
-        notes += complete_padding(files.id, model.config, tokenizer)
-        tokenizer, side = choose_side(model, tokenizer, vocabulary)
-        notes += side
-    preprocessor = {} if nothing_stored else _preprocessor(base)
-    image_processor, image_sizes, found = read_processor(base, preprocessor, model, request)
-    sounds, heard = (None, []) if nothing_stored else read_sounds(base, request, model, task, tokenizer)
-    generation = None
+    tokenizer, completed = complete_classifier(folder, model, text.tokenizer, vocabulary)
+    preprocessor = _preprocessor(folder.base) if folder.stored else {}
+    image_processor, image_sizes, pictured = read_processor(folder.base, preprocessor, model, request)
+    sounds, heard = read_sounds(folder.base, request, model, task, tokenizer) if folder.stored else (None, [])
+    generation, generated = None, list[str]()
     if task.generates:
-        generation, note = read_generation(model, tokenizer, vocabulary, files.id)
-        notes.append(note)
+        generation, note = read_generation(model, tokenizer, vocabulary, folder.files.id)
+        generated.append(note)
+    ignored = [f"setting ignored, as requested: {key}" for key in settings.ignored]
+    embedding = _embedding_info(text.head, texts, tokenizer) if tower is None else replace(tower, prompts=texts.prompts)
     return Source(
         model=model,
         config=model.config,
-        info=_model_info(model, head, config, settings, request),
+        info=_model_info(model, text.head, folder.config, settings, request),
         task=task,
-        task_reason=task_reason,
+        task_reason=folder.task_reason,
         tokenizer=tokenizer,
-        sentence_head=head,
-        embedding=_embedding_info(head, texts, tokenizer) if tower is None else replace(tower, prompts=texts.prompts),
-        late_interaction=late,
+        sentence_head=text.head,
+        embedding=embedding,
+        late_interaction=text.late_interaction,
         labels=labels,
         activation=activation,
         longest_sequence=longest,
-        text_padding=padding,
+        text_padding=text.padding,
         vocabulary=vocabulary,
         preprocessor=preprocessor,
         image_processor=image_processor,
         image_sizes=image_sizes,
-        patch_grids=processor_grids(base, preprocessor, request),
+        patch_grids=processor_grids(folder.base, preprocessor, request),
         sounds=sounds,
         generation=generation,
-        compares=bool(classes(config, TASKS["zero-shot-image-classification"])),
+        compares=bool(classes(folder.config, TASKS["zero-shot-image-classification"])),
         unused_weights=unused,
-        notes=(*(f"setting ignored, as requested: {key}" for key in settings.ignored), *notes, *found, *heard),
+        notes=(*ignored, *merged, *scored, *text.notes, *completed, *pictured, *heard),
     )
 
 
@@ -207,52 +173,9 @@ def _scores(
     return labels, activation, [f"scores by {activation}: {reason}"]
 
 
-def _with_template(
-    files: ModelFiles, tokenizer: TokenizerPart, task: Task, modules: Modules | None, texts: TextSettings
-) -> tuple[TokenizerPart, list[str]]:
-    """The tokenizer with what stands around query and document, if they go through its chat template."""
-    chat = texts.chat
-    if modules is None:
-        # The library asks a tokenizer with a template whether it takes pairs; a decoder has no other way to take them.
-        chat = ChatSettings(required=task.scores_tokens)
-    if tokenizer.info is None or chat is None:
-        return tokenizer, []
-    template = read_pair_template(files, tokenizer.fast, chat)
-    # A decoder sees what stands before a token alone, so padding behind the last one changes nothing.
-    side = "right" if task.scores_tokens else tokenizer.info.padding_side
-    info = replace(tokenizer.info, pair_template=template, padding_side=side)
-    notes = [] if template is None else ["pairs of query and document go through the chat template"]
-    return replace(tokenizer, info=info), notes
-
-
-def _load_config(files: ModelFiles, request: ExportRequest, nothing_stored: bool) -> Any:
-    """The configuration; a folder that cannot be exported for a reason visible in its files is refused here."""
-    if nothing_stored and files.short_name is not None:
-        config: Any = AutoConfig.for_model(files.short_name.model_type, **files.short_name.config)
-        config.architectures = [files.short_name.architecture]
-        return config
-    if not nothing_stored:
-        expect_configuration(files)
-    check_sizes(files.read_json("config.json"), files.id)
-    config = files.load(AutoConfig, trust_remote_code=request.trust_remote_code)
-    expect_plain_weights(files, config)
-    return config
-
-
-def _choose_task(
-    config: Any, request: ExportRequest, modules: Modules | None, adapter: AdapterFiles | None
-) -> tuple[Task, str]:
-    """The task and the reason; that of an adapter's settings comes before that of its base."""
-    if adapter is not None and adapter.task is not None and modules is None and request.task == "auto":
-        task, _ = choose_task(config, adapter.task, None, request.trust_remote_code)
-        return task, f"the {adapter.kind} adapter was trained for it"
-    return choose_task(config, request.task, modules, request.trust_remote_code)
-
-
-def _load_weights(
-    base: ModelFiles, config: Any, task: Task, request: ExportRequest, attention: str, adapter: AdapterFiles | None
-) -> tuple[Any, tuple[str, ...], list[str]]:
+def _load_weights(folder: Folder, request: ExportRequest, attention: str) -> tuple[Any, tuple[str, ...], list[str]]:
     """The model, the checkpoint's weights that it does not use, and notes; an adapter is merged into the model."""
+    base, config, task, adapter = folder.base, folder.config, folder.task, folder.adapter
     with enforce_bounds(bounds_of(base, request.random_weights), base.id):
         if adapter is None:
             notes = [] if base.gguf is None else [f"weights of {base.gguf} dequantised to fp32 by transformers' reader"]
@@ -279,12 +202,6 @@ def _read_head(
     if modules.task == "token-embedding":
         return read_token_head(settings, modules, size, request)
     return read_sentence_head(settings, modules, texts.truncate_dim, size, request)
-
-
-def hidden_size(model: Any) -> int | None:
-    """The size of a token's vector, if the configuration says it."""
-    hidden = getattr(model.config.get_text_config(), "hidden_size", None)
-    return hidden if isinstance(hidden, int) else None
 
 
 def _embedding_info(head: Head | None, texts: TextSettings, tokenizer: TokenizerPart) -> EmbeddingInfo | None:

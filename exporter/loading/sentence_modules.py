@@ -15,6 +15,12 @@ from runtime.errors import CheckpointError, RemoteCodeError
 
 # The modules that may follow the pooling.
 FOLLOWING = ("Dense", "LayerNorm", "Normalize", "Dropout")
+# First modules that are no transformer → what they look up.
+_WITHOUT_MODEL = {
+    "WordEmbeddings": "vectors of words",
+    "BoW": "weights of words",
+    "StaticEmbedding": "vectors of tokens",
+}
 _TOKENS = "export with --task feature-extraction for the vectors of tokens, and compute the rest yourself"
 # Those that may follow the transformer of a model of token vectors.
 TOKEN_MODULES = ("Dense", "Normalize", "MultiVectorMask")
@@ -215,6 +221,14 @@ def expect_supported(place: str, modules: Modules, trusted: bool = False) -> Non
                 "export the first module's folder alone",
             )
         return
+    table = _WITHOUT_MODEL.get(kinds[0]) if kinds else None
+    if table is not None:
+        raise CheckpointError(
+            f"modules.json of {place} lists {modules.kinds}: {table} from a table, and no transformer",
+            "a Transformer as the first module",
+            "look the vectors up with sentence-transformers, or choose a model with a transformer, such as "
+            "sentence-transformers/all-MiniLM-L6-v2",
+        )
     if kinds[:2] != ["Transformer", "Pooling"] or not all(kind in FOLLOWING for kind in kinds[2:]):
         raise CheckpointError(
             f"modules.json of {place} lists {modules.kinds}",

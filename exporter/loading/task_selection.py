@@ -11,10 +11,14 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from exporter.config.tasks import DECODER_RERANKING, TASKS, Task
+from exporter.loading.prompts import PROMPTED
 from exporter.loading.score_activation import ranks_pairs
 from exporter.loading.sentence_modules import Modules
 from exporter.loading.towers import has_towers
 from runtime.errors import CheckpointError, RemoteCodeError, TaskError
+
+# The architecture in folders of Stanford's ColBERT, which is no class of transformers.
+_STANFORD = "HF_ColBERT"
 
 
 def choose_task(config: Any, requested: str, modules: Modules | None, trusted: bool = False) -> tuple[Task, str]:
@@ -96,6 +100,14 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
         for task in TASKS.values():
             if not (task.pooled or task.tower) and name in classes(config, task):
                 return _reranking(config, task, f"config.json names the architecture {name}", False)
+    if _STANFORD in architectures:
+        raise TaskError(
+            f"config.json names the architecture {_STANFORD}: a folder of Stanford's ColBERT, which keeps its "
+            "projection and its settings in files of its own",
+            "a folder that sentence-transformers or PyLate saved",
+            'load it with sentence-transformers\' MultiVectorEncoder("FOLDER"), call its save_pretrained("OTHER"), and '
+            "export OTHER",
+        )
     found = f"config.json names the architectures {', '.join(architectures) or '(none)'}"
     if not possible:
         raise TaskError(
@@ -153,6 +165,8 @@ def classes(config: Any, task: Task) -> tuple[str, ...]:
     known = (entry,) if isinstance(entry, str) else tuple(entry)
     if task.tower:
         return tuple(name for name in known if has_towers(name, task.tower))
+    if task.prompted:
+        return tuple(name for name in known if name in PROMPTED)
     return known if own is None else (own, *known)
 
 

@@ -25,6 +25,7 @@ from runtime.format.manifest import (
     GenerationInfo,
     LateInteraction,
     Manifest,
+    PicturePrompts,
     PictureResults,
     Preprocessing,
     Requirements,
@@ -55,6 +56,7 @@ def draft_manifest(
     tolerance: Tolerance,
     preprocessing: Preprocessing | None = None,
     pictures: PictureResults | None = None,
+    prompts: PicturePrompts | None = None,
     caches: tuple[CacheTensor, ...] = (),
 ) -> Manifest:
     """The manifest of a file that has not been verified yet.
@@ -89,6 +91,7 @@ def draft_manifest(
         ctc=None if source.sounds is None else source.sounds.ctc,
         pictures=_pictures(pictures, plan.task.name, outputs),
         generation=_generation(source.generation, plan, caches),
+        prompts=prompts,
     )
 
 
@@ -139,7 +142,7 @@ def _late_interaction(sides: LateInteraction | None, plan: TracePlan) -> LateInt
     query, document = (
         dataclasses.replace(side, max_length=min(side.max_length, most)) for side in (sides.query, sides.document)
     )
-    return LateInteraction(query, document)
+    return dataclasses.replace(sides, query=query, document=document)
 
 
 def _execution(plan: TracePlan, optimise: bool) -> Execution:

@@ -31,6 +31,7 @@ _OF_NO_EFFECT = {
     *("image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "default_to_square", "format"),
     *("do_convert_annotations", "do_reduce_labels", "reduce_labels", "ignore_index", "num_labels", "do_convert_rgb"),
     *("data_format", "input_data_format", "device", "return_tensors", "disable_grouping", "_valid_processor_keys"),
+    *("mask_size", "mask_pad_size"),
     *("return_segmentation_masks", "num_text", "repo_path", "class_info_file", "metadata", "backend", "num_queries"),
 }
 # Switches that change something only where they are on.
@@ -134,6 +135,8 @@ def _rule(family: str, settings: Mapping[str, Any]) -> tuple[int, int, int, int]
     if keys == {"shortest_edge", "longest_edge"}:
         edges = (_number(size, "shortest_edge"), _number(size, "longest_edge"))
         return (images.YOLOS, *edges, -16) if family == "Yolos" else (images.SHORTEST_LONGEST, *edges, step)
+    if keys == {"longest_edge"} and family == "Sam":
+        return (images.LONGEST, _number(size, "longest_edge"), 0, step)
     if keys == {"shortest_edge"}:
         shortest = _number(size, "shortest_edge")
         return (images.SHORTEST, int(256 / 224 * shortest) if family == "Levit" else shortest, 0, step)

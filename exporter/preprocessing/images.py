@@ -13,7 +13,7 @@ import torch
 from exporter.preprocessing.resampling import resize_window
 
 # Rules for the size of a resized picture, with two numbers each.
-KEEP, EXACT, SHORTEST, SHORTEST_LONGEST, WITHIN, NEAREST_ASPECT, YOLOS = range(7)
+KEEP, EXACT, SHORTEST, SHORTEST_LONGEST, WITHIN, NEAREST_ASPECT, YOLOS, LONGEST = range(8)
 
 
 def rounded(number: float) -> int:
@@ -56,6 +56,9 @@ def resized_size(height: int, width: int, rule: List[int]) -> List[int]:  # noqa
         scale = across if abs(1.0 - across) < abs(1.0 - down) else down
         by = float(step)
         size = [rounded(scale * float(height) / by) * step, rounded(scale * float(width) / by) * step]
+    if kind == 7:  # the longer side; the shorter one in proportion, to the nearest number
+        scale = float(first) / float(long)
+        size = [int(float(height) * scale + 0.5), int(float(width) * scale + 0.5)]
     if step > 0:
         size = [(size[0] + step - 1) // step * step, (size[1] + step - 1) // step * step]
     if step < 0:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from runtime.format.golden import Case
-from runtime.format.manifest import PictureResults, Preprocessing, TensorSpec
+from runtime.format.manifest import PicturePrompts, PictureResults, Preprocessing, TensorSpec
 
 # The name of the only input of a case of `PreprocessingPlan`.
 GIVEN = "given"
@@ -51,7 +51,8 @@ class PreprocessingPlan:
     """What a file makes of pictures or sounds, or, in `notes`, why it does not.
 
     `cases` are pictures or sounds, and what the folder's own processor makes of them; the file's results may differ
-    from these by `tolerance`. `results` say what becomes of the outputs for pictures.
+    from these by `tolerance`. `results` say what becomes of the outputs for pictures, `prompts` how places in a picture
+    become inputs.
     """
 
     preprocessor: Preprocessor | None = None
@@ -59,3 +60,4 @@ class PreprocessingPlan:
     cases: tuple[Case, ...] = field(default=())
     tolerance: float = 0.0
     results: PictureResults | None = None
+    prompts: PicturePrompts | None = None

@@ -301,10 +301,21 @@ class CandidateSearch:
     def _manifest(self, candidate: Candidate, plan: TracePlan, cases: Sequence[VerificationCase]) -> Manifest:
         requires = candidate.backend.requirements(self.request.precision, self.environment)
         preprocessor, results = self.preprocessing.preprocessor, self.preprocessing.results
+        prompts = self.preprocessing.prompts
         info = None if preprocessor is None else preprocessor.describe(plan.inputs)
         caches = () if self.decoding is None else self.decoding.decoding.caches
         return draft_manifest(
-            self.request, self.source, plan, candidate, requires, cases, self.tolerance, info, results, caches
+            self.request,
+            self.source,
+            plan,
+            candidate,
+            requires,
+            cases,
+            self.tolerance,
+            info,
+            results,
+            prompts,
+            caches,
         )
 
     def _verify(self, built: BuildResult) -> BuildResult:

@@ -49,6 +49,10 @@ def _windowed_side(config: Any) -> int:
     return int(config.patch_size * 2 ** (len(config.depths) - 1) * config.window_size)
 
 
+def _sam_side(source: Source) -> int:
+    return int(source.config.vision_config.image_size)
+
+
 def _naflex_patches(source: Source) -> int:
     return int(source.preprocessor.get("max_num_patches", 256))
 
@@ -134,6 +138,9 @@ OVERRIDES: dict[str, Override] = {
             sizes={"patches": _naflex_patches, "patch_values": _naflex_values},
         ),
     ),
+    # One size of pictures, for which the tables of positions are made. A picture takes a gigabyte or more in explicit
+    # attention, and the encoder is as fast alone as in a batch.
+    "sam": Override(sizes={"height": _sam_side, "width": _sam_side}, longest={"batch": lambda _config: 2}),
     # Features of regions of an image, found by another model.
     "lxmert": Override(sizes={"visual_features": lambda source: source.config.visual_feat_dim}),
     # The task's name as tokens of its own vocabulary.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from exporter.shapes.prompts import PROMPTS, draw_prompts
 from exporter.shapes.trace_plan import TracePlan
 from runtime.format.manifest import TensorSpec, ValueRange
 from runtime.format.noise import Recipe
@@ -73,6 +74,8 @@ def make_inputs(
         spec.name: recipes[spec.name].make() if spec.name in recipes else _tensor(plan, spec, shape, real, generator)
         for spec in plan.inputs
     }
+    if "input_points" in tensors:
+        tensors |= draw_prompts(shape, seed)
     if "spatial_shapes" in tensors:
         limits = next(spec.values for spec in plan.inputs if spec.name == "spatial_shapes")
         tensors |= _grids(plan.grids, shape, seed, limits.maximum if limits is not None else 1)
@@ -105,7 +108,7 @@ def _recipe(
     shorter = names[0] == "batch" and plan.padded_axis in names[1:] and min(lengths) < shape[plan.padded_axis]
     # Texts may be padded at the beginning, and their masks are small.
     of_text = "sequence" in names and (is_mask or shorter)
-    if of_text or spec.name == "bbox" or not (spec.dtype == "float32" or is_mask):
+    if of_text or spec.name in ("bbox", *PROMPTS) or not (spec.dtype == "float32" or is_mask):
         return None
     return Recipe(
         shape=sizes,

@@ -6,13 +6,13 @@ The rules here hold for all architectures; what holds for a single one is in `ex
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from exporter.config.forward_parameters import MASKS, PARAMETERS, TRIES, Group, Parameter
 from exporter.loading.loader import Source
+from exporter.loading.prompts import CORNERS, PADDING
 from exporter.shapes import architecture_overrides
 from exporter.shapes.image_sizes import ImageSizes
 from exporter.shapes.test_shapes import Dimension
@@ -63,6 +63,8 @@ def derive(
         names.append("pooling_mask")
     if not architecture_overrides.takes_patches(source):
         names = [name for name in names if name not in ("pixel_attention_mask", "spatial_shapes")]
+    if not source.task.prompted:
+        names = [name for name in names if name not in ("input_points", "input_labels")]
     known = {name: PARAMETERS[name] for name in names if name in PARAMETERS}
     groups = {parameter.group for parameter in known.values()} if every else _groups(source, known)
     dropped: dict[str, str] = {}
@@ -218,9 +220,10 @@ def _values(source: Source, name: str) -> ValueRange:
     if name == "token_type_ids":
         return ValueRange(0, type_count(source.model, source.config) - 1)
     if name == "spatial_shapes":
-        # A warm-up takes the middle of the range for both sides, and that grid has to fit.
-        side = math.isqrt(architecture_overrides.fixed_size(source, "patches", (1, 1)) or 1)
-        return ValueRange(1, 2 * side - 1)
+        # A side may be a single row of all patches.
+        return ValueRange(1, architecture_overrides.fixed_size(source, "patches", (1, 1)) or 1)
+    if name == "input_labels":
+        return ValueRange(PADDING, CORNERS[-1])
     if name == "bbox":
         return ValueRange(0, int(getattr(source.config, "max_2d_position_embeddings", 1024)) - 1)
     return ValueRange(0, 1)

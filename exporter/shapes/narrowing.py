@@ -14,7 +14,7 @@ from exporter.shapes.trace_plan import TracePlan
 from runtime.format.manifest import Axis, TensorSpec, ValueRange
 
 # Steps that architectures demand: patches, windows, blocks, pooling.
-_STEPS = (2, 4, 8, 16, 32, 64)
+STEPS = (2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def narrow_axis(dimension: Dimension, good: Collection[int], bad: Collection[int
     highs = sorted((size for size in good if size >= example), reverse=True)
     bounds = [Axis(axis.name, axis.minimum, size, axis.multiple) for size in highs]
     bounds += [Axis(axis.name, size, axis.maximum, axis.multiple) for size in lows]
-    steps = [_stepped(axis, step) for step in _STEPS if example % step == 0 and step > axis.multiple]
+    steps = [_stepped(axis, step) for step in STEPS if example % step == 0 and step > axis.multiple]
     both = [Axis(axis.name, low, high, axis.multiple) for low in lows for high in highs]
     first, second = (steps, bounds) if axis.name in ("height", "width") else (bounds, steps)
     for left in (*first, *second, *both):
@@ -119,6 +119,15 @@ def _excluded(axis: Axis, left: Axis) -> str:
 def with_axis(plan: TracePlan, axis: Axis) -> TracePlan:
     """The plan with one axis narrowed."""
     return _Restriction("", {axis.name: axis}).applied(plan)
+
+
+def with_images_fixed(plan: TracePlan) -> tuple[TracePlan, str] | None:
+    """The plan for images of the example's size alone, and in words what is excluded; None if that changes nothing."""
+    images = [name for name in ("height", "width") if name in plan.dimensions and not plan.dimensions[name].fixed]
+    if not images:
+        return None
+    restriction = next(_images_fixed(plan, images, images))
+    return restriction.applied(plan), restriction.excluded
 
 
 def _restrictions(plan: TracePlan, tried: Sequence[TestShape], retried: bool) -> Iterator[_Restriction]:
@@ -151,7 +160,7 @@ def _along_axis(dimension: Dimension, tried: Collection[int], retried: bool) -> 
         yield _Restriction(f"{noun} longer than {size}", {axis.name: dataclasses.replace(axis, maximum=size)})
     for size in sorted(size for size in tried if axis.minimum < size <= example):
         yield _Restriction(f"{noun} shorter than {size}", {axis.name: dataclasses.replace(axis, minimum=size)})
-    for step in (step for step in _STEPS if retried and example % step == 0 and step > axis.multiple):
+    for step in (step for step in STEPS if retried and example % step == 0 and step > axis.multiple):
         left = _stepped(axis, step)
         excluded = f"other than {left.minimum}" if left.minimum == left.maximum else f"not a multiple of {step}"
         yield _Restriction(f"{axis.name} {excluded}", {axis.name: left})

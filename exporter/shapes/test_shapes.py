@@ -105,8 +105,13 @@ def shapes_to_verify(
         (2, "least", None),
     ]
     if "height" in dimensions:
-        # Most images have the one size that the image processor makes, so other batches are tried with it too.
-        rows[3:3] = [(1, "example", None), (3, "example", None)]
+        # Most images have the one size that the image processor makes, so an image alone is tried with it too. The
+        # largest batch is of small images: a batch of photos takes as long as all other shapes.
+        rows = [
+            *((1, "short", None), (3, "odd", (1, 0.5, 0)), (0, "example", None), (1, "example", None)),
+            *((0, "example", (1, 0.34)), (5, "short", (1, 0, 0.5, 1, 0.25)), (1, "middle", None)),
+            *((1, "longest", None), (2, "least", None)),
+        ]
     if mode == "off":
         rows = rows[:2]
     if mode == "full":
@@ -163,8 +168,11 @@ def _lengths(axis: Dimension, shape: Mapping[str, int], shares: Sequence[float])
     size, batch = shape[axis.axis.name], shape["batch"]
     parts = [*shares, *([shares[-1]] * batch)][:batch]
     least = min(axis.axis.minimum, size)
-    # Rounded down, not to a supported size: rows may be shorter than a fixed axis or a multiple.
-    lengths = tuple(max(least if not axis.fixed else 1, int(size * part)) for part in parts)
+    if axis.fixed:
+        # Rows may be shorter: texts of any length; of images, no part of a picture is less than half of the largest.
+        least = size // 2 if axis.axis.name == "width" else 1
+    # Rounded down, not to a supported size: rows may be shorter than a multiple.
+    lengths = tuple(max(least, int(size * part)) for part in parts)
     return lengths if min(lengths) < size else None
 
 

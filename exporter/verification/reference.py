@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from exporter.loading.model_errors import named_model_errors
 from exporter.shapes.example_inputs import make_inputs
-from exporter.shapes.narrowing import narrow, narrow_axis, with_axis
+from exporter.shapes.narrowing import STEPS, narrow, narrow_axis, with_axis
 from exporter.shapes.test_shapes import Dimension, TestShape, probe_shapes, shapes_to_verify
 from exporter.shapes.trace_plan import TracePlan
 from runtime.errors import ModelFailedError
@@ -80,17 +81,18 @@ def reference_cases(
         ModelFailedError: the model fails at its example or is not deterministic, or no range of sizes is left.
     """
     _check_repeatable(adapter, plan)
+    known: dict[tuple[Any, ...], VerificationCase] = {}
     for _ in range(_ROUNDS):
-        cases: list[VerificationCase] = []
         failed: dict[str, ModelFailedError] = {}
         shapes = shapes_to_verify(plan.dimensions, plan.padded_axis, mode, plan.images)
         for seed, test_shape in enumerate(shapes, 1):
+            key = _key(plan, test_shape)
             try:
-                cases.append(_verification_case(adapter, plan, outputs, test_shape, seed))
+                known[key] = known.get(key) or verification_case(adapter, plan, outputs, test_shape, seed)
             except ModelFailedError as error:
                 failed[test_shape.name] = error
         if not failed:
-            return plan, cases
+            return plan, [known[_key(plan, test_shape)] for test_shape in shapes]
         first = next(iter(failed.values()))
         narrowed = _narrowed_by_axis(adapter, plan, outputs, shapes, failed)
         if narrowed is None:
@@ -103,6 +105,12 @@ def reference_cases(
     raise first
 
 
+def _key(plan: TracePlan, test_shape: TestShape) -> tuple[Any, ...]:
+    """What a case depends on: that of a narrowed plan is often the same, and takes long to compute again."""
+    inputs = tuple((spec.name, spec.values) for spec in plan.inputs)
+    return test_shape.name, tuple(test_shape.shape.items()), test_shape.lengths, plan.padded_axis, inputs
+
+
 def probe_cases(
     adapter: torch.nn.Module, plan: TracePlan, outputs: Sequence[str], first: int
 ) -> list[VerificationCase]:
@@ -113,8 +121,7 @@ def probe_cases(
     """
     shapes = probe_shapes(plan.dimensions, plan.padded_axis, first)
     return [
-        _verification_case(adapter, plan, outputs, test_shape, first + seed)
-        for seed, test_shape in enumerate(shapes, 1)
+        verification_case(adapter, plan, outputs, test_shape, first + seed) for seed, test_shape in enumerate(shapes, 1)
     ]
 
 
@@ -166,9 +173,11 @@ def _narrowed_by_axis(
             continue
 
         def works(size: int, name: str = name) -> bool:
-            alone = TestShape(f"00-{name}-{size}", plan.example | {name: size}, None)
+            # Images take long, and one is enough, unless it is their number that is tried.
+            rows = {"batch": plan.dimensions["batch"].within(1)} if "height" in plan.dimensions else {}
+            alone = TestShape(f"00-{name}-{size}", plan.example | rows | {name: size}, None)
             try:
-                _verification_case(adapter, plan, outputs, alone, 0)
+                verification_case(adapter, plan, outputs, alone, 0)
             except ModelFailedError:
                 return False
             return True
@@ -177,10 +186,30 @@ def _narrowed_by_axis(
         bad = {size for size in {test_shape.shape[name] for test_shape in shapes} - good if not works(size)}
         good |= {test_shape.shape[name] for test_shape in shapes} - bad
         if bad:
-            _find_bounds(dimension, good, bad, works)
+            if name in ("height", "width"):
+                _find_step(dimension, good, bad, works)
             axis, excluded = narrow_axis(dimension, good, bad)
+            if axis.multiple == dimension.axis.multiple:
+                _find_bounds(dimension, good, bad, works)
+                axis, excluded = narrow_axis(dimension, good, bad)
             found = _with_note(with_axis(found or plan, axis), excluded)
     return found
+
+
+def _find_step(dimension: Dimension, good: set[int], bad: set[int], works: Callable[[int], bool]) -> None:
+    """Add a size to `bad` that a smaller step than the model's would admit, and those before it to `good`.
+
+    Most image models that fail at some sizes want multiples, of the strides of their stages; looking for bounds first
+    would call them at a dozen sizes.
+    """
+    for step in reversed(STEPS):
+        size = dimension.example - step
+        if dimension.example % step or size < dimension.axis.minimum or size % dimension.axis.multiple:
+            continue
+        right = works(size)
+        (good if right else bad).add(size)
+        if not right:
+            return
 
 
 def _find_bounds(dimension: Dimension, good: set[int], bad: set[int], works: Callable[[int], bool]) -> None:
@@ -203,9 +232,14 @@ def _with_note(plan: TracePlan, excluded: str) -> TracePlan:
     return dataclasses.replace(plan, choices=(*plan.choices, f"the model itself fails at {excluded}"))
 
 
-def _verification_case(
+def verification_case(
     adapter: torch.nn.Module, plan: TracePlan, outputs: Sequence[str], test_shape: TestShape, seed: int
 ) -> VerificationCase:
+    """The original model's outputs at one shape.
+
+    Raises:
+        ModelFailedError: it fails there.
+    """
     inputs = make_inputs(plan, test_shape.shape, test_shape.lengths, seed=seed)
     # Not inference mode: tensors that a model caches in it (rotary tables) cannot be traced later.
     with named_model_errors(test_shape.name.partition("-")[2]), torch.no_grad():

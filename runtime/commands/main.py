@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 
@@ -103,6 +104,15 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--image", action="append", metavar="FILE", help="a picture; may be given several times")
     source.add_argument("--audio", action="append", metavar="WAV", help="a wav file; may be given several times")
     predict.add_argument("--threshold", type=_share, metavar="N", help="objects with a larger score are printed")
+    predict.add_argument(
+        "--point",
+        type=_place,
+        action="append",
+        dest="points",
+        metavar="X,Y",
+        help="a point of the object to mark; repeatable",
+    )
+    predict.add_argument("--box", type=_box, metavar="LEFT,TOP,RIGHT,BOTTOM", help="a box around the object to mark")
     predict.add_argument(
         "--timestamps", choices=("word", "char"), help="when each word, or character, of a transcript is heard"
     )
@@ -282,11 +292,9 @@ def _describe_template(template: PairTemplate) -> list[str]:
 
 
 def _describe_prompts(manifest: Manifest) -> list[str]:
-    named = (
-        [f"{name}: {shown(text)}" for name, text in manifest.embedding.prompts.items() if text]
-        if manifest.embedding
-        else []
-    )
+    sides = manifest.late_interaction
+    prompts = manifest.embedding.prompts if manifest.embedding else (sides.prompts or {}) if sides else {}
+    named = [f"{name}: {shown(text)}" for name, text in prompts.items() if text]
     default = manifest.text.rules.prompt if manifest.text is not None and manifest.text.rules is not None else ""
     return named + ([f"by default: {shown(default)}"] if default else [])
 
@@ -358,6 +366,24 @@ def _share(text: str) -> float:
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
     return number
+
+
+def _place(text: str) -> list[float]:
+    return _numbers(text, 2)
+
+
+def _box(text: str) -> list[float]:
+    return _numbers(text, 4)
+
+
+def _numbers(text: str, count: int) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) != count or not all(map(math.isfinite, found)):
+        raise argparse.ArgumentTypeError(f"{text} is not {count} numbers with commas between them")
+    return found
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ _OPTIONS = {
     "top_k": ("text-classification", "reranking", "fill-mask", "sparse-embedding"),
     "aggregation": ("token-classification",),
     "stride": ("token-classification", "question-answering"),
-    "prompt_name": ("sentence-embedding", "sparse-embedding", "text-embedding"),
+    "prompt_name": ("sentence-embedding", "sparse-embedding", "text-embedding", "token-embedding"),
     "dimensions": ("sentence-embedding", "text-embedding"),
 }
 # Task → the parser of its JSON lines; `json_text` for all others.
@@ -107,8 +107,9 @@ def _arguments(options: argparse.Namespace, task: str | None) -> dict[str, Any]:
                 flag = f"--{option.replace('_', '-')}"
                 raise InputTaskError(f"{flag} with {used_with}", f"text for {' or '.join(tasks)}", f"leave {flag} out")
             found[option] = value
-    if options.threshold is not None:
-        raise InputTaskError(f"--threshold with {used_with}", "--image", "leave --threshold out")
+    for option, flag in (("threshold", "--threshold"), ("points", "--point"), ("box", "--box")):
+        if getattr(options, option) is not None:
+            raise InputTaskError(f"{flag} with {used_with}", "--image", f"leave {flag} out")
     if options.truncate:
         if task in (None, "question-answering", "text-generation"):
             raise InputTaskError(f"--truncate with {used_with}", "text that can be cut", "leave --truncate out")

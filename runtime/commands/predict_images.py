@@ -1,21 +1,25 @@
-"""`run-model predict --image`: one JSON object per picture, in the order of the options.
-
-If a picture fails, its line holds the error and the others are answered; at the end InputFileError says how many
-failed.
-"""
+"""`run-model predict --image`: the result of each picture, one JSON object per line, in the order of the options."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from typing import Any
 
-from runtime.errors import ExportedModelError, InputFileError, InputTaskError
+from runtime.commands.predict_media import Media
+from runtime.errors import ExportedModelError
 from runtime.format.manifest import Manifest
 
-# Option → the task that has it; of texts' options, pictures have `top_k` alone.
-OPTIONS = {"top_k": "image-classification", "threshold": "object-detection"}
+_PICTURES = Media(
+    "image",
+    "picture",
+    {
+        "top_k": "image-classification",
+        "threshold": "object-detection",
+        "points": "mask-generation",
+        "box": "mask-generation",
+    },
+)
 
 
 def predict_images(options: argparse.Namespace, manifest: Manifest, loading: dict[str, Any]) -> int:
@@ -33,41 +37,31 @@ def predict_images(options: argparse.Namespace, manifest: Manifest, loading: dic
     from runtime.image.api import METHODS
     from runtime.session import load
 
-    arguments = _arguments(options, manifest.task)
+    arguments = _PICTURES.arguments(options, manifest.task)
+    # One prompt for each picture.
+    if "points" in arguments:
+        arguments["points"] = [[arguments["points"]]]
+    if "box" in arguments:
+        arguments["boxes"] = [[arguments.pop("box")]]
     method = getattr(load(options.file, **loading).image, METHODS.get(manifest.task, "numbers"))
-    failed, first = 0, ""
-    for path in options.image:
-        # One after the other, so that each is printed as soon as it is computed.
+
+    def answer(path: str) -> dict[str, Any]:
+        # Returned, an error does not say that its picture is the first of one.
         (result,) = method([path], errors="return", **arguments)
         if isinstance(result, ExportedModelError):
-            failed += 1
-            first = first or f"{path}: {result}"
-        print(json.dumps({"image": path} | _fields(result)), flush=True)
-    if failed:
-        count = len(options.image)
-        raise InputFileError(f"{failed} of {count} picture{'s' * (count > 1)} failed; {first}")
+            raise result
+        return _fields(result)
+
+    _PICTURES.print_lines(options.image, answer)
     return 0
-
-
-def _arguments(options: argparse.Namespace, task: str) -> dict[str, Any]:
-    names = ("top_k", "threshold", "aggregation", "stride", "prompt_name", "dimensions", "truncate")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) not in (None, False)}
-    for name in given:
-        if OPTIONS.get(name) != task:
-            flag = f"--{name.replace('_', '-')}"
-            wanted = f"pictures for {OPTIONS[name]}" if name in OPTIONS else "texts"
-            raise InputTaskError(f"{flag} with pictures for {task}", wanted, f"leave {flag} out")
-    return given
 
 
 def _fields(result: Any) -> dict[str, Any]:
     import torch
 
-    from runtime.image import Segmentation
+    from runtime.image import Masks, Segmentation
     from runtime.text.results import Classification
 
-    if isinstance(result, ExportedModelError):
-        return {"error": str(result)}
     if isinstance(result, Classification):
         return dataclasses.asdict(result)
     if isinstance(result, torch.Tensor):
@@ -75,6 +69,18 @@ def _fields(result: Any) -> dict[str, Any]:
     if isinstance(result, Segmentation):
         counts = torch.bincount(result.classes.flatten(), minlength=len(result.labels)).tolist()
         return {"pixels": {label: count for label, count in zip(result.labels, counts, strict=True) if count}}
+    if isinstance(result, Masks):
+        found = zip(result.masks[0], result.scores[0].tolist(), strict=True)
+        ranked = sorted(found, key=lambda pair: pair[1], reverse=True)
+        return {"masks": [{"score": score, "pixels": int(mask.sum()), "box": _around(mask)} for mask, score in ranked]}
     if isinstance(result, list):
         return {"objects": [dataclasses.asdict(one) for one in result]}
     return {name: tensor.tolist() for name, tensor in result.items()}
+
+
+def _around(mask: Any) -> list[int] | None:
+    """Left, top, right and bottom of the pixels of a mask; None if it has none."""
+    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+    if not len(rows):
+        return None
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]

@@ -350,10 +350,11 @@ class TextSide:
 
 @dataclass(frozen=True)
 class LateInteraction:
-    """The two sides of a model whose vectors of tokens are compared (ColBERT)."""
+    """The two sides of a model whose vectors of tokens are compared (ColBERT), and its prompts by name."""
 
     query: TextSide
     document: TextSide
+    prompts: dict[str, FreeText] | None = None  # None in files of older writers
 
 
 @dataclass(frozen=True)
@@ -493,6 +494,22 @@ class PictureResults:
 
 
 @dataclass(frozen=True)
+class PicturePrompts:
+    """How places in a picture become inputs, and the outputs masks of the picture.
+
+    The model's picture is the caller's, resized so that its longer side is `longest_side` (the shorter one in
+    proportion, to the nearest pixel), and padded at the end to `padded_size`, height and width. `input_points` are x
+    and y in the model's picture, `input_labels` say what they are: 1 a point of the object, 0 one beside it, -1 no
+    place, -10 padding, 2 and 3 the upper left and lower right corner of a box. In one call each prompt has one box, or
+    none has. `pred_masks`, resized to `padded_size`, cut to the resized picture and resized to the caller's, are above
+    0 where the object is.
+    """
+
+    longest_side: int
+    padded_size: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class PartDigest:
     """One record of the archive: its name without the top folder, its size, its SHA-256 in hexadecimal."""
 
@@ -542,6 +559,8 @@ class Manifest:
     pictures: PictureResults | None = None
     # None for other tasks than text-generation.
     generation: GenerationInfo | None = None
+    # None for other tasks than mask-generation, and where the folder's processor does something else.
+    prompts: PicturePrompts | None = None
 
     @property
     def sequence(self) -> Axis | None:

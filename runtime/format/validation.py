@@ -16,6 +16,7 @@ from runtime.format.manifest import (
     CtcInfo,
     GenerationInfo,
     Manifest,
+    PicturePrompts,
     PictureResults,
     Preprocessing,
     TensorSpec,
@@ -32,6 +33,8 @@ MAX_WARMUP_CALLS = 100
 MAX_CACHES, MAX_TEMPLATE = 2048, 2**18
 # What the method `preprocess` takes.
 PREPROCESSED_AXES = {"image": ("height", "width", "channels"), "audio": ("samples",)}
+# Masks are resized to the size to which pictures are padded.
+MAX_PADDED_SIDE = 2**13
 # Task → the output with the scores of classes, and the place of the axis that runs over them.
 PICTURE_LOGITS = {
     "image-classification": ("logits", 1),
@@ -90,6 +93,8 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield from _picture_problems(manifest, manifest.pictures)
     if manifest.generation is not None:
         yield from _generation_problems(manifest.generation)
+    if manifest.prompts is not None:
+        yield from _prompt_problems(manifest, manifest.prompts)
     if manifest.labels:
         last = {spec.axes[-1].maximum for spec in manifest.outputs if spec.axes}
         if last != {len(manifest.labels)}:
@@ -212,6 +217,23 @@ def _generation_problems(found: GenerationInfo) -> Iterator[tuple[str, str]]:
         yield "generation.defaults", "shares from 0 to 1"
     if found.chat is not None and len(found.chat.template) > MAX_TEMPLATE:
         yield f"generation.chat.template: {len(found.chat.template)} characters", f"at most {MAX_TEMPLATE}"
+
+
+def _prompt_problems(manifest: Manifest, found: PicturePrompts) -> Iterator[tuple[str, str]]:
+    axes = {spec.name: [axis.name for axis in spec.axes] for spec in (*manifest.inputs, *manifest.outputs)}
+    if axes.get("input_points", [])[:-1] != ["batch", "prompts", "points"] or axes.get("input_labels") != [
+        "batch",
+        "prompts",
+        "points",
+    ]:
+        yield "prompts", "inputs input_points and input_labels along batch, prompts and points"
+    masks, scores = axes.get("pred_masks", []), axes.get("iou_scores", [])
+    if masks[:2] != ["batch", "prompts"] or len(masks) != 5 or scores != masks[:3]:
+        yield "prompts", "outputs pred_masks and iou_scores along batch and prompts"
+    if len(found.padded_size) != 2 or not all(
+        0 < found.longest_side <= side <= MAX_PADDED_SIDE for side in found.padded_size
+    ):
+        yield "prompts.padded_size", f"a height and a width from longest_side to {MAX_PADDED_SIDE}"
 
 
 def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:

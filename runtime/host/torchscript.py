@@ -54,8 +54,19 @@ __all__ = [
 ]
 
 ScriptModule = torch.jit.ScriptModule
-# The Python exceptions that C++ errors in a file's code or pickles become.
-FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, OSError, MemoryError, ArithmeticError)
+# The Python exceptions that C++ errors in a file's code or pickles become. What the code itself raises is the first:
+# it is no RuntimeError.
+FAILURES = (
+    torch.jit.Error,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OSError,
+    MemoryError,
+    ArithmeticError,
+)
 
 TENSOR = torch._C.TensorType.get()
 INTEGER = torch._C.IntType.get()

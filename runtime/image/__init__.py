@@ -8,6 +8,6 @@ model, and `pictures` is the only module that imports Pillow, which arrays of pi
 """
 
 from runtime.image.api import Image
-from runtime.image.results import Box, Detection, Segmentation
+from runtime.image.results import Box, Detection, Masks, Segmentation
 
-__all__ = ["Box", "Detection", "Image", "Segmentation"]
+__all__ = ["Box", "Detection", "Image", "Masks", "Segmentation"]

@@ -9,15 +9,16 @@ error of a picture that is refused, or on which the model fails, takes the place
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 
-from runtime.errors import InputTaskError, InputValueError
+from runtime.errors import InputTaskError, InputTypeError, InputValueError
 from runtime.format.manifest import Manifest, PictureResults
 from runtime.image.batched import Errors, Inputs, Outputs, PictureRunner
 from runtime.image.detection import objects, pixel_classes, query_classes
-from runtime.image.results import Detection, Segmentation
+from runtime.image.prompts import inputs_of, marked
+from runtime.image.results import Detection, Masks, Segmentation
 from runtime.printing import shown
 from runtime.text.classification import SCORES
 from runtime.text.results import Classification
@@ -30,6 +31,7 @@ METHODS = {
     "object-detection": "detect",
     "semantic-segmentation": "segment",
     "image-segmentation": "segment",
+    "mask-generation": "segment",
 }
 
 
@@ -49,6 +51,7 @@ class Image:
         self._manifest = manifest
         self._runner = PictureRunner(run, preprocess, manifest)
         made = () if manifest.preprocessing is None else manifest.preprocessing.inputs
+        made = made if manifest.prompts is None else (*made, "input_points", "input_labels")
         others = [spec.name for spec in manifest.inputs if spec.name not in made and spec.fill is None]
         if others:
             raise InputTaskError(
@@ -67,6 +70,8 @@ class Image:
         Raises:
             InputError: a picture that does not fit.
         """
+        if self._manifest.prompts is not None:
+            raise InputTaskError("numbers on an artifact that needs prompts", "segment, with points or boxes")
         return self._runner.run(pictures, lambda _, outputs: outputs, errors)
 
     def classify(
@@ -135,17 +140,59 @@ class Image:
             errors,
         )
 
-    def segment(self, pictures: Sequence[Any], *, errors: Errors = "raise") -> list[Segmentation]:
-        """The class of each pixel of each picture.
+    @overload
+    def segment(self, pictures: Sequence[Any], *, errors: Errors = "raise") -> list[Segmentation]: ...
+
+    @overload
+    def segment(
+        self,
+        pictures: Sequence[Any],
+        *,
+        points: Sequence[Any],
+        labels: Sequence[Any] | None = None,
+        boxes: Sequence[Any] | None = None,
+        errors: Errors = "raise",
+    ) -> list[Masks]: ...
+
+    @overload
+    def segment(self, pictures: Sequence[Any], *, boxes: Sequence[Any], errors: Errors = "raise") -> list[Masks]: ...
+
+    def segment(
+        self,
+        pictures: Sequence[Any],
+        *,
+        points: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
+        boxes: Sequence[Any] | None = None,
+        errors: Errors = "raise",
+    ) -> Any:
+        """The class of each pixel of each picture; or, of an artifact for mask-generation, what prompts ask for.
+
+        Prompts are nested as transformers' SamProcessor takes them: picture → prompt → point. They are in the
+        picture's own pixels. All prompts of a picture have the same number of points.
 
         Args:
             pictures: at least one.
+            points: for each picture and prompt a list of points, (x, y).
+            labels: for each picture and prompt a label per point: 1 on the object, 0 beside it. Without labels, all
+                points are on the object.
+            boxes: for each picture and prompt (left, top, right, bottom).
             errors: `raise` the first error, or `return` each in its picture's place.
 
         Raises:
-            InputTaskError: the artifact does not segment pictures.
-            InputError: a picture that does not fit.
+            InputTaskError: the artifact does not segment pictures, or takes no prompts.
+            InputError: a picture or a prompt that does not fit.
         """
+        given = {"points": points, "labels": labels, "boxes": boxes}
+        if self._manifest.task == "mask-generation":
+            return self._mark(pictures, given, errors)
+        for name, value in given.items():
+            if value is not None:
+                raise InputTaskError(
+                    f"{name} on an artifact for {self._manifest.task}",
+                    "an artifact for mask-generation",
+                    f"leave {name} out",
+                )
         rules = self._rules("segment")
 
         def result(size: tuple[int, int], found: Outputs) -> Segmentation:
@@ -154,6 +201,27 @@ class Image:
             return query_classes(rules, size, found["class_queries_logits"], found["masks_queries_logits"])
 
         return self._runner.run(pictures, result, errors)
+
+    def _mark(self, pictures: Sequence[Any], given: dict[str, Any], errors: Errors) -> list[Masks]:
+        rules = self._manifest.prompts
+        if rules is None:
+            raise InputTaskError(
+                "the artifact does not say how places in a picture become its inputs",
+                "an artifact that does; the export's choices say why it does not",
+                "call the session with tensors made by the model's own processor",
+            )
+        for name, value in given.items():
+            if value is not None and not (
+                isinstance(value, (list, tuple)) and isinstance(pictures, (list, tuple)) and len(value) == len(pictures)
+            ):
+                raise InputTypeError(f"{name} is {shown(value)}"[:200], f"a list with the {name} of each picture")
+
+        def further(index: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+            of_picture = {name: None if value is None else value[index] for name, value in given.items()}
+            return inputs_of(rules, size, **of_picture)
+
+        # One by one: in one call all prompts have boxes, or none has, and a picture's encoder fills the processor.
+        return self._runner.run(pictures, lambda size, found: marked(rules, size, found), errors, further, batch=False)
 
     def _expect(self, method: str) -> None:
         task = self._manifest.task

@@ -28,6 +28,13 @@ Outputs = dict[str, torch.Tensor]
 Inputs = dict[str, torch.Tensor]
 # From the height and width of a picture, and the outputs, to its result.
 Result = Callable[[tuple[int, int], Outputs], Any]
+# From the number of a picture, and its height and width, to further inputs of its row.
+Further = Callable[[int, tuple[int, int]], Inputs]
+
+
+def _nothing(_index: int, _size: tuple[int, int]) -> Inputs:
+    """No further inputs."""
+    return {}
 
 
 class PictureRunner:
@@ -46,8 +53,10 @@ class PictureRunner:
         limits = [axis.maximum for spec in manifest.inputs for axis in spec.axes if axis.name == "batch"]
         self._max_rows = min((limit for limit in limits if limit is not None), default=None)
 
-    def run(self, pictures: Sequence[Any], result: Result, errors: Errors) -> list[Any]:
-        """One result per picture, or with `errors="return"` possibly its error.
+    def run(
+        self, pictures: Sequence[Any], result: Result, errors: Errors, further: Further = _nothing, batch: bool = True
+    ) -> list[Any]:
+        """One result per picture, or with `errors="return"` possibly its error; without `batch`, one row per call.
 
         Raises:
             InputTypeError: no pictures, or no list of them.
@@ -59,14 +68,14 @@ class PictureRunner:
         if errors not in ("raise", "return"):
             raise InputTypeError(f"errors is {errors!r}", "raise or return")
         results: dict[int, Any] = {}
-        for index, found in self._outputs(pictures):
+        for index, found in self._outputs(pictures, further, MAX_NUMBERS if batch else 0):
             if isinstance(found, ExportedModelError) and errors == "raise":
                 raise type(found)(f"picture {index + 1}: {found.found}", found.expected, found.remedy)
             results[index] = found if isinstance(found, ExportedModelError) else result(*found)
         return [results[index] for index in range(len(pictures))]
 
     def _outputs(
-        self, pictures: Sequence[Any]
+        self, pictures: Sequence[Any], further: Further, most: int
     ) -> Iterator[tuple[int, tuple[tuple[int, int], Outputs] | ExportedModelError]]:
         """Each picture's number, with its size and outputs or its error, as soon as its batch has run."""
         waiting: dict[tuple[tuple[int, ...], ...], list[tuple[int, tuple[int, int], Inputs]]] = {}
@@ -75,14 +84,16 @@ class PictureRunner:
             try:
                 picture = pixels(self._rules, given)
                 inputs = self._preprocess(picture)
+                height_and_width = (int(picture.shape[0]), int(picture.shape[1]))
+                inputs |= further(index, height_and_width)
             except (InputError, ArtifactFailedError) as error:
                 yield index, error
                 continue
             rows = waiting.setdefault(tuple(tuple(tensor.shape) for tensor in inputs.values()), [])
-            rows.append((index, (int(picture.shape[0]), int(picture.shape[1])), inputs))
+            rows.append((index, height_and_width, inputs))
             size = sum(tensor.numel() for tensor in inputs.values())
             numbers += size
-            if (len(rows) + 1) * size > MAX_NUMBERS or len(rows) == self._max_rows:
+            if (len(rows) + 1) * size > most or len(rows) == self._max_rows:
                 numbers -= len(rows) * size
                 yield from self._batch(rows)
                 rows.clear()

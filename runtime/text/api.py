@@ -29,7 +29,7 @@ from runtime.text.prompts import POOLING_MASK, named_prompt, prompt_length, with
 from runtime.text.question_answering import QuestionAnsweringTask
 from runtime.text.results import Answer, Candidate, Classification, Ranked, Tag
 from runtime.text.sparse import SparseTask, TokenWeightsTask
-from runtime.text.task_methods import embedding_info, expect, labels, rules, token_outputs
+from runtime.text.task_methods import embedding_info, expect, labels, prompts, rules, token_outputs
 from runtime.text.token_classification import Aggregation, TokenClassificationTask
 
 
@@ -112,8 +112,8 @@ class Text:
             InputTextError: a text or an option that does not fit.
         """
         expect(self._manifest, "embed")
-        if self._manifest.task == "token-embedding" and prompt_name is None and dimensions is None:
-            return self.embed_tokens(texts, prompt=prompt, truncate=truncate, errors=errors)
+        if self._manifest.task == "token-embedding" and dimensions is None:
+            return self.embed_tokens(texts, prompt_name=prompt_name, prompt=prompt, truncate=truncate, errors=errors)
         normalized = False
         if dimensions is not None:
             normalized = embedding_info(self._manifest, "dimensions").normalized
@@ -133,7 +133,7 @@ class Text:
             raise InputTextError(f"prompt is {shown(prompt)}", "a string")
         if prompt is not None:
             raise InputTextError("prompt and prompt_name are both given", "one of them", "leave the other out")
-        return named_prompt(embedding_info(self._manifest, "prompt_name").prompts, name)
+        return named_prompt(prompts(self._manifest), name)
 
     def similarity(
         self, a: torch.Tensor | Sequence[torch.Tensor], b: torch.Tensor | Sequence[torch.Tensor]
@@ -191,6 +191,7 @@ class Text:
         texts: Sequence[str],
         *,
         side: Side | None = None,
+        prompt_name: str | None = None,
         prompt: str | None = None,
         truncate: bool = False,
         errors: Errors = "raise",
@@ -201,7 +202,8 @@ class Text:
             texts: strings.
             side: `query` or `document`: the model's prompt, length and left-out tokens of that side, and for queries
                 the tokens that the model adds. None: the default prompt, and the left-out tokens of a document.
-            prompt: put before each text in place of the model's prompt.
+            prompt_name: which of the model's prompts to put before each text, in place of that of the side.
+            prompt: a prompt of your own, in place of that of the side.
             truncate: cut texts at the maximum length of the side.
             errors: `raise` the first error, or `return` each in its text's place.
 
@@ -211,7 +213,9 @@ class Text:
         """
         expect(self._manifest, "embed_tokens")
         settings = text_side(self._manifest, side)
-        texts = with_prompt(texts, self._prompt(None, settings.prompt if prompt is None else prompt))
+        if prompt is None and prompt_name is None:
+            prompt = settings.prompt
+        texts = with_prompt(texts, self._prompt(prompt_name, prompt))
         further = token_outputs(self._manifest)
         name = self._manifest.outputs[0].name if further is None else further.vectors
         task = TokenVectorsTask(self._encoder, name, settings, truncate, first=further is None)
@@ -242,7 +246,13 @@ class Text:
         return self._runner.run(task, texts, errors)
 
     def rerank(
-        self, query: str, documents: Sequence[str], *, top_k: int | None = None, truncate: bool = False
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_k: int | None = None,
+        prompt_name: str | None = None,
+        truncate: bool = False,
     ) -> list[Ranked]:
         """The documents with their scores for the query, best first; equal scores stay in the caller's order.
 
@@ -250,13 +260,20 @@ class Text:
             query: a string.
             documents: strings.
             top_k: the number of documents to return; None: all.
+            prompt_name: None; the file has the folder's default prompt, and no other.
             truncate: cut pairs of query and document at the model's maximum length.
 
         Raises:
-            InputTaskError: the artifact does not rerank.
+            InputTaskError: the artifact does not rerank, or a prompt is named.
             InputTextError: no documents, or a query, a document or an option that does not fit.
         """
         expect(self._manifest, "rerank")
+        if prompt_name is not None:
+            raise InputTaskError(
+                f"prompt_name {shown(prompt_name)} for reranking",
+                "no name: pairs have the prompt that the folder sets by default, if there is one",
+                "leave prompt_name out",
+            )
         kept = None if top_k is None else positive("top_k", top_k)
         if not isinstance(query, str) or not query.strip():
             raise InputTextError(f"query is {shown(query)}", "a string of at least one word")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from runtime.errors import InputTaskError
 from runtime.format.manifest import EmbeddingInfo, Manifest, TextRules, TokenOutputs
 
@@ -77,6 +79,18 @@ def embedding_info(manifest: Manifest, what: str) -> EmbeddingInfo:
         "a file of a newer exporter",
         "export the model again",
     )
+
+
+def prompts(manifest: Manifest) -> Mapping[str, str]:
+    """The artifact's prompts by name.
+
+    Raises:
+        InputTaskError: as for `embedding_info`.
+    """
+    sides = manifest.late_interaction
+    if sides is not None and sides.prompts is not None:
+        return sides.prompts
+    return embedding_info(manifest, "prompt_name").prompts
 
 
 def rules(manifest: Manifest, method: str) -> TextRules:

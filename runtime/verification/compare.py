@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,12 @@ class Comparison:
 
 
 def run_cases(
-    session: Session, cases: Sequence[Case], rounds: int = ROUNDS, reopen: Callable[[], Session] | None = None
+    session: Session,
+    cases: Sequence[Case],
+    rounds: int = ROUNDS,
+    reopen: Callable[[], Session] | None = None,
+    once: Collection[str] = (),
+    tolerance: Tolerance | None = None,
 ) -> list[Comparison]:
     """Call every case once per round, in the given order, and compare each output.
 
@@ -64,6 +69,8 @@ def run_cases(
         reopen: opens another session; with it, a case on which the model fails counts as an infinite error, and the
             other cases continue with the new session. (If a call fails while TorchScript optimises, the graph that it
             leaves fails at every shape.) Without it, the failure is raised.
+        once: names of cases that are called in the first round alone.
+        tolerance: if it is given, an error beyond it ends the calls after the first round.
 
     Raises:
         CheckFailedError: if an input changed during a call, or an output has another shape than expected.
@@ -74,7 +81,7 @@ def run_cases(
     failed: set[str] = set()
     for number in range(rounds):
         for case in cases:
-            if case.name in failed:
+            if case.name in failed or (number and case.name in once):
                 continue
             before = {name: tensor.clone() for name, tensor in case.inputs.items()}
             try:
@@ -101,6 +108,8 @@ def run_cases(
                 comparison = compare(case.name, name, number + 1, output, expected)
                 known = worst.setdefault((case.name, name), comparison)
                 worst[case.name, name] = worse(known, comparison)
+        if tolerance is not None and not all(one.within(tolerance) for one in worst.values()):
+            break
     return list(worst.values())
 
 

@@ -37,6 +37,9 @@ from runtime.verification.accuracy import measure
 from runtime.verification.compare import Comparison, check_preprocessing, executed_operators, run_cases, worse
 from runtime.verification.generation import check_generation, decode_stored
 
+# Numbers of inputs: three images of 224x224 are fewer.
+LARGE = 2**19
+
 
 def run_orders(
     open_session: Callable[[], Session],
@@ -47,25 +50,27 @@ def run_orders(
 ) -> tuple[dict[str, list[Comparison]], dict[str, int]]:
     """Comparisons by order, and the executed graph's operators. `open_session` loads the file anew, without warm-up.
 
-    `first_order_only` stops after the first, which is the hardest; so does an error beyond `tolerance`, if it is given:
-    what is wrong is not shipped as it is. `once` names cases that are called once, after the first order. A case on
-    which the model fails counts as an infinite error.
+    `first_order_only` stops after the first, which is the hardest; an error beyond `tolerance`, if it is given, stops
+    after the first round: what is wrong is not shipped as it is. `once` names cases that are called once, after the
+    first order. Cases of much data are called once per order (`_large`). A case on which the model fails counts as an
+    infinite error.
 
     Raises:
         CheckFailedError: an input changed during a call, or an output has another shape than expected.
     """
-    large = [case for case in cases if case.name in once]
+    longest = [case for case in cases if case.name in once]
     cases = sorted((case for case in cases if case.name not in once), key=_size)
     comparisons: dict[str, list[Comparison]] = {}
     session = open_session()
-    comparisons["batch-1-first"] = run_cases(session, cases, reopen=open_session)
+    large = _large(cases)
+    comparisons["batch-1-first"] = run_cases(session, cases, reopen=open_session, once=large, tolerance=tolerance)
     operators = executed_operators()
-    comparisons["batch-1-first"] += run_cases(session, large, rounds=1, reopen=open_session)
+    comparisons["batch-1-first"] += run_cases(session, longest, rounds=1, reopen=open_session)
     wrong = tolerance is not None and not all(one.within(tolerance) for one in comparisons["batch-1-first"])
     if first_order_only or wrong:
         return comparisons, operators
     session = open_session()
-    comparisons["largest-first"] = run_cases(session, cases[::-1], reopen=open_session)
+    comparisons["largest-first"] = run_cases(session, cases[::-1], reopen=open_session, once=large)
     failed = {
         comparison.case for found in comparisons.values() for comparison in found if math.isinf(comparison.max_error)
     }
@@ -73,8 +78,8 @@ def run_orders(
     if failed:
         # Warmed up, as the session of an artifact without failures is now: consumers warm up before they share it.
         session = open_session()
-        run_cases(session, usable[::-1])
-    comparisons["two-threads"] = _run_two_threads(session, usable, open_session)
+        run_cases(session, usable[::-1], once=large)
+    comparisons["two-threads"] = _run_two_threads(session, usable, large, open_session)
     return comparisons, operators
 
 
@@ -221,8 +226,28 @@ def _size(case: Case) -> tuple[int, int]:
     return first.shape[0], first.numel()
 
 
-def _run_two_threads(session: Session, cases: Sequence[Case], open_session: Callable[[], Session]) -> list[Comparison]:
-    """The comparisons of two threads: one runs the cases forwards, the other backwards, at the same time."""
+def _large(cases: Sequence[Case]) -> frozenset[str]:
+    """Cases of much data, of which further calls in the same order take long and show nothing new.
+
+    TorchScript optimises a graph at its first calls, whatever their size. The two smallest cases are called in every
+    round all the same.
+
+    Args:
+        cases: the smallest first.
+    """
+    return frozenset(case.name for case in cases[2:] if sum(one.numel() for one in case.inputs.values()) > LARGE)
+
+
+def _run_two_threads(
+    session: Session, cases: Sequence[Case], large: Collection[str], open_session: Callable[[], Session]
+) -> list[Comparison]:
+    """The comparisons of two threads: one runs the cases forwards, the other backwards, at the same time.
+
+    Of the `large` ones each runs every second.
+    """
+    big = [case.name for case in cases if case.name in large]
+    forwards = [case for case in cases if case.name not in big[1::2]]
+    backwards = [case for case in cases[::-1] if case.name not in big[::2]]
     found: list[Comparison] = []
     failures: list[ExportedModelError] = []
 
@@ -232,7 +257,7 @@ def _run_two_threads(session: Session, cases: Sequence[Case], open_session: Call
         except ExportedModelError as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(ordered,)) for ordered in (cases, cases[::-1])]
+    threads = [threading.Thread(target=work, args=(ordered,)) for ordered in (forwards, backwards)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -57,13 +57,13 @@ def all_pairs() -> tuple[Pair, ...]:
     """Every pair, sorted by name.
 
     Sentence embeddings are left out: they are a folder's, not a model type's. So are reranking, which is text
-    classification with one label, the towers of a model, whose table lists all models, and encoders that could be made
-    decoders by a setting.
+    classification with one label, the towers of a model, whose table lists all models, encoders that could be made
+    decoders by a setting, and what takes prompts, whose table lists models with prompts that are not known.
     """
     tables = {
         task.name: dict(classes_of(task.mapping))
         for task in TASKS.values()
-        if not task.pooled and not task.single_label and not task.tower
+        if not task.pooled and not task.single_label and not task.tower and not task.prompted
     }
     kinds = _kinds({name: set(table) for name, table in tables.items()})
     found = [

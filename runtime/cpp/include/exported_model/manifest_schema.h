@@ -50,7 +50,8 @@ constexpr const char* kManifestSchema = R"({
    "query": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
              "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
    "document": {"prompt": "text", "max_length": "int", "skipped_ids?": ["int"],
-                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]}}],
+                "expansion?": [null, {"token_id": "int", "length": "int", "attend": "bool"}]},
+   "prompts?": [null, {"*": "text"}]}],
  "ctc?": [null, {"blank_id": "int", "samples_per_step": "int?",
    "characters?": [null, {"tokens": ["text"], "blank": "text?", "delimiter": "text?", "space": "text",
                           "lower_case": "bool", "clean_up_spaces": "bool"}]}],
@@ -62,7 +63,8 @@ constexpr const char* kManifestSchema = R"({
    "defaults": {"sample": "bool", "temperature": "float", "top_k": "int?", "top_p": "float?", "min_p": "float?",
                 "repetition_penalty": "float"},
    "chat": [null, {"template": "text", "variables": {"*": "text"}}], "max_error?": "float?", "rms_error?": "float?",
-   "greedy?": [{"prompt": "int", "tokens": "int", "equal": "int", "margin": "float?"}]}]
+   "greedy?": [{"prompt": "int", "tokens": "int", "equal": "int", "margin": "float?"}]}],
+ "prompts?": [null, {"longest_side": "int", "padded_size": ["int"]}]
 })";
 
 constexpr const char* kTensorSchema = R"({

@@ -19,6 +19,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -76,15 +77,19 @@ inline at::Tensor placeholder(const TensorSpec& spec, const std::map<std::string
   const auto shape = shape_of(spec, sizes);
   if (spec.dtype == "float32") return at::zeros(shape, at::kFloat);
   if (spec.fill) return at::full(shape, *spec.fill, at::kLong);
-  // The middle of the vocabulary: special tokens stand at its ends.
-  std::int64_t middle = 0;
-  if (spec.values) {
+  std::int64_t number = spec.values ? spec.values->minimum : 0;
+  const bool of_text = std::any_of(spec.axes.begin(), spec.axes.end(), [](const Axis& axis) {
+    const std::string end = "sequence";
+    return axis.name.size() >= end.size() && axis.name.compare(axis.name.size() - end.size(), end.size(), end) == 0;
+  });
+  if (spec.values && of_text) {
+    // The middle of the vocabulary: special tokens stand at its ends.
     const auto low = static_cast<std::uint64_t>(spec.values->minimum);
     const auto high = static_cast<std::uint64_t>(spec.values->maximum);
-    middle = spec.values->minimum + static_cast<std::int64_t>((high - low) / 2);
+    number = spec.values->minimum + static_cast<std::int64_t>((high - low) / 2);
   }
-  if (spec.required_token_id && middle == *spec.required_token_id) ++middle;
-  auto tensor = at::full(shape, middle, at::kLong);
+  if (spec.required_token_id && number == *spec.required_token_id) ++number;
+  auto tensor = at::full(shape, number, at::kLong);
   if (spec.required_token_id) tensor.select(-1, -1).fill_(*spec.required_token_id);
   return tensor;
 }
