@@ -144,11 +144,12 @@ def test_a_decoder_generates_by_itself(report: Report) -> None:
 def test_architectures_by_derivation(kind: str, tmp_path: Path, exported: Callable[..., Report]) -> None:
     """The gate of the export compares logits in pieces and batches, and greedy tokens; here the text of a batch."""
     folder = made(tmp_path / kind, kind)
-    made_of = exported(folder)
+    made_of = exported(folder, max_length=128)
     generation = made_of.manifest.generation
     assert generation is not None
     assert all(one.equal == one.tokens >= 60 for one in generation.greedy)
-    original = AutoModelForCausalLM.from_pretrained(folder).eval()
+    # As the export's reference: transformers' own two forms of Falcon's alibi differ by more than rounding.
+    original = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     found = load(made_of.output).text.generate(TEXTS, max_new_tokens=12)
     for text, one in zip(TEXTS, found, strict=True):
         assert list(one.ids) == greedy(original, folder, text, 12), text
