@@ -130,6 +130,10 @@ REFUSALS = {
     "rows type": "em_native::quantise_rows: x is Int; it must be Float or BFloat16",
 }
 
+# The test program beside the library, and without it.
+TESTS = ("-DEM_NATIVE_TESTS=ON",)
+ALONE = (*TESTS, "-DEM_NATIVE_LIBRARY=OFF")
+
 ASK = "import sys, torch; torch.ops.load_library(sys.argv[1]); print(torch.ops.em_native.version())"
 
 
@@ -148,7 +152,7 @@ def build(folder: Path, *definitions: str) -> Path:
 
 @pytest.fixture(scope="session")
 def library() -> Path:
-    return build(ROOT / "build/kernels") / "libexported_model_native.so"
+    return build(ROOT / "build/kernels", *TESTS) / "libexported_model_native.so"
 
 
 def cases(library: Path, part: str, level: str) -> subprocess.CompletedProcess[str]:
@@ -234,21 +238,24 @@ def test_levels_share_no_functions(library: Path) -> None:
 @pytest.mark.parametrize("sanitized", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_kernels_without_torch(sanitized: bool) -> None:
     """The kernels' own program: inputs that end where their memory ends; with AddressSanitizer and UBSan too."""
-    definitions = ["-DEM_NATIVE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug"] if sanitized else []
-    folder = ROOT / ("build/kernels-asan" if sanitized else "build/kernels-plain")
-    _kernel_tests(folder, "100" if sanitized else "400", *definitions)
+    if sanitized:
+        definitions = (*ALONE, "-DEM_NATIVE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug")
+        _kernel_tests(ROOT / "build/kernels-asan", "100", *definitions)
+    else:
+        # In the folder of the library: the kernels are compiled once for both.
+        _kernel_tests(ROOT / "build/kernels", "400", *TESTS)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/usr/include/simde").is_dir(), reason="needs SIMDe (Debian: libsimde-dev)")
 def test_the_code_of_levels_that_the_processor_lacks() -> None:
     """The AVX-512 levels on AVX2, function by function; their sums of codes are those of AVX2."""
-    out = _kernel_tests(ROOT / "build/kernels-emulated", "150", "-DEM_NATIVE_EMULATE=ON")
+    out = _kernel_tests(ROOT / "build/kernels-emulated", "150", *ALONE, "-DEM_NATIVE_EMULATE=ON")
     assert [line.split(":")[0] for line in out.splitlines() if "cases each" in line] == list(FLAGS)
 
 
 def _kernel_tests(folder: Path, cases: str, *definitions: str) -> str:
-    program = build(folder, "-DEM_NATIVE_LIBRARY=OFF", "-DEM_NATIVE_TESTS=ON", *definitions) / "kernel-tests"
+    program = build(folder, *definitions) / "kernel-tests"
     done = run([program, cases])
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all held\n")
