@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -273,10 +274,19 @@ def main(as_json: bool, explain: bool, verbose: bool, quiet: bool, **options: An
             raise
         _fail(console.one_line(error, *MISSING))
     if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=1))
+        _say(json.dumps(report.as_dict(), indent=1))
     elif not quiet:
         lines = report.summary() + (report.explained() if explain else [])
-        click.echo("\n".join(map(printable, lines)))
+        _say("\n".join(map(printable, lines)))
+
+
+def _say(text: str) -> None:
+    """Print, as long as anyone reads: the file is what was asked for, with or without a reader of these lines."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        # What is left in the buffer goes there too, when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str, code: int = 1) -> NoReturn:
@@ -324,7 +334,7 @@ class _Lines:
                 click.echo(f"\r{event.name:<10}   … {printable(event.detail)}\x1b[K", nl=False, err=True)
             return
         self.clear()
-        click.echo(printable(f"{event.name:<10} {event.seconds:5.1f} s  {event.detail}"))
+        _say(printable(f"{event.name:<10} {event.seconds:5.1f} s  {event.detail}"))
 
     def clear(self) -> None:
         """Remove the running stage's line."""

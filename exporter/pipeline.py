@@ -30,7 +30,7 @@ from exporter.packaging.cpp_header import cpp_header
 from exporter.packaging.manifest_builder import describe_outputs
 from exporter.packaging.operator_check import check_allowed
 from exporter.packaging.report import Observer, Report, StageClock, StageEvent
-from exporter.packaging.staging import Workspace, workspace
+from exporter.packaging.staging import Workspace, expect_no_source, workspace
 from exporter.preprocessing.preprocessor import PreprocessingPlan
 from exporter.selection.build_result import BuildResult
 from exporter.selection.candidate_search import CandidateSearch, DecodingPlan
@@ -72,6 +72,7 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
     environment = requirements.detect()
     candidates, skipped = _check_request(request, environment)
     calibration = None if request.calibration is None else read_calibration(request.calibration)
+    expect_no_source(request.output, request.model)
     with third_parties_quiet(), workspace(request.output, request.force) as place, _header_place(request) as header:
         clock = StageClock(observe)
         source = _load(request, candidates, clock)

@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from exporter import ExportRequest, Report, export
-from exporter.backends.plain import INT8_FLAGS
+from exporter.backends.plain import BF16_FLAGS, INT8_FLAGS
 from exporter.verification.subprocesses import python
 from runtime import Session, load
 from runtime.errors import CpuFeatureError
@@ -274,6 +274,7 @@ def run(command: list[Any], **environment: str) -> subprocess.CompletedProcess[s
 
 # What this processor lacks for bf16 and int8, which the exporter then refuses. Tests of these are left out here, with
 # the exporter's words as the reason; where nothing lacks, none is.
+LACKS_BF16 = [flag for flag in BF16_FLAGS if flag not in (detect().cpu_flags or BF16_FLAGS)]
 LACKS = [flag for flag in INT8_FLAGS if flag not in (detect().cpu_flags or INT8_FLAGS)]
 
 

@@ -20,6 +20,7 @@ import exporter.cli
 from exporter import ExportRequest, export
 from exporter.loading.loader import load_source
 from exporter.packaging.report import StageEvent
+from exporter.packaging.staging import expect_no_source
 from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.trace_plan import make_plan
 from exporter.verification.subprocesses import python, script
@@ -152,6 +153,29 @@ def test_a_failed_export_harms_nothing(tiny_folder: Folder, tmp_path: Path, invo
     line = error_of(invoke(tiny_folder(), "-o", output, "--force", "--task", "sentence-embedding"))
     assert "modules.json" in line
     assert output.read_text() == "precious" and list(tmp_path.iterdir()) == [output]
+
+
+def test_the_models_own_files_are_not_written_over(tiny_folder: Folder, copy_of: Callable[[Path], Path]) -> None:
+    """Whatever `--force` says; a file that the exporter wrote into that folder may be replaced."""
+    folder = copy_of(tiny_folder())
+    weights = (folder / "model.safetensors").read_bytes()
+    done = run([EXPORT, folder, "--force", "-o", folder / "model.safetensors"])
+    assert done.returncode == 1
+    assert "model.safetensors is a file of the model; expected a new name; give another -o" in done.stderr
+    assert (folder / "model.safetensors").read_bytes() == weights
+    ours = folder / "model.pt"
+    shutil.copy(ROOT / "tests/data/format-2.pt", ours)
+    expect_no_source(ours, str(folder))
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_costs_nothing(tiny_folder: Folder, tmp_path: Path) -> None:
+    """`export-model … | head -c 1`: the lines are lost, the file is written."""
+    output = tmp_path / "model.pt"
+    command = f"{EXPORT} {tiny_folder()} --backend plain -o {output} | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = run(["bash", "-c", command])
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert output.exists()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -13,6 +13,7 @@ import torch
 
 from exporter import ExportRequest
 from exporter.config.model_aliases import SHORT_NAMES
+from exporter.loading.hub import locate
 from exporter.loading.loader import Source, load_source
 from exporter.loading.pooling import SentenceHead
 from exporter.loading.weights import digest
@@ -93,6 +94,12 @@ def test_the_hub_cannot_be_reached(model: str, tmp_path: Path) -> None:
 def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["nothere/", "./nothere", "my models", "a/b/c"])
+def test_a_path_that_does_not_exist_is_no_hub_id(model: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=f"there is no folder {model}"):
+        locate(ExportRequest(model, "m.pt"))
 
 
 def test_a_folder_of_a_gguf_file_alone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,9 @@ from runtime.errors import (
     RemoteCodeError,
 )
 from runtime.printing import printable
+
+# NAME or OWNER/NAME; whatever else there is in MODEL, it names a folder.
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 class AttentionError(CheckpointError):
@@ -140,9 +143,7 @@ def locate(request: ExportRequest) -> ModelFiles:
             f"there is no folder {request.model}", f"the folder that holds {request.gguf}", "download the file first"
         )
     short_name = SHORT_NAMES.get(request.model)
-    looks_like_path = (
-        request.model.count("/") > 1 or request.model.startswith((".", "/", "~")) or os.sep + os.sep in request.model
-    )
+    looks_like_path = request.model.startswith(".") or not HUB_ID.fullmatch(request.model)
     if folder.exists() or (looks_like_path and short_name is None):
         found = f"{request.model} is a file" if folder.exists() else f"there is no folder {request.model}"
         raise ModelNotFoundError(

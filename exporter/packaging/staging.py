@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import OutputError, OutputExistsError
+from runtime.artifact.artifact_file import read_manifest
+from runtime.errors import ExportedModelError, FormatVersionError, OutputError, OutputExistsError
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,22 @@ def workspace(output: str | os.PathLike[str], force: bool) -> Iterator[Workspace
         raise _named(target, error) from error
     with holder as folder:
         yield Workspace(Path(folder) / "model.pt", target, force)
+
+
+def expect_no_source(output: str | os.PathLike[str], model: str) -> None:
+    """Refuse to write over a file of the model: `force` is for files of this project.
+
+    Raises:
+        OutputError: the output is a file in the model's folder, and no exported one.
+    """
+    target, folder = Path(os.path.realpath(output)), Path(os.path.realpath(Path(model).expanduser()))
+    if folder.is_dir() and folder in target.parents and target.is_file():
+        try:
+            read_manifest(target)
+        except FormatVersionError:
+            return  # a file of ours, of another release
+        except ExportedModelError as error:
+            raise OutputError(f"{output} is a file of the model", "a new name", "give another -o") from error
 
 
 def _remove_abandoned(target: Path) -> None:

@@ -19,7 +19,7 @@ from runtime.audio.sounds import SoundLimits
 from runtime.errors import ArtifactFailedError, InputError, InputTaskError, InputTextError, InputValueError
 from runtime.format.manifest import Manifest
 from runtime.text.classification import SCORES
-from runtime.text.results import Classification
+from runtime.text.results import Classification, classified
 
 Errors = Literal["raise", "return"]
 Outputs = dict[str, torch.Tensor]
@@ -132,9 +132,7 @@ class Audio:
         score = SCORES[self._manifest.activation]
 
         def best(outputs: Outputs) -> Classification:
-            scores = zip(score(outputs["logits"]).tolist(), labels, strict=True)
-            ranked = sorted(scores, key=lambda pair: pair[0], reverse=True)
-            return Classification(ranked[0][1], ranked[0][0], {label: number for number, label in ranked[:top_k]})
+            return classified(score(outputs["logits"]).tolist(), labels, top_k)
 
         return self._each(samples, rate, truncate, errors, best)
 

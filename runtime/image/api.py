@@ -21,7 +21,7 @@ from runtime.image.prompts import inputs_of, marked
 from runtime.image.results import Detection, Masks, Segmentation
 from runtime.printing import shown
 from runtime.text.classification import SCORES
-from runtime.text.results import Classification
+from runtime.text.results import Classification, classified
 
 # Task → the method for it.
 METHODS = {
@@ -93,9 +93,7 @@ class Image:
             raise InputValueError(f"top_k is {shown(top_k)}", "a whole number from 1")
 
         def result(_: tuple[int, int], outputs: Outputs) -> Classification:
-            scores = zip(SCORES[rules.scores](outputs["logits"]).tolist(), rules.classes, strict=True)
-            ranked = sorted(scores, key=lambda pair: pair[0], reverse=True)
-            return Classification(ranked[0][1], ranked[0][0], {label: score for score, label in ranked[:top_k]})
+            return classified(SCORES[rules.scores](outputs["logits"]).tolist(), rules.classes, top_k)
 
         return self._runner.run(pictures, result, errors)
 

@@ -10,7 +10,7 @@ import torch
 from runtime.format.manifest import Activation
 from runtime.text.batched import OneWindowTask, Outputs, positive
 from runtime.text.encoder import TextEncoder
-from runtime.text.results import Classification
+from runtime.text.results import Classification, classified
 from runtime.text.tokenizer import InvalidText
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ class ClassificationTask(OneWindowTask):
 
     def window_result(self, item: str | tuple[str, str], encoding: Encoding, outputs: Outputs) -> Classification:
         """The best label, and the scores of all that are kept."""
-        scores = zip(self._score(outputs["logits"]).tolist(), self._labels, strict=True)
-        ranked = sorted(scores, key=lambda pair: pair[0], reverse=True)
-        return Classification(ranked[0][1], ranked[0][0], {label: score for score, label in ranked[: self._top_k]})
+        return classified(self._score(outputs["logits"]).tolist(), self._labels, self._top_k)
 
 
 class RerankingTask(OneWindowTask):

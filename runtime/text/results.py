@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Classification:
-    """The best label of a text or picture. `scores` holds the requested number of labels, best first.
+    """The best label of a text, picture or sound. `scores` holds the requested number of labels, best first.
+
+    Where classes share a label (ImageNet has two cranes), the best of them has it, and the others have the number of
+    their class behind it: `crane (517)`.
 
     Scores are probabilities, of one class of several (they sum to 1 over all labels) or of each label independently.
     For a regression model they are its outputs unchanged.
@@ -16,6 +20,16 @@ class Classification:
     label: str
     score: float
     scores: dict[str, float]
+
+
+def classified(scores: Sequence[float], labels: Sequence[str], top_k: int | None) -> Classification:
+    """The result for one score per label; `top_k` None keeps all."""
+    ranked = sorted(range(len(labels)), key=lambda number: scores[number], reverse=True)
+    named: dict[str, float] = {}
+    for number in ranked[:top_k]:
+        label = labels[number]
+        named[f"{label} ({number})" if label in named else label] = scores[number]
+    return Classification(labels[ranked[0]], scores[ranked[0]], named)
 
 
 @dataclass(frozen=True)
