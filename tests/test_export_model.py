@@ -25,7 +25,7 @@ from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.trace_plan import make_plan
 from exporter.verification.subprocesses import python, script
 from runtime import load, read_manifest
-from tests.conftest import BIN, ROOT, run
+from tests.conftest import BIN, LACKS_BF16, ROOT, run
 
 Folder = Callable[..., Path]
 EXPORT = BIN / "export-model"
@@ -53,14 +53,18 @@ def test_the_whole_way(tiny_folder: Folder, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     stages = [line.split()[0] for line in done.stdout.splitlines()]
     way = ["source", "backend", "trace", "save"]
-    # Three backends, timed against each other, and the fastest verified.
-    assert stages[:18] == [*("start", "source", "plan", "reference"), *way[1:], *way, *way, "tune", "verify", "publish"]
+    # All backends that have bf16 here, timed against each other, and the fastest verified.
+    others = stages.count("trace") - 1
+    assert others == (0 if LACKS_BF16 else 3)
+    timed = [*way * others, "tune"] if others else []
+    expected = [*("start", "source", "plan", "reference"), *way[1:], *timed, "verify", "publish"]
+    assert stages[: len(expected)] == expected
     assert f"{output}: " in done.stdout and "sha256" in done.stdout and "tolerance" in done.stdout
     assert list(tmp_path.iterdir()) == [output]
     manifest = read_manifest(output)
     assert (manifest.task, manifest.precision) == ("token-classification", "bf16")
-    (chosen,) = {timing.candidate for timing in manifest.timings if timing.chosen}
-    assert chosen.removesuffix(", padding dropped") == f"{manifest.backend} with eager attention"
+    chosen = "".join({timing.candidate for timing in manifest.timings if timing.chosen})
+    assert not others or chosen.removesuffix(", padding dropped") == f"{manifest.backend} with eager attention"
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_a_file_for_images_holds_none(tmp_path: Path) -> None:
     assert golden is not None and len(golden) < 2_000_000
     cases = parse_cases(golden, "f")
     assert {"pixel_values"} == {name for case in cases for name in case.recipes}
-    assert max(case.inputs["pixel_values"].numel() for case in cases) > 3 * 3 * 224 * 224 - 1
+    assert max(case.inputs["pixel_values"].numel() for case in cases) >= 2 * 3 * 224 * 224
     manifest, found = check_golden(report.output)
     assert found and all(one.within(manifest.tolerance) for one in found)
     session = runtime.load(report.output)

@@ -88,14 +88,13 @@ def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert candidates.left_out("stock", AFTER_IPEX) == []
 
 
+@pytest.mark.usefixtures("native_here")
 def test_int8_competes_where_it_can_be_computed() -> None:
-    """IPEX and onednn; the plain trace has no int8."""
-    ways = list_candidates("auto", WITH_IPEX, "short", "int8", "drop")
-    assert [(way.backend.name, way.timed) for way in ways] == [("ipex", True), ("ipex", False), ("onednn", True)]
-    assert [way.backend.name for way in list_candidates("auto", AFTER_IPEX, "short", "int8", "drop")] == [
-        "onednn",
-        "onednn",
-    ]
+    """IPEX, onednn and the native operators; the plain trace has no int8."""
+    ways = [(way.backend.name, way.timed) for way in list_candidates("auto", WITH_IPEX, "short", "int8", "drop")]
+    assert ways == [("ipex", True), ("ipex", False), ("onednn", True), ("native", True)]
+    names = [way.backend.name for way in list_candidates("auto", AFTER_IPEX, "short", "int8", "drop")]
+    assert names == ["onednn", "onednn", "native"]
 
 
 def test_an_explicit_backend_has_one_way_unless_tuning_is_full() -> None:
