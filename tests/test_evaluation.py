@@ -194,6 +194,7 @@ def test_what_the_examples_refuse(tiny_folder: Callable[..., Path]) -> None:
 # ---- export-model --evaluate ----
 
 
+@pytest.mark.slow
 def test_export_reports_both_metrics(trained: Callable[[str], Path], tmp_path: Path) -> None:
     folder = trained("text-classification")
     command = [BIN / "export-model", folder, "-o", tmp_path / "m.pt", "--bf16", "--backend", "plain"]

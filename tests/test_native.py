@@ -71,6 +71,7 @@ def test_what_auto_and_stock_time(
     assert len(needs) == (report.manifest.backend == "native")
 
 
+@pytest.mark.slow
 def test_every_level_is_verified(
     tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from exporter.verification.subprocesses import module, python
 from tests.conftest import ROOT, run
 from tests.test_cpp import build
 
-pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("native_operators")]
+pytestmark = [pytest.mark.cpp, pytest.mark.slow, pytest.mark.usefixtures("native_operators")]
 
 PROJECT = """
 cmake_minimum_required(VERSION 3.18)

@@ -117,6 +117,7 @@ def test_one_copy_of_the_weights(classifier: Any, tiny_folder: Callable[..., Pat
     assert sum(part.size for part in records if part.name.startswith(("data/", "constants/"))) < 1.05 * weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_real_model(precision: Any, minilm: Path, exported: Callable[..., Any]) -> None:
     report = exported(minilm, precision=precision, backend="onednn")
