@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from runtime.errors import ExportedModelError, ManifestDamagedError
+from runtime.errors import ManifestDamagedError
 from runtime.format.golden import Case
 from runtime.format.manifest import GenerationInfo, GreedyCheck
 from runtime.generation.cache import Caches
@@ -23,6 +22,7 @@ from runtime.generation.loop import PIECE, Loop
 from runtime.generation.settings import Settings
 from runtime.session import Session
 from runtime.verification.compare import Comparison, compare
+from runtime.verification.two_threads import in_two_threads
 
 # Numbers of tokens per call, again and again: no rhythm of a model's own.
 _UNEVEN = (3, 1, 7, 2)
@@ -128,25 +128,13 @@ class _Reader:
 
     def two_threads(self, rows: Sequence[Case]) -> list[Comparison]:
         """Two threads read at the same time, each with caches of its own: one forwards, the other backwards."""
-        found: list[Comparison] = []
-        failures: list[ExportedModelError] = []
 
-        def work(ordered: Sequence[Case]) -> None:
-            try:
-                for case in ordered:
-                    logits = self.read(case.inputs["input_ids"], [2])
-                    found.append(compare(f"{case.name}, two threads", _LOGITS, 1, logits, case.outputs[_LOGITS]))
-            except ExportedModelError as error:
-                failures.append(error)
+        def read(ordered: Sequence[Case]) -> Iterator[Comparison]:
+            for case in ordered:
+                logits = self.read(case.inputs["input_ids"], [2])
+                yield compare(f"{case.name}, two threads", _LOGITS, 1, logits, case.outputs[_LOGITS])
 
-        threads = [threading.Thread(target=work, args=(ordered,)) for ordered in (rows, rows[::-1])]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
-        return found
+        return in_two_threads(read, rows, rows[::-1])
 
     def longest(self, case: Case) -> Iterator[Comparison]:
         """The longest row, in pieces as a prompt is read, the last tokens one by one."""

@@ -19,7 +19,6 @@ import dataclasses
 import json
 import math
 import sys
-import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from runtime.session import Session, admit, load, open_module
 from runtime.verification.accuracy import measure
 from runtime.verification.compare import Comparison, check_preprocessing, executed_operators, run_cases, worse
 from runtime.verification.generation import check_generation, decode_stored
+from runtime.verification.two_threads import in_two_threads
 
 # Numbers of inputs: three images of 224x224 are fewer.
 LARGE = 2**19
@@ -248,23 +248,9 @@ def _run_two_threads(
     big = [case.name for case in cases if case.name in large]
     forwards = [case for case in cases if case.name not in big[1::2]]
     backwards = [case for case in cases[::-1] if case.name not in big[::2]]
-    found: list[Comparison] = []
-    failures: list[ExportedModelError] = []
-
-    def work(ordered: Sequence[Case]) -> None:
-        try:
-            found.extend(run_cases(session, ordered, rounds=1, reopen=open_session))
-        except ExportedModelError as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(ordered,)) for ordered in (forwards, backwards)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return found
+    return in_two_threads(
+        lambda ordered: run_cases(session, ordered, rounds=1, reopen=open_session), forwards, backwards
+    )
 
 
 if __name__ == "__main__":
