@@ -11,6 +11,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from exporter.config.tasks import DECODER_RERANKING, TASKS, Task
+from exporter.loading.own_code import needs_own_code
 from exporter.loading.prompts import PROMPTED
 from exporter.loading.score_activation import ranks_pairs
 from exporter.loading.sentence_modules import Modules
@@ -36,10 +37,10 @@ def choose_task(config: Any, requested: str, modules: Modules | None, trusted: b
         CheckpointError: a damaged configuration.
     """
     architectures = architectures_of(config)
-    own = set(_own_classes(config).values())
-    if own & set(architectures) and not trusted:
+    own = sorted(set(_own_classes(config).values()) & set(architectures))
+    if own and not trusted and (why := needs_own_code(config, own)) is not None:
         raise RemoteCodeError(
-            f"the architecture {', '.join(own & set(architectures))} is Python code that the model brings along",
+            f"the architecture {', '.join(own)} is Python code that the model brings along{why}",
             "the option --trust-remote-code, which lets it run here with your rights",
             "read that code first",
         )

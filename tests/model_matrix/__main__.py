@@ -1,11 +1,11 @@
 """`make coverage`: try every pair of model type and task, and write the tables.
 
-    python -m tests.model_matrix [--bf16] [--sample N] [--seed S] [--kind KIND] [--only TEXT …] [--again RESULT …]
-        [--jobs N] [--fresh] [--report-only] [--layouts]
+    python -m tests.model_matrix [--bf16] [--backend NAME] [--sample N] [--seed S] [--kind KIND] [--task TASK]
+        [--only TEXT …] [--again RESULT …] [--jobs N] [--fresh] [--report-only] [--layouts]
 
 With `--layouts` it tries published folders instead (`tests.model_matrix.layouts`), and writes the second table;
 `--sample` then takes those of `layouts.published.SAMPLE`. Prints one line per pair or folder. Rows are appended to
-`build/coverage/PRECISION.jsonl` and `layouts-PRECISION.jsonl`, so that an interrupted run can be continued. The tables
+`build/coverage/PRECISION.jsonl`, `PRECISION-BACKEND.jsonl` and `layouts-PRECISION.jsonl`, so that an interrupted run can be continued. The tables
 in `docs/` are written unless only some pairs were requested. The exit code is 1 if an artifact was wrong, or the
 exporter failed because of a defect.
 """
@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from exporter.config.request import BACKEND_CHOICES
 from tests.model_matrix import report
 from tests.model_matrix.layouts import command
 from tests.model_matrix.pairs import all_pairs, sample
@@ -46,17 +47,19 @@ def main() -> int:
         pair
         for pair in pairs
         if (not arguments.kind or pair.kind == arguments.kind)
+        and (not arguments.task or pair.task == arguments.task)
         and (not arguments.only or any(text in pair.name for text in arguments.only))
     )
     BUILD.mkdir(parents=True, exist_ok=True)
-    path = BUILD / f"{precision}.jsonl"
+    label = precision if arguments.backend == "auto" else f"{precision}-{arguments.backend}"
+    path = BUILD / f"{label}.jsonl"
     if arguments.fresh:
         path.unlink(missing_ok=True)
     done = read_rows(path)
     todo = [pair for pair in pairs if pair.name not in done or done[pair.name]["result"] in arguments.again]
-    print(f"{len(pairs)} pairs, {len(todo)} to do, {precision}", flush=True)
+    print(f"{len(pairs)} pairs, {len(todo)} to do, {label}", flush=True)
     with path.open("a") as file:
-        for number, row in enumerate(run_all(todo, precision, arguments.jobs), 1):
+        for number, row in enumerate(run_all(todo, precision, arguments.jobs, arguments.backend), 1):
             file.write(json.dumps(row) + "\n")
             file.flush()
             took = f"{row['seconds']:5.1f} s" if row["seconds"] is not None else "      –"
@@ -66,7 +69,11 @@ def main() -> int:
     found = [done[pair.name] for pair in pairs if pair.name in done]
     print(", ".join(f"{count} {name}" for name, count in Counter(row["result"] for row in found).most_common()))
     if not arguments.sample and not arguments.only:
-        rows = {name: read_rows(BUILD / f"{name}.jsonl") for name in PRECISIONS}
+        # fp32 first, and what `auto` chose before a backend that was named.
+        names = sorted(
+            (path.stem for path in BUILD.glob("[fb]*.jsonl")), key=lambda name: ("-" in name, name != "fp32")
+        )
+        rows = {name: read_rows(BUILD / f"{name}.jsonl") for name in names}
         result = report.gather({name: found for name, found in rows.items() if found})
         print("\n".join(report.write(ROOT / "docs", all_pairs(), result)))
     return 1 if any(row["result"] in DEFECTS for row in found) else 0
@@ -78,6 +85,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, metavar="N", help="N pairs of encoders instead of all pairs")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--kind", choices=("encoder", "generator", "other"), help="only model types of this kind")
+    parser.add_argument("--task", help="only pairs with this task")
+    parser.add_argument("--backend", choices=BACKEND_CHOICES, default="auto", help="instead of the one that auto takes")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only pairs whose name contains one of these")
     parser.add_argument("--again", nargs="+", default=[], metavar="RESULT", help="repeat pairs that ended so")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")

@@ -19,6 +19,7 @@ import torch
 
 import runtime
 from exporter import ExportRequest, export
+from exporter.config.request import BackendChoice
 from exporter.loading.loader import load_source
 from exporter.pipeline import plan_and_adapt
 from exporter.shapes.example_inputs import make_inputs
@@ -27,14 +28,14 @@ from exporter.shapes.trace_plan import TracePlan
 from exporter.verification import verify
 from runtime.errors import ExportedModelError
 from runtime.format.golden import Case
-from runtime.format.manifest import Axis, Precision, Tolerance, ValueRange
+from runtime.format.manifest import Axis, Manifest, Precision, Tolerance, ValueRange
 from runtime.verification.compare import run_cases
 from tests.model_matrix import zygote
 from tests.model_matrix.pairs import Pair, all_pairs
 from tests.model_matrix.tiny import tiny_model
 
 Result = Literal["right", "narrowed", "plain", "beyond", "refused", "wrong", "no model", "out of time", "died"]
-# Results of which an artifact is right at every shape that it declares, with IPEX.
+# Results of which an artifact is right at every shape that it declares, with operators that are faster than the trace.
 SOUND = ("right", "narrowed")
 PROBES = 3
 # Probes of longer inputs would only cost time: the gate has tried the longest.
@@ -45,11 +46,14 @@ _LONGEST_PROBE = 400
 class Row:
     """What became of one pair.
 
-    `right`: at every shape that the plan declared, with IPEX. `narrowed`: right at every shape that the artifact
-    declares, with IPEX, which are fewer. `plain`: right without IPEX only. `refused`: no artifact, with the reason.
+    `right`: at every shape that the plan declared, with IPEX, oneDNN's operators or the project's own. `narrowed`: the
+    same at every shape that the artifact declares, which are fewer. `plain`: right as the trace is, without any of
+    these. `refused`: no artifact, with the reason.
     `wrong`: an artifact was written, and another shape than the gate's showed a wrong answer. `beyond`: the same, but
     by less than twice the tolerance, which is rounding. `no model`: there is no tiny model to try.
-    Errors are the largest of all shapes and outputs, relative to eager fp32.
+    Errors are the largest of all shapes and outputs, relative to eager fp32. `generated`, of a file that generates
+    text: how many greedy tokens were compared with transformers' `generate` for each prompt, and how many were equal up
+    to the first difference.
     """
 
     model_type: str
@@ -60,9 +64,11 @@ class Row:
     reason: str = ""
     max_error: float | None = None
     seconds: float | None = None
+    backend: str | None = None
+    generated: str | None = None
 
 
-def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:
+def export_pair(pair: Pair, precision: Precision, folder: Path, backend: BackendChoice = "auto") -> Row:
     """Build and export; the artifact stands at `folder/model.pt` where one was written."""
     row = Row(pair.model_type, pair.task, pair.architecture, pair.kind, "no model")
     try:
@@ -71,13 +77,13 @@ def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:
         return dataclasses.replace(row, reason=line(error))
     start = time.perf_counter()
     try:
-        report = export(_request(pair, precision, folder))
+        report = export(_request(pair, precision, folder, backend))
     except ExportedModelError as error:
         return dataclasses.replace(row, result="refused", reason=line(error), seconds=time.perf_counter() - start)
     except Exception as error:  # noqa: BLE001 (a defect of the exporter: the table has to show it)
         return dataclasses.replace(row, result="died", reason=line(error), seconds=time.perf_counter() - start)
     excluded = [choice for choice in report.choices if choice.startswith(("excluded", "the model itself fails"))]
-    plain = report.manifest.backend != "ipex"
+    plain = report.manifest.backend == "plain"
     narrowed = any(choice.startswith("excluded") for choice in excluded)
     failed = [choice for choice in report.choices if " failed: " in choice] if plain else []
     return dataclasses.replace(
@@ -86,7 +92,15 @@ def export_pair(pair: Pair, precision: Precision, folder: Path) -> Row:
         reason="; ".join([*failed, *excluded])[:400],
         max_error=max(point.max_error for point in report.manifest.verified),
         seconds=time.perf_counter() - start,
+        backend=report.manifest.backend,
+        generated=_generated(report.manifest),
     )
+
+
+def _generated(manifest: Manifest) -> str | None:
+    if manifest.generation is None or not manifest.generation.greedy:
+        return None
+    return ", ".join(f"{one.equal} of {one.tokens}" for one in manifest.generation.greedy)
 
 
 def probe_pair(pair: Pair, precision: Precision, folder: Path) -> tuple[Result, str]:
@@ -132,7 +146,7 @@ def quiet(gates: str) -> None:
     warnings.simplefilter("ignore")
 
 
-def _request(pair: Pair, precision: Precision, folder: Path) -> ExportRequest:
+def _request(pair: Pair, precision: Precision, folder: Path, backend: BackendChoice = "auto") -> ExportRequest:
     """With no task where the checkpoint itself tells it, which is how most users export."""
     told = sum(other.architecture == pair.architecture for other in all_pairs() if other.model_type == pair.model_type)
     return ExportRequest(
@@ -140,6 +154,7 @@ def _request(pair: Pair, precision: Precision, folder: Path) -> ExportRequest:
         folder / "model.pt",
         task="auto" if told == 1 else pair.task,
         precision=precision,
+        backend=backend,
         tune="off",
         force=True,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
 import os
 import resource
@@ -51,10 +52,11 @@ class _Job:
     row: dict[str, Any] | None = None
 
 
-def run_all(pairs: Sequence[Pair], precision: str, jobs: int) -> Iterator[dict[str, Any]]:
+def run_all(pairs: Sequence[Pair], precision: str, jobs: int, backend: str = "auto") -> Iterator[dict[str, Any]]:
     """Rows, as they come. Each pair in two processes of its own, forked from one that has imported everything."""
     with Zygote() as gates:
-        yield from run_steps(pairs, precision, jobs, gates.address, _export, _probe)
+        export = functools.partial(_export, backend=backend)
+        yield from run_steps(pairs, precision, jobs, gates.address, export, _probe)
 
 
 def run_layouts(layouts: Sequence[Layout], precision: str, jobs: int) -> Iterator[dict[str, Any]]:
@@ -124,13 +126,13 @@ def _row(job: _Job, future: concurrent.futures.Future[Any], seconds: float) -> d
     return row | changes
 
 
-def _export(pair: Pair, precision: Any, folder: Path, gates: str) -> dict[str, Any]:
+def _export(pair: Pair, precision: Any, folder: Path, gates: str, backend: Any) -> dict[str, Any]:
     """In a process of its own."""
     from tests.model_matrix import one
 
     _confine(folder)
     one.quiet(gates)
-    return dataclasses.asdict(one.export_pair(pair, precision, folder))
+    return dataclasses.asdict(one.export_pair(pair, precision, folder, backend))
 
 
 def _probe(pair: Pair, precision: Any, folder: Path, gates: str) -> dict[str, Any]:

@@ -35,18 +35,18 @@ _PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers")
 _HEAD = """# What can be exported
 
 Every pair of model type and task that transformers knows, tried: a tiny random model of the model type's own default
-configuration, saved as a folder, exported with IPEX, compared with the original in eager fp32 by the gate, loaded
-without transformers, and then asked at {probes} more shapes that the gate had not tried. Written by `make coverage` on
-{date}, one thread a pair, with {versions}.
-It also leaves every row, with its error, in coverage.json beside this page.
+configuration, saved as a folder, exported with the backend that `auto` takes without timing, compared with the
+original in eager fp32 by the gate, loaded without transformers, and then asked at {probes} more shapes that the gate
+had not tried. Written by `make coverage` on {date}, one thread a pair, with {versions},
+on {processor}. It also leaves every row, with its error, in coverage.json beside this page.
 
 ![Results by task](coverage.svg)
 
-- **right**: at every shape that is declared, with IPEX.
-- **narrowed**: right with IPEX at every shape that the artifact declares; these are fewer than the model admits, and
+- **right**: at every shape that is declared, with IPEX, oneDNN's operators or the project's own.
+- **narrowed**: right with these at every shape that the artifact declares; these are fewer than the model admits, and
   the session refuses the others by name. Most of these are image models that keep the size they are traced at, which
   is the one size that their image processors make.
-- **plain**: right, but without IPEX.
+- **plain**: right, but as the trace is, without any of these operators.
 - **refused**: no file is written; the reason is below. **died** and **out of time** are refusals without a name.
 - **beyond**: a file is written, and at one of the shapes asked for afterwards its error exceeds the tolerance, by less
   than as much again: rounding of bf16, not a wrong answer.
@@ -55,6 +55,7 @@ It also leaves every row, with its error, in coverage.json beside this page.
 
 *Encoders* are the model types that a table of an encoder's task lists and no table of generators does, or that have a
 masked language model. *Others* are known to AutoModel alone: parts of larger models, codecs, time series.
+"fp32-native" and the like are files of the backend of that name, asked for by `--backend`.
 """
 
 
@@ -63,6 +64,7 @@ def gather(rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "versions": machine.versions(_PACKAGES),
+        "processor": f"{machine.processor()} ({machine.level()})",
         "rows": {name: list(found.values()) for name, found in rows.items()},
     }
 
@@ -88,11 +90,13 @@ def write(folder: Path, pairs: Sequence[Pair], result: Mapping[str, Any]) -> lis
         for precision, found in result["rows"].items()
     }
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    text = [_HEAD.format(probes=PROBES, date=result["date"], versions=versions)]
+    text = [_HEAD.format(probes=PROBES, date=result["date"], versions=versions, processor=result["processor"])]
     totals = [line for precision in rows for line in _totals(precision, pairs, rows[precision])]
     text += ["## Totals", "", *totals]
     for precision in rows:
         text += [f"## Encoders by task, {precision}", "", *_by_task(pairs, rows[precision]), ""]
+    for precision in rows:
+        text += _generating(precision, pairs, rows[precision])
     for precision in rows:
         text += [f"## Pairs that are not right, {precision}", "", *_reasons(pairs, rows[precision])]
     reports.save_raw(folder, "coverage", result)
@@ -133,6 +137,28 @@ def _by_task(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
     return tables.table(["task", "pairs", *RESULTS, "largest error"], body)
 
 
+def _generating(precision: str, pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
+    """Language models that write text: a row each."""
+    found = [rows[pair.name] for pair in pairs if pair.task == "text-generation" and pair.name in rows]
+    if not found:
+        return []
+    body = [
+        [row["model_type"], row["result"], row["backend"] or tables.DASH, row["generated"] or tables.DASH]
+        for row in found
+    ]
+    made = [row for row in found if row["result"] in SOUND]
+    return [
+        f"## Language models that write text, {precision}",
+        "",
+        f"{len(made)} of {len(found)} make a file for `text-generation`, whose logits are those of eager fp32 with the "
+        "prompt at once, token by token and in pieces. The last column: how many greedy tokens, from two prompts, are "
+        "those of transformers' `generate` up to the first difference.",
+        "",
+        *tables.table(["model type", "result", "backend", "greedy tokens equal"], body),
+        "",
+    ]
+
+
 def _tasks(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for pair in pairs:
@@ -161,4 +187,4 @@ def _picture(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> charts.Figure:
     """A bar per task, its parts as long as its results are many."""
     counts = {task: Counter(str(row["result"]) for row in found) for task, found in _tasks(pairs, rows).items()}
     labels = {task: f"{sum(found[name] for name in SOUND)} of {found.total()}" for task, found in counts.items()}
-    return charts.stacked("Encoders in fp32 with IPEX: pairs of model type and task", counts, RESULTS, labels)
+    return charts.stacked("Encoders in fp32: pairs of model type and task", counts, RESULTS, labels)

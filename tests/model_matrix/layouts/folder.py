@@ -41,6 +41,7 @@ class Model:
         type: `model_type`.
         config: keys of config.json that the class reads, as published. Sizes of the model are made small.
         keys: keys that config.json also has on the hub, or has in another form: they replace what is saved.
+        copies: keys that config.json has too on the hub, and the key whose value is theirs.
         kept: names of sizes that stay as published, beside the limits of the input.
         without: keys that are saved today and were not when the model was published.
         half: weights in half precision.
@@ -51,6 +52,7 @@ class Model:
     type: str
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keys: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     kept: Sequence[str] = ()
     without: Sequence[str] = ()
     half: bool = False
@@ -92,7 +94,8 @@ class Model:
         if "dtype" in saved:
             saved["torch_dtype"] = saved.pop("dtype")
         kept = {name: value for name, value in saved.items() if name not in self.without}
-        write(path, dict(sorted((kept | {"architectures": [self.architecture]} | dict(self.keys)).items())))
+        copies = {name: saved[key] for name, key in self.copies.items()}
+        write(path, dict(sorted((kept | {"architectures": [self.architecture]} | copies | dict(self.keys)).items())))
 
 
 def _keep(published: PretrainedConfig, config: PretrainedConfig, names: Sequence[str]) -> None:
