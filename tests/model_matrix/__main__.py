@@ -5,9 +5,9 @@
 
 With `--layouts` it tries published folders instead (`tests.model_matrix.layouts`), and writes the second table;
 `--sample` then takes those of `layouts.published.SAMPLE`. Prints one line per pair or folder. Rows are appended to
-`build/coverage/PRECISION.jsonl`, `PRECISION-BACKEND.jsonl` and `layouts-PRECISION.jsonl`, so that an interrupted run can be continued. The tables
-in `docs/` are written unless only some pairs were requested. The exit code is 1 if an artifact was wrong, or the
-exporter failed because of a defect.
+`build/coverage/PRECISION.jsonl`, `PRECISION-BACKEND.jsonl` and `layouts-PRECISION.jsonl`, so that an interrupted run
+can be continued. The tables in `docs/` are written unless only some pairs were requested. The exit code is 1 if an
+artifact was wrong, or the exporter failed because of a defect.
 """
 
 from __future__ import annotations
