@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from exporter import ExportRequest
 from exporter.config.model_aliases import SHORT_NAMES
 from exporter.loading.hub import locate
 from exporter.loading.loader import Source, load_source
 from exporter.loading.pooling import SentenceHead
+from exporter.loading.task_selection import choose_task
 from exporter.loading.weights import digest
 from runtime.errors import (
     CheckpointError,
@@ -223,6 +226,40 @@ def test_a_models_own_code_needs_a_flag(tiny_folder: Folder, copy_of: Copy) -> N
     (folder / "mine.py").write_text("raise SystemExit('ran foreign code')")
     with pytest.raises(RemoteCodeError, match="--trust-remote-code"):
         load(folder)
+
+
+def nomic_config(**keys: Any) -> Any:
+    """As nomic-ai/nomic-embed-text-v1.5 has it, with the sizes that are transformers' defaults."""
+    published = {
+        "auto_map": {
+            "AutoConfig": "nomic-ai/code--configuration.NomicBertConfig",
+            "AutoModel": "nomic-ai/code--m.NomicBertModel",
+        },
+        "architectures": ["NomicBertModel"],
+        "activation_function": "swiglu",
+        "n_embd": 768,
+        "n_inner": 3072,
+        "n_positions": 8192,
+        "qkv_proj_bias": False,
+        "rotary_emb_base": 1000,
+        "rotary_scaling_factor": None,
+    }
+    return AutoConfig.for_model("nomic_bert", **published | keys)
+
+
+@pytest.mark.skipif("nomic_bert" not in CONFIG_MAPPING, reason="transformers has no such class")
+def test_code_that_transformers_has_taken_over_is_not_needed() -> None:
+    assert choose_task(nomic_config(), "feature-extraction", None)[0].name == "feature-extraction"
+    for keys, told in (
+        ({"rotary_scaling_factor": 2}, "its key rotary_scaling_factor is 2, where transformers' class has None"),
+        ({"n_embd": 512}, "its key n_embd is 512, where transformers' class has 768"),
+        (
+            {"expert_choice_router": True},
+            "its key expert_choice_router says something that transformers' class does not",
+        ),
+    ):
+        with pytest.raises(RemoteCodeError, match=f"{told}.*--trust-remote-code"):
+            choose_task(nomic_config(**keys), "feature-extraction", None)
 
 
 def test_a_task_that_the_type_has_no_class_for(tiny_folder: Folder) -> None:
