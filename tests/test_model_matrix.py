@@ -85,6 +85,25 @@ def test_the_page_counts_every_pair_and_tells_the_reasons(tmp_path: Path) -> Non
     assert "1 of 2" in [text.text for text in root.iter(f"{SVG}text")]
 
 
+def test_language_models_have_a_section_of_their_own_that_stays(tmp_path: Path) -> None:
+    def writes(name: str, result: str, reason: str = "", generated: str | None = None) -> dict[str, Any]:
+        return row(name, result, reason) | {"backend": "native" if generated else None, "generated": generated}
+
+    reason = "TaskError: model type 'mamba' keeps a state from token to token; expected keys and values"
+    rows = {
+        "llama": writes("llama", "right", "", "64 of 64, 64 of 64"),
+        "mamba": writes("mamba", "refused", reason),
+        "odd": writes("odd", "refused", "VerificationError: wrong in pieces"),
+    }
+    (total,) = report.write_generation(tmp_path, {"fp32": rows})
+    assert "1 were refused because" in total and "of the 2 others 1 are right (50.0 %)" in total
+    report.write(tmp_path, [pair("bert")], report.gather({"fp32": {"bert fill-mask": row("bert")}}))
+    page = (tmp_path / "coverage.md").read_text()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    assert ["llama", "right", "native", "64 of 64, 64 of 64"] in cells and page.count(total) == 1
+    assert "- **refused**: odd: VerificationError: wrong in pieces" in page.splitlines() and "## Totals" in page
+
+
 def test_the_page_is_drawn_again_from_the_raw_rows(tmp_path: Path) -> None:
     given = report.gather({"fp32": {"bert fill-mask": row("bert")}}) | {"date": "2026-01-02"}
     report.write(tmp_path, [pair("bert")], given)

@@ -76,6 +76,8 @@ def main() -> int:
         rows = {name: read_rows(BUILD / f"{name}.jsonl") for name in names}
         result = report.gather({name: found for name, found in rows.items() if found})
         print("\n".join(report.write(ROOT / "docs", all_pairs(), result)))
+    if not arguments.sample and not arguments.only and arguments.task == "text-generation":
+        print("\n".join(report.write_generation(ROOT / "docs", {label: {row["model_type"]: row for row in found}})))
     return 1 if any(row["result"] in DEFECTS for row in found) else 0
 
 

@@ -6,6 +6,7 @@ coverage.json is not part of the repository. Pairs without a row are listed as n
 from __future__ import annotations
 
 import datetime
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import charts, machine, reports, tables
-from tests.model_matrix.layouts import page
+from tests.model_matrix import sections
 from tests.model_matrix.one import PROBES, SOUND
 from tests.model_matrix.pairs import Pair
 
@@ -30,6 +31,8 @@ RESULTS = {
     "wrong": "#b71c1c",
     "no model": "#bdbdbd",
 }
+# Refusals of models whose cache is not keys and values (`exporter.loading.generation_settings.cache_sizes`).
+_OTHER_CACHE = re.compile("keeps a state|takes no past_key_values|lets a token see|keeps nothing|keeps tensors of")
 _PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers")
 
 _HEAD = """# What can be exported
@@ -56,6 +59,15 @@ on {processor}. It also leaves every row, with its error, in coverage.json besid
 *Encoders* are the model types that a table of an encoder's task lists and no table of generators does, or that have a
 masked language model. *Others* are known to AutoModel alone: parts of larger models, codecs, time series.
 "fp32-native" and the like are files of the backend of that name, asked for by `--backend`.
+"""
+
+_GENERATION = """## Language models that write text
+
+Every model type with a class for causal language models, made tiny as above and exported for `text-generation`: the
+file's logits are those of eager fp32 with the prompt at once, token by token, in pieces, and beside other rows. The
+last column says how many greedy tokens, behind each of two prompts, are those of transformers' `generate` up to the
+first difference. Written by `make coverage ARGS="--task text-generation"` on {date}, one thread a pair, with
+{versions}, on {processor}.
 """
 
 
@@ -96,16 +108,17 @@ def write(folder: Path, pairs: Sequence[Pair], result: Mapping[str, Any]) -> lis
     for precision in rows:
         text += [f"## Encoders by task, {precision}", "", *_by_task(pairs, rows[precision]), ""]
     for precision in rows:
-        text += _generating(precision, pairs, rows[precision])
-    for precision in rows:
         text += [f"## Pairs that are not right, {precision}", "", *_reasons(pairs, rows[precision])]
     reports.save_raw(folder, "coverage", result)
     path = folder / "coverage.md"
-    layouts = page.section(path.read_text()) if path.exists() else ""
+    before = path.read_text() if path.exists() else ""
+    whole = "\n".join(text)
+    for name in sections.NAMES:
+        whole = sections.replaced(whole, name, sections.found(before, name))
     reports.save_page(
         folder,
         "coverage",
-        page.with_section("\n".join(text), layouts),
+        whole,
         _picture(pairs, rows["fp32"]) if "fp32" in rows else None,
     )
     return totals
@@ -137,26 +150,44 @@ def _by_task(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
     return tables.table(["task", "pairs", *RESULTS, "largest error"], body)
 
 
-def _generating(precision: str, pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
-    """Language models that write text: a row each."""
-    found = [rows[pair.name] for pair in pairs if pair.task == "text-generation" and pair.name in rows]
-    if not found:
-        return []
-    body = [
-        [row["model_type"], row["result"], row["backend"] or tables.DASH, row["generated"] or tables.DASH]
-        for row in found
-    ]
-    made = [row for row in found if row["result"] in SOUND]
-    return [
-        f"## Language models that write text, {precision}",
-        "",
-        f"{len(made)} of {len(found)} make a file for `text-generation`, whose logits are those of eager fp32 with the "
-        "prompt at once, token by token and in pieces. The last column: how many greedy tokens, from two prompts, are "
-        "those of transformers' `generate` up to the first difference.",
-        "",
-        *tables.table(["model type", "result", "backend", "greedy tokens equal"], body),
-        "",
-    ]
+def write_generation(folder: Path, rows: Mapping[str, Mapping[str, Row]]) -> list[str]:
+    """Write the section about language models that write text, a table for each precision.
+
+    Args:
+        folder: where docs/coverage.md is.
+        rows: of the task `text-generation`, by precision and name of the pair.
+
+    Returns:
+        The totals, line by line.
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions(_PACKAGES).items())
+    date, processor = datetime.date.today().isoformat(), f"{machine.processor()} ({machine.level()})"
+    lines = [_GENERATION.format(date=date, versions=versions, processor=processor)]
+    totals = []
+    for precision, found in rows.items():
+        counts = Counter(row["result"] for row in found.values())
+        other = sum(bool(row["result"] == "refused" and _OTHER_CACHE.search(row["reason"])) for row in found.values())
+        able = len(found) - other - counts["no model"]
+        sound = sum(counts[name] for name in SOUND)
+        totals.append(
+            f"**{precision}**: {len(found)} model types: "
+            f"{', '.join(f'{counts[name]} {name}' for name in RESULTS if counts[name])}. "
+            f"{other} were refused because what they keep is not keys and values alone; "
+            f"of the {able} others {sound} are right ({100 * sound / max(able, 1):.1f} %)."
+        )
+        body = [
+            [row["model_type"], row["result"], row["backend"] or tables.DASH, row["generated"] or tables.DASH]
+            for row in found.values()
+        ]
+        reasons = [
+            f"- **{row['result']}**: {row['model_type']}: {row['reason']}"
+            for row in found.values()
+            if row["result"] != "right"
+        ]
+        head = ["model type", "result", "backend", "greedy tokens equal"]
+        lines += [totals[-1], "", *tables.table(head, body), "", f"### Not right, {precision}", "", *reasons, ""]
+    sections.write(folder / "coverage.md", "generation", lines)
+    return totals
 
 
 def _tasks(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> dict[str, list[Row]]:

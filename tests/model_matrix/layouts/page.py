@@ -1,20 +1,19 @@
-"""The section of docs/coverage.md that lists layouts, kept between two marks: either table is written alone."""
+"""The section of docs/coverage.md that lists layouts."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import machine, reports, tables
+from tests.model_matrix import sections
 
 Row = Mapping[str, Any]
 RESULTS = ("right", "refused", "unclear", "wrong", "died", "out of time", "unbuilt")
 # What must not happen.
 DEFECTS = ("wrong", "died", "unclear", "unbuilt")
-BEGIN, END = "<!-- layouts -->", "<!-- end of layouts -->"
 _PACKAGES = ("torch", "intel-extension-for-pytorch", "transformers", "sentence-transformers")
 
 _HEAD = """## Published folders
@@ -56,25 +55,8 @@ def write(folder: Path, rows: Mapping[str, Sequence[Row]]) -> list[str]:
     for precision, found in rows.items():
         totals += _totals(found)
         lines += [_HEAD.format(count=len(found), precision=precision, versions=shown), *totals, "", *_table(found)]
-    path = folder / "coverage.md"
-    text = path.read_text() if path.exists() else "# What can be exported\n"
-    reports.write_whole(path, with_section(text, "\n".join([BEGIN, "", *lines, "", END])))
-    print(f"wrote {path}")
+    sections.write(folder / "coverage.md", "layouts", lines)
     return totals
-
-
-def section(text: str) -> str:
-    """The section of a page, with its marks; empty if there is none."""
-    found = re.search(f"{BEGIN}.*{END}", text, re.DOTALL)
-    return found[0] if found else ""
-
-
-def with_section(text: str, new: str) -> str:
-    """The page with this section in place of the one that it has, or at its end."""
-    old = section(text)
-    if not new:
-        return text
-    return text.replace(old, new) if old else f"{text.rstrip()}\n\n{new}\n"
 
 
 def _totals(rows: Sequence[Row]) -> list[str]:
