@@ -73,6 +73,7 @@ def run(rounds: int) -> dict[str, Any]:
                 entries[name] = process.ask("load")
             except WorkerError as error:
                 entries[name] = {"reason": str(error)}
+                print(name, entries[name], flush=True)
                 continue
             process.hold()
             entries[name]["cosine"] = least_cosine(folder / f"{name}.npy", folder / "torch.npy")

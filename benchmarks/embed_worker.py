@@ -66,7 +66,8 @@ class Worker:
             import runtime
 
             session = runtime.load(self.job.model, threads=self.job.threads)
-            yield "as it comes", session.text.embed
+            # sentence-transformers truncates without being asked.
+            yield "as it comes", partial(session.text.embed, truncate=True)
             return
         model = _sentence_transformer(self.job)
         for size in BATCH_SIZES:
