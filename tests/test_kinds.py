@@ -12,7 +12,7 @@ import transformers
 
 from exporter import Report
 from runtime import load
-from runtime.errors import InputSizeError, InputValueError
+from runtime.errors import BackendError, InputSizeError, InputValueError
 
 TEXT = {
     "hidden_size": 32,
@@ -133,18 +133,24 @@ KINDS: dict[str, tuple[str, dict[str, Any], str, str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def kind(tmp_path_factory: pytest.TempPathFactory, exported: Callable[..., Report]) -> Callable[[str], Report]:
-    """An IPEX export of a tiny model of a kind, from a folder with config.json and weights, no option given."""
+def kind_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A tiny model of a kind as a folder with config.json and weights."""
 
-    def make(name: str) -> Report:
+    def make(name: str) -> Path:
         folder: Path = tmp_path_factory.getbasetemp() / "kinds" / name.replace(" ", "-")
         if not folder.exists():
             torch.manual_seed(5)
             model = getattr(transformers, KINDS[name][0])
             model(model.config_class(**KINDS[name][1])).eval().save_pretrained(folder)
-        return exported(folder, backend="ipex")
+        return folder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def kind(kind_folder: Callable[[str], Path], exported: Callable[..., Report]) -> Callable[[str], Report]:
+    """An IPEX export of such a folder, no other option given."""
+    return lambda name: exported(kind_folder(name), backend="ipex")
 
 
 def described(specs: Any) -> str:
@@ -166,6 +172,24 @@ def test_everything_is_derived(name: str, kind: Callable[[str], Report]) -> None
     assert not any(choice.startswith("excluded") for choice in report.choices)
     batches = {point.shape["batch"] for point in report.manifest.verified}
     assert {1, 2, 3, 5} <= batches
+    load(report.output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("name", KINDS)
+def test_every_head_in_fewer_bits(
+    name: str, precision: str, kind_folder: Callable[[str], Path], exported: Callable[..., Report]
+) -> None:
+    """The gate compares with fp32; the own operators have both precisions on every processor."""
+    if (name, precision) == ("image of any size", "int8"):
+        with pytest.raises(BackendError, match="no linear for int8 in the model"):
+            exported(kind_folder(name), backend="native", precision=precision)
+        return
+    report = exported(kind_folder(name), backend="native", precision=precision)
+    manifest = report.manifest
+    assert (manifest.task, manifest.precision, manifest.backend) == (KINDS[name][2], precision, "native")
+    assert all(point.max_error <= manifest.tolerance.max_error for point in manifest.verified)
     load(report.output)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from exporter.backends.bf16 import to_bf16
 from exporter.backends.onednn import int8
 from exporter.backends.onednn.attend import place_attention
 from exporter.backends.onednn.attention import simplify_attention
@@ -46,7 +47,7 @@ class OnednnBackend:
 
     def optimise(self, module: torch.nn.Module, precision: Precision) -> torch.nn.Module:
         """bf16 converts the weights; the rest is done on the graph."""
-        return module.to(torch.bfloat16) if precision == "bf16" else module
+        return to_bf16(module) if precision == "bf16" else module
 
     def quantise(
         self,
