@@ -17,6 +17,7 @@ from exporter.config.request import ExportRequest
 from exporter.loading.decoder_cache import InPlaceCache, masks_by_position
 from exporter.loading.generation_settings import cache_sizes
 from exporter.loading.loader import load_source
+from exporter.tracing.cached_attention import Sight, Unsuited, sight_of
 from exporter.tracing.decoder import Decoding
 from runtime import Session, load
 from runtime.commands.main import main
@@ -168,7 +169,61 @@ def test_norms_of_decoders_are_the_projects_own(
         assert found == (norms or {"layer norm with addition": 5})
 
 
-@pytest.mark.parametrize("backend", ["onednn", "plain"])
+@pytest.mark.parametrize(
+    ("kind", "config", "note", "count"),
+    [
+        ("llama", {}, "2 attentions over the cache;", 2),
+        ("mistral", {}, "2 attentions over the cache, 2 with a window;", 2),
+        ("mistral", {"sliding_window": 127}, "2 attentions over the cache, 2 with a window;", 2),
+        ("mistral", {"sliding_window": 128}, "2 attentions over the cache;", 2),
+        ("gemma3_text", {}, "6 attentions over the cache, 5 with a window;", 6),
+        ("falcon", {}, "attention by PyTorch's operators: the model fails with new keys alone", 0),
+    ],
+)
+def test_whose_attention_is_the_projects_own(
+    kind: str, config: dict[str, Any], note: str, count: int, tmp_path: Path, exported: Callable[..., Report]
+) -> None:
+    made_of = exported(made(tmp_path / kind, kind, **config), max_length=128, backend="native")
+    (traced,) = [stage.detail for stage in made_of.stages if stage.name == "trace" and "caches" in stage.detail]
+    assert note in traced + ";"
+    assert {one.kind: one.count for one in made_of.manifest.fusions}.get("attention over a cache", 0) == count
+
+
+def shown(name: str, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    return {
+        "all before": k <= q,
+        "window": (k <= q) & (k > q - 5),
+        "chunks": (k <= q) & (k // 7 == q // 7),
+        "not the first": (k <= q) & (k > 0),
+        "one hole": (k <= q) & ~((q == 50) & (k == 31)),
+        "prefix": (k <= q) | (k < 3),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("all before", Sight()),
+        ("window", Sight(window=5)),
+        ("chunks", Sight(masked=True)),
+        ("not the first", Sight(masked=True)),
+        ("one hole", Sight(masked=True)),
+        ("prefix", None),
+    ],
+)
+@pytest.mark.parametrize("longest", [64, 5000])
+def test_what_a_mask_shows(name: str, expected: Sight | None, longest: int) -> None:
+    def function(*indices: torch.Tensor) -> torch.Tensor:
+        return shown(name, *indices[2:])
+
+    if expected is not None:
+        assert sight_of(function, longest) == expected
+        return
+    with pytest.raises(Unsuited, match="sees those behind it"):
+        sight_of(function, longest)
+
+
+@pytest.mark.parametrize("backend", ["native", "onednn", "plain"])
 def test_one_pass_gives_the_logits_of_all_tokens(
     backend: str, folder: Path, original: Any, exported: Callable[..., Report]
 ) -> None:
@@ -249,7 +304,7 @@ def test_masks_that_forget_a_row_are_found(folder: Path, tmp_path: Path, monkeyp
     """The gate, against masks that go by the first row's positions, as transformers' own do."""
     monkeypatch.setattr(
         "exporter.tracing.decoder.masks_by_position",
-        lambda positions: masks_by_position(positions[:1].expand_as(positions)),
+        lambda positions, watch: masks_by_position(positions[:1].expand_as(positions), watch),
     )
     with pytest.raises(VerificationError, match="decode is wrong in .* with others"):
         export(ExportRequest(model=str(folder), output=tmp_path / "model.pt", backend="plain"))
@@ -258,7 +313,7 @@ def test_masks_that_forget_a_row_are_found(folder: Path, tmp_path: Path, monkeyp
 def test_bf16_keeps_tables_and_uses_its_cache(folder: Path, original: Any) -> None:
     """Without a file, since few processors have bf16: the module that would be traced."""
     source = load_source(ExportRequest(model=str(folder), output="unused.pt"))
-    decoding = Decoding(tuple(cache_sizes(source.model)), "bf16")
+    decoding = Decoding(tuple(cache_sizes(source.model)), "bf16", 128)
     with decoding.kept_in_fp32(source.model):
         module = decoding.module(source.model).to(torch.bfloat16)
     assert source.model.model.rotary_emb.inv_freq.dtype == torch.float32
