@@ -27,7 +27,7 @@ from exporter.loading.loader import Source, load_source
 from exporter.loading.sound_steps import plan_sounds
 from exporter.loading.third_party_logs import third_parties_quiet
 from exporter.packaging.cpp_header import cpp_header
-from exporter.packaging.manifest_builder import describe_outputs
+from exporter.packaging.manifest_builder import LONGEST, describe_outputs
 from exporter.packaging.operator_check import check_allowed
 from exporter.packaging.report import Observer, Report, StageClock, StageEvent
 from exporter.packaging.staging import Workspace, expect_no_source, workspace
@@ -77,7 +77,8 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         clock = StageClock(observe)
         source = _load(request, candidates, clock)
         if source.task.generates:
-            candidates = decoder_candidates(request.backend, environment, request.precision)
+            able = decoder_candidates(request.backend, environment, request.precision)
+            candidates, _ = _runnable(able, request.precision, environment)
         if source.reads_padding:
             candidates = [dataclasses.replace(candidate, drop_padding=False) for candidate in candidates]
         plan, adapter = _plan(request, source, clock)
@@ -288,7 +289,8 @@ def _plan_decoding(request: ExportRequest, source: Source, plan: TracePlan, cloc
         sizes = cache_sizes(source.model)
         cases = [] if request.verify == "off" else generation_cases(source.model, plan)
         notes.append(f"{len(sizes)} layers keep keys and values; texts of {len(cases)} prompts by transformers")
-    return DecodingPlan(Decoding(tuple(sizes), request.precision), cases)
+    longest = plan.dimensions["sequence"].axis.maximum or LONGEST
+    return DecodingPlan(Decoding(tuple(sizes), request.precision, longest), cases)
 
 
 @dataclass(frozen=True)

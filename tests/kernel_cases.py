@@ -165,6 +165,85 @@ def segments() -> None:
             assert not found[:, :, offsets[-1] :].any()
 
 
+def cached(
+    query: Tensor, key: Tensor, value: Tensor, caches: tuple[Tensor, Tensor], positions: Tensor, **options: Any
+) -> Tensor:
+    """What the operator gives; the caches are written to."""
+    settings = {"mask": None, "scale": query.shape[-1] ** -0.5, "window": 0} | options
+    found: Tensor = torch.ops.em_native.attend_cached(query, key, value, *caches, positions, *settings.values())
+    return found.transpose(1, 2)
+
+
+def cached_reference(query: Tensor, caches: tuple[Tensor, Tensor], positions: Tensor, **options: Any) -> Tensor:
+    """Each token of each row by itself, in fp64, over caches that hold the new keys and values."""
+    rows = []
+    for row, tokens in enumerate(positions.tolist()):
+        found = []
+        for token, place in enumerate(tokens):
+            keys, values = (cache[row : row + 1, :, : place + 1] for cache in caches)
+            mask = options.get("mask")
+            bias = None if mask is None else mask[row : row + 1, :, token : token + 1, : place + 1]
+            one = query[row : row + 1, :, token : token + 1]
+            found.append(reference(one, keys, values, bias, query.shape[-1] ** -0.5, True, options.get("window", 0)))
+        rows.append(torch.cat(found, 2))
+    return torch.cat(rows)
+
+
+def caches() -> None:
+    """Rows that stand at different places; single tokens, pieces and prompts; windows, biases, tokens in any order."""
+    for dtype, (heads, kv_heads), tokens, width in itertools.product(
+        TYPES, ((3, 3), (6, 2), (5, 1)), (1, 3, 8, 40), (16, 33, 64)
+    ):
+        for length, starts in ((300, (0, 1, 255)), (700, (650, 3, 290)), (64, (0, 0, 24))):
+            places = torch.tensor([[start + i for i in range(tokens)] for start in starts]).clamp(max=length - 1)
+            query, key = (torch.randn(3, tokens, count, width).to(dtype).transpose(1, 2) for count in (heads, kv_heads))
+            value = torch.randn(3, kv_heads, tokens, width + 3).to(dtype)
+            before = tuple(torch.randn(3, kv_heads, length, each.shape[3]).to(dtype) for each in (key, value))
+            mask = torch.randn(3, 1, tokens, length)
+            for options in ({}, {"window": 7}, {"mask": mask}, {"mask": mask, "window": 300}):
+                written = before[0].clone(), before[1].clone()
+                found = cached(query, key, value, written, places, **options)
+                for cache, old, new in zip(written, before, (key, value), strict=True):
+                    expected = old.clone()
+                    for row, token in itertools.product(range(3), range(tokens)):
+                        expected[row, :, places[row, token]] = new[row, :, token]
+                    assert torch.equal(cache, expected)
+                wanted = cached_reference(query, written, places, **options)
+                facts = heads, kv_heads, tokens, width, length, sorted(options)
+                compare("attention over a cache", found, wanted, ATTENTION_BOUND, *facts)
+    # Neither the threads nor the other rows change an answer.
+    query, key, value = (torch.randn(4, count, 1, 32) for count in (6, 2, 2))
+    both = torch.randn(4, 2, 3000, 32), torch.randn(4, 2, 3000, 32)
+    places = torch.tensor([[2999], [1500], [3], [800]])
+    threads, found = torch.get_num_threads(), []
+    for count in (1, 2, 3, 7):
+        torch.set_num_threads(count)
+        found.append(cached(query, key, value, both, places))
+        assert torch.equal(
+            cached(query[1:2], key[1:2], value[1:2], (both[0][1:2], both[1][1:2]), places[1:2]), found[0][1:2]
+        )
+    torch.set_num_threads(threads)
+    assert all(torch.equal(each, found[0]) for each in found[1:])
+    # A prompt of no tokens changes nothing, nor does what nobody may see.
+    none = torch.zeros(4, 0, dtype=torch.int64)
+    assert cached(query[:, :, :0], key[:, :, :0], value[:, :, :0], both, none).shape == (4, 6, 0, 32)
+    hidden = torch.full((1, 1, 1, 1), -math.inf)
+    assert not cached(query, key, value, both, places, mask=hidden).any()
+
+
+def rotations() -> None:
+    for dtype, width, (rows, heads, tokens) in itertools.product(
+        TYPES, (2, 16, 30, 64, 66, 128), ((1, 1, 1), (2, 3, 17), (3, 2, 40))
+    ):
+        x = torch.randn(rows, tokens, heads + 2, width).to(dtype)[:, :, 1:-1].transpose(1, 2)
+        for angle_type, shape in itertools.product({torch.float32, dtype}, (rows, 1)):
+            cosines, sines = torch.randn(2, shape, 1, tokens, width).to(angle_type)
+            turned = torch.cat([-x[..., width // 2 :], x[..., : width // 2]], -1)
+            wanted = x.double() * cosines.double() + turned.double() * sines.double()
+            found = torch.ops.em_native.rotate(x, cosines, sines)
+            compare("rotation", found, wanted, NORM_BOUND, rows, heads, tokens, width)
+
+
 def norms() -> None:
     for dtype, size, rows in itertools.product(TYPES, (8, 17, 33, 384, 768, 1000, 5001, 70000), (1, 3)):
         for weights, has_residual in itertools.product((None, torch.float32, dtype), (False, True)):
@@ -182,6 +261,8 @@ def norms() -> None:
             found, kept = torch.ops.em_native.add_rms_norm(x, second, weight, 1e-6)
             compare("RMS norm", found, expected if wide is None else expected * wide, NORM_BOUND, size, rows, weights)
             assert torch.equal(kept, x + residual if has_residual else x)
+            if not has_residual:
+                assert torch.equal(torch.ops.em_native.rms_norm(x, weight, 1e-6), found)
             assert kept.data_ptr() != x.data_ptr()
     # A mean a thousand times the deviation.
     x = torch.randn(4, 768) + 1000
@@ -328,7 +409,7 @@ def answers() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         for part in (
-            *(lengths_and_widths, heads_windows_masks, masked_rows, segments, norms),
+            *(lengths_and_widths, heads_windows_masks, masked_rows, segments, caches, rotations, norms),
             *(linears, linears_on_codes, eight_threads, threads_of_its_own, any_shapes),
         ):
             part()
@@ -362,7 +443,55 @@ def bad_calls() -> dict[str, Callable[[], object]]:
     def with_offsets(*numbers: int, **options: Any) -> Callable[[], object]:
         return lambda: attention(x, x, x, torch.tensor(numbers, dtype=options.get("dtype", torch.int64)))
 
+    keys, values, places = torch.zeros(1, 2, 9, 16), torch.zeros(1, 2, 9, 16), torch.arange(6)[None]
+
+    def over(
+        q: Tensor = x,
+        k: Tensor = x,
+        v: Tensor = x,
+        key_cache: Tensor = keys,
+        value_cache: Tensor = values,
+        at: Tensor = places,
+        mask: Tensor | None = None,
+        window: int = 0,
+    ) -> object:
+        try:
+            return ops.attend_cached(q, k, v, key_cache, value_cache, at, mask, 1.0, window)
+        finally:
+            # Nothing is written by a call that is refused.
+            assert not keys.any() and not values.any()
+
     return {
+        "cached axes": lambda: over(x[0]),
+        "cached types": lambda: over(x, x.bfloat16()),
+        "cached heads": lambda: over(x[:, :1]),
+        "cached tokens": lambda: over(x[:, :, :5], at=places[:, :5]),
+        "cached window": lambda: over(window=-1),
+        "cached keys type": lambda: over(key_cache=keys.bfloat16()),
+        "cached keys rows": lambda: over(key_cache=torch.zeros(2, 2, 9, 16)),
+        "cached keys width": lambda: over(key_cache=torch.zeros(1, 2, 9, 15)),
+        "cached keys strides": lambda: over(key_cache=torch.zeros(1, 2, 18, 16)[:, :, ::2]),
+        "cached keys repeat": lambda: over(key_cache=torch.zeros(1, 1, 9, 16).expand(1, 2, 9, 16)),
+        "cached values heads": lambda: over(value_cache=torch.zeros(1, 3, 9, 16)),
+        "cached lengths": lambda: over(value_cache=torch.zeros(1, 2, 8, 16)),
+        "cached emptied": lambda: over(key_cache=emptied),
+        "cached positions type": lambda: over(at=places.int()),
+        "cached positions axes": lambda: over(at=places[0]),
+        "cached positions rows": lambda: over(at=places.expand(2, 6)),
+        "cached positions below": lambda: over(at=places - 1),
+        "cached positions beyond": lambda: over(at=places + 4),
+        "cached positions huge": lambda: over(at=places + 2**62),
+        "cached one cache": lambda: over(value_cache=keys),
+        "cached overlap": lambda: over(keys[:, :, 1:7]),
+        "cached mask": lambda: over(mask=torch.zeros(1, 1, 6, 5)),
+        "cached mask queries": lambda: over(mask=torch.zeros(1, 1, 7, 9)),
+        "cached mask type": lambda: over(mask=torch.zeros(1, 1, 6, 9).bfloat16()),
+        "rotate axes": lambda: ops.rotate(x[0], x, x),
+        "rotate odd": lambda: ops.rotate(x[..., :15], x, x),
+        "rotate angles": lambda: ops.rotate(x, x[:, :1], x[:, :1, :, :8]),
+        "rotate heads": lambda: ops.rotate(x, x, x),
+        "rotate types": lambda: ops.rotate(x, x[:, :1].bfloat16(), x[:, :1]),
+        "rotate unlike": lambda: ops.rotate(x.bfloat16(), x[:, :1].bfloat16(), x[:, :1]),
         "axes": lambda: attention(x[0], x, x),
         "type": lambda: attention(x.double(), x.double(), x.double()),
         "types": lambda: attention(x, x.bfloat16(), x),
@@ -407,6 +536,7 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "norm weight axes": lambda: rms(rows, None, torch.ones(1, 8), 0.0),
         "norm bias type": lambda: norm(rows, None, None, torch.ones(8).bfloat16(), 0.0),
         "norm two types": lambda: norm(rows.bfloat16(), None, torch.ones(8), torch.ones(8).bfloat16(), 0.0),
+        "norm root": lambda: ops.rms_norm(rows, torch.ones(9), 0.0),
         "norm epsilon": lambda: norm(rows, None, None, None, -1.0),
         "norm NaN": lambda: rms(rows, None, None, math.nan),
         "norm codes": lambda: ops.add_layer_norm_int8(torch.zeros(1, 65537), None, None, None, 0.0),

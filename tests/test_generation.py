@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from exporter.config.request import ExportRequest
 from exporter.loading.decoder_cache import InPlaceCache, masks_by_position
 from exporter.loading.generation_settings import cache_sizes
 from exporter.loading.loader import load_source
+from exporter.tracing.cached_attention import Sight, Unsuited, sight_of
 from exporter.tracing.decoder import Decoding
 from runtime import Session, load
 from runtime.commands.main import main
@@ -128,9 +132,10 @@ def greedy(original: Any, folder: Path, text: str, count: int, **options: Any) -
 # Export
 
 
+@pytest.mark.usefixtures("native_operators")
 def test_a_decoder_generates_by_itself(report: Report) -> None:
     manifest = report.manifest
-    assert (manifest.task, manifest.backend) == ("text-generation", "onednn")
+    assert (manifest.task, manifest.backend) == ("text-generation", "native")
     assert [spec.name for spec in manifest.inputs] == ["input_ids"]
     generation = manifest.generation
     assert generation is not None and generation.max_error is not None
@@ -155,7 +160,89 @@ def test_architectures_by_derivation(kind: str, tmp_path: Path, exported: Callab
         assert list(one.ids) == greedy(original, folder, text, 12), text
 
 
-@pytest.mark.parametrize("backend", ["onednn", "plain"])
+def own_calls(report: Report) -> Counter[str]:
+    """How often the code of a file calls each of the project's operators."""
+    with zipfile.ZipFile(report.output) as file:
+        code = "".join(file.read(name).decode() for name in file.namelist() if name.endswith(".py"))
+    return Counter(re.findall(r"ops\.em_native\.(\w+)\(", code))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("kind", "norms", "rotations"),
+    [
+        ("llama", {"rms_norm": 5}, 4),
+        # Of its four norms per layer two follow linears, and two stand before an addition, which the next one takes.
+        ("gemma2", {"rms_norm": 5, "add_rms_norm": 4}, 0),
+        ("gpt2", {"add_layer_norm": 5}, 0),
+    ],
+)
+def test_norms_and_rotations_are_the_projects_own(
+    kind: str, norms: dict[str, int], rotations: int, precision: str, tmp_path: Path, exported: Callable[..., Report]
+) -> None:
+    """Gemma's weights are shifted, in float32. Its attention is the model's own, and so are its rotations."""
+    made_of = exported(made(tmp_path / kind, kind), max_length=64, backend="native", precision=precision)
+    found = own_calls(made_of)
+    assert {name: count for name, count in found.items() if "norm" in name} == norms
+    assert found["rotate"] == rotations
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "note", "count"),
+    [
+        ("llama", {}, "2 attentions over the cache;", 2),
+        ("mistral", {}, "2 attentions over the cache, 2 with a window;", 2),
+        ("mistral", {"sliding_window": 127}, "2 attentions over the cache, 2 with a window;", 2),
+        ("mistral", {"sliding_window": 128}, "2 attentions over the cache;", 2),
+        ("gemma3_text", {}, "6 attentions over the cache, 5 with a window;", 6),
+        ("falcon", {}, "attention by PyTorch's operators: the model fails with new keys alone", 0),
+    ],
+)
+def test_whose_attention_is_the_projects_own(
+    kind: str, config: dict[str, Any], note: str, count: int, tmp_path: Path, exported: Callable[..., Report]
+) -> None:
+    made_of = exported(made(tmp_path / kind, kind, **config), max_length=128, backend="native")
+    # Falcon's first file is refused: transformers' own two forms of its alibi differ.
+    traced = next(stage.detail for stage in made_of.stages if stage.name == "trace" and "caches" in stage.detail)
+    assert note in traced + ";"
+    assert own_calls(made_of)["attend_cached"] == count
+
+
+def shown(name: str, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    return {
+        "all before": k <= q,
+        "window": (k <= q) & (k > q - 5),
+        "chunks": (k <= q) & (k // 7 == q // 7),
+        "not the first": (k <= q) & (k > 0),
+        "one hole": (k <= q) & ~((q == 50) & (k == 31)),
+        "prefix": (k <= q) | (k < 3),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("all before", Sight()),
+        ("window", Sight(window=5)),
+        ("chunks", Sight(masked=True)),
+        ("not the first", Sight(masked=True)),
+        ("one hole", Sight(masked=True)),
+        ("prefix", None),
+    ],
+)
+@pytest.mark.parametrize("longest", [64, 5000])
+def test_what_a_mask_shows(name: str, expected: Sight | None, longest: int) -> None:
+    def function(*indices: torch.Tensor) -> torch.Tensor:
+        return shown(name, *indices[2:])
+
+    if expected is not None:
+        assert sight_of(function, longest) == expected
+        return
+    with pytest.raises(Unsuited, match="sees those behind it"):
+        sight_of(function, longest)
+
+
+@pytest.mark.parametrize("backend", ["native", "onednn", "plain"])
 def test_one_pass_gives_the_logits_of_all_tokens(
     backend: str, folder: Path, original: Any, exported: Callable[..., Report]
 ) -> None:
@@ -215,7 +302,7 @@ def test_settings_that_are_not_followed_are_refused(
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 400}))
     with pytest.raises(CheckpointError, match="eos_token_id of .* is 400; expected ids below 400"):
         exported(tmp_path)
-    with pytest.raises(RequestError, match="--backend ipex does not generate text yet; expected onednn or plain"):
+    with pytest.raises(RequestError, match="--backend ipex does not generate text yet; expected native, onednn, plain"):
         exported(folder, backend="ipex")
 
 
@@ -236,7 +323,7 @@ def test_masks_that_forget_a_row_are_found(folder: Path, tmp_path: Path, monkeyp
     """The gate, against masks that go by the first row's positions, as transformers' own do."""
     monkeypatch.setattr(
         "exporter.tracing.decoder.masks_by_position",
-        lambda positions: masks_by_position(positions[:1].expand_as(positions)),
+        lambda positions, watch: masks_by_position(positions[:1].expand_as(positions), watch),
     )
     with pytest.raises(VerificationError, match="decode is wrong in .* with others"):
         export(ExportRequest(model=str(folder), output=tmp_path / "model.pt", backend="plain"))
@@ -245,7 +332,7 @@ def test_masks_that_forget_a_row_are_found(folder: Path, tmp_path: Path, monkeyp
 def test_bf16_keeps_tables_and_uses_its_cache(folder: Path, original: Any) -> None:
     """Without a file, since few processors have bf16: the module that would be traced."""
     source = load_source(ExportRequest(model=str(folder), output="unused.pt"))
-    decoding = Decoding(tuple(cache_sizes(source.model)), "bf16")
+    decoding = Decoding(tuple(cache_sizes(source.model)), "bf16", 128)
     with decoding.kept_in_fp32(source.model):
         module = decoding.module(source.model).to(torch.bfloat16)
     assert source.model.model.rotary_emb.inv_freq.dtype == torch.float32

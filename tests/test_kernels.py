@@ -34,6 +34,46 @@ LEVELS = [name for name, flags in FLAGS.items() if flags <= set(detect().cpu_fla
 
 # What each bad call of tests/kernel_cases.py says.
 REFUSALS = {
+    "cached axes": "em_native::attend_cached: query is [2, 6, 16]; it must have 4 axes",
+    "cached types": "em_native::attend_cached: key is BFloat16 and query is Float; they must be of one type",
+    "cached heads": "em_native::attend_cached: query has 1 heads and key has 2; the first must be a multiple of the "
+    "second",
+    "cached tokens": "em_native::attend_cached: key has 6 tokens and query has 5; they must be equal",
+    "cached window": "em_native::attend_cached: window is -1; it must be at least 0 (0: no window)",
+    "cached keys type": "em_native::attend_cached: keys is BFloat16 and key is Float; they must be of one type",
+    "cached keys rows": "em_native::attend_cached: keys is [2, 2, 9, 16]; it must be contiguous, [1, 2, length, 16], "
+    "the length at most 2147483647",
+    "cached keys width": "em_native::attend_cached: keys is [1, 2, 9, 15]; it must be contiguous, [1, 2, length, "
+    "16], the length at most 2147483647",
+    "cached keys strides": "em_native::attend_cached: keys is [1, 2, 9, 16]; it must be contiguous, [1, 2, length, "
+    "16], the length at most 2147483647",
+    "cached keys repeat": "em_native::attend_cached: keys is [1, 2, 9, 16]; it must be contiguous, [1, 2, length, "
+    "16], the length at most 2147483647",
+    "cached values heads": "em_native::attend_cached: values is [1, 3, 9, 16]; it must be contiguous, [1, 2, length, "
+    "16], the length at most 2147483647",
+    "cached lengths": "em_native::attend_cached: keys is [1, 2, 9, 16] and values is [1, 2, 8, 16]; they must have "
+    "the same length",
+    "cached emptied": "em_native::attend_cached: keys reaches beyond its memory",
+    "cached positions type": "em_native::attend_cached: positions is Int [1, 6]; it must be Long [1, 6]",
+    "cached positions axes": "em_native::attend_cached: positions is Long [6]; it must be Long [1, 6]",
+    "cached positions rows": "em_native::attend_cached: positions is Long [2, 6]; it must be Long [1, 6]",
+    "cached positions below": "em_native::attend_cached: positions holds -1; the caches have 9 tokens, from 0 on",
+    "cached positions beyond": "em_native::attend_cached: positions holds 9; the caches have 9 tokens, from 0 on",
+    "cached positions huge": "em_native::attend_cached: positions holds 4611686018427387904; the caches have 9 "
+    "tokens, from 0 on",
+    "cached one cache": "em_native::attend_cached: keys and values share memory; what is written must be apart from "
+    "what is read",
+    "cached overlap": "em_native::attend_cached: keys and query share memory; what is written must be apart from "
+    "what is read",
+    "cached mask": "em_native::attend_cached: mask is [1, 1, 6, 5]; its keys must be 1 or at least 6",
+    "cached mask queries": "em_native::attend_cached: mask is [1, 1, 7, 9]; its queries must be 1 or 6",
+    "cached mask type": "em_native::attend_cached: mask is BFloat16 and query is Float; mask must be Float",
+    "rotate axes": "em_native::rotate: x is [2, 6, 16]; it must have 4 axes, the last one even",
+    "rotate odd": "em_native::rotate: x is [1, 2, 6, 15]; it must have 4 axes, the last one even",
+    "rotate angles": "em_native::rotate: sines is [1, 1, 6, 8]; it must be [1 or 1, 1, 6, 16]",
+    "rotate heads": "em_native::rotate: cosines is [1, 2, 6, 16]; it must be [1 or 1, 1, 6, 16]",
+    "rotate types": "em_native::rotate: cosines is BFloat16 and x is Float; it must be Float",
+    "rotate unlike": "em_native::rotate: cosines and sines differ; they must be alike",
     "axes": "em_native::attention: query is [2, 6, 16]; it must have 4 axes",
     "type": "em_native::attention: query is Double; it must be Float or BFloat16",
     "types": "em_native::attention: key is BFloat16 and query is Float; they must be of one type",
@@ -81,6 +121,7 @@ REFUSALS = {
     "norm weight axes": "em_native::add_rms_norm: weight is [1, 8]; it must be [8]",
     "norm bias type": "em_native::add_layer_norm: bias is BFloat16 and x is Float; it must be Float",
     "norm two types": "em_native::add_layer_norm: weight is Float and bias is BFloat16; they must be of one type",
+    "norm root": "em_native::rms_norm: weight is [9]; it must be [8]",
     "norm epsilon": "em_native::add_layer_norm: eps is -1; it must be a finite number, at least 0",
     "norm NaN": "em_native::add_rms_norm: eps is nan; it must be a finite number, at least 0",
     "norm codes": "em_native::add_layer_norm_int8: x is [1, 65537]; the last axis must be from 1 to 65536",
@@ -228,7 +269,7 @@ def test_the_threads_are_those_of_torch(library: Path) -> None:
 def test_levels_share_no_functions(library: Path) -> None:
     """The linker keeps one copy of an inline function, and it could be one that only AVX-512 can run."""
     objects = sorted(library.parent.glob("CMakeFiles/em_native_avx*.dir/*.o"))
-    assert len(objects) == 3 * len(FLAGS)
+    assert len(objects) == 5 * len(FLAGS)
     for path in objects:
         # clean start: a program of the system
         symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.splitlines()

@@ -92,6 +92,13 @@ class PaddingDropper(Backend, Protocol):
         """
 
 
+@runtime_checkable
+class CacheAttender(Backend, Protocol):
+    """A backend with an operator for attention over the cache of a model that generates text."""
+
+    attends_caches: bool
+
+
 def optimise(
     backend: Backend,
     module: torch.nn.Module,

@@ -9,7 +9,7 @@ keys and values in a `Cache` and makes its masks by transformers' own functions.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -142,25 +142,23 @@ def _registry(module: str, name: str) -> Any:
         ) from error
 
 
+# What `masks_by_position` calls with each mask, and with the function that says which keys a query sees.
+Watch = Callable[[torch.Tensor, Callable[..., torch.Tensor]], None]
+
+
 @contextmanager
-def masks_by_position(positions: torch.Tensor) -> Iterator[None]:
+def masks_by_position(positions: torch.Tensor, watch: Watch | None = None) -> Iterator[None]:
     """While a model runs, its masks compare keys with the position that each query has in its own row.
 
     A model says by a function which keys a query sees (all before it, a window, a chunk), and transformers calls it
     with queries counted from one offset for all rows. Here it is called with `positions`, [rows, tokens].
     """
-    known = _registry("masking_utils", "ALL_MASK_ATTENTION_FUNCTIONS")
-    before = {name: known[name] for name in ("eager", "sdpa")}
-    try:
-        for name in before:
-            known[name] = _mask_maker(positions)
+    makers = dict.fromkeys(("eager", "sdpa"), _mask_maker(positions, watch))
+    with _replaced(_registry("masking_utils", "ALL_MASK_ATTENTION_FUNCTIONS"), makers):
         yield
-    finally:
-        for name, function in before.items():
-            known[name] = function
 
 
-def _mask_maker(positions: torch.Tensor) -> Any:
+def _mask_maker(positions: torch.Tensor, watch: Watch | None) -> Any:
     def mask(**kwargs: Any) -> torch.Tensor:
         keys = torch.arange(kwargs["kv_length"])[None, None, None, :]
         rows = torch.arange(positions.shape[0])[:, None, None, None]
@@ -168,9 +166,31 @@ def _mask_maker(positions: torch.Tensor) -> Any:
         seen = kwargs["mask_function"](rows, heads, positions[:, None, :, None], keys)
         dtype = kwargs.get("dtype") or torch.float32
         # Added to the scores, which both forms of attention take.
-        return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+        made = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+        if watch is not None:
+            watch(made, kwargs["mask_function"])
+        return made
 
     return mask
+
+
+@contextmanager
+def attention_function(attend: Callable[..., tuple[torch.Tensor, None]]) -> Iterator[None]:
+    """While a model runs, `attend` computes the attention that transformers calls sdpa."""
+    with _replaced(_registry("modeling_utils", "ALL_ATTENTION_FUNCTIONS"), {"sdpa": attend}):
+        yield
+
+
+@contextmanager
+def _replaced(known: Any, functions: Mapping[str, Any]) -> Iterator[None]:
+    before = {name: known[name] for name in functions}
+    try:
+        for name, function in functions.items():
+            known[name] = function
+        yield
+    finally:
+        for name, function in before.items():
+            known[name] = function
 
 
 @contextmanager
@@ -180,8 +200,6 @@ def attention_of_groups(heads: Mapping[int, int]) -> Iterator[None]:
     transformers copies keys and values for each head first, which for a single token reads and writes the whole cache;
     PyTorch's own `enable_gqa` does the same, more slowly. `heads` are those of keys and values, by layer.
     """
-    known = _registry("modeling_utils", "ALL_ATTENTION_FUNCTIONS")
-    before = known["sdpa"]
 
     def attend(
         module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
@@ -197,8 +215,5 @@ def attention_of_groups(heads: Mapping[int, int]) -> Iterator[None]:
         rows, count, tokens = query.shape[:3]
         return output.reshape(rows, count, tokens, -1).transpose(1, 2).contiguous(), None
 
-    try:
-        known["sdpa"] = attend
+    with attention_function(attend):
         yield
-    finally:
-        known["sdpa"] = before

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from exporter.backends.base import optimise
+from exporter.backends.base import CacheAttender, optimise
 from exporter.backends.candidates import Candidate
 from exporter.config.request import ExportRequest
 from exporter.loading.hub import AttentionError
@@ -237,15 +237,20 @@ class CandidateSearch:
         """The same for a model that generates text: its caches are inputs of the trace."""
         backend, precision = candidate.backend, self.request.precision
         example = decoding.example(self.source.vocabulary)
+        attention: list[str] = []
         with self.clock.stage("backend") as notes:
             repairs = patches.repair(adapter.model)
+            decoder = decoding.module(adapter.model)
             with decoding.kept_in_fp32(adapter.model):
-                module = backend.optimise(decoding.module(adapter.model), precision)
+                module = backend.optimise(decoder, precision)
             notes += [f"repaired: {what}" for what in repairs]
             notes.append(f"{backend.name}: {candidate.reason}; {precision}, {candidate.attention} attention")
+            if isinstance(backend, CacheAttender) and candidate.attention == "sdpa":
+                attention = [decoder.use_own_attention(example, decoding.longest)]
+                notes += attention
         with self.clock.stage("trace") as notes:
             traced = trace(module, example, self.request.example_inputs, backend.autocast(precision))
-            rewritten = list(filter(None, [backend.rewrite(traced.module, example, precision)]))
+            rewritten = [*attention, *filter(None, [backend.rewrite(traced.module, example, precision)])]
             notes += [f"{traced.form} example inputs, with {len(decoding.caches)} caches", *rewritten]
         return BuildResult(
             candidate=candidate,

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
-from exporter.loading.decoder_cache import InPlaceCache, attention_of_groups, masks_by_position
+from exporter.loading.decoder_cache import InPlaceCache, Watch, attention_of_groups, masks_by_position
 from exporter.loading.generation_settings import CacheSizes
+from exporter.loading.model_errors import FAILURES
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.adapter import with_signature
+from exporter.tracing.cached_attention import AttentionProbe, NewKeysCache, Sight, Unsuited, own_attention
 from runtime.format.manifest import CacheTensor, Precision
 from runtime.host.torchscript import ScriptModule, around, define
 
@@ -38,23 +40,70 @@ class Decoder(torch.nn.Module):
         self.model = model
         self._layers = tuple(one.layer for one in sizes)
         self._heads = {one.layer: one.keys[0] for one in sizes}
+        # By layer, where attention is by this project's operator; None where it is the model's.
+        self._sights: dict[int, Sight] | None = None
         parameters = inspect.signature(model.forward).parameters
         self._places = [name for name in ("position_ids", "cache_position") if name in parameters]
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor]:
         """The logits, float32 [rows, kept, vocabulary]."""
         ids, positions, kept, *tensors = [*args, *kwargs.values()]
-        pairs = dict(zip(self._layers, zip(tensors[::2], tensors[1::2], strict=True), strict=True))
+        pairs = self._pairs(tensors)
+        if self._sights is not None:
+            cache = NewKeysCache(positions, pairs)
+            with own_attention(cache, self._sights):
+                return (self._logits(ids, positions, kept, cache),)
+        with attention_of_groups(self._heads):
+            return (self._logits(ids, positions, kept, InPlaceCache(positions, pairs)),)
+
+    def use_own_attention(self, example: ExampleInputs, longest: int) -> str:
+        """Compute attention by this project's operator from here on, if the model's is what that computes.
+
+        Args:
+            example: inputs to try it with.
+            longest: the number of tokens that a row may have.
+
+        Returns:
+            What was found, for people.
+        """
+        ids, positions, kept, *tensors = example.as_tuple()
+        cache = NewKeysCache(positions, self._pairs(tensors))
+        probe = AttentionProbe(cache, longest)
+        try:
+            with torch.no_grad(), probe.watching():
+                self._logits(ids, positions, kept, cache, probe.mask)
+            self._sights = probe.found
+        except Unsuited as reason:
+            return f"attention by PyTorch's operators: {reason}"
+        except FAILURES as error:
+            # Such as one that adds its own numbers to scores of all keys.
+            return f"attention by PyTorch's operators: the model fails with new keys alone ({type(error).__name__})"
+        masked = sum(sight.masked for sight in self._sights.values())
+        windows = sum(sight.window > 0 for sight in self._sights.values())
+        kinds = [f"{count} {what}" for count, what in ((windows, "with a window"), (masked, "with a mask")) if count]
+        return f"{len(self._sights)} attentions over the cache{', ' if kinds else ''}{' and '.join(kinds)}"
+
+    def _pairs(self, tensors: Sequence[torch.Tensor]) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        return dict(zip(self._layers, zip(tensors[::2], tensors[1::2], strict=True), strict=True))
+
+    def _logits(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        kept: torch.Tensor,
+        cache: InPlaceCache,
+        watch: Watch | None = None,
+    ) -> torch.Tensor:
         # Positions of a whole batch, for releases of transformers that ask for them; masks do not go by these.
         places = {"position_ids": positions, "cache_position": positions[0]}
-        with masks_by_position(positions), attention_of_groups(self._heads), _Selection(self.model, kept) as selection:
+        with masks_by_position(positions, watch), _Selection(self.model, kept) as selection:
             output = self.model(
                 input_ids=ids,
-                past_key_values=InPlaceCache(positions, pairs),
+                past_key_values=cache,
                 use_cache=True,
                 **{name: places[name] for name in self._places},
             )
-        return (selection.of(output.logits).float(),)
+        return selection.of(output.logits).float()
 
 
 class _Selection:
@@ -96,6 +145,8 @@ class Decoding:
 
     sizes: tuple[CacheSizes, ...]
     precision: Precision
+    # The number of tokens that a row may have.
+    longest: int
 
     @property
     def caches(self) -> tuple[CacheTensor, ...]:

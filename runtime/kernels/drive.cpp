@@ -1,5 +1,6 @@
 // Cuts a call into tasks and hands them to the threads. Compiled for every x86-64.
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "kernels.h"
@@ -18,6 +19,25 @@ struct AttentionCall {
   const Kernels& kernels;
   const Attention& attention;
   AttentionPlan plan;
+};
+
+// Up to so many queries that share keys, these are read as they are; more are worth packing the keys.
+constexpr int64_t few_lines = 24;
+// Keys that are read by one thread. The same for every call, so that an answer depends on neither the threads nor the
+// other rows.
+constexpr int64_t part_keys = 256;
+// Bytes that one thread copies faster than two are woken.
+constexpr int64_t least_bytes = 64 * 1024;
+
+struct PartsCall {
+  const Kernels& kernels;
+  const Attention& attention;
+  PartsPlan plan;
+};
+
+struct RotateCall {
+  const Kernels& kernels;
+  const Rotate& rotate;
 };
 
 struct NormCall {
@@ -139,6 +159,66 @@ void attention(const Kernels& kernels, const Attention& a, int threads, Parallel
   const double per_task = std::max(1.0, work / static_cast<double>(tasks));
   const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(std::min(least_work / per_task, 1e9)));
   parallel_for(0, tasks, grain, body, &call);
+}
+
+void attention_cached(const Kernels& kernels, const Attention& a, int threads, ParallelFor parallel_for) {
+  const int64_t lines = a.queries * (a.heads / a.kv_heads), units = a.rows * a.kv_heads;
+  if (lines > few_lines) return attention(kernels, a, threads, parallel_for);
+  double keys = 0;
+  for (int64_t row = 0; row < a.rows; row++) keys += static_cast<double>(a.row_keys[row]);
+  const double work = keys * static_cast<double>(a.heads * a.queries * (a.width + a.value_width));
+  PartsCall call{kernels, a, {}};
+  call.plan.parts = divide_up(a.keys, part_keys);
+  call.plan.part_keys = part_keys;
+  const int64_t tasks = units * call.plan.parts;
+  std::vector<float> partial;
+  if (call.plan.parts > 1) {
+    call.plan.partial_columns = divide_up(a.value_width, 16) * 16;
+    partial.resize(static_cast<size_t>(tasks * lines * (2 + call.plan.partial_columns)));
+    call.plan.partial = partial.data();
+  }
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const PartsCall& c = *static_cast<const PartsCall*>(context);
+    c.kernels.attention_parts(c.attention, c.plan, begin, end);
+  };
+  const double per_task = std::max(1.0, work / static_cast<double>(tasks));
+  const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(std::min(least_work / per_task, 1e9)));
+  parallel_for(0, tasks, grain, body, &call);
+  if (call.plan.parts == 1) return;
+  const Body combine = [](void* context, int64_t begin, int64_t end) {
+    const PartsCall& c = *static_cast<const PartsCall*>(context);
+    c.kernels.combine_parts(c.attention, c.plan, begin, end);
+  };
+  const int64_t numbers = call.plan.parts * lines * call.plan.partial_columns;
+  parallel_for(0, units, std::max<int64_t>(1, least_elements / numbers), combine, &call);
+}
+
+void write_cache(const CacheWrite& w, ParallelFor parallel_for) {
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const CacheWrite& c = *static_cast<const CacheWrite*>(context);
+    const int64_t size = c.element_size;
+    for (int64_t unit = begin; unit < end; unit++) {
+      const int64_t row = unit / c.heads, head = unit % c.heads;
+      const char* from = static_cast<const char*>(c.from) + (row * c.from_row + head * c.from_head) * size;
+      char* to = static_cast<char*>(c.to) + (row * c.to_row + head * c.to_head) * size;
+      // In their order: of two tokens at one place the later one stays.
+      for (int64_t token = 0; token < c.tokens; token++)
+        std::memcpy(to + c.positions[row * c.tokens + token] * c.to_token * size, from + token * c.from_token * size,
+                    static_cast<size_t>(c.width * size));
+    }
+  };
+  const int64_t bytes = std::max<int64_t>(1, w.tokens * w.width * w.element_size);
+  parallel_for(0, w.rows * w.heads, std::max<int64_t>(1, least_bytes / bytes), body, const_cast<CacheWrite*>(&w));
+}
+
+void rotate(const Kernels& kernels, const Rotate& r, ParallelFor parallel_for) {
+  RotateCall call{kernels, r};
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const RotateCall& c = *static_cast<const RotateCall*>(context);
+    c.kernels.rotate(c.rotate, begin, end);
+  };
+  const int64_t numbers = std::max<int64_t>(1, r.heads * r.width);
+  parallel_for(0, r.rows * r.tokens, std::max<int64_t>(1, least_elements / numbers), body, &call);
 }
 
 void norm(const Kernels& kernels, const Norm& n, ParallelFor parallel_for) {

@@ -36,7 +36,10 @@ struct Attention {
   Type mask_type;
   int64_t mask_row, mask_head, mask_query, mask_key;
   float scale;
-  // The queries are the last of the keys. Causal: key <= query. Window > 0: query - key < window, and if not causal
+  // Of a cache, and null otherwise: where each query stands, [rows, queries], and how many keys each row has.
+  const int64_t* positions;
+  const int64_t* row_keys;
+  // The queries are the last of the keys, or stand at `positions`. Causal: key <= query. Window > 0: query - key < window, and if not causal
   // key - query < window; at most queries + keys.
   bool causal;
   int64_t window;
@@ -50,6 +53,39 @@ struct AttentionPlan {
   const int64_t* tasks_before;
   int64_t tasks_per_head;
   int64_t longest_keys;  // of any segment
+};
+
+// Attention of few queries: a task is a part of the keys of one row and one head. With several parts their maxima and
+// sums stand at `partial`, which `combine_parts` puts together.
+struct PartsPlan {
+  int64_t parts, part_keys;
+  float* partial;  // [rows, heads of the keys, parts, lines, 2 + partial_columns]
+  int64_t partial_columns;
+};
+
+// New keys or values, [rows, heads, tokens, width], to their places in a cache, [rows, heads, length, width].
+struct CacheWrite {
+  const void* from;
+  int64_t from_row, from_head, from_token;
+  void* to;
+  int64_t to_row, to_head, to_token;
+  int64_t rows, heads, tokens, width;
+  const int64_t* positions;  // [rows, tokens], below the length
+  int64_t element_size;
+};
+
+// Rotary positions: y = x * cos + turned(x) * sin, where turned(x) is the second half of the features, negated, and then
+// the first. [rows, heads, tokens, width] to [rows, tokens, heads, width]; the width is even.
+struct Rotate {
+  Type type;
+  const void* x;
+  int64_t x_row, x_head, x_token;
+  const void* cosines;  // [rows, tokens, width]; a stride of 0 repeats
+  const void* sines;    // of the same type and strides
+  Type angle_type;
+  int64_t angle_row, angle_token;
+  void* output;
+  int64_t rows, heads, tokens, width;
 };
 
 // y = norm(x + residual) * weight + bias over the last axis; every tensor is contiguous.
@@ -127,6 +163,10 @@ struct Kernels {
   // Queries that are computed together; a task's share is a multiple of it.
   int64_t query_block;
   void (*attention)(const Attention&, const AttentionPlan&, int64_t first_task, int64_t last_task);
+  void (*attention_parts)(const Attention&, const PartsPlan&, int64_t first_task, int64_t last_task);
+  // Units: the rows' heads of the keys.
+  void (*combine_parts)(const Attention&, const PartsPlan&, int64_t first_unit, int64_t last_unit);
+  void (*rotate)(const Rotate&, int64_t first_token, int64_t last_token);
   void (*norm)(const Norm&, int64_t first_row, int64_t last_row);
   // Products of bf16 pairs: for weights of bf16, inputs of fp32 are rounded to bf16.
   bool pairs;
@@ -152,6 +192,10 @@ const Kernels& kernels();
 void* scratch(size_t bytes);
 
 void attention(const Kernels&, const Attention&, int threads, ParallelFor);
+// With positions and row_keys.
+void attention_cached(const Kernels&, const Attention&, int threads, ParallelFor);
+void write_cache(const CacheWrite&, ParallelFor);
+void rotate(const Kernels&, const Rotate&, ParallelFor);
 void norm(const Kernels&, const Norm&, ParallelFor);
 void linear(const Kernels&, const Linear&, int threads, ParallelFor);
 void quantise(const Kernels&, const Quantise&, ParallelFor);

@@ -137,10 +137,11 @@ std::vector<double> reference(const Attention& a, const Numbers& query, const Nu
   for (int64_t s = 0; s < segments; s++) {
     const int64_t row = a.offsets ? 0 : s, start = a.offsets ? a.offsets[s] : 0;
     const int64_t queries = a.offsets ? a.offsets[s + 1] - start : a.queries;
-    const int64_t keys = a.offsets ? queries : a.keys;
+    const int64_t keys = a.offsets ? queries : a.row_keys ? a.row_keys[row] : a.keys;
     for (int64_t h = 0; h < a.heads; h++)
       for (int64_t i = 0; i < queries; i++) {
-        const int64_t kh = h / (a.heads / a.kv_heads), position = i + keys - queries;
+        const int64_t kh = h / (a.heads / a.kv_heads);
+        const int64_t position = a.positions ? a.positions[row * queries + i] : i + keys - queries;
         std::vector<double> scores(static_cast<size_t>(keys), -HUGE_VAL);
         double top = -HUGE_VAL;
         for (int64_t j = 0; j < keys; j++) {
@@ -171,7 +172,7 @@ std::vector<double> reference(const Attention& a, const Numbers& query, const Nu
   return result;
 }
 
-Worst attention_worst, norm_worst, linear_worst, codes_worst;
+Worst attention_worst, cached_worst, norm_worst, linear_worst, codes_worst;
 
 void attention_case(const Kernels& level, int number) {
   Attention a{};
@@ -262,6 +263,100 @@ void attention_case(const Kernels& level, int number) {
                 a.keys, a.width, a.value_width, a.segments, joined, masked, a.causal, a.window,
                 static_cast<double>(a.scale), error / size);
   expect(error / size <= bound, what);
+}
+
+// New tokens into a cache, each row at its own places, and what they see of it.
+void cached_case(const Kernels& level, int number) {
+  Attention a{};
+  a.type = one_of({Type::fp32, Type::bf16});
+  a.rows = between(1, 3), a.kv_heads = between(1, 3), a.heads = a.kv_heads * between(1, 5);
+  const bool whole = number % 20 == 0;
+  const int64_t length = whole ? between(1000, 2600) : one_of<int64_t>({1, 9, 140, between(1, 400)});
+  a.queries = std::min(length, one_of<int64_t>({1, 1, 2, between(1, 9), between(1, 70)}));
+  a.width = one_of<int64_t>({16, 64, 128, between(1, 256)});
+  a.value_width = between(0, 1) ? a.width : between(1, 256);
+  a.scale = one_of({1.0f / std::sqrt(static_cast<float>(a.width)), -0.1f});
+  a.causal = true;
+  a.window = between(0, 1) ? 0 : between(1, length);
+  std::vector<int64_t> positions, row_keys;
+  // One after the other, or anywhere, and then also twice.
+  const bool anywhere = between(0, 4) == 0;
+  for (int64_t row = 0; row < a.rows; row++) {
+    const int64_t first = whole ? length - a.queries : between(0, length - a.queries);
+    int64_t largest = 0;
+    for (int64_t i = 0; i < a.queries; i++) {
+      positions.push_back(anywhere ? between(0, length - 1) : first + i);
+      largest = std::max(largest, positions.back());
+    }
+    row_keys.push_back(largest + 1);
+  }
+  a.positions = positions.data(), a.row_keys = row_keys.data();
+  a.keys = *std::max_element(row_keys.begin(), row_keys.end());
+  Numbers query(a.type, a.rows * a.heads * a.queries * a.width);
+  Numbers key(a.type, a.rows * a.kv_heads * length * a.width), fresh(a.type, a.rows * a.kv_heads * a.queries * a.width);
+  Numbers value(a.type, a.rows * a.kv_heads * length * a.value_width);
+  Numbers fresh_value(a.type, a.rows * a.kv_heads * a.queries * a.value_width);
+  for (Numbers* each : {&query, &key, &fresh, &value, &fresh_value}) each->fill(1.0f);
+  a.query = query.data(), a.key = key.data(), a.value = value.data();
+  // As heads of one product stand: a token's beside each other.
+  a.query_head = a.width, a.query_token = a.heads * a.width, a.query_row = a.queries * a.query_token;
+  a.key_token = a.width, a.key_head = length * a.width, a.key_row = a.kv_heads * a.key_head;
+  a.value_token = a.value_width, a.value_head = length * a.value_width, a.value_row = a.kv_heads * a.value_head;
+  a.mask_type = between(0, 1) ? Type::fp32 : a.type;
+  const int64_t mask_keys = between(a.keys, length);
+  Numbers mask(a.mask_type, a.rows * a.queries * mask_keys);
+  const bool masked = between(0, 2) == 0;
+  if (masked) {
+    mask.fill(1.0f);
+    for (int64_t i = 0; i < mask.count(); i++)
+      if (between(0, 3) == 0) mask.set(i, -HUGE_VALF);
+    a.mask = mask.data();
+    a.mask_key = 1, a.mask_query = mask_keys, a.mask_row = a.queries * mask_keys;
+  }
+  Numbers output(a.type, a.rows * a.queries * a.heads * a.value_width);
+  a.output = output.data();
+  a.output_head = a.value_width, a.output_token = a.heads * a.value_width, a.output_row = a.queries * a.output_token;
+  bool held = true;
+  for (const bool values : {false, true}) {
+    Numbers& cache = values ? value : key;
+    const Numbers& from = values ? fresh_value : fresh;
+    const int64_t width = values ? a.value_width : a.width;
+    std::vector<double> wanted;
+    for (int64_t i = 0; i < cache.count(); i++) wanted.push_back(cache.get(i));
+    CacheWrite w{};
+    w.from = from.data(), w.to = cache.data();
+    w.from_token = a.kv_heads * width, w.from_head = width, w.from_row = a.queries * w.from_token;
+    w.to_token = width, w.to_head = length * width, w.to_row = a.kv_heads * w.to_head;
+    w.rows = a.rows, w.heads = a.kv_heads, w.tokens = a.queries, w.width = width;
+    w.positions = a.positions, w.element_size = a.type == Type::fp32 ? 4 : 2;
+    write_cache(w, between(0, 1) ? serial : three_threads);
+    for (int64_t row = 0; row < a.rows; row++)
+      for (int64_t h = 0; h < a.kv_heads; h++)
+        for (int64_t i = 0; i < a.queries; i++)
+          for (int64_t d = 0; d < width; d++)
+            wanted[static_cast<size_t>(row * w.to_row + h * w.to_head + positions[static_cast<size_t>(row * a.queries + i)] * width + d)] =
+                from.get(row * w.from_row + h * w.from_head + i * w.from_token + d);
+    for (int64_t i = 0; i < cache.count(); i++) held = held && cache.get(i) == wanted[static_cast<size_t>(i)];
+  }
+  expect(held, std::string(level.name) + " writing to a cache, case " + std::to_string(number));
+  const int threads = static_cast<int>(between(1, 5));
+  attention_cached(level, a, threads, between(0, 1) ? serial : three_threads);
+  const std::vector<double> wanted = reference(a, query, key, value, masked ? &mask : nullptr);
+  double error = 0, size = 1e-3;
+  for (int64_t i = 0; i < output.count(); i++) {
+    const double difference = std::abs(output.get(i) - wanted[static_cast<size_t>(i)]);
+    error = difference <= error ? error : difference;
+    size = std::max(size, std::abs(wanted[static_cast<size_t>(i)]));
+  }
+  cached_worst.add(a.type, error / size);
+  char what[300];
+  std::snprintf(what, sizeof what,
+                "%s over a cache %d %s: rows %ld heads %ld/%ld queries %ld length %ld keys %ld width %ld/%ld anywhere %d "
+                "masked %d window %ld threads %d scale %g: error %g",
+                level.name, number, a.type == Type::fp32 ? "fp32" : "bf16", a.rows, a.heads, a.kv_heads, a.queries,
+                length, a.keys, a.width, a.value_width, anywhere, masked, a.window, threads,
+                static_cast<double>(a.scale), error / size);
+  expect(error / size <= (a.type == Type::fp32 ? 2e-6 : 8e-3), what);
 }
 
 void norm_case(const Kernels& level, int number) {
@@ -512,17 +607,19 @@ int main(int count, char** arguments) {
   for (int i = 0; i < available_levels(); i++) {
     const Kernels& level = *all_levels()[i];
     random_bits.seed(seed);
-    attention_worst = norm_worst = linear_worst = codes_worst = Worst();
+    attention_worst = cached_worst = norm_worst = linear_worst = codes_worst = Worst();
     exponential_case(level);
     odd_rows(level);
     for (int number = 0; number < cases; number++) {
       attention_case(level, number);
+      cached_case(level, number);
       norm_case(level, number);
       linear_case(level, number);
     }
-    std::printf("%s: %d cases each, worst error attention fp32 %.1e bf16 %.1e, norm fp32 %.1e bf16 %.1e, linear fp32 "
+    std::printf("%s: %d cases each, worst error attention fp32 %.1e bf16 %.1e, over a cache fp32 %.1e bf16 %.1e, norm fp32 %.1e bf16 %.1e, linear fp32 "
                 "%.1e bf16 %.1e, on codes fp32 %.1e bf16 %.1e\n",
-                level.name, cases, attention_worst.fp32, attention_worst.bf16, norm_worst.fp32, norm_worst.bf16,
+                level.name, cases, attention_worst.fp32, attention_worst.bf16, cached_worst.fp32, cached_worst.bf16,
+                norm_worst.fp32, norm_worst.bf16,
                 linear_worst.fp32, linear_worst.bf16, codes_worst.fp32, codes_worst.bf16);
   }
   random_bits.seed(seed);

@@ -16,6 +16,8 @@ from exporter.tracing.graphs.ir import Node, Value, graph_of
 from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 
 ATTENTION = "em_native::attention"
+# Not placed in the graph: the model is traced with it (exporter/tracing/cached_attention.py).
+ATTEND_CACHED = "em_native::attend_cached"
 
 
 def place_native_attention(module: ScriptModule, sizes: Shapes) -> int:

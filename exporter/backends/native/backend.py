@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from exporter.backends.native.attention import ATTENTION, NativeRagged, place_native_attention
+from exporter.backends.native.attention import ATTEND_CACHED, ATTENTION, NativeRagged, place_native_attention
 from exporter.backends.native.linears import LINEAR, LINEAR_INT8, NORM_INT8, place_native_linears
-from exporter.backends.native.norms import NORM, place_native_norms
+from exporter.backends.native.norms import ADD_RMS_NORM, NORM, RMS_NORM, place_native_norms
+from exporter.backends.native.rotary import ROTATE, place_rotations
 from exporter.backends.onednn.backend import OnednnBackend
 from exporter.backends.onednn.padding import PlaceAttention
 from exporter.shapes.example_inputs import ExampleInputs
@@ -33,6 +34,7 @@ class NativeBackend(OnednnBackend):
     name: Backend = "native"
     kernels = "this project's attention, norms and linears, with weights packed after loading"
     precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+    attends_caches = True
 
     def requirements(self, precision: Precision, environment: Environment) -> Requirements:
         """The library of operators, for this torch or a newer one; of the processor what each of its levels has.
@@ -70,6 +72,7 @@ class NativeBackend(OnednnBackend):
             raise BackendError("no linear for int8 in the model", "at least one with constant weights")
         placed["attention"] = place_native_attention(module, sizes)
         placed["norm"] = norms
+        placed["rotation"] = place_rotations(graph_of(module), sizes)
         if not placed.total():
             raise BackendError("nothing for this project's operators in the model", "an attention, a norm or a linear")
         return placed
@@ -78,7 +81,11 @@ class NativeBackend(OnednnBackend):
         """Own operators in the executed graph, and the functions of the file that call them."""
         kinds = {
             **{PREFIX + name: (ATTENTION, "attention") for name in ("native_attend", "native_attend_ragged")},
+            ATTEND_CACHED: (ATTEND_CACHED, "attention over a cache"),
+            ROTATE: (ROTATE, "rotary positions"),
             NORM: (NORM, "layer norm with addition"),
+            RMS_NORM: (RMS_NORM, "RMS norm"),
+            ADD_RMS_NORM: (ADD_RMS_NORM, "RMS norm with addition"),
             NORM_INT8: (NORM_INT8, "layer norm with addition and codes"),
             PREFIX + "native_linear": (LINEAR, "linear"),
             PREFIX + "native_linear_int8": (LINEAR_INT8, "linear in int8"),
