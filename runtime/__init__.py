@@ -27,6 +27,7 @@ from runtime.format.manifest import Manifest
 from runtime.host import forking
 
 if TYPE_CHECKING:
+    from runtime.serving.generation_pool import GenerationPool
     from runtime.serving.pool import Pool
     from runtime.session import Session, load
 
@@ -40,6 +41,7 @@ __all__ = [
     "CheckFailedError",
     "ExportError",
     "ExportedModelError",
+    "GenerationPool",
     "InputError",
     "Manifest",
     "Pool",
@@ -60,4 +62,8 @@ def __getattr__(name: str) -> Any:
         from runtime.serving.pool import Pool
 
         return Pool
+    if name == "GenerationPool":
+        from runtime.serving.generation_pool import GenerationPool
+
+        return GenerationPool
     raise AttributeError(f"module 'runtime' has no attribute {name!r}")

@@ -36,7 +36,7 @@ An error's text is one line: what was found, what was expected, what to do.
     ├── PoolError                     a pool of sessions
     │   ├── PoolFullError                 its queue holds as many rows as it may
     │   ├── PoolClosedError               it takes no requests any more
-    │   └── DeadlineError                 the deadline passed while the request waited
+    │   └── DeadlineError                 the deadline passed before the request's turn, or its end
     ├── KeyFileError                  a key for signing that cannot be read or is of another kind
     ├── CheckFailedError              an output differs from the stored one by more than the tolerance
     └── ExportError                   an export that cannot be done
@@ -223,7 +223,7 @@ class PoolClosedError(PoolError):
 
 
 class DeadlineError(PoolError):
-    """The request's deadline passed before its turn came."""
+    """The request's deadline passed before its turn came, or before its text was complete."""
 
 
 class KeyFileError(ExportedModelError):

@@ -1,5 +1,6 @@
-"""The public import path `from runtime.pool import Pool`; the code is in `runtime.serving.pool`."""
+"""The public import path `from runtime.pool import Pool, GenerationPool`; the code is in `runtime.serving`."""
 
+from runtime.serving.generation_pool import GenerationPool
 from runtime.serving.pool import Pool
 
-__all__ = ["Pool"]
+__all__ = ["GenerationPool", "Pool"]

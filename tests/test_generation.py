@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import zipfile
@@ -13,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from exporter import Report, export
 from exporter.config.request import ExportRequest
 from exporter.loading.decoder_cache import InPlaceCache, masks_by_position
-from exporter.loading.generation_settings import cache_sizes
+from exporter.loading.generation_settings import cache_sizes, read_sampling
 from exporter.loading.loader import load_source
 from exporter.tracing.cached_attention import Sight, Unsuited, sight_of
 from exporter.tracing.decoder import Decoding
@@ -33,6 +34,10 @@ from runtime.errors import (
     TaskError,
     VerificationError,
 )
+from runtime.format.golden import Case
+from runtime.generation.cache import Caches
+from runtime.verification.generation import BEAMS as BEAM_CASE
+from runtime.verification.generation import check_generation
 from tests.conftest import ROOT
 
 TEMPLATE = (
@@ -296,12 +301,17 @@ def test_settings_that_are_not_followed_are_refused(
     folder: Path, tmp_path: Path, exported: Callable[..., Report]
 ) -> None:
     made(tmp_path, "llama")
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "no_repeat_ngram_size": 3}))
-    with pytest.raises(CheckpointError, match="no_repeat_ngram_size to 3.*remove no_repeat_ngram_size"):
-        exported(tmp_path)
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 400}))
-    with pytest.raises(CheckpointError, match="eos_token_id of .* is 400; expected ids below 400"):
-        exported(tmp_path)
+    for settings, problem in (
+        ({"guidance_scale": 1.5}, "guidance_scale to 1.5.*remove guidance_scale"),
+        ({"eos_token_id": 400}, "eos_token_id of .* is 400; expected ids below 400"),
+        ({"suppress_tokens": [3, 400]}, r"suppress_tokens to \[3, 400\]; expected ids below 400"),
+        ({"bad_words_ids": [[3], [400]]}, "bad_words_ids to .*; expected ids below 400"),
+        ({"num_beams": 4, "do_sample": True}, "sets do_sample and 4 beams; expected one of the two"),
+        ({"num_beams": 4000}, "num_beams to 4000; expected at most 256"),
+    ):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 1} | settings))
+        with pytest.raises(CheckpointError, match=problem):
+            exported(tmp_path)
     with pytest.raises(RequestError, match="--backend ipex does not generate text yet; expected native, onednn, plain"):
         exported(folder, backend="ipex")
 
@@ -327,6 +337,29 @@ def test_masks_that_forget_a_row_are_found(folder: Path, tmp_path: Path, monkeyp
     )
     with pytest.raises(VerificationError, match="decode is wrong in .* with others"):
         export(ExportRequest(model=str(folder), output=tmp_path / "model.pt", backend="plain"))
+
+
+def test_rows_that_keep_their_places_are_found(
+    session: Session, original: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate, against a cache whose rows are copied, but do not change their order as beams do."""
+    ids = torch.randint(3, 390, (3, 16), generator=torch.Generator().manual_seed(1))
+    ids[:, :9] = ids[:1, :9].clone()
+    with torch.no_grad():
+        logits = original(ids).logits
+    row = Case("row-9", {"input_ids": ids[:1, :9]}, {"logits": logits[:1, :9]})
+    cases = [row, Case(BEAM_CASE, {"input_ids": ids}, {"logits": logits})]
+
+    def error() -> float:
+        (found,) = (one for one in check_generation(session, cases)["comparisons"] if "beams" in one["case"])
+        return float(found["max_error"])
+
+    assert error() < 1e-5
+    keep = Caches.keep_rows
+    monkeypatch.setattr(
+        Caches, "keep_rows", lambda self, rows: keep(self, rows if rows == [0, 0, 0] else range(len(rows)))
+    )
+    assert error() > 1e-2
 
 
 def test_bf16_keeps_tables_and_uses_its_cache(folder: Path, original: Any) -> None:
@@ -378,6 +411,86 @@ def test_stop_tokens_end_their_row_alone(
         assert list(one.ids) == expected
         assert (one.finish == "stop_token") == (expected[-1] in (1, stop))
     assert len({one.finish for one in found}) == 2
+
+
+BEAMS: list[dict[str, Any]] = [
+    {"num_beams": 2},
+    {"num_beams": 4, "length_penalty": 0.0, "early_stopping": True},
+    {"num_beams": 3, "length_penalty": 2.0, "early_stopping": "never"},
+    {"num_beams": 5, "length_penalty": -1.0, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+    {"num_beams": 3, "min_new_tokens": 9, "early_stopping": True},
+]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "bloom"])
+def test_beams_are_those_of_transformers(kind: str, tmp_path: Path, exported: Callable[..., Report]) -> None:
+    """Texts that end within, and texts that do not; by settings of `generation_config.json`, which both read."""
+    folder = made(tmp_path / kind, kind)
+    original = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    session = load(exported(folder, max_length=128).output)
+    free = session.text.generate(TEXTS[0], max_new_tokens=12, num_beams=3)
+    assert list(free.ids) == greedy(original, folder, TEXTS[0], 12, num_beams=3)
+    # Tokens that the best beams come to.
+    ends = [1, free.ids[5], free.ids[8]]
+    ended = set()
+    for options in BEAMS:
+        follow(session, {"eos_token_id": ends} | options)
+        found = session.text.generate(TEXTS, max_new_tokens=14, logprobs=True)
+        for text, one in zip(TEXTS, found, strict=True):
+            assert list(one.ids) == greedy(original, folder, text, 14, eos_token_id=ends, **options), (options, text)
+            assert (one.finish == "stop_token") == (one.ids[-1] in ends)
+            assert one.logprobs is not None and len(one.logprobs) == len(one.ids)
+            ended.add(one.finish)
+    assert ended == {"stop_token", "length"}
+
+
+def follow(session: Session, settings: dict[str, Any]) -> None:
+    """Let a session do what its file would say, had its folder had this `generation_config.json`."""
+    generation = session.manifest.generation
+    assert generation is not None
+    defaults = read_sampling(GenerationConfig(**settings), "model", 400)
+    generation = dataclasses.replace(generation, defaults=defaults, stop_ids=tuple(settings["eos_token_id"]))
+    session.manifest = dataclasses.replace(session.manifest, generation=generation)
+
+
+def test_beams_of_the_folder(session: Session, tmp_path: Path, exported: Callable[..., Report]) -> None:
+    made(tmp_path, "llama")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "num_beams": 3}))
+    beams = load(exported(tmp_path).output)
+    found = beams.text.generate(TEXTS, max_new_tokens=12)
+    assert found == session.text.generate(TEXTS, max_new_tokens=12, num_beams=3)
+    plain = session.text.generate(TEXTS, max_new_tokens=12)
+    assert beams.text.generate(TEXTS, max_new_tokens=12, num_beams=1) == plain != found
+    with pytest.raises(InputTextError, match="num_beams is 3, with stream; expected 1.*give num_beams=1"):
+        beams.text.generate(TEXTS[0], stream=True)
+
+
+def test_rules_of_the_folder_hold(session: Session, tmp_path: Path, exported: Callable[..., Report]) -> None:
+    """Greedy texts with all of them, as transformers writes them; and what is drawn keeps to them."""
+    folder = made(tmp_path, "llama")
+    plain = session.text.generate(TEXTS, max_new_tokens=20)
+    first, words = plain[0].ids, plain[2].ids
+    rules: dict[str, Any] = {
+        "eos_token_id": [1, first[3]],
+        "no_repeat_ngram_size": 2,
+        "bad_words_ids": [[words[1]], list(words[3:5])],
+        "min_new_tokens": 6,
+        "suppress_tokens": [first[5]],
+        "begin_suppress_tokens": [first[0]],
+        "forced_eos_token_id": 1,
+        "exponential_decay_length_penalty": [8, 1.1],
+    }
+    (folder / "generation_config.json").write_text(json.dumps(rules))
+    ruled = load(exported(folder).output)
+    original = AutoModelForCausalLM.from_pretrained(folder).eval()
+    found = ruled.text.generate(TEXTS, max_new_tokens=20)
+    for text, one in zip(TEXTS, found, strict=True):
+        assert list(one.ids) == greedy(original, folder, text, 20)
+    assert [one.ids for one in found] != [one.ids for one in plain]
+    for one in ruled.text.generate([TEXTS[0]] * 20, max_new_tokens=20, temperature=2.0, top_k=0, seed=1):
+        assert first[5] not in one.ids and one.ids[0] != first[0] and len(one.ids) >= 6
+        pairs = list(zip(one.ids, one.ids[1:], strict=False))
+        assert len(set(pairs)) == len(pairs)
 
 
 def test_texts_of_a_batch_are_those_alone(session: Session) -> None:
@@ -463,8 +576,12 @@ def test_bad_prompts_are_one_line_each(session: Session) -> None:
         session.text.generate([{"role": "narrator", "content": "x"}])
     with pytest.raises(InputTextError, match="no tools"):
         session.text.generate([{"role": "tool", "content": "x"}])
-    with pytest.raises(InputTextError, match="num_beams is 4; expected 1"):
-        session.text.generate("x", num_beams=4)
+    with pytest.raises(InputTextError, match="num_beams is 4, with stream; expected 1"):
+        session.text.generate("x", num_beams=4, stream=True)
+    with pytest.raises(InputTextError, match="num_beams is 4, and the text is to be sampled"):
+        session.text.generate("x", num_beams=4, temperature=0.5)
+    with pytest.raises(InputTextError, match="num_beams is 4, with stop strings"):
+        session.text.generate("x", num_beams=4, stop="e")
     with pytest.raises(InputTextError, match="stream with a list of prompts"):
         session.text.generate(["x", "y"], stream=True)
 
@@ -525,21 +642,26 @@ def test_other_files_do_not_generate(tiny_session: Session, minilm_ipex: Path) -
 # The command
 
 
+def visible(text: str) -> str:
+    """As the command prints it."""
+    return "".join(one if one in "\n\t" or one.isprintable() else ascii(one)[1:-1] for one in text) + "\n"
+
+
 def test_the_command_writes_a_text(
     session: Session, report: Report, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     expected = session.text.generate(TEXTS[0], max_new_tokens=9)
     assert main(["generate", report.output, "--prompt", TEXTS[0], "--max-new-tokens", "9", "-v"]) == 0
     printed = capsys.readouterr()
-    assert (
-        printed.out
-        == "".join(one if one in "\n\t" or one.isprintable() else ascii(one)[1:-1] for one in expected.text) + "\n"
-    )
+    assert printed.out == visible(expected.text)
     assert "tokens in" in printed.err and "per second" in printed.err
     assert main(["generate", report.output, "--chat", "Who?", "--max-new-tokens", "4", "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     answer = session.text.generate([{"role": "user", "content": "Who?"}], max_new_tokens=4)
     assert row == {"text": answer.text, "finish": answer.finish, "prompt_tokens": answer.prompt_tokens, "new_tokens": 4}
+    beams = session.text.generate(TEXTS[0], max_new_tokens=9, num_beams=3)
+    assert main(["generate", report.output, "--prompt", TEXTS[0], "--max-new-tokens", "9", "--num-beams", "3"]) == 0
+    assert capsys.readouterr().out == visible(beams.text)
     lines = [
         {"prompt": TEXTS[0], "id": "a"},
         {"messages": [{"role": "user", "content": "Who?"}]},

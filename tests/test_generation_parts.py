@@ -8,24 +8,40 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.generation import logits_process
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from runtime.errors import InputTextError
-from runtime.format.manifest import CacheTensor, ChatTemplate, GenerationInfo, SamplingDefaults
+from runtime.errors import ArtifactFailedError, InputTextError
+from runtime.format.manifest import (
+    BeamDefaults,
+    CacheTensor,
+    ChatTemplate,
+    GenerationInfo,
+    SamplingDefaults,
+    TokenRules,
+)
 from runtime.generation.cache import Caches
 from runtime.generation.loop import PIECE, Loop
-from runtime.generation.sampling import candidates, choose
+from runtime.generation.sampling import Place, candidates, choose, processed
 from runtime.generation.settings import Settings, new_tokens, settings_of, stop_strings
 from runtime.text.chat import MAX_CHARACTERS, check_messages, render
-from runtime.text.generation import Request, TextGenerator
+from runtime.text.generation import Request, TextGenerator, make_request
 
 NO_DEFAULTS = SamplingDefaults(False, 1.0, 50, None, None, 1.0)
 INFO = GenerationInfo((CacheTensor(1, 1, "float32"),) * 2, 4096, (1,), NO_DEFAULTS, None)
+# Asked for the processors that its `generate` would use; its weights do not matter.
+TINY = AutoModelForCausalLM.from_config(
+    AutoConfig.for_model("gpt2", vocab_size=40, n_embd=8, n_layer=1, n_head=1, n_positions=32)
+)
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 # Choosing tokens
+
+
+def place(ids: Sequence[int], prompt: int = 1, most: int = 100, stop_ids: Sequence[int] = (1,)) -> Place:
+    return Place(ids, prompt, most, stop_ids)
 
 
 def warped(scores: torch.Tensor, seen: Sequence[int], settings: Settings) -> torch.Tensor:
@@ -41,6 +57,12 @@ def warped(scores: torch.Tensor, seen: Sequence[int], settings: Settings) -> tor
         steps.append(logits_process.TopPLogitsWarper(settings.top_p))
     if settings.min_p is not None:
         steps.append(logits_process.MinPLogitsWarper(settings.min_p))
+    if settings.typical_p is not None:
+        steps.append(logits_process.TypicalLogitsWarper(settings.typical_p))
+    if settings.epsilon_cutoff is not None:
+        steps.append(logits_process.EpsilonLogitsWarper(settings.epsilon_cutoff))
+    if settings.eta_cutoff is not None:
+        steps.append(logits_process.EtaLogitsWarper(settings.eta_cutoff))
     found = scores[None].clone()
     for step in steps:
         found = step(torch.tensor([list(seen)]), found)
@@ -58,6 +80,12 @@ def warped(scores: torch.Tensor, seen: Sequence[int], settings: Settings) -> tor
         Settings(True, 1.7, 1.3, 12, 0.8, 0.05),
         Settings(True, 0.6, top_p=1e-6),
         Settings(True, top_k=100),
+        Settings(True, typical_p=0.3),
+        Settings(True, typical_p=0.95),
+        Settings(True, epsilon_cutoff=0.03),
+        Settings(True, epsilon_cutoff=0.9),
+        Settings(True, eta_cutoff=0.05),
+        Settings(True, None, 1.2, 20, 0.9, 0.01, typical_p=0.6, epsilon_cutoff=0.02, eta_cutoff=0.02),
     ],
     ids=str,
 )
@@ -84,7 +112,7 @@ def test_draws_follow_the_probabilities() -> None:
     scores = torch.tensor([2.0, 1.5, 1.0, 0.0, -1.0, -1.0, 0.5, 1.7])
     generator, count = torch.Generator().manual_seed(5), 5_000
     drawn = torch.bincount(
-        torch.tensor([choose(scores, [1, 4], settings, generator) for _ in range(count)]), minlength=8
+        torch.tensor([choose(scores, place([1, 4]), settings, generator) for _ in range(count)]), minlength=8
     )
     shares = warped(scores, [1, 4], settings)
     assert ((drawn - count * shares).abs() <= 5 * (count * shares * (1 - shares)).sqrt()).all(), (drawn, shares)
@@ -93,11 +121,88 @@ def test_draws_follow_the_probabilities() -> None:
 
 def test_greedy_takes_the_largest_behind_the_penalty() -> None:
     scores, generator = torch.tensor([1.0, 2.0, 1.9]), torch.Generator()
-    assert choose(scores, [1], Settings(), generator) == 1
-    assert choose(scores, [1], Settings(repetition_penalty=1.5), generator) == 2
+    assert choose(scores, place([1]), Settings(), generator) == 1
+    assert choose(scores, place([1]), Settings(repetition_penalty=1.5), generator) == 2
+
+
+# Each with the tokens of a row, how many of them are the prompt's, and how many there can be.
+RULES: list[tuple[TokenRules, list[int], int, int]] = [
+    (TokenRules(no_repeat_ngram_size=2), [5, 6, 5, 7, 5], 2, 20),
+    (TokenRules(no_repeat_ngram_size=3), [5, 6, 7, 8, 5, 6, 9, 5, 6], 2, 20),
+    (TokenRules(no_repeat_ngram_size=1), [5, 6], 1, 20),
+    (TokenRules(no_repeat_ngram_size=4), [5, 6], 1, 20),
+    (TokenRules(bad_words_ids=((9,), (5, 6), (7, 5, 6), (1,), (1, 8), (8, 5, 3))), [7, 5], 1, 20),
+    (TokenRules(bad_words_ids=((4, 5, 6, 7),)), [5, 6], 1, 20),
+    (TokenRules(min_length=4), [5, 6, 7], 2, 20),
+    (TokenRules(min_length=3), [5, 6, 7], 2, 20),
+    (TokenRules(min_new_tokens=2), [5, 6, 7], 2, 20),
+    (TokenRules(min_new_tokens=1), [5, 6, 7], 2, 20),
+    (TokenRules(forced_bos_token_id=3), [5], 1, 20),
+    (TokenRules(forced_bos_token_id=3), [5, 6], 2, 20),
+    (TokenRules(forced_eos_token_ids=(2, 1)), [5, 6, 7], 2, 4),
+    (TokenRules(forced_eos_token_ids=(2,)), [5, 6, 7], 2, 5),
+    (TokenRules(decay_start=1, decay_factor=1.5), [5, 6, 7, 8, 9], 2, 20),
+    (TokenRules(decay_start=3, decay_factor=1.5), [5, 6, 7, 8, 9], 2, 20),
+    (TokenRules(decay_start=0, decay_factor=0.5, min_length=20), [5, 6, 7, 8, 9], 2, 20),
+    (TokenRules(suppress_tokens=(3, 4, 39)), [5, 6], 1, 20),
+    (TokenRules(begin_suppress_tokens=(3, 4)), [5, 6], 2, 20),
+    (TokenRules(begin_suppress_tokens=(3, 4)), [5, 6], 1, 20),
+    (TokenRules(begin_suppress_tokens=(3, 4), forced_bos_token_id=7), [5, 7], 1, 20),
+    (TokenRules(2, ((9,), (5, 6)), 9, 3, None, (2,), 1, 1.2, (3,), (4,)), [5, 6, 5, 7, 5], 4, 6),
+]
+
+
+@pytest.mark.parametrize("penalty", [None, 1.4])
+@pytest.mark.parametrize(("rules", "ids", "prompt", "most"), RULES, ids=str)
+def test_rules_are_transformers(
+    rules: TokenRules, ids: list[int], prompt: int, most: int, penalty: float | None
+) -> None:
+    """The scores that come out of transformers' own processors, as its `generate` puts them together."""
+    config = GenerationConfig(
+        no_repeat_ngram_size=rules.no_repeat_ngram_size,
+        bad_words_ids=[list(word) for word in rules.bad_words_ids] or None,
+        min_length=rules.min_length,
+        min_new_tokens=rules.min_new_tokens or None,
+        forced_bos_token_id=rules.forced_bos_token_id,
+        forced_eos_token_id=list(rules.forced_eos_token_ids) or None,
+        exponential_decay_length_penalty=None if rules.decay_factor == 1 else (rules.decay_start, rules.decay_factor),
+        suppress_tokens=list(rules.suppress_tokens) or None,
+        begin_suppress_tokens=list(rules.begin_suppress_tokens) or None,
+        repetition_penalty=penalty or 1.0,
+        max_length=most,
+        num_beams=1,
+        do_sample=False,
+    )
+    config._eos_token_tensor = torch.tensor([1, 8])
+    steps = TINY._get_logits_processor(generation_config=config, input_ids_seq_length=prompt, device="cpu")
+    settings = Settings(rules=rules, repetition_penalty=penalty)
+    for seed in range(5):
+        scores = torch.randn(40, generator=torch.Generator().manual_seed(seed)) * 3
+        before = scores.clone()
+        expected = steps(torch.tensor([ids]), scores[None].clone())[0]
+        assert torch.equal(processed(scores, place(ids, prompt, most, (1, 8)), settings), expected)
+        assert torch.equal(scores, before)
+
+
+def test_rules_that_leave_no_token() -> None:
+    with pytest.raises(ArtifactFailedError, match="leave no token behind 2 tokens"):
+        rules = TokenRules(suppress_tokens=tuple(range(40)))
+        choose(torch.zeros(40), place([5, 6]), Settings(rules=rules), torch.Generator())
 
 
 # Settings
+
+
+def test_beams_or_draws() -> None:
+    beams = SamplingDefaults(False, 1.0, 50, None, None, 1.0, beams=BeamDefaults(4, 0.5, "yes"))
+    assert settings_of(beams, seed=1).beams == BeamDefaults(4, 0.5, "yes")
+    assert settings_of(beams, num_beams=1, temperature=0.5, seed=1).beams.count == 1
+    assert settings_of(NO_DEFAULTS, num_beams=3, temperature=0).beams == BeamDefaults(3)
+    for defaults, options in ((beams, {"temperature": 0.5}), (NO_DEFAULTS, {"num_beams": 2, "top_k": 3})):
+        with pytest.raises(InputTextError, match="num_beams is ., and the text is to be sampled; expected one of"):
+            settings_of(defaults, **options)
+    with pytest.raises(InputTextError, match="num_beams is 4, with stop strings"):
+        make_request(beams, stop="x")
 
 
 def test_what_is_not_given_is_the_models() -> None:
@@ -126,6 +231,9 @@ def test_what_is_not_given_is_the_models() -> None:
         ("repetition_penalty", "much"),
         ("seed", -1),
         ("seed", 2**63),
+        ("num_beams", 0),
+        ("num_beams", 257),
+        ("num_beams", "many"),
     ],
 )
 def test_settings_out_of_range(option: str, value: Any) -> None:

@@ -22,6 +22,7 @@ def test_public_names() -> None:
         "CheckFailedError",
         "ExportError",
         "ExportedModelError",
+        "GenerationPool",
         "InputError",
         "Manifest",
         "Pool",

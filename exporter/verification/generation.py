@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from exporter.loading.generation_settings import without_settings
 from exporter.loading.model_errors import named_model_errors
 from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.trace_plan import TracePlan
@@ -22,7 +23,7 @@ from runtime.errors import ModelFailedError, VerificationError
 from runtime.format.golden import Case
 from runtime.format.manifest import GreedyCheck, Manifest
 from runtime.verification.compare import Comparison
-from runtime.verification.generation import GREEDY, LONGEST
+from runtime.verification.generation import BEAMS, GREEDY, LONGEST
 
 # Lengths of the rows that are read in every way.
 _LENGTHS = (1, 9, 20, 33)
@@ -30,6 +31,8 @@ _LENGTHS = (1, 9, 20, 33)
 _PROMPTS, _TOKENS = (5, 24), 64
 # Of the longest row, the logits of so many tokens at its end are compared.
 _LAST = 4
+# Rows that begin alike, as beams do: how many, their length, and how many of their tokens are the same.
+_BEAMS, _BEAM_LENGTH, _SHARED = 3, 16, 9
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ def generation_cases(model: Any, plan: TracePlan) -> list[Case]:
     for seed, length in enumerate(lengths, 101):
         ids = _ids(plan, length, seed)
         cases.append(Case(f"row-{length}", {"input_ids": ids}, {"logits": _logits(model, ids)}))
+    if most >= _BEAM_LENGTH:
+        ids = torch.cat([_ids(plan, _BEAM_LENGTH, seed) for seed in range(131, 131 + _BEAMS)])
+        ids[:, :_SHARED] = ids[:1, :_SHARED].clone()
+        cases.append(Case(BEAMS, {"input_ids": ids}, {"logits": _logits(model, ids)}))
     if most > max(lengths):
         ids = _ids(plan, most, 111)
         cases.append(Case(LONGEST, {"input_ids": ids}, {"logits": _logits(model, ids, _LAST)}))
@@ -90,13 +97,12 @@ def _logits(model: Any, ids: torch.Tensor, last: int = 0) -> torch.Tensor:
 
 def _greedy_case(model: Any, plan: TracePlan, length: int, tokens: int, seed: int) -> Case:
     ids = _ids(plan, length, seed)
-    with named_model_errors(f"1x{length} to generate from"), torch.no_grad():
+    # The folder's own settings are tried in tests of the project: here are the largest logits compared.
+    with named_model_errors(f"1x{length} to generate from"), without_settings(model), torch.no_grad():
         written = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
             max_new_tokens=tokens,
             # No id: the tokens are compared to the end, whatever they mean.
             eos_token_id=plan.inputs[0].values.maximum + 1 if plan.inputs[0].values is not None else None,

@@ -55,10 +55,13 @@ def generate(options: argparse.Namespace) -> int:
         return _print_lines(text, first, lines, arguments, options.verbose)
     system = [] if options.system is None else [{"role": "system", "content": options.system}]
     prompt = [*system, {"role": "user", "content": options.chat}] if options.chat is not None else options.prompt
-    if options.json or options.logprobs:
+    # The best of several beams is known at the end.
+    beams = options.num_beams or manifest.generation.defaults.beams.count
+    if options.json or options.logprobs or beams > 1:
         begun = time.perf_counter()
         found = text.generate(prompt, **arguments)
-        print(json.dumps(_fields(found)))
+        shown = options.json or options.logprobs
+        print(json.dumps(_fields(found)) if shown else "".join(map(_visible, found.text)))
         _tell(options.verbose, len(found.ids), time.perf_counter() - begun)
         return 0
     return _stream(text, prompt, arguments, options.verbose)

@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--repetition-penalty", type=float, metavar="N", help="for tokens that were there before")
     generate.add_argument("--seed", type=_whole, metavar="N", help="of the draws, for texts that can be repeated")
     generate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the text; repeatable")
-    generate.add_argument("--num-beams", type=_positive, metavar="N", help="1; beams are not available yet")
+    generate.add_argument("--num-beams", type=_positive, metavar="N", help="the best of so many beams")
     generate.add_argument("--logprobs", action="store_true", help="how probable each token was, as JSON")
     return parser
 

@@ -367,10 +367,44 @@ class CacheTensor:
 
 
 @dataclass(frozen=True)
+class TokenRules:
+    """Which tokens may come next: transformers' settings of these names, with what switches each off as its default.
+
+    A row that ends is forced to end with one of `forced_eos_token_ids` at its last place. From the token number
+    `decay_start` behind the prompt on, stop tokens become more probable by `decay_factor` (both are
+    `exponential_decay_length_penalty`).
+    """
+
+    no_repeat_ngram_size: int = 0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    min_length: int = 0
+    min_new_tokens: int = 0
+    forced_bos_token_id: int | None = None
+    forced_eos_token_ids: tuple[int, ...] = ()
+    decay_start: int = 0
+    decay_factor: float = 1.0
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class BeamDefaults:
+    """How many beams are kept, 1 for none, and transformers' settings for them; `early_stopping` is False, True, never.
+
+    The score of a text is the sum of its logarithms of probabilities divided by its length to the `length_penalty`.
+    """
+
+    count: int = 1
+    length_penalty: float = 1.0
+    early_stopping: Literal["no", "yes", "never"] = "no"
+
+
+@dataclass(frozen=True)
 class SamplingDefaults:
     """How the next token is chosen if the caller does not say, as in `generation_config.json`.
 
-    If `sample` is false, it is the one with the largest logit. None, for `top_k` also 0, switches a step off.
+    If `sample` is false, it is the one with the largest logit, or that of the best of several beams. None, for `top_k`
+    also 0, switches a step off. `rules` hold in any case.
     """
 
     sample: bool
@@ -379,6 +413,11 @@ class SamplingDefaults:
     top_p: float | None
     min_p: float | None
     repetition_penalty: float
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
+    rules: TokenRules = TokenRules()
+    beams: BeamDefaults = BeamDefaults()
 
 
 @dataclass(frozen=True)

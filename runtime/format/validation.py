@@ -23,6 +23,7 @@ from runtime.format.manifest import (
     TextInfo,
     TextSide,
     TokenOutputs,
+    TokenRules,
 )
 
 # Limits far above what real manifests have; beyond them a warm-up would exhaust time or memory.
@@ -31,6 +32,8 @@ MAX_WARMUP_ELEMENTS = 2**22  # for pixels or audio samples, each of which needs 
 MAX_WARMUP_CALLS = 100
 # Tensors of keys and values (no model has a thousand layers), and characters of a chat template.
 MAX_CACHES, MAX_TEMPLATE = 2048, 2**18
+# Beams: each is a row of a cache.
+MAX_BEAMS = 256
 # What the method `preprocess` takes.
 PREPROCESSED_AXES = {"image": ("height", "width", "channels"), "audio": ("samples",)}
 # Masks are resized to the size to which pictures are padded.
@@ -92,7 +95,7 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.pictures is not None:
         yield from _picture_problems(manifest, manifest.pictures)
     if manifest.generation is not None:
-        yield from _generation_problems(manifest.generation)
+        yield from _generation_problems(manifest, manifest.generation)
     if manifest.prompts is not None:
         yield from _prompt_problems(manifest, manifest.prompts)
     if manifest.labels:
@@ -199,7 +202,7 @@ def _picture_problems(manifest: Manifest, found: PictureResults) -> Iterator[tup
             yield "pictures", "an output masks_queries_logits"
 
 
-def _generation_problems(found: GenerationInfo) -> Iterator[tuple[str, str]]:
+def _generation_problems(manifest: Manifest, found: GenerationInfo) -> Iterator[tuple[str, str]]:
     if not 2 <= len(found.caches) <= MAX_CACHES or len(found.caches) % 2:
         yield f"generation.caches: {len(found.caches)} tensors", f"2 to {MAX_CACHES}, keys and values in turn"
     if not all(0 < size < 2**16 for one in found.caches for size in (one.heads, one.width)):
@@ -213,10 +216,27 @@ def _generation_problems(found: GenerationInfo) -> Iterator[tuple[str, str]]:
         yield "generation.defaults", "a temperature and a penalty above 0"
     if defaults.top_k is not None and not 0 <= defaults.top_k < 2**31:
         yield f"generation.defaults.top_k {defaults.top_k}", "a number of tokens"
-    if not all(share is None or 0 <= share <= 1 for share in (defaults.top_p, defaults.min_p)):
+    shares = (defaults.top_p, defaults.min_p, defaults.typical_p, defaults.epsilon_cutoff, defaults.eta_cutoff)
+    if not all(share is None or 0 <= share <= 1 for share in shares):
         yield "generation.defaults", "shares from 0 to 1"
+    values = manifest.inputs[0].values if manifest.inputs else None
+    yield from _token_rule_problems(defaults.rules, 2**31 if values is None else values.maximum + 1)
+    if not 1 <= defaults.beams.count <= MAX_BEAMS:
+        yield f"generation.defaults.beams.count {defaults.beams.count}", f"1 to {MAX_BEAMS}"
     if found.chat is not None and len(found.chat.template) > MAX_TEMPLATE:
         yield f"generation.chat.template: {len(found.chat.template)} characters", f"at most {MAX_TEMPLATE}"
+
+
+def _token_rule_problems(rules: TokenRules, vocabulary: int) -> Iterator[tuple[str, str]]:
+    forced = () if rules.forced_bos_token_id is None else (rules.forced_bos_token_id,)
+    ids = (*rules.forced_eos_token_ids, *rules.suppress_tokens, *rules.begin_suppress_tokens, *forced)
+    if not all(0 <= one < vocabulary for one in (*ids, *(one for word in rules.bad_words_ids for one in word))):
+        yield "generation.defaults.rules", f"ids from 0 to {vocabulary - 1}"
+    if not all(rules.bad_words_ids):
+        yield "generation.defaults.rules.bad_words_ids", "words of at least one token"
+    numbers = (rules.no_repeat_ngram_size, rules.min_length, rules.min_new_tokens, rules.decay_start)
+    if not all(0 <= one < 2**31 for one in numbers) or not rules.decay_factor > 0:
+        yield "generation.defaults.rules", "numbers that are not negative"
 
 
 def _prompt_problems(manifest: Manifest, found: PicturePrompts) -> Iterator[tuple[str, str]]:

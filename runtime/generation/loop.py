@@ -6,45 +6,19 @@ Rows have different lengths, and end at different times: a row that has ended le
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from runtime.format.manifest import GenerationInfo
 from runtime.generation.cache import Caches
-from runtime.generation.sampling import choose
+from runtime.generation.row import Row, Step
 from runtime.generation.settings import Settings
 
 # A file's method `decode`: ids, positions, kept and caches in; logits [rows, kept, vocabulary] out.
 Decode = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]
-# Why a row ended: a stop token, the caller's wish (a stop string), or its largest number of tokens.
-Finish = Literal["stop_token", "stop_string", "length"]
 
 # Tokens of a prompt per row and call: longer pieces take memory for masks and scores, and are no faster.
 PIECE = 512
-
-
-@dataclass(frozen=True)
-class Step:
-    """One new token of one row: `row` is its number among the prompts.
-
-    `logprob` is the natural logarithm of its probability by the model's own logits; None if it was not asked for.
-    `finish` is set if it is the row's last one.
-    """
-
-    row: int
-    token: int
-    logprob: float | None
-    finish: Finish | None
-
-
-@dataclass
-class _Row:
-    number: int
-    ids: list[int]
-    most: int
-    generator: torch.Generator
 
 
 class Loop:
@@ -71,11 +45,12 @@ class Loop:
         logprobs: bool = False,
         numbers: Sequence[int] | None = None,
     ) -> None:
-        self._decode, self._info, self._settings, self._logprobs = decode, info, settings, logprobs
-        seeds = [settings.seed + number for number in (numbers or range(len(prompts)))]
+        self._decode, self._info = decode, info
         self._rows = [
-            _Row(number, list(prompt), len(prompt) + limit, torch.Generator().manual_seed(seed))
-            for number, (prompt, limit, seed) in enumerate(zip(prompts, most, seeds, strict=True))
+            Row(number, prompt, limit, settings, info.stop_ids, logprobs=logprobs, shift=shift)
+            for number, (prompt, limit, shift) in enumerate(
+                zip(prompts, most, numbers or range(len(prompts)), strict=True)
+            )
         ]
         self._ended: set[int] = set()
 
@@ -86,9 +61,9 @@ class Loop:
     def steps(self) -> Iterator[list[Step]]:
         """The next token of every row that has not ended, until all have."""
         caches = Caches(self._info, len(self._rows), max(len(row.ids) for row in self._rows) + 1)
-        logits = self._read_prompts(caches)
+        logits = read_prompts(self._decode, caches, [row.ids for row in self._rows])
         while True:
-            found = [self._next(row, logits[place]) for place, row in enumerate(self._rows)]
+            found = [row.take(logits[place]) for place, row in enumerate(self._rows)]
             yield found
             ended = {step.row for step in found if step.finish is not None} | self._ended
             live = [place for place, row in enumerate(self._rows) if row.number not in ended]
@@ -102,29 +77,23 @@ class Loop:
             positions = torch.tensor([[len(row.ids) - 1] for row in self._rows])
             logits = self._decode(ids, positions, torch.zeros_like(ids), caches.tensors)[:, 0]
 
-    def _next(self, row: _Row, logits: torch.Tensor) -> Step:
-        token = choose(logits, row.ids, self._settings, row.generator)
-        row.ids.append(token)
-        logprob = float(logits.log_softmax(-1)[token]) if self._logprobs else None
-        finish: Finish | None = "length" if len(row.ids) >= row.most else None
-        return Step(row.number, token, logprob, "stop_token" if token in self._info.stop_ids else finish)
 
-    def _read_prompts(self, caches: Caches) -> torch.Tensor:
-        """The logits behind each prompt, [rows, vocabulary].
+def read_prompts(decode: Decode, caches: Caches, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The logits behind each prompt, [rows, vocabulary].
 
-        Shorter prompts are padded behind their end: what padding writes there is not seen, and overwritten later.
-        """
-        lengths = torch.tensor([len(row.ids) for row in self._rows])
-        longest = int(lengths.max())
-        whole = torch.tensor([row.ids + row.ids[-1:] * (longest - len(row.ids)) for row in self._rows])
-        found: torch.Tensor | None = None
-        for start in range(0, longest, PIECE):
-            ids = whole[:, start : start + PIECE]
-            positions = torch.arange(start, start + ids.shape[1]).expand(ids.shape)
-            last = lengths - 1 - start
-            kept = last.clamp(0, ids.shape[1] - 1).unsqueeze(1)
-            logits = self._decode(ids, positions, kept, caches.tensors)[:, 0]
-            here = ((last >= 0) & (last < ids.shape[1])).unsqueeze(1)
-            found = logits if found is None else torch.where(here, logits, found)
-        assert found is not None
-        return found
+    Shorter prompts are padded behind their end: what padding writes there is not seen, and overwritten later.
+    """
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = int(lengths.max())
+    whole = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
+    found: torch.Tensor | None = None
+    for start in range(0, longest, PIECE):
+        ids = whole[:, start : start + PIECE]
+        positions = torch.arange(start, start + ids.shape[1]).expand(ids.shape)
+        last = lengths - 1 - start
+        kept = last.clamp(0, ids.shape[1] - 1).unsqueeze(1)
+        logits = decode(ids, positions, kept, caches.tensors)[:, 0]
+        here = ((last >= 0) & (last < ids.shape[1])).unsqueeze(1)
+        found = logits if found is None else torch.where(here, logits, found)
+    assert found is not None
+    return found

@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 
+from runtime.errors import ArtifactFailedError
 from runtime.generation.settings import Settings
+from runtime.generation.token_rules import apply_rules
 
 
-def choose(logits: torch.Tensor, seen: Sequence[int], settings: Settings, generator: torch.Generator) -> int:
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands: its ids so far, how many of them are the prompt's, and how many it can have.
+
+    `stop_ids` are the tokens that end it.
+    """
+
+    ids: Sequence[int]
+    prompt: int
+    most: int
+    stop_ids: Collection[int]
+
+
+def choose(logits: torch.Tensor, place: Place, settings: Settings, generator: torch.Generator) -> int:
     """The id of the next token.
 
     Args:
         logits: float32 [vocabulary].
-        seen: the row's ids so far, prompt included.
+        place: where the row stands.
         settings: how to choose.
         generator: the row's own, for draws.
+
+    Raises:
+        ArtifactFailedError: the rules of the artifact leave no token.
     """
-    scores = logits
-    if settings.repetition_penalty is not None:
-        scores = _penalised(scores, seen, settings.repetition_penalty)
+    scores = processed(logits, place, settings)
+    if scores is not logits and bool(scores.max() == -math.inf):
+        raise ArtifactFailedError(
+            f"the rules of generation_config.json leave no token behind {len(place.ids)} tokens", "at least one"
+        )
     if not settings.sample:
         return int(scores.argmax())
     ids, scores = candidates(scores, settings)
     drawn = torch.multinomial(torch.softmax(scores, -1), 1, generator=generator)
     return int(ids[drawn])
+
+
+def processed(scores: torch.Tensor, place: Place, settings: Settings) -> torch.Tensor:
+    """The scores after what holds for greedy texts, draws and beams: the penalty for repetition, and the rules."""
+    if settings.repetition_penalty is not None:
+        scores = _penalised(scores, place.ids, settings.repetition_penalty)
+    return apply_rules(scores, place.ids, place.prompt, place.most, settings.rules, place.stop_ids)
 
 
 def candidates(scores: torch.Tensor, settings: Settings) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +80,33 @@ def candidates(scores: torch.Tensor, settings: Settings) -> tuple[torch.Tensor, 
     if settings.min_p is not None:
         shares = scores.softmax(-1)
         ids, scores = _those(ids, scores, shares >= settings.min_p * shares.max())
+    if settings.typical_p is not None:
+        ids, scores = _those(ids, scores, _typical(scores, settings.typical_p))
+    if settings.epsilon_cutoff is not None:
+        ids, scores = _those(ids, scores, _above(scores, torch.tensor(settings.epsilon_cutoff)))
+    if settings.eta_cutoff is not None:
+        least = torch.tensor(settings.eta_cutoff)
+        entropy = torch.distributions.Categorical(logits=scores).entropy()
+        ids, scores = _those(ids, scores, _above(scores, torch.min(least, least.sqrt() * torch.exp(-entropy))))
     return ids, scores
+
+
+def _typical(scores: torch.Tensor, mass: float) -> torch.Tensor:
+    """Which tokens are as surprising as expected, the most typical ones first, until they have this probability."""
+    logarithms = scores.log_softmax(-1)
+    expected = -(logarithms * logarithms.exp()).nansum(-1, keepdim=True)
+    distance = (-logarithms - expected).abs()
+    ordered, order = distance.sort()
+    last = (scores[order].softmax(-1).cumsum(-1) < mass).sum().clamp(max=len(scores) - 1)
+    removed = ordered > ordered[last]
+    # The most typical one stays.
+    removed[0] = False
+    return ~torch.zeros_like(removed).scatter(0, order, removed)
+
+
+def _above(scores: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """Which tokens have at least this probability; the best one in any case."""
+    return (scores.softmax(-1) >= least) | (scores >= scores.max())
 
 
 def _those(ids: torch.Tensor, scores: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

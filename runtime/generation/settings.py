@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from runtime.errors import InputTextError
-from runtime.format.manifest import SamplingDefaults
+from runtime.format.manifest import BeamDefaults, SamplingDefaults, TokenRules
+from runtime.format.validation import MAX_BEAMS
 from runtime.printing import shown
 
 # torch.Generator takes a signed integer of 64 bits; rows of a batch add their number to the seed.
@@ -19,10 +21,10 @@ NEW_TOKENS = 256
 
 @dataclass(frozen=True)
 class Settings:
-    """How the next token is chosen: the largest logit, or drawn if `sample`.
+    """How the next token is chosen: the largest logit, or drawn if `sample`; or that of the best of several beams.
 
-    The steps `repetition_penalty`, `temperature`, `top_k`, `top_p`, `min_p` are made in this order; None switches one
-    off. The draws of row i begin with `seed` + i.
+    The steps `repetition_penalty`, `rules`, `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`, `epsilon_cutoff`,
+    `eta_cutoff` are made in this order; None switches one off. The draws of row i begin with `seed` + i.
     """
 
     sample: bool = False
@@ -32,6 +34,11 @@ class Settings:
     top_p: float | None = None
     min_p: float | None = None
     seed: int = 0
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
+    rules: TokenRules = TokenRules()
+    beams: BeamDefaults = BeamDefaults()
 
 
 def settings_of(
@@ -43,11 +50,12 @@ def settings_of(
     min_p: float | None = None,
     repetition_penalty: float | None = None,
     seed: int | None = None,
+    num_beams: int | None = None,
 ) -> Settings:
     """The settings from what was given and the model's defaults.
 
     It samples if a temperature above 0, `top_k`, `top_p` or `min_p` is given; with temperature 0 it does not; without
-    any of them it does what the model's folder says.
+    any of them it does what the model's folder says. Beams do not sample.
 
     Raises:
         InputTextError: a value that makes no sense.
@@ -64,6 +72,13 @@ def settings_of(
     kept = defaults.top_k if kept is None else kept
     top_share = defaults.top_p if shares["top_p"] is None else shares["top_p"]
     penalty = defaults.repetition_penalty if penalty is None else penalty
+    count = _whole("num_beams", num_beams, 1, MAX_BEAMS + 1) or defaults.beams.count
+    if sample and count > 1:
+        raise InputTextError(
+            f"num_beams is {count}, and the text is to be sampled",
+            "one of the two",
+            "give num_beams=1 or temperature=0",
+        )
     return Settings(
         sample=sample,
         repetition_penalty=None if penalty == 1 else penalty,
@@ -72,6 +87,11 @@ def settings_of(
         top_p=None if top_share is None or top_share >= 1 else top_share,
         min_p=defaults.min_p if shares["min_p"] is None else shares["min_p"],
         seed=secrets.randbelow(MAX_SEED) if number is None else number,
+        typical_p=_below_one(defaults.typical_p),
+        epsilon_cutoff=_below_one(defaults.epsilon_cutoff),
+        eta_cutoff=_below_one(defaults.eta_cutoff),
+        rules=defaults.rules,
+        beams=dataclasses.replace(defaults.beams, count=count),
     )
 
 
@@ -94,6 +114,11 @@ def stop_strings(given: Any) -> tuple[str, ...]:
     if not isinstance(found, (list, tuple)) or not all(isinstance(one, str) and one for one in found):
         raise InputTextError(f"stop is {shown(given)}", "texts that are not empty")
     return tuple(found)
+
+
+def _below_one(share: float | None) -> float | None:
+    """None for what transformers takes for switched off."""
+    return share if share is not None and 0 < share < 1 else None
 
 
 def _number(name: str, value: Any, least: float, most: float) -> float | None:

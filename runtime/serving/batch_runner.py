@@ -67,14 +67,14 @@ def run_batch(batch: Sequence[Request], counters: Counters) -> None:
     except BaseException as error:  # noqa: BLE001
         if len(batch) == 1:
             counters.add("failed")
-            _settle(batch[0].future.set_exception, error)
+            settle(batch[0].future.set_exception, error)
             # The error's traceback refers to this frame, which must not refer to the request: a reference cycle.
             batch = []
             return
     else:
         counters.add_batch(batch, begun, time.monotonic())
         for request, own in zip(batch, outputs, strict=True):
-            _settle(request.future.set_result, own)
+            settle(request.future.set_result, own)
         return
     # Only the request that caused the error fails in the end; and if memory ran out, half the batch may fit.
     run_batch(batch[: len(batch) // 2], counters)
@@ -88,13 +88,13 @@ def expire(late: Sequence[Request], counters: Counters) -> None:
         if request.future.set_running_or_notify_cancel():
             counters.add("failed", "late")
             waited = time.monotonic() - request.arrived
-            _settle(
+            settle(
                 request.future.set_exception,
                 DeadlineError(f"the request waited {waited:.3f} s", "its turn before the deadline"),
             )
 
 
-def _settle(setter: Callable[[Any], None], value: Any) -> None:
+def settle(setter: Callable[[Any], None], value: Any) -> None:
     """Set a future's result or exception. Its callbacks are the caller's code, so their errors are only logged."""
     try:
         setter(value)

@@ -15,7 +15,6 @@ import torch
 from runtime.errors import InputTaskError, InputTextError
 from runtime.format.manifest import Manifest
 from runtime.generation.loop import Decode
-from runtime.generation.settings import new_tokens, settings_of, stop_strings
 from runtime.printing import shown
 from runtime.text import fill_mask, question_answering
 from runtime.text.batched import Errors, Outputs, TaskRunner, positive
@@ -23,7 +22,7 @@ from runtime.text.classification import ClassificationTask, OutputsTask, Reranki
 from runtime.text.embedding import EmbeddingTask, check_dimensions, similarity
 from runtime.text.encoder import TextEncoder
 from runtime.text.fill_mask import FillMaskTask
-from runtime.text.generation import Request, TextGenerator, is_conversation
+from runtime.text.generation import TextGenerator, expect_one_beam, is_conversation, make_request
 from runtime.text.late_interaction import Side, TokenVectorsTask, text_side
 from runtime.text.prompts import POOLING_MASK, named_prompt, prompt_length, with_prompt
 from runtime.text.question_answering import QuestionAnsweringTask
@@ -390,7 +389,7 @@ class Text:
         repetition_penalty: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
-        num_beams: int = 1,
+        num_beams: int | None = None,
         logprobs: bool = False,
         stream: bool = False,
         errors: Errors = "raise",
@@ -412,7 +411,8 @@ class Text:
             repetition_penalty: what the logits of tokens that were there before are divided by, from 0.
             seed: of the draws, for texts that can be repeated; text number i of a list has this one plus i.
             stop: texts that end a text; they are not part of it.
-            num_beams: 1; beams are not available yet.
+            num_beams: so many texts are written along, and the best of them is the result; not with sampling, `stop` or
+                `stream`. The tokens are those of transformers' `generate`.
             logprobs: also tell how probable each token was.
             stream: give an iterator of pieces of text, for one prompt. No piece ends within a character. Behind the
                 last one, the iterator's `result` is what is returned otherwise.
@@ -427,25 +427,20 @@ class Text:
             ArtifactFailedError: the model failed, or memory ran out.
             ExtraMissingError: messages without the package jinja2.
         """
-        expect(self._manifest, "generate")
-        info = self._manifest.generation
-        if info is None or self._decode is None:
-            raise InputTaskError(
-                "generate needs the cache of a generation, which this artifact does not have", "", "export it again"
-            )
-        if num_beams != 1:
-            raise InputTextError(f"num_beams is {shown(num_beams)}", "1: beams are not available yet")
-        settings = settings_of(
-            info.defaults,
+        generator = self.generator()
+        request = make_request(
+            generator.info.defaults,
+            max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
             seed=seed,
+            stop=stop,
+            num_beams=num_beams,
+            logprobs=logprobs,
         )
-        request = Request(settings, new_tokens(max_new_tokens), stop_strings(stop), bool(logprobs))
-        generator = TextGenerator(self._decode, info, self._encoder)
         one = isinstance(prompts, str) or is_conversation(prompts)
         if not one and (not isinstance(prompts, (list, tuple)) or not prompts):
             raise InputTextError(f"prompts is {prompts!r}"[:200], "a text, messages, or a list of them")
@@ -453,6 +448,7 @@ class Text:
         if stream:
             if not one:
                 raise InputTextError("stream with a list of prompts", "one prompt", "leave stream out")
+            expect_one_beam(request, "stream")
             return generator.stream(prompts, request, name)
         if one:
             (found,) = generator.results([prompts], request, "raise", name)
@@ -460,3 +456,17 @@ class Text:
         if errors not in ("raise", "return"):
             raise InputTextError(f"errors is {errors!r}", "raise or return")
         return generator.results(prompts, request, errors, name)
+
+    def generator(self) -> TextGenerator:
+        """What `generate` and the pool for generation write texts with.
+
+        Raises:
+            InputTaskError: the artifact does not generate text.
+        """
+        expect(self._manifest, "generate")
+        info = self._manifest.generation
+        if info is None or self._decode is None:
+            raise InputTaskError(
+                "generate needs the cache of a generation, which this artifact does not have", "", "export it again"
+            )
+        return TextGenerator(self._decode, info, self._encoder)

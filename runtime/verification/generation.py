@@ -31,6 +31,8 @@ _LOGITS = "logits"
 LONGEST = "longest"
 # Cases whose names begin like this hold the tokens behind a prompt.
 GREEDY = "greedy"
+# A case with this name holds rows that begin with the same tokens.
+BEAMS = "beams"
 
 
 def check_generation(session: Session, cases: Sequence[Case]) -> dict[str, Any]:
@@ -42,10 +44,11 @@ def check_generation(session: Session, cases: Sequence[Case]) -> dict[str, Any]:
     info = session.manifest.generation
     if info is None:
         raise ManifestDamagedError("the manifest does not say how text is generated")
-    rows = [case for case in cases if case.name != LONGEST and not case.name.startswith(GREEDY)]
+    rows = [case for case in cases if case.name not in (LONGEST, BEAMS) and not case.name.startswith(GREEDY)]
     reader = _Reader(session, info)
     comparisons = [*reader.alone(rows), *reader.together(rows), *reader.two_threads(rows)]
     comparisons += [found for case in cases if case.name == LONGEST for found in reader.longest(case)]
+    comparisons += [reader.beams(case) for case in cases if case.name == BEAMS]
     greedy = [_greedy(session, info, case) for case in cases if case.name.startswith(GREEDY)]
     return {
         "comparisons": [dataclasses.asdict(one) for one in comparisons],
@@ -150,6 +153,29 @@ class _Reader:
                 found.append(logits)
             start += size
         yield compare(case.name, _LOGITS, 1, torch.cat(found, 1), expected)
+
+    def beams(self, case: Case) -> Comparison:
+        """The beginning in one row, which is copied; then token by token, the rows in another order each time."""
+        ids = case.inputs["input_ids"]
+        count, length = ids.shape
+        shared = int((ids == ids[:1]).all(0).long().cumprod(0).sum())
+        places = torch.arange(shared)[None]
+        caches = Caches(self._info, 1, length)
+        begun = self._session.decode(ids[:1, :shared], places, places, caches.tensors)
+        caches.keep_rows([0] * count)
+        found = [[begun[0]] for _ in range(count)]
+        order = list(range(count))
+        for place in range(shared, length):
+            rotated = [*range(1, count), 0]
+            caches.keep_rows(rotated)
+            order = [order[row] for row in rotated]
+            piece = ids[order, place : place + 1]
+            positions = torch.full_like(piece, place)
+            logits = self._session.decode(piece, positions, torch.zeros_like(piece), caches.tensors)
+            for row, own in zip(order, logits, strict=True):
+                found[row].append(own)
+        whole = torch.stack([torch.cat(parts) for parts in found])
+        return compare("rows copied as beams are", _LOGITS, 1, whole, case.outputs[_LOGITS])
 
 
 def _greedy(session: Session, info: GenerationInfo, case: Case) -> GreedyCheck:

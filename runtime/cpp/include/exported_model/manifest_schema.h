@@ -61,7 +61,13 @@ constexpr const char* kManifestSchema = R"({
  "generation?": [null, {
    "caches": [{"heads": "int", "width": "int", "dtype": "float32|bfloat16"}], "longest": "int", "stop_ids": ["int"],
    "defaults": {"sample": "bool", "temperature": "float", "top_k": "int?", "top_p": "float?", "min_p": "float?",
-                "repetition_penalty": "float"},
+                "repetition_penalty": "float", "typical_p?": "float?", "epsilon_cutoff?": "float?",
+                "eta_cutoff?": "float?",
+                "rules?": {"no_repeat_ngram_size?": "int", "bad_words_ids?": [["int"]], "min_length?": "int",
+                           "min_new_tokens?": "int", "forced_bos_token_id?": "int?", "forced_eos_token_ids?": ["int"],
+                           "decay_start?": "int", "decay_factor?": "float", "suppress_tokens?": ["int"],
+                           "begin_suppress_tokens?": ["int"]},
+                "beams?": {"count?": "int", "length_penalty?": "float", "early_stopping?": "no|yes|never"}},
    "chat": [null, {"template": "text", "variables": {"*": "text"}}], "max_error?": "float?", "rms_error?": "float?",
    "greedy?": [{"prompt": "int", "tokens": "int", "equal": "int", "margin": "float?"}]}],
  "prompts?": [null, {"longest_side": "int", "padded_size": ["int"]}]
