@@ -214,14 +214,15 @@ def test_whose_attention_is_the_projects_own(
 
 
 def shown(name: str, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    return {
+    answers: dict[str, torch.Tensor] = {
         "all before": k <= q,
         "window": (k <= q) & (k > q - 5),
         "chunks": (k <= q) & (k // 7 == q // 7),
         "not the first": (k <= q) & (k > 0),
         "one hole": (k <= q) & ~((q == 50) & (k == 31)),
         "prefix": (k <= q) | (k < 3),
-    }[name]
+    }
+    return answers[name]
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,9 @@ class NativeBackend(OnednnBackend):
             BackendError: there is nothing to place.
         """
         # Before the linears, which would take the additions.
-        norms = place_native_norms(graph_of(module), sizes)
-        placed = place_native_linears(module, sizes, precision == "int8")
+        known = dict(sizes)
+        norms = place_native_norms(graph_of(module), known)
+        placed = place_native_linears(module, known, precision == "int8")
         if precision == "int8" and not any(kind.endswith(" in int8") for kind in placed):
             raise BackendError("no linear for int8 in the model", "at least one with constant weights")
         placed["attention"] = place_native_attention(module, sizes)

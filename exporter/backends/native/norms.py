@@ -20,8 +20,11 @@ RMS_NORM, ADD_RMS_NORM = "em_native::rms_norm", "em_native::add_rms_norm"
 _CONVERSIONS = ("aten::to", "aten::type_as")
 
 
-def place_native_norms(graph: Graph, sizes: Shapes) -> int:
-    """Replace every layer norm and RMS norm over the last axis; returns their number."""
+def place_native_norms(graph: Graph, sizes: dict[str, tuple[int, ...]]) -> int:
+    """Replace every layer norm and RMS norm over the last axis; returns their number.
+
+    The sizes of what RMS norms give are added to `sizes`.
+    """
     found = 0
     for node in list(graph.nodes()):
         if node.kind() == "aten::layer_norm":
@@ -129,7 +132,7 @@ def _unconverted(value: Value) -> Value:
     return value
 
 
-def _place_rms_norm(graph: Graph, norm: _RmsNorm, sizes: Shapes) -> None:
+def _place_rms_norm(graph: Graph, norm: _RmsNorm, sizes: dict[str, tuple[int, ...]]) -> None:
     last, both = norm.last, _sum(norm.value, sizes)
     joint = both is not None and not any(map(_by_a_linear, both))
     before = norm.value.node() if joint else last
@@ -144,7 +147,9 @@ def _place_rms_norm(graph: Graph, norm: _RmsNorm, sizes: Shapes) -> None:
         node.insertBefore(before)
         node.copyMetadata(last)
         normed, total = node.outputs()
+        sizes[total.debugName()] = sizes[norm.value.debugName()]
         norm.value.replaceAllUsesWith(total)
+    sizes[normed.debugName()] = sizes[norm.value.debugName()]
     last.output().replaceAllUsesWith(normed)
 
 
