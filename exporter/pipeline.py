@@ -77,7 +77,8 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         clock = StageClock(observe)
         source = _load(request, candidates, clock)
         if source.task.generates:
-            candidates = decoder_candidates(request.backend, environment, request.precision)
+            able = decoder_candidates(request.backend, environment, request.precision)
+            candidates, _ = _runnable(able, request.precision, environment)
         if source.reads_padding:
             candidates = [dataclasses.replace(candidate, drop_padding=False) for candidate in candidates]
         plan, adapter = _plan(request, source, clock)

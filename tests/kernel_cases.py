@@ -182,6 +182,8 @@ def norms() -> None:
             found, kept = torch.ops.em_native.add_rms_norm(x, second, weight, 1e-6)
             compare("RMS norm", found, expected if wide is None else expected * wide, NORM_BOUND, size, rows, weights)
             assert torch.equal(kept, x + residual if has_residual else x)
+            if not has_residual:
+                assert torch.equal(torch.ops.em_native.rms_norm(x, weight, 1e-6), found)
             assert kept.data_ptr() != x.data_ptr()
     # A mean a thousand times the deviation.
     x = torch.randn(4, 768) + 1000
@@ -407,6 +409,7 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "norm weight axes": lambda: rms(rows, None, torch.ones(1, 8), 0.0),
         "norm bias type": lambda: norm(rows, None, None, torch.ones(8).bfloat16(), 0.0),
         "norm two types": lambda: norm(rows.bfloat16(), None, torch.ones(8), torch.ones(8).bfloat16(), 0.0),
+        "norm root": lambda: ops.rms_norm(rows, torch.ones(9), 0.0),
         "norm epsilon": lambda: norm(rows, None, None, None, -1.0),
         "norm NaN": lambda: rms(rows, None, None, math.nan),
         "norm codes": lambda: ops.add_layer_norm_int8(torch.zeros(1, 65537), None, None, None, 0.0),

@@ -128,9 +128,10 @@ def greedy(original: Any, folder: Path, text: str, count: int, **options: Any) -
 # Export
 
 
+@pytest.mark.usefixtures("native_operators")
 def test_a_decoder_generates_by_itself(report: Report) -> None:
     manifest = report.manifest
-    assert (manifest.task, manifest.backend) == ("text-generation", "onednn")
+    assert (manifest.task, manifest.backend) == ("text-generation", "native")
     assert [spec.name for spec in manifest.inputs] == ["input_ids"]
     generation = manifest.generation
     assert generation is not None and generation.max_error is not None
@@ -153,6 +154,18 @@ def test_architectures_by_derivation(kind: str, tmp_path: Path, exported: Callab
     found = load(made_of.output).text.generate(TEXTS, max_new_tokens=12)
     for text, one in zip(TEXTS, found, strict=True):
         assert list(one.ids) == greedy(original, folder, text, 12), text
+
+
+@pytest.mark.parametrize(("kind", "norms"), [("llama", {"RMS norm": 5}), ("gemma2", {"RMS norm": 9}), ("gpt2", {})])
+def test_norms_of_decoders_are_the_projects_own(
+    kind: str, norms: dict[str, int], tmp_path: Path, exported: Callable[..., Report]
+) -> None:
+    """In two precisions and orders: Gemma's weights are shifted, in float32, and half of its norms stand alone."""
+    folder = made(tmp_path / kind, kind)
+    for precision in ("fp32", "bf16"):
+        fusions = exported(folder, max_length=64, backend="native", precision=precision).manifest.fusions
+        found = {fusion.kind: fusion.count for fusion in fusions if "norm" in fusion.kind}
+        assert found == (norms or {"layer norm with addition": 5})
 
 
 @pytest.mark.parametrize("backend", ["onednn", "plain"])
@@ -215,7 +228,7 @@ def test_settings_that_are_not_followed_are_refused(
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 400}))
     with pytest.raises(CheckpointError, match="eos_token_id of .* is 400; expected ids below 400"):
         exported(tmp_path)
-    with pytest.raises(RequestError, match="--backend ipex does not generate text yet; expected onednn or plain"):
+    with pytest.raises(RequestError, match="--backend ipex does not generate text yet; expected native, onednn, plain"):
         exported(folder, backend="ipex")
 
 

@@ -81,6 +81,7 @@ REFUSALS = {
     "norm weight axes": "em_native::add_rms_norm: weight is [1, 8]; it must be [8]",
     "norm bias type": "em_native::add_layer_norm: bias is BFloat16 and x is Float; it must be Float",
     "norm two types": "em_native::add_layer_norm: weight is Float and bias is BFloat16; they must be of one type",
+    "norm root": "em_native::rms_norm: weight is [9]; it must be [8]",
     "norm epsilon": "em_native::add_layer_norm: eps is -1; it must be a finite number, at least 0",
     "norm NaN": "em_native::add_rms_norm: eps is nan; it must be a finite number, at least 0",
     "norm codes": "em_native::add_layer_norm_int8: x is [1, 65537]; the last axis must be from 1 to 65536",

@@ -25,7 +25,7 @@ namespace {
 using at::Tensor;
 
 // Raised when the meaning of an operator changes; an artifact names the version that it needs.
-constexpr int64_t operators_version = 2;
+constexpr int64_t operators_version = 3;
 constexpr int64_t widest = 256;
 constexpr int64_t largest_size = std::numeric_limits<int32_t>::max();
 // Products of codes, up to 255 * 127 each, are added in 32 bits.
@@ -271,6 +271,15 @@ std::tuple<Tensor, Tensor> add_rms_norm(const Tensor& x, const std::optional<Ten
   inputs.norm.sum = sum.mutable_data_ptr();
   norm(level, inputs.norm, parallel_for);
   return {output, sum};
+}
+
+Tensor rms_norm(const Tensor& x, const std::optional<Tensor>& weight, double epsilon) {
+  const Kernels& level = kernels();
+  NormInputs inputs("rms_norm", x, std::nullopt, weight, std::nullopt, epsilon);
+  const Tensor output = at::empty(x.sizes(), inputs.x.options());
+  inputs.norm.output = output.mutable_data_ptr();
+  norm(level, inputs.norm, parallel_for);
+  return output;
 }
 
 // Rows of the last axis, at one distance from each other.
@@ -555,6 +564,7 @@ TORCH_LIBRARY(em_native, library) {
       "attention(Tensor query, Tensor key, Tensor value, Tensor? offsets, Tensor? mask, float scale, bool causal, "
       "int window) -> Tensor");
   library.def("add_layer_norm(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, float eps) -> Tensor");
+  library.def("rms_norm(Tensor x, Tensor? weight, float eps) -> Tensor");
   library.def("add_rms_norm(Tensor x, Tensor? residual, Tensor? weight, float eps) -> (Tensor normed, Tensor sum)");
   library.def(
       "add_layer_norm_int8(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, float eps) -> "
@@ -572,6 +582,7 @@ TORCH_LIBRARY(em_native, library) {
 TORCH_LIBRARY_IMPL(em_native, CPU, library) {
   library.impl("attention", attention_operator);
   library.impl("add_layer_norm", add_layer_norm);
+  library.impl("rms_norm", rms_norm);
   library.impl("add_rms_norm", add_rms_norm);
   library.impl("add_layer_norm_int8", add_layer_norm_int8);
   library.impl("prefers_own_linear", prefers_own_linear);

@@ -13,7 +13,7 @@ import torch
 
 from exporter.backends.native.attention import ATTENTION, NativeRagged, place_native_attention
 from exporter.backends.native.linears import LINEAR, LINEAR_INT8, NORM_INT8, place_native_linears
-from exporter.backends.native.norms import NORM, place_native_norms
+from exporter.backends.native.norms import ADD_RMS_NORM, NORM, RMS_NORM, place_native_norms
 from exporter.backends.onednn.backend import OnednnBackend
 from exporter.backends.onednn.padding import PlaceAttention
 from exporter.shapes.example_inputs import ExampleInputs
@@ -79,6 +79,8 @@ class NativeBackend(OnednnBackend):
         kinds = {
             **{PREFIX + name: (ATTENTION, "attention") for name in ("native_attend", "native_attend_ragged")},
             NORM: (NORM, "layer norm with addition"),
+            RMS_NORM: (RMS_NORM, "RMS norm"),
+            ADD_RMS_NORM: (ADD_RMS_NORM, "RMS norm with addition"),
             NORM_INT8: (NORM_INT8, "layer norm with addition and codes"),
             PREFIX + "native_linear": (LINEAR, "linear"),
             PREFIX + "native_linear_int8": (LINEAR_INT8, "linear in int8"),
