@@ -20,6 +20,7 @@ from exporter.config.model_aliases import SHORT_NAMES
 from exporter.config.request import (
     BACKEND_CHOICES,
     FORM_CHOICES,
+    INT4_GROUPS,
     MAX_LENGTH,
     MAX_SECONDS,
     MAX_SEED,
@@ -92,6 +93,21 @@ class _Command(click.Command):
     flag_value="int8",
     help="Products in int8, fitted to --calibration samples (none with --backend native): a quarter of the weights, "
     "the fastest, the least exact.",
+)
+@click.option(
+    "--int4",
+    "precision",
+    flag_value="int4",
+    help="For text-generation: weights in groups of 4-bit codes, head and embeddings in int8. --int8 rounds all "
+    "weights to 8 bits there. Neither needs samples.",
+)
+@click.option(
+    "--int4-group",
+    type=click.Choice(tuple(map(str, INT4_GROUPS))),
+    callback=lambda _context, _parameter, text: int(text),
+    default=str(INT4_GROUPS[0]),
+    show_default=True,
+    help="Inputs of a linear that share a scale in int4: 32 is more exact, 128 smaller.",
 )
 @click.option(
     "--calibration",
@@ -208,14 +224,20 @@ class _Command(click.Command):
     "--evaluate",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Labelled examples (CSV, JSON lines, CoNLL, SQuAD's JSON, queries with documents): report the metric of model "
-    "and artifact.",
+    help="Labelled examples (CSV, JSON lines, CoNLL, SQuAD's JSON, queries with documents; for text-generation lines "
+    "of text): report the metric of model and artifact.",
 )
 @click.option(
     "--max-metric-drop",
     type=float,
     metavar="POINTS",
     help="With --evaluate: write nothing if the artifact's metric is lower than the model's by more points of 100.",
+)
+@click.option(
+    "--max-perplexity-rise",
+    type=float,
+    metavar="PERCENT",
+    help="With --evaluate, for text-generation: write nothing if the artifact's perplexity is higher by more.",
 )
 @click.option(
     "--cpp-header",

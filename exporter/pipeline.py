@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from exporter.backends.candidates import Candidate, decoder_candidates, left_out, list_candidates
 from exporter.calibration.dataset import CalibrationFile, read_calibration
 from exporter.calibration.sampling import Sample, fit_calibration
-from exporter.config.request import ExportRequest
+from exporter.config.request import ExportRequest, no_calibration
 from exporter.evaluation.comparison import Compared, Labelled, read_labelled
+from exporter.evaluation.perplexity import Lines, read_lines
 from exporter.loading.generation_settings import cache_sizes
 from exporter.loading.hub import AttentionError
 from exporter.loading.image_preprocessing import plan_pictures
@@ -43,7 +44,7 @@ from exporter.verification import noise_floor, reference, size_trial, verify
 from exporter.verification.generation import generation_cases
 from exporter.verification.reference import VerificationCase
 from runtime.artifact import artifact_file, signing
-from runtime.errors import CpuFeatureError, ModelFailedError, TaskError
+from runtime.errors import CpuFeatureError, ModelFailedError, RequestError, TaskError
 from runtime.format.golden import Case, dump_within
 from runtime.format.manifest import GOLDEN_FILE, TOKENIZER_FILE, Manifest, Precision, Tolerance
 from runtime.host import requirements
@@ -77,8 +78,18 @@ def export(request: ExportRequest, observe: Observer = _ignore) -> Report:
         clock = StageClock(observe)
         source = _load(request, candidates, clock)
         if source.task.generates:
-            able = decoder_candidates(request.backend, environment, request.precision)
+            if calibration is not None:
+                raise RequestError(
+                    "calibration is given, and text-generation rounds weights alone, without samples",
+                    "no calibration",
+                    "leave out --calibration",
+                )
+            able = decoder_candidates(request.backend, environment, request.precision, request.int4_group)
             candidates, _ = _runnable(able, request.precision, environment)
+        elif request.precision == "int4":
+            raise RequestError(f"precision is int4 and task is {source.task.name}", "int4 only for text-generation")
+        elif request.precision == "int8" and calibration is None and request.backend != "native":
+            raise no_calibration()
         if source.reads_padding:
             candidates = [dataclasses.replace(candidate, drop_padding=False) for candidate in candidates]
         plan, adapter = _plan(request, source, clock)
@@ -143,6 +154,9 @@ def _check_request(request: ExportRequest, environment: Environment) -> tuple[li
         The candidates that it can try, and notes on the others.
     """
     check_allowed(request.allow_operators)
+    if request.precision == "int4" or (request.precision == "int8" and request.task == "text-generation"):
+        listed = decoder_candidates(request.backend, environment, request.precision, request.int4_group)
+        return listed, []
     listed = list_candidates(
         request.backend, environment, request.tune, request.precision, request.padding, request.long
     )
@@ -297,7 +311,7 @@ def _plan_decoding(request: ExportRequest, source: Source, plan: TracePlan, cloc
 class _Evaluation:
     """The labelled examples, and the original model's metrics on them."""
 
-    examples: Labelled
+    examples: Labelled | Lines
     model_metrics: dict[str, float]
 
 
@@ -306,8 +320,12 @@ def _evaluate_model(
 ) -> _Evaluation | None:
     if request.evaluate is None:
         return None
+    if request.max_perplexity_rise is not None and not source.task.generates:
+        raise RequestError(
+            f"max_perplexity_rise is given and task is {source.task.name}", "max_perplexity_rise for text-generation"
+        )
     with clock.stage("evaluate") as notes:
-        examples = read_labelled(request.evaluate, source, plan)
+        examples = (read_lines if source.task.generates else read_labelled)(request.evaluate, source, plan)
         metrics = examples.model_metrics(adapter, adapter.outputs)
         notes.append(f"eager fp32 on {len(examples.rows)} examples of {request.evaluate}")
     return _Evaluation(examples, metrics)
@@ -364,8 +382,12 @@ def _evaluate_file(
         return None
     examples = evaluation.examples
     with clock.stage("evaluate") as notes, place.writing():
-        outputs = verify.file_outputs(built.file, built.manifest, examples.cases, request.allow_operators)
-        metrics = examples.compare(evaluation.model_metrics, examples.score(outputs), request)
+        file = built.file, built.manifest, examples.cases, request.allow_operators
+        if isinstance(examples, Lines):
+            found = examples.metrics(verify.file_likelihoods(*file))
+        else:
+            found = examples.score(verify.file_outputs(*file))
+        metrics = examples.compare(evaluation.model_metrics, found, request)
         notes.append(metrics.summary)
     return metrics
 

@@ -43,7 +43,7 @@ An error's text is one line: what was found, what was expected, what to do.
         ├── RequestError                  the request contradicts itself
         ├── CalibrationError              the calibration samples cannot be used
         ├── EvaluationError               the file of labelled examples cannot be used
-        ├── MetricDropError               the artifact's metric is lower than the model's by more than was allowed
+        ├── MetricDropError               the artifact's metric is worse than the model's by more than was allowed
         ├── ModelNotFoundError            no such folder or hub id
         ├── HubUnreachableError           the hub cannot be reached and the cache does not hold the model
         ├── CheckpointError               a folder without a configuration or weights, or damaged ones
@@ -251,7 +251,7 @@ class EvaluationError(ExportError):
 
 
 class MetricDropError(ExportError):
-    """The artifact's metric is lower than the model's by more than was allowed."""
+    """The artifact's metric is worse than the model's by more than was allowed."""
 
 
 class ModelNotFoundError(ExportError):

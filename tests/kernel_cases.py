@@ -350,6 +350,62 @@ def linears_on_codes() -> None:
     assert not found[::2].isnan().any()
 
 
+def in_panels(rows: Tensor) -> Tensor:
+    """[outputs, steps, ...] as the operators read it: [panels, steps, 32, ...]."""
+    rows = torch.cat([rows, rows.new_zeros([-len(rows) % 32, *rows.shape[1:]])])
+    return rows.unflatten(0, (-1, 32)).transpose(1, 2).contiguous()
+
+
+def coded(outputs: int, inputs: int, group: int) -> tuple[tuple[Tensor, Tensor, Tensor | None], Tensor]:
+    """Codes, scales and zeros at random, as `linear_codes` takes them, and the numbers that they stand for."""
+    if not group:
+        codes = torch.randint(-128, 128, (outputs, inputs), dtype=torch.int8)
+        scales = torch.rand(outputs) / inputs
+        return (in_panels(codes), scales, None), codes.double() * scales.double()[:, None]
+    codes = torch.randint(0, 16, (outputs, inputs), dtype=torch.uint8)
+    groups = -(-inputs // group)
+    scales, zeros = torch.rand(outputs, groups).half() / inputs**0.5, (torch.rand(outputs, groups) * 18 - 1).half()
+    wide = [each.double().repeat_interleave(group, 1)[:, :inputs] for each in (scales, zeros)]
+    whole = torch.nn.functional.pad(codes, (0, -inputs % 8))
+    pairs = (whole[:, ::2] | whole[:, 1::2] << 4).view(outputs, -1, 4)
+    return (in_panels(pairs), in_panels(scales), in_panels(zeros)), (codes.double() - wide[1]) * wide[0]
+
+
+def linears_of_codes() -> None:
+    """Weights of 8 and 4 bits: right, and with the same bits for any number of rows and of threads."""
+    ops = torch.ops.em_native
+    sizes = ((1, 1, 1), (1, 384, 384), (2, 1500, 33), (3, 17, 96), (7, 385, 50), (13, 1700, 31), (130, 200, 70))
+    before = torch.get_num_threads()
+    for (rows, inputs, outputs), dtype, group in itertools.product(sizes, TYPES, (0, 32, 64, 128)):
+        parts, numbers = coded(outputs, inputs, group)
+        whole = torch.randn(2, rows, inputs + 3).to(dtype)
+        for x in (whole[..., :inputs], whole[0, :, :inputs].contiguous()):
+            for name in ("none", "silu", "gelu"):
+                bias = torch.randn(outputs).to(dtype) if name != "silu" else None
+                residual = torch.randn(*x.shape[:-1], outputs + 1).to(dtype)[..., 1:] if name == "none" else None
+                product = x.double() @ numbers.t() + (0 if bias is None else bias.double())
+                expected = ACTIVATIONS[name](product) + (0 if residual is None else residual.double())
+                found = ops.linear_codes(x, *parts, bias, residual, outputs, group, name)
+                compare("linear of codes", found, expected, LINEAR_BOUND, x.shape, outputs, group, name)
+        found = ops.linear_codes(whole[0, :, :inputs], *parts, None, None, outputs, group, "none")
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            few = ops.linear_codes(whole[0, rows // 2 :, :inputs], *parts, None, None, outputs, group, "none")
+            assert torch.equal(few, found[rows // 2 :]), (rows, inputs, outputs, group, count)
+            alone = ops.linear_codes(whole[0, rows // 2, :inputs], *parts, None, None, outputs, group, "none")
+            assert torch.equal(alone, found[rows // 2]), (rows, inputs, outputs, group, count)
+        torch.set_num_threads(before)
+    for group in (0, 32):
+        parts, _ = coded(40, 50, group)
+        assert ops.linear_codes(torch.randn(2, 0, 50), *parts, None, None, 40, group, "none").shape == (2, 0, 40)
+        assert ops.linear_codes(torch.full((1, 50), math.nan), *parts, None, None, 40, group, "none").isnan().all()
+    (codes, scales, _), numbers = coded(70, 48, 0)
+    for ids in (torch.tensor([[0, 69, 31], [32, 5, 5]]), torch.tensor(7), torch.zeros(3, 0, dtype=torch.int64)):
+        assert torch.equal(ops.embed_codes(ids, codes, scales), numbers.float()[ids])
+    ids = torch.randint(0, 70, (900, 2)).t()
+    assert torch.equal(ops.embed_codes(ids, codes, scales), numbers.float()[ids])
+
+
 def eight_threads() -> None:
     """Eight callers at once get what one gets, bit for bit."""
     inputs = [joined(2, 30 + 17 * number, 4, 32, TYPES[number % 2]) for number in range(8)]
@@ -409,7 +465,7 @@ def answers() -> None:
     with torch.no_grad():
         for part in (
             *(lengths_and_widths, heads_windows_masks, masked_rows, segments, caches, rotations, norms),
-            *(linears, linears_on_codes, eight_threads, threads_of_its_own, any_shapes),
+            *(linears, linears_on_codes, linears_of_codes, eight_threads, threads_of_its_own, any_shapes),
         ):
             part()
     print(json.dumps({"level": torch.ops.em_native.level(), "worst": worst}))
@@ -438,6 +494,23 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         x: Tensor = rows, x_scales: Tensor | None = None, weight: Tensor = codes, w_scales: Tensor = scales
     ) -> object:
         return ops.linear_int8(x, x_scales, weight, w_scales, None, None, 6, "none")
+
+    byte, four = coded(6, 8, 0)[0], coded(6, 8, 32)[0]
+    emptied_codes = byte[0].clone()
+    emptied_codes.untyped_storage().resize_(8)
+
+    def of_codes(
+        x: Tensor = rows,
+        codes: Tensor = four[0],
+        scales: Tensor = four[1],
+        zeros: Tensor | None = four[2],
+        outputs: int = 6,
+        group: int = 32,
+    ) -> object:
+        return ops.linear_codes(x, codes, scales, zeros, None, None, outputs, group, "none")
+
+    def embed(ids: Tensor, codes: Tensor = byte[0], scales: Tensor = byte[1]) -> object:
+        return ops.embed_codes(ids, codes, scales)
 
     def with_offsets(*numbers: int, **options: Any) -> Callable[[], object]:
         return lambda: attention(x, x, x, torch.tensor(numbers, dtype=options.get("dtype", torch.int64)))
@@ -572,6 +645,27 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "codes scales type": lambda: int8(rows.byte(), torch.ones(3, 2).double()),
         "codes wide": lambda: int8(torch.ones(1, 65537)),
         "codes weight scales": lambda: int8(w_scales=torch.ones(5)),
+        "coded x": lambda: of_codes(rows.double()),
+        "coded inputs": lambda: of_codes(torch.randn(3, 9)),
+        "coded outputs": lambda: of_codes(outputs=33),
+        "coded type": lambda: of_codes(codes=four[0].char()),
+        "coded plain": lambda: of_codes(codes=torch.ones(6, 4, dtype=torch.uint8)),
+        "coded group": lambda: of_codes(group=16),
+        "coded scales": lambda: of_codes(scales=four[1].float()),
+        "coded scales size": lambda: of_codes(scales=torch.ones(1, 2, 32).half()),
+        "coded no zeros": lambda: of_codes(zeros=None),
+        "coded zeros": lambda: of_codes(zeros=torch.ones(1, 1, 31).half()),
+        "coded view": lambda: of_codes(codes=torch.ones(1, 1, 32, 8, dtype=torch.uint8)[..., ::2]),
+        "coded byte zeros": lambda: of_codes(rows, *byte[:2], torch.ones(6), group=0),
+        "coded byte scales": lambda: of_codes(rows, byte[0], torch.ones(7), None, group=0),
+        "coded emptied": lambda: of_codes(rows, emptied_codes, byte[1], None, group=0),
+        "embed ids": lambda: embed(torch.tensor([0.0])),
+        "embed below": lambda: embed(torch.tensor([0, -1])),
+        "embed beyond": lambda: embed(torch.tensor([[6]])),
+        "embed codes": lambda: embed(torch.tensor([0]), codes=torch.ones(6, 8, dtype=torch.int8)),
+        "embed rows": lambda: embed(torch.tensor([0]), scales=torch.ones(33)),
+        "embed scales": lambda: embed(torch.tensor([0]), scales=torch.ones(6, 1)),
+        "embed type": lambda: embed(torch.tensor([0]), codes=torch.ones(1, 8, 32)),
         "rows axes": lambda: ops.quantise_rows(torch.tensor(1.0)),
         "rows type": lambda: ops.quantise_rows(rows.int()),
     }

@@ -167,6 +167,27 @@ REFUSALS = {
     "end",
     "codes wide": "em_native::linear_int8: x is [1, 65537]; it must have at least 1 axis, the last one from 1 to 65536",
     "codes weight scales": "em_native::linear_int8: weight_scales is Float [5]; it must be Float [6]",
+    "coded x": "em_native::linear_codes: x is Double; it must be Float or BFloat16",
+    "coded inputs": "em_native::linear_codes: codes is Byte [1, 1, 32, 4]; it must be Byte [1, 2, 32, 4], contiguous",
+    "coded outputs": "em_native::linear_codes: codes is Byte [1, 1, 32, 4]; it must be Byte [2, 1, 32, 4], contiguous",
+    "coded type": "em_native::linear_codes: codes is Char [1, 1, 32, 4]; it must be Byte [1, 1, 32, 4], contiguous",
+    "coded plain": "em_native::linear_codes: codes is Byte [6, 4]; it must be Byte [1, 1, 32, 4], contiguous",
+    "coded group": "em_native::linear_codes: group is 16; it must be 32, 64 or 128, or 0 for codes of 8 bits",
+    "coded scales": "em_native::linear_codes: scales is Float [1, 1, 32]; it must be Half [1, 1, 32], contiguous",
+    "coded scales size": "em_native::linear_codes: scales is Half [1, 2, 32]; it must be Half [1, 1, 32], contiguous",
+    "coded no zeros": "em_native::linear_codes: zeros is None; codes of 4 bits need them",
+    "coded zeros": "em_native::linear_codes: zeros is Half [1, 1, 31]; it must be Half [1, 1, 32], contiguous",
+    "coded view": "em_native::linear_codes: codes is Byte [1, 1, 32, 4]; it must be Byte [1, 1, 32, 4], contiguous",
+    "coded byte zeros": "em_native::linear_codes: zeros is given and group is 0; codes of 8 bits have no zeros",
+    "coded byte scales": "em_native::linear_codes: scales is Float [7]; it must be Float [6], contiguous",
+    "coded emptied": "em_native::linear_codes: codes reaches beyond its memory",
+    "embed ids": "em_native::embed_codes: ids is Float; it must be Long",
+    "embed below": "em_native::embed_codes: ids holds -1; they must be from 0 to 5",
+    "embed beyond": "em_native::embed_codes: ids holds 6; they must be from 0 to 5",
+    "embed codes": "em_native::embed_codes: codes is [6, 8]; it must have 3 axes, the middle one from 1 to 2147483647",
+    "embed rows": "em_native::embed_codes: codes is Char [1, 8, 32]; it must be Char [2, 8, 32], contiguous",
+    "embed scales": "em_native::embed_codes: scales is [6, 1]; it must have one axis, from 1 to 2147483647",
+    "embed type": "em_native::embed_codes: codes is Float [1, 8, 32]; it must be Char [1, 8, 32], contiguous",
     "rows axes": "em_native::quantise_rows: x is []; it must have at least 1 axis, the last one from 1 to 65536",
     "rows type": "em_native::quantise_rows: x is Int; it must be Float or BFloat16",
 }
@@ -269,7 +290,7 @@ def test_the_threads_are_those_of_torch(library: Path) -> None:
 def test_levels_share_no_functions(library: Path) -> None:
     """The linker keeps one copy of an inline function, and it could be one that only AVX-512 can run."""
     objects = sorted(library.parent.glob("CMakeFiles/em_native_avx*.dir/*.o"))
-    assert len(objects) == 5 * len(FLAGS)
+    assert len(objects) == 6 * len(FLAGS)
     for path in objects:
         # clean start: a program of the system
         symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""The interface of a backend, and of its optional abilities: int8 and skipping padding."""
+"""The interface of a backend, and of its optional abilities: int8, rounding of weights, and skipping padding."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from exporter.loading.weight_codes import Codes
 from exporter.shapes.example_inputs import ExampleInputs
 from runtime.format.manifest import Backend as BackendName
 from runtime.format.manifest import Fusion, Precision, Requirements
@@ -71,6 +72,20 @@ class Quantiser(Backend, Protocol):
 
         Raises:
             BackendError: if that fails, or nothing in the module can be computed in int8.
+        """
+
+
+@runtime_checkable
+class WeightRounder(Backend, Protocol):
+    """A backend that rounds weights alone, so that the rounded model can be compared with the file in fp32."""
+
+    def round_weights(self, model: Any, precision: Precision, given: Sequence[Codes]) -> str:
+        """Replace weights of the model by rounded ones, in place; returns what was done, for people.
+
+        Weights that have codes already, those `given`, stay as they are.
+
+        Raises:
+            BackendError: if there is nothing to round.
         """
 
 

@@ -152,6 +152,8 @@ def list_candidates(
         if precision in candidate.backend.precisions
     ]
     if not able:
+        if precision == "int4":
+            raise RequestError("int4 is for text-generation alone", "another precision", "give --int8 or --bf16")
         raise RequestError(
             f"{precision} is not available with --backend {choice} here",
             "the ipex or the onednn backend",
@@ -180,14 +182,14 @@ def _long_candidates(choice: str, environment: Environment, tune: Tune) -> list[
     return own + [replace(candidate, timed=False) for candidate in found]
 
 
-def decoder_candidates(choice: str, environment: Environment, precision: Precision) -> list[Candidate]:
+def decoder_candidates(choice: str, environment: Environment, precision: Precision, group: int) -> list[Candidate]:
     """The candidates for a file that generates text, in the order in which they are tried; none is timed.
 
     `native` comes before `onednn`: for single tokens it is faster, which no timing of full batches shows
-    (docs/decisions/generation.md).
+    (docs/decisions/generation.md). `group` is the number of inputs that share a scale in int4.
 
     Raises:
-        RequestError: the backend asked for cannot do it, or the precision is not available yet.
+        RequestError: the backend asked for cannot do it, or not in this precision.
         NativeLibraryError, TorchVersionError: as for `choose_backend`.
     """
     able = ("native", *STOCK)
@@ -195,8 +197,16 @@ def decoder_candidates(choice: str, environment: Environment, precision: Precisi
         raise RequestError(
             f"--backend {choice} does not generate text yet", ", ".join(able), "leave --backend out, or name one"
         )
-    if precision not in ("fp32", "bf16"):
-        raise RequestError(f"{precision} is not available for text-generation yet", "fp32 or bf16", "give one of them")
+    if precision in ("int8", "int4"):
+        if choice not in ("auto", "native"):
+            raise RequestError(
+                f"{precision} is not available with --backend {choice} for text-generation: PyTorch's own operators "
+                "for such weights want inputs in bf16",
+                "the backend native",
+                "leave --backend out, or give --backend native",
+            )
+        backend = _coded_backend(environment, group)
+        return [Candidate(backend, attention, "weights of codes", False, False) for attention in _FORMS]
     allowed = {"auto": able, "stock": STOCK}.get(choice, (choice,))
     usable = [name for name in allowed if choice == name or _usable(name, environment)]
     return [
@@ -204,6 +214,20 @@ def decoder_candidates(choice: str, environment: Environment, precision: Precisi
         for name in usable
         for attention in _FORMS
     ]
+
+
+def _coded_backend(environment: Environment, group: int) -> Backend:
+    """The backend `native` with weights of codes.
+
+    Raises:
+        NativeLibraryError: its library cannot be used.
+    """
+    from exporter.backends.native.coded import CodedBackend
+
+    problem = native_problem(environment)
+    if problem is not None:
+        raise problem
+    return CodedBackend(group)
 
 
 def _usable(name: str, environment: Environment) -> bool:

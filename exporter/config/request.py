@@ -30,6 +30,10 @@ VERIFY_CHOICES: tuple[str, ...] = get_args(Verification)
 TUNE_CHOICES: tuple[str, ...] = get_args(Tune)
 PADDING_CHOICES: tuple[str, ...] = get_args(Padding)
 
+# Inputs of a linear that share a scale in int4.
+INT4_GROUPS = (32, 128)
+# The task whose weights alone are rounded, and which a configuration may stand for.
+_GENERATING = ("auto", "text-generation")
 # With a size of 1 in the example, a trace or IPEX's fusion may keep broadcasting decisions that fail at other sizes;
 # see docs/decisions/export.md.
 MIN_EXAMPLE_SIZE = 2
@@ -41,6 +45,16 @@ MAX_IMAGE_SIDE = 2**15
 MAX_SEED = 2**63 - 1
 
 
+def no_calibration() -> RequestError:
+    """The error for int8 without samples where they are needed."""
+    return RequestError(
+        "precision is int8 and no calibration is given",
+        "samples like those that the model will process, to fit its ranges to",
+        "give --calibration FILE: .txt with one text per line, .jsonl with inputs per line, or .safetensors; "
+        "--backend native needs none",
+    )
+
+
 @dataclass(frozen=True)
 class ExportRequest:
     """One export.
@@ -49,9 +63,10 @@ class ExportRequest:
         model: a local folder, a hub id, or a short name of `exporter.config.model_aliases`.
         output: the file to write.
         task: a name of `exporter.config.tasks.TASKS`, or `auto`: what the configuration says.
-        precision: `fp32`, `bf16` or `int8`.
+        precision: `fp32`, `bf16`, `int8`, or for text-generation `int4`, where int8 and int4 are those of the weights.
+        int4_group: how many inputs of a linear share a scale in int4, 32 or 128.
         calibration: a file of samples, for int8 only; `exporter.calibration.dataset` describes its forms. The backend
-            `native` needs none, and measures the accuracy with it.
+            `native` needs none, and measures the accuracy with it; neither does text-generation.
         backend: `ipex`, `onednn`, `native`, `plain`; `auto`: the fastest of those that can be used here (see `tune`);
             `stock`: the fastest of those whose files need torch alone.
         example_inputs: `dict`, `tuple`, or `auto`: dict from torch 2.0 on, else tuple.
@@ -82,8 +97,11 @@ class ExportRequest:
         gguf: a GGUF file in the model's folder to take configuration, weights and tokenizer from.
         sign: a file with an Ed25519 private key in PEM; the artifact carries its owner's signature.
         cpp_header: a file for the artifact's typed contract, for programs in C++ (`exporter.packaging.cpp_header`).
-        evaluate: a file of labelled examples; the report has the metrics of the model and of the artifact on it.
+        evaluate: a file of labelled examples, for text-generation of lines of text; the report has the metrics of the
+            model and of the artifact on it.
         max_metric_drop: by how many points of 100 the artifact's metric may be lower; if by more, nothing is written.
+        max_perplexity_rise: by how many per cent the artifact's perplexity may be higher; if by more, nothing is
+            written.
         allow_operators: names such as `aten::segment_reduce`: operators that the file may call though they are not on
             the list (docs/operators.md). Whoever loads the file must allow them too.
         force: replace an existing output.
@@ -96,6 +114,7 @@ class ExportRequest:
     output: str | os.PathLike[str]
     task: str = "auto"
     precision: Precision = "fp32"
+    int4_group: int = INT4_GROUPS[0]
     calibration: str | os.PathLike[str] | None = None
     backend: BackendChoice = "auto"
     example_inputs: ExampleForm = "auto"
@@ -124,6 +143,7 @@ class ExportRequest:
     cpp_header: str | os.PathLike[str] | None = None
     evaluate: str | os.PathLike[str] | None = None
     max_metric_drop: float | None = None
+    max_perplexity_rise: float | None = None
     allow_operators: tuple[str, ...] = ()
     force: bool = False
 
@@ -185,6 +205,20 @@ class ExportRequest:
             raise RequestError(f"seed is {self.seed!r}", f"a whole number from 0 to {MAX_SEED}")
         if self.max_metric_drop is not None and not self.max_metric_drop >= 0:
             raise RequestError(f"max_metric_drop is {self.max_metric_drop}", "points of 100, 0 or more")
+        if self.max_perplexity_rise is not None and not self.max_perplexity_rise >= 0:
+            raise RequestError(f"max_perplexity_rise is {self.max_perplexity_rise}", "per cent, 0 or more")
+
+    def _check_rounding(self) -> None:
+        if self.int4_group not in INT4_GROUPS:
+            raise RequestError(f"int4_group is {self.int4_group!r}", " or ".join(map(str, INT4_GROUPS)))
+        if self.int4_group != INT4_GROUPS[0] and self.precision != "int4":
+            raise RequestError(f"int4_group is given and precision is {self.precision}", "int4_group only with int4")
+        if self.precision == "int4" and self.task not in _GENERATING:
+            raise RequestError(f"precision is int4 and task is {self.task}", "int4 only for text-generation")
+        # Text-generation needs no samples. What the configuration says is known later, and `auto` may be `native`.
+        without = self.task == "text-generation" or (self.task == "auto" and self.backend == "auto")
+        if self.precision == "int8" and self.calibration is None and self.backend != "native" and not without:
+            raise no_calibration()
 
     def _sides(self) -> list[int]:
         """The heights and widths of `image_sizes`."""
@@ -207,15 +241,11 @@ class ExportRequest:
             raise RequestError("tune_shapes is given and tune is off", "tune_shapes only with tune short or full")
         if self.max_metric_drop is not None and self.evaluate is None:
             raise RequestError("max_metric_drop is given and evaluate is not", "evaluate with max_metric_drop")
+        if self.max_perplexity_rise is not None and self.evaluate is None:
+            raise RequestError("max_perplexity_rise is given and evaluate is not", "evaluate with max_perplexity_rise")
         if self.evaluate is not None and self.verify == "off":
             raise RequestError("evaluate is given and verify is off", "one of them")
-        if self.precision == "int8" and self.calibration is None and self.backend != "native":
-            raise RequestError(
-                "precision is int8 and no calibration is given",
-                "samples like those that the model will process, to fit its ranges to",
-                "give --calibration FILE: .txt with one text per line, .jsonl with inputs per line, or .safetensors; "
-                "--backend native needs none",
-            )
+        self._check_rounding()
         if self.precision != "int8" and self.calibration is not None:
             raise RequestError(f"calibration is given and precision is {self.precision}", "calibration only with int8")
         for name, value in (("base_model", self.base_model), ("gguf", self.gguf)):

@@ -22,6 +22,24 @@ TOLERANCES: dict[tuple[Precision, OutputKind], Tolerance] = {
     ("int8", "scores"): Tolerance(max_error=0.25, rms_error=0.17),
 }
 
+# Logits of files that generate text. Only weights are rounded, and inputs and sums stay in fp32. Each weight of int8
+# errs by up to a 254th of its row's largest number, of int4 by up to a 30th of its group's range. How much of that
+# reaches the logits depends on the model, and whether it matters is for `--evaluate` to say; these bounds only refuse
+# what is no longer the model. Faults are found by the comparison with the rounded model, whose bounds are those of fp32
+# (docs/decisions/generation.md).
+GENERATED: dict[Precision, Tolerance] = {
+    "int8": Tolerance(max_error=0.25, rms_error=0.17),
+    "int4": Tolerance(max_error=1.0, rms_error=0.6),
+}
+
+
+def usual_tolerance(precision: Precision, kind: OutputKind, generates: bool) -> Tolerance:
+    """The bounds before a model's own rounding errors are looked at."""
+    if generates and precision in GENERATED:
+        return GENERATED[precision]
+    return TOLERANCES[precision, kind]
+
+
 # Some models amplify rounding errors, deep stacks of convolutions a thousandfold. If the outputs of the original fp32
 # model differ between two of PyTorch's own kernels by more than an eighth of a bound, the bound becomes eight times
 # that difference, up to the widest one. A model that needs more is refused in fp32, although neither of its outputs is

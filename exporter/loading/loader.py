@@ -37,6 +37,7 @@ from exporter.loading.text_settings import TextSettings
 from exporter.loading.token_scores import LABELS
 from exporter.loading.tokenizer import TokenizerPart
 from exporter.loading.towers import TextPadding, take_tower
+from exporter.loading.weight_codes import Codes
 from exporter.loading.weights import digest, load_model
 from runtime.format.manifest import Activation, EmbeddingInfo, LateInteraction, ModelInfo
 
@@ -51,8 +52,8 @@ class Source:
     text. `preprocessor` holds the folder's settings for images or audio, empty if there are none; `image_processor` is
     transformers' object for images, or None, `image_sizes` are those that it makes of usual photos, `patch_grids`
     heights and widths in patches. `compares`: the model type compares texts with images. `sounds` is None for models
-    that take none, `generation` for those that do not generate text. `notes` say what was decided about the folder's
-    settings, and why.
+    that take none, `generation` for those that do not generate text. `codes` are those of a checkpoint that was
+    quantised. `notes` say what was decided about the folder's settings, and why.
     """
 
     model: Any
@@ -76,6 +77,7 @@ class Source:
     sounds: SoundSettings | None
     generation: GenerationSettings | None
     compares: bool
+    codes: tuple[Codes, ...]
     unused_weights: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -108,7 +110,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
     """
     folder = read_folder(request)
     task, settings, modules, texts = folder.task, folder.settings, folder.modules, folder.texts
-    model, unused, merged = _load_weights(folder, request, attention)
+    model, unused, codes, merged = _load_weights(folder, request, attention)
     tower = None
     if task.tower:
         following = [] if modules is None else read_following(settings, modules, texts.truncate_dim, request)
@@ -153,6 +155,7 @@ def load_source(request: ExportRequest, attention: str = "eager") -> Source:
         sounds=sounds,
         generation=generation,
         compares=bool(classes(folder.config, TASKS["zero-shot-image-classification"])),
+        codes=codes,
         unused_weights=unused,
         notes=(*ignored, *merged, *scored, *text.notes, *completed, *pictured, *heard),
     )
@@ -173,21 +176,28 @@ def _scores(
     return labels, activation, [f"scores by {activation}: {reason}"]
 
 
-def _load_weights(folder: Folder, request: ExportRequest, attention: str) -> tuple[Any, tuple[str, ...], list[str]]:
-    """The model, the checkpoint's weights that it does not use, and notes; an adapter is merged into the model."""
+def _load_weights(
+    folder: Folder, request: ExportRequest, attention: str
+) -> tuple[Any, tuple[str, ...], tuple[Codes, ...], list[str]]:
+    """The model, the checkpoint's weights that it does not use, its codes, and notes.
+
+    An adapter is merged into the model, whose weights are then no longer those of codes.
+    """
     base, config, task, adapter = folder.base, folder.config, folder.task, folder.adapter
     with enforce_bounds(bounds_of(base, request.random_weights), base.id):
         if adapter is None:
             notes = [] if base.gguf is None else [f"weights of {base.gguf} dequantised to fp32 by transformers' reader"]
-            return *load_model(base, config, task, request, attention), notes
+            model, unused, codes = load_model(base, config, task, request, attention)
+            notes += [f"{len(codes)} linears of 4-bit codes dequantised to fp32"] if codes else []
+            return model, unused, codes, notes
         expect_peft(adapter)
         labels = adapter.labels() if task.labels else None
         if labels is not None and labels != config.num_labels:
             config.num_labels = labels
         with alone(base) as files:
-            model, unused = load_model(files, config, task, request, attention, adapter.sizes)
+            model, unused, _ = load_model(files, config, task, request, attention, adapter.sizes)
     model, note = merge(model, adapter)
-    return model, unused, [note]
+    return model, unused, (), [note]
 
 
 def _read_head(

@@ -1,6 +1,6 @@
 """Refuse model folders that cannot be exported for a reason visible in their files, and say what helps.
 
-These are quantised weights, and folders that hold no model.
+These are weights that are quantised in a form that is not read, and folders that hold no model.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from exporter.loading.hub import ModelFiles
+from exporter.loading.quantised_checkpoint import quantisation_of, quantisation_problem
 from runtime.errors import CheckpointError
 from runtime.printing import printable
 
@@ -45,17 +46,17 @@ def expect_configuration(files: ModelFiles) -> None:
 
 
 def expect_plain_weights(files: ModelFiles, config: Any) -> None:
-    """Check that the weights are not quantised.
+    """Check that the weights are not quantised, or in a form that is read (`exporter.loading.quantised_checkpoint`).
 
     Raises:
-        CheckpointError: config.json says that they are.
+        CheckpointError: config.json says that they are in another.
     """
-    settings = getattr(config, "quantization_config", None)
-    if settings is None:
+    settings = quantisation_of(config)
+    problem = None if settings is None else quantisation_problem(settings)
+    if problem is None:
         return
-    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
     raise CheckpointError(
-        f"the weights of {files.id} are quantised ({getattr(method, 'value', method) or 'quantization_config'})",
-        "weights in fp32, bf16 or fp16",
+        f"the weights of {files.id} are quantised ({problem})",
+        "weights in fp32, bf16 or fp16, or by GPTQ or AWQ in 4 bits",
         "export the original model, with --bf16 or --int8",
     )

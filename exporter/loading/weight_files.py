@@ -91,6 +91,26 @@ def read_tensors(
     return load_pickled(files, folder + names[1])
 
 
+def read_all_tensors(files: ModelFiles) -> dict[str, torch.Tensor]:
+    """All weights of a model in safetensors, of one file or of those that an index names.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+    """
+    index = files.read_json(INDEX)
+    if index is not None:
+        _check_index(files, index)
+    names = ["model.safetensors"] if index is None else sorted(set(index["weight_map"].values()))
+    tensors: dict[str, torch.Tensor] = {}
+    for name in names:
+        path = files.find(name)
+        if path is None:
+            raise CheckpointError(f"{files.id} holds no weights", name, "copy the whole folder again")
+        with _named_damage(f"{name} of {files.id}"):
+            tensors |= load_file(path)
+    return tensors
+
+
 def load_pickled(files: ModelFiles, name: str) -> dict[str, torch.Tensor]:
     """The tensors of a pickled file that is there; anything in it but tensors by name is refused, and nothing runs.
 

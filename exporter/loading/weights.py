@@ -1,10 +1,12 @@
-"""Load a model with its weights in fp32: from safetensors, or seeded random ones.
+"""Load a model with its weights in fp32: from safetensors, plain or quantised to 4 bits, or seeded random ones.
 
 Pickles and missing weights are refused unless the request allows them.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 from collections.abc import Collection
 from typing import Any
@@ -15,7 +17,9 @@ import transformers
 from exporter.config.request import ExportRequest
 from exporter.config.tasks import Task
 from exporter.loading.hub import ModelFiles
+from exporter.loading.quantised_checkpoint import quantisation_of, read_quantised
 from exporter.loading.task_selection import encoder_alone, tasks_of_checkpoint
+from exporter.loading.weight_codes import Codes
 from exporter.loading.weight_files import check_weight_files
 from runtime.errors import CheckpointError, NewHeadError
 from runtime.host.requirements import minor
@@ -31,8 +35,8 @@ def load_model(
     request: ExportRequest,
     attention: str,
     supplied: Collection[str] = (),
-) -> tuple[Any, tuple[str, ...]]:
-    """The model in fp32 and evaluation mode, and the names of the checkpoint's weights that it does not use.
+) -> tuple[Any, tuple[str, ...], tuple[Codes, ...]]:
+    """The model in fp32 and evaluation mode, the names of the checkpoint's weights that it does not use, and its codes.
 
     `supplied` are weights that the checkpoint may lack, because an adapter has them.
 
@@ -46,8 +50,9 @@ def load_model(
         torch.manual_seed(request.seed)
         with files.named_errors():
             if encoder:
-                return auto_class._from_config(config, **options).eval(), ()
-            return auto_class.from_config(config, trust_remote_code=request.trust_remote_code, **options).eval(), ()
+                return auto_class._from_config(config, **options).eval(), (), ()
+            options["trust_remote_code"] = request.trust_remote_code
+            return auto_class.from_config(config, **options).eval(), (), ()
     if files.gguf is None:
         check_weight_files(files, request.allow_pickle)
     options |= {
@@ -56,6 +61,19 @@ def load_model(
         "output_loading_info": True,
         "use_safetensors": None if request.allow_pickle or files.gguf is not None else True,
     }
+    codes: tuple[Codes, ...] = ()
+    quantisation = None if files.gguf is not None else quantisation_of(config)
+    if quantisation is not None:
+        weights = read_quantised(files, quantisation)
+        codes = weights.codes
+        config = copy.deepcopy(config)
+        # What was quantised is in fp32 now, and the tensors stand in the place of the folder.
+        del config.quantization_config
+        options |= {"config": config, "state_dict": weights.tensors, "use_safetensors": None}
+        # The class itself: the Auto class looks for a folder.
+        with files.named_errors(), torch.device("meta"):
+            auto_class = type(auto_class.from_config(config, trust_remote_code=request.trust_remote_code))
+        files = dataclasses.replace(files, reference=None, options={})  # type: ignore[arg-type]
     found, missing = _load_complete(files, auto_class, task, options, supplied)
     if found is None:
         if not request.allow_new_head:
@@ -66,7 +84,7 @@ def load_model(
     if files.gguf is not None:
         # What was quantised is in fp32 now.
         del model.config.quantization_config
-    return model.eval(), tuple(sorted(loading["unexpected_keys"]))
+    return model.eval(), tuple(sorted(loading["unexpected_keys"])), codes
 
 
 def _load_complete(

@@ -10,6 +10,7 @@ from exporter.backends.candidates import ATTENTION, Candidate
 from exporter.tracing.tracer_warnings import Finding
 from exporter.verification.reference import VerificationCase
 from exporter.verification.verify import Outcome
+from runtime.format.golden import Case
 from runtime.format.manifest import Manifest
 
 
@@ -29,6 +30,8 @@ class BuildResult:
     manifest: Manifest
     cases: Sequence[VerificationCase]
     outcome: Outcome | None = None
+    # For a file whose weights alone are rounded: what the rounded model gives in eager fp32.
+    rounded: Sequence[Case] = ()
 
 
 def describe_computation(

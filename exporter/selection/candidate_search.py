@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from exporter.backends.base import CacheAttender, optimise
+from exporter.backends.base import Backend, CacheAttender, WeightRounder, optimise
 from exporter.backends.candidates import Candidate
 from exporter.config.request import ExportRequest
+from exporter.config.tolerances import TOLERANCES
 from exporter.loading.hub import AttentionError
 from exporter.loading.loader import Source, load_source
 from exporter.packaging.manifest_builder import draft_manifest
@@ -38,7 +39,7 @@ from exporter.tracing.graphs.graph_functions import define_method
 from exporter.tracing.graphs.token_pruning import prune
 from exporter.tracing.trace import Traced, trace
 from exporter.verification import verify
-from exporter.verification.generation import generation_refusal, verify_generation
+from exporter.verification.generation import generation_cases, generation_refusal, verify_generation
 from exporter.verification.reference import VerificationCase, probe_cases
 from runtime.artifact import artifact_file
 from runtime.errors import (
@@ -240,6 +241,7 @@ class CandidateSearch:
         attention: list[str] = []
         with self.clock.stage("backend") as notes:
             repairs = patches.repair(adapter.model)
+            rounding, rounded = self._round(adapter, backend)
             decoder = decoding.module(adapter.model)
             with decoding.kept_in_fp32(adapter.model):
                 module = backend.optimise(decoder, precision)
@@ -248,6 +250,7 @@ class CandidateSearch:
             if isinstance(backend, CacheAttender) and candidate.attention == "sdpa":
                 attention = [decoder.use_own_attention(example, decoding.longest)]
                 notes += attention
+            notes += rounding
         with self.clock.stage("trace") as notes:
             traced = trace(module, example, self.request.example_inputs, backend.autocast(precision))
             rewritten = [*attention, *filter(None, [backend.rewrite(traced.module, example, precision)])]
@@ -257,10 +260,19 @@ class CandidateSearch:
             file=self._save(decoding.finish(traced.module), candidate),
             form=traced.form,
             findings=traced.findings,
-            choices=describe_computation(candidate, traced.form, repairs, [], rewritten),
+            choices=(*describe_computation(candidate, traced.form, repairs, [], rewritten), *rounding),
             manifest=self._manifest(candidate, self.plan, self.cases),
             cases=self.cases,
+            rounded=rounded,
         )
+
+    def _round(self, adapter: Adapter, backend: Backend) -> tuple[list[str], list[Case]]:
+        """Round the model's weights if that is what the backend does; notes, and what the rounded model gives."""
+        if not isinstance(backend, WeightRounder):
+            return [], []
+        note = backend.round_weights(adapter.model, self.request.precision, self.source.codes)
+        verified = self.request.verify != "off"
+        return [note], generation_cases(adapter.model, self.plan) if verified else []
 
     def _prepare(
         self, adapter: Adapter, candidate: Candidate, example: ExampleInputs
@@ -345,10 +357,17 @@ class CandidateSearch:
         Raises:
             VerificationError: it is wrong.
         """
-        outcome = verify_generation(built.file, built.manifest, plan.cases, self.request.allow_operators)
+        allow, exact = self.request.allow_operators, TOLERANCES["fp32", self.plan.task.kind]
+        outcome = verify_generation(built.file, built.manifest, plan.cases, allow)
         notes.append(outcome.summary)
         if outcome.wrong or built.manifest.generation is None:
-            raise generation_refusal(outcome, built.manifest)
+            raise generation_refusal(outcome.wrong, built.manifest.tolerance)
+        if built.rounded:
+            # Rounding hides no fault of the kernels: from the rounded model the file may differ as one in fp32 may.
+            again = verify_generation(built.file, built.manifest, built.rounded, allow, exact)
+            notes.append(f"against the rounded model in eager fp32: {again.summary}")
+            if again.wrong:
+                raise generation_refusal(again.wrong, exact, "from the rounded model")
         generation = dataclasses.replace(
             built.manifest.generation,
             max_error=outcome.max_error,

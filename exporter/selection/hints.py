@@ -36,7 +36,7 @@ def with_remedy(
 
 def _untried(error: ExportError, request: ExportRequest, tried: Sequence[Candidate], plan: TracePlan) -> Iterator[str]:
     backends = {candidate.backend.name for candidate in tried}
-    int8 = request.precision == "int8"
+    int8 = request.precision in ("int8", "int4")
     if "plain" not in backends and request.backend != "plain":
         yield "--fp32 --backend plain" if int8 else "--backend plain"
     if int8:

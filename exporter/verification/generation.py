@@ -21,7 +21,7 @@ from exporter.verification.subprocesses import allowing
 from exporter.verification.verify import run_worker, working_files
 from runtime.errors import ModelFailedError, VerificationError
 from runtime.format.golden import Case
-from runtime.format.manifest import GreedyCheck, Manifest
+from runtime.format.manifest import GreedyCheck, Manifest, Tolerance
 from runtime.verification.compare import Comparison
 from runtime.verification.generation import BEAMS, GREEDY, LONGEST
 
@@ -115,9 +115,11 @@ def _greedy_case(model: Any, plan: TracePlan, length: int, tokens: int, seed: in
 
 
 def verify_generation(
-    draft: Path, manifest: Manifest, cases: Sequence[Case], allow: Sequence[str] = ()
+    draft: Path, manifest: Manifest, cases: Sequence[Case], allow: Sequence[str] = (), exact: Tolerance | None = None
 ) -> GenerationOutcome:
     """Run the cases on the draft, in a fresh process.
+
+    If `exact` is given, it applies in place of the manifest's tolerance, and greedy tokens must be equal as in fp32.
 
     Raises:
         VerificationError: the file fails.
@@ -125,18 +127,19 @@ def verify_generation(
     """
     files = [*working_files(draft, manifest, cases), *allowing(allow)]
     report = run_worker(["generation", *files, "--threads", str(torch.get_num_threads())], draft.parent)
+    tolerance, strict = exact or manifest.tolerance, exact is not None or manifest.precision == "fp32"
     comparisons = [Comparison(**row) for row in report["comparisons"]]
     greedy = tuple(GreedyCheck(**row) for row in report["greedy"])
     wrong = [
         f"{one.case}: max error {one.max_error:.2e}, rms {one.rms_error:.2e}"
         for one in comparisons
-        if not one.within(manifest.tolerance)
+        if not one.within(tolerance)
     ]
     scales = {case.inputs["input_ids"].shape[1]: case.outputs["logits"].abs().max() for case in cases}
     for one in greedy:
         # Where the original's own best two are nearer than what is allowed, rounding decides which one is larger.
-        near = 2 * manifest.tolerance.max_error * float(scales[one.prompt])
-        if manifest.precision == "fp32" and one.margin is not None and not abs(one.margin) <= near:
+        near = 2 * tolerance.max_error * float(scales[one.prompt])
+        if strict and one.margin is not None and not abs(one.margin) <= near:
             wrong.append(f"greedy token {one.equal + 1} behind {one.prompt} tokens is not transformers'")
     return GenerationOutcome(
         max((one.max_error for one in comparisons), default=0.0),
@@ -146,10 +149,10 @@ def verify_generation(
     )
 
 
-def generation_refusal(outcome: GenerationOutcome, manifest: Manifest) -> VerificationError:
-    """The error for an outcome with something wrong."""
-    tolerance = manifest.tolerance
+def generation_refusal(wrong: Sequence[str], tolerance: Tolerance, from_what: str = "") -> VerificationError:
+    """The error for an outcome with something wrong; `from_what` it differs, if that is not the original."""
+    differs = f" ({from_what})" if from_what else ""
     return VerificationError(
-        f"the written file's decode is wrong in {len(outcome.wrong)} of its cases: {'; '.join(outcome.wrong[:3])}",
+        f"the written file's decode is wrong in {len(wrong)} of its cases{differs}: {'; '.join(wrong[:3])}",
         f"max error at most {tolerance.max_error:.2g} and rms error at most {tolerance.rms_error:.2g}",
     )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from exporter.config.request import ExportRequest
-from exporter.config.tolerances import TOLERANCES, WIDEST, widened
+from exporter.config.tolerances import WIDEST, usual_tolerance, widened
 from exporter.loading.model_errors import named_model_errors
 from exporter.shapes.trace_plan import TracePlan
 from exporter.verification.reference import COMPARED, VerificationCase
@@ -33,7 +33,7 @@ def bounds(
     Raises:
         ModelFailedError: the model fails with PyTorch's plain kernels.
     """
-    usual = TOLERANCES[request.precision, plan.task.kind]
+    usual = usual_tolerance(request.precision, plan.task.kind, plan.task.generates)
     if request.precision != "fp32" or request.verify == "off":
         return plan, usual
     found = widened(usual, _rounding(adapter, _worth_measuring(plan, cases), usual))

@@ -174,6 +174,18 @@ def file_outputs(
     return [found[case.name] for case in cases]
 
 
+def file_likelihoods(draft: Path, manifest: Manifest, cases: Sequence[Case], allow: Sequence[str] = ()) -> list[float]:
+    """How probable the file finds the cases' texts, from a fresh process (`runtime.verification.likelihood`).
+
+    Raises:
+        VerificationError: the file fails on a case, or does not support its shape.
+        OSError: if the working files cannot be written.
+    """
+    files = [*working_files(draft, manifest, cases), *allowing(allow)]
+    report = run_worker(["likelihood", *files, "--threads", str(torch.get_num_threads())], draft.parent)
+    return [float(one) for one in report["likelihoods"]]
+
+
 def refusal(outcome: Outcome, tolerance: Tolerance) -> VerificationError:
     """The error for an outcome with failures."""
     return VerificationError(

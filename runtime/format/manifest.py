@@ -55,8 +55,9 @@ TOKENIZER_FILE = "tokenizer.json"
 SIGNATURE_FILE = "signature"
 
 Verification = Literal["full", "quick", "off"]
-# int8: linears and convolutions by calibrated 8-bit products, the rest in bf16 or fp32.
-Precision = Literal["fp32", "bf16", "int8"]
+# int8: linears and convolutions by 8-bit products, the rest in bf16 or fp32. In files that generate text int8 and int4
+# are those of the weights alone, and the head and the table of embeddings of int4 are in int8.
+Precision = Literal["fp32", "bf16", "int8", "int4"]
 Backend = Literal["ipex", "onednn", "native", "plain"]
 DType = Literal["int64", "float32"]
 # How logits become scores: softmax for one class of several, sigmoid for several at once, none for numbers as they are;

@@ -51,6 +51,13 @@ struct LinearCall {
   LinearPlan plan;
 };
 
+struct CodedCall {
+  const Kernels& kernels;
+  const Linear& linear;
+  const CodedWeight& weight;
+  LinearPlan plan;
+};
+
 struct QuantiseCall {
   const Kernels& kernels;
   const Quantise& quantise;
@@ -67,6 +74,20 @@ struct PackCall {
 constexpr int64_t linear_block = 96;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Of the blocks that so many rows are cut into.
+int64_t block_height(const Kernels& kernels, int64_t rows) {
+  return divide_up(divide_up(rows, divide_up(rows, linear_block)), kernels.linear_rows) * kernels.linear_rows;
+}
+
+// Tasks of a block of rows and a panel of outputs each.
+void share_out(const Linear& l, const LinearPlan& plan, int64_t columns, ParallelFor parallel_for, Body body,
+               void* call) {
+  const int64_t tasks = divide_up(l.rows, plan.height) * divide_up(l.outputs, columns);
+  const double per_task = static_cast<double>(std::min(l.rows, plan.height)) * static_cast<double>(columns) *
+                          static_cast<double>(l.inputs);
+  parallel_for(0, tasks, std::max<int64_t>(1, static_cast<int64_t>(least_work / std::max(1.0, per_task))), body, call);
+}
 
 // Inputs that stand next to each other for an output.
 int64_t inputs_per_step(const WeightLayout& layout, Type type) {
@@ -232,18 +253,36 @@ void norm(const Kernels& kernels, const Norm& n, ParallelFor parallel_for) {
 
 void linear(const Kernels& kernels, const Linear& l, int, ParallelFor parallel_for) {
   if (l.rows == 0 || l.outputs == 0) return;
-  LinearCall call{kernels, l, {}};
-  const int64_t blocks = divide_up(l.rows, linear_block);
-  call.plan.height = divide_up(divide_up(l.rows, blocks), kernels.linear_rows) * kernels.linear_rows;
-  const int64_t tasks = divide_up(l.rows, call.plan.height) * divide_up(l.outputs, kernels.weight_layout.columns);
+  LinearCall call{kernels, l, {block_height(kernels, l.rows)}};
   const Body body = [](void* context, int64_t begin, int64_t end) {
     const LinearCall& c = *static_cast<const LinearCall*>(context);
     c.kernels.linear(c.linear, c.plan, begin, end);
   };
-  const double per_task = static_cast<double>(std::min(l.rows, call.plan.height)) *
-                          static_cast<double>(kernels.weight_layout.columns) * static_cast<double>(l.inputs);
-  const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(least_work / std::max(1.0, per_task)));
-  parallel_for(0, tasks, grain, body, &call);
+  share_out(l, call.plan, kernels.weight_layout.columns, parallel_for, body, &call);
+}
+
+void linear_codes(const Kernels& kernels, const Linear& l, const CodedWeight& weight, ParallelFor parallel_for) {
+  if (l.rows == 0 || l.outputs == 0) return;
+  CodedCall call{kernels, l, weight, {block_height(kernels, l.rows)}};
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const CodedCall& c = *static_cast<const CodedCall*>(context);
+    c.kernels.linear_codes(c.linear, c.weight, c.plan, begin, end);
+  };
+  share_out(l, call.plan, code_columns, parallel_for, body, &call);
+}
+
+void look_up(const Lookup& lookup, ParallelFor parallel_for) {
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const Lookup& l = *static_cast<const Lookup*>(context);
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t row = l.rows[i];
+      const int8_t* from = l.codes + row / code_columns * l.size * code_columns + row % code_columns;
+      for (int64_t k = 0; k < l.size; k++)
+        l.output[i * l.size + k] = static_cast<float>(from[k * code_columns]) * l.scales[row];
+    }
+  };
+  parallel_for(0, lookup.count, std::max<int64_t>(1, least_elements / std::max<int64_t>(1, lookup.size)), body,
+               const_cast<Lookup*>(&lookup));
 }
 
 void quantise(const Kernels& kernels, const Quantise& q, ParallelFor parallel_for) {

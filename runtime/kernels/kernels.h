@@ -148,6 +148,29 @@ struct Pack {
   int64_t outputs, inputs;
 };
 
+// A weight as codes that are widened where they are used, so that the products are those of numbers. Panels of
+// `code_columns` outputs, the same on every level; the last one is filled up with any codes.
+//   8 bits: int8 [panels, inputs, code_columns]. A number is the code times the output's scale (Linear::weight_scales).
+//   4 bits: [panels, inputs / 8, code_columns, 4] bytes: for an output eight inputs, the first in the lowest bits. A
+//   number is (code - zero) * scale; these are fp16, [panels, groups, code_columns], for `group` inputs each.
+struct CodedWeight {
+  const void* codes;
+  int bits;
+  const uint16_t* scales;  // 4 bits
+  const uint16_t* zeros;   // 4 bits
+  int64_t group;           // 4 bits: 32, 64 or 128, which divide every level's block of inputs
+};
+constexpr int64_t code_columns = 32;
+
+// Rows of a table whose weight is coded by 8 bits: the rows are the outputs, and `size` is its inputs.
+struct Lookup {
+  const int64_t* rows;
+  int64_t count, size;
+  const int8_t* codes;
+  const float* scales;
+  float* output;  // [count, size]
+};
+
 // Rows to codes: x is about (code - zero) * scale, with a scale and a zero per row.
 struct Quantise {
   Type type;
@@ -174,6 +197,7 @@ struct Kernels {
   // Rows that are computed together; the height of a block is a multiple of it.
   int64_t linear_rows;
   void (*linear)(const Linear&, const LinearPlan&, int64_t first_task, int64_t last_task);
+  void (*linear_codes)(const Linear&, const CodedWeight&, const LinearPlan&, int64_t first_task, int64_t last_task);
   void (*quantise)(const Quantise&, int64_t first_row, int64_t last_row);
   // exp of each number, as the softmax computes it for fp32 and (coarse) for bf16. For tests.
   void (*exponential)(const float* from, float* to, int64_t count, bool coarse);
@@ -198,6 +222,9 @@ void write_cache(const CacheWrite&, ParallelFor);
 void rotate(const Kernels&, const Rotate&, ParallelFor);
 void norm(const Kernels&, const Norm&, ParallelFor);
 void linear(const Kernels&, const Linear&, int threads, ParallelFor);
+// The same with a coded weight; `weight` is not read.
+void linear_codes(const Kernels&, const Linear&, const CodedWeight&, ParallelFor);
+void look_up(const Lookup&, ParallelFor);
 void quantise(const Kernels&, const Quantise&, ParallelFor);
 void pack(const WeightLayout&, const Pack&, ParallelFor);
 int64_t packed_bytes(const WeightLayout&, Type, int64_t outputs, int64_t inputs);

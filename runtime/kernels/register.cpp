@@ -539,11 +539,13 @@ struct LinearInputs {
   Rows x, residual;
   Tensor weight, bias, output;
 
-  LinearInputs(const char* name, const Tensor& x_, const Tensor& weight_, const std::optional<Tensor>& bias_,
+  // Without a weight: it is one of codes, which `CodedInputs` takes.
+  LinearInputs(const char* name, const Tensor& x_, const std::optional<Tensor>& weight_,
+               const std::optional<Tensor>& bias_,
                const std::optional<Tensor>& residual_, int64_t outputs, c10::string_view activation,
                at::ScalarType type) {
     check_memory({name, "x"}, x_);
-    check_memory({name, "weight"}, weight_);
+    if (weight_) check_memory({name, "weight"}, *weight_);
     EM_NATIVE_CHECK(x_.dim() >= 1 && x_.size(-1) >= 1 && x_.size(-1) <= largest_size, name, ": x is ", shape_of(x_),
                     "; it must have at least 1 axis, the last one from 1 to ", largest_size);
     linear.inputs = x_.size(-1);
@@ -551,7 +553,7 @@ struct LinearInputs {
     linear.activation = activation_of(name, activation);
     EM_NATIVE_CHECK(outputs >= 1 && outputs <= largest_size, name, ": outputs is ", outputs, "; it must be from 1 to ",
                     largest_size);
-    take_weight(name, weight_);
+    if (weight_) take_weight(name, *weight_);
     x = rows_of(x_);
     linear.rows = x.count;
     linear.x = x.tensor.const_data_ptr();
@@ -684,6 +686,84 @@ Tensor linear_int8(const Tensor& x, const std::optional<Tensor>& scales, const T
   return inputs.output;
 }
 
+// That a tensor is as a weight of codes is laid out (kernels.h).
+void check_part(const Name& name, const Tensor& x, at::ScalarType type, const std::vector<int64_t>& sizes) {
+  check_memory(name, x);
+  EM_NATIVE_CHECK(x.scalar_type() == type && x.sizes() == at::IntArrayRef(sizes) && x.is_contiguous(), name, " is ",
+                  c10::toString(x.scalar_type()), " ", shape_of(x), "; it must be ", c10::toString(type), " ",
+                  at::IntArrayRef(sizes), ", contiguous");
+}
+
+// Outputs of a weight of codes in panels.
+int64_t code_panels(int64_t outputs) { return (outputs + code_columns - 1) / code_columns; }
+
+Tensor linear_codes_operator(const Tensor& x, const Tensor& codes, const Tensor& scales,
+                             const std::optional<Tensor>& zeros, const std::optional<Tensor>& bias,
+                             const std::optional<Tensor>& residual, int64_t outputs, int64_t group,
+                             c10::string_view activation) {
+  const Kernels& level = kernels();
+  const char* const name = "linear_codes";
+  type_of({name, "x"}, x);
+  LinearInputs inputs(name, x, std::nullopt, bias, residual, outputs, activation, x.scalar_type());
+  const int64_t panels = code_panels(outputs), size = inputs.linear.inputs;
+  CodedWeight weight{};
+  if (group == 0) {
+    check_part({name, "codes"}, codes, at::kChar, {panels, size, code_columns});
+    check_part({name, "scales"}, scales, at::kFloat, {outputs});
+    EM_NATIVE_CHECK(!zeros, "linear_codes: zeros is given and group is 0; codes of 8 bits have no zeros");
+    weight.bits = 8;
+    inputs.linear.weight_scales = scales.const_data_ptr<float>();
+  } else {
+    EM_NATIVE_CHECK(group == 32 || group == 64 || group == 128, "linear_codes: group is ", group,
+                    "; it must be 32, 64 or 128, or 0 for codes of 8 bits");
+    const std::vector<int64_t> groups{panels, (size + group - 1) / group, code_columns};
+    check_part({name, "codes"}, codes, at::kByte, {panels, (size + 7) / 8, code_columns, 4});
+    check_part({name, "scales"}, scales, at::kHalf, groups);
+    EM_NATIVE_CHECK(zeros, "linear_codes: zeros is None; codes of 4 bits need them");
+    check_part({name, "zeros"}, *zeros, at::kHalf, groups);
+    weight.bits = 4;
+    weight.group = group;
+    weight.scales = static_cast<const uint16_t*>(scales.const_data_ptr());
+    weight.zeros = static_cast<const uint16_t*>(zeros->const_data_ptr());
+  }
+  weight.codes = codes.const_data_ptr();
+  if (inputs.linear.rows > 0) linear_codes(level, inputs.linear, weight, parallel_for);
+  return inputs.output;
+}
+
+Tensor embed_codes(const Tensor& ids, const Tensor& codes, const Tensor& scales) {
+  kernels();
+  const char* const name = "embed_codes";
+  check_memory({name, "ids"}, ids);
+  check_memory({name, "scales"}, scales);
+  EM_NATIVE_CHECK(ids.scalar_type() == at::kLong, name, ": ids is ", c10::toString(ids.scalar_type()),
+                  "; it must be Long");
+  EM_NATIVE_CHECK(codes.dim() == 3 && codes.size(1) >= 1 && codes.size(1) <= largest_size, name, ": codes is ",
+                  shape_of(codes), "; it must have 3 axes, the middle one from 1 to ", largest_size);
+  EM_NATIVE_CHECK(scales.dim() == 1 && scales.size(0) >= 1 && scales.size(0) <= largest_size, name, ": scales is ",
+                  shape_of(scales), "; it must have one axis, from 1 to ", largest_size);
+  Lookup lookup{};
+  lookup.size = codes.size(1);
+  const int64_t rows = scales.size(0);
+  check_part({name, "codes"}, codes, at::kChar, {code_panels(rows), lookup.size, code_columns});
+  check_part({name, "scales"}, scales, at::kFloat, {rows});
+  // A copy: what was checked must stay as it is, whatever other threads write into the tensor.
+  const Tensor chosen = at::empty(ids.sizes(), ids.options()).copy_(ids);
+  lookup.rows = chosen.const_data_ptr<int64_t>();
+  lookup.count = chosen.numel();
+  for (int64_t i = 0; i < lookup.count; i++)
+    EM_NATIVE_CHECK(lookup.rows[i] >= 0 && lookup.rows[i] < rows, name, ": ids holds ", lookup.rows[i],
+                    "; they must be from 0 to ", rows - 1);
+  std::vector<int64_t> sizes = ids.sizes().vec();
+  sizes.push_back(lookup.size);
+  const Tensor output = at::empty(sizes, scales.options());
+  lookup.codes = codes.const_data_ptr<int8_t>();
+  lookup.scales = scales.const_data_ptr<float>();
+  lookup.output = output.mutable_data_ptr<float>();
+  look_up(lookup, parallel_for);
+  return output;
+}
+
 std::tuple<Tensor, Tensor, Tensor> add_layer_norm_int8(const Tensor& x, const std::optional<Tensor>& residual,
                                                        const std::optional<Tensor>& weight,
                                                        const std::optional<Tensor>& bias, double epsilon) {
@@ -751,6 +831,10 @@ TORCH_LIBRARY(em_native, library) {
   library.def(
       "linear_int8(Tensor x, Tensor? scales, Tensor weight, Tensor weight_scales, Tensor? bias, Tensor? residual, "
       "int outputs, str activation) -> Tensor");
+  library.def(
+      "linear_codes(Tensor x, Tensor codes, Tensor scales, Tensor? zeros, Tensor? bias, Tensor? residual, int outputs, "
+      "int group, str activation) -> Tensor");
+  library.def("embed_codes(Tensor ids, Tensor codes, Tensor scales) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(em_native, CPU, library) {
@@ -766,6 +850,8 @@ TORCH_LIBRARY_IMPL(em_native, CPU, library) {
   library.impl("linear", linear_operator);
   library.impl("quantise_rows", quantise_rows);
   library.impl("linear_int8", linear_int8);
+  library.impl("linear_codes", linear_codes_operator);
+  library.impl("embed_codes", embed_codes);
 }
 
 }  // namespace em_native

@@ -168,6 +168,23 @@ EM_NATIVE_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 EM_NATIVE_INLINE Ints subtract(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 EM_NATIVE_INLINE Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
 EM_NATIVE_INLINE Vec to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
+EM_NATIVE_INLINE Ints both(Ints a, Ints b) { return _mm512_and_si512(a, b); }
+template <int bits>
+EM_NATIVE_INLINE Ints shift_right(Ints a) {
+  return _mm512_srli_epi32(a, bits);
+}
+template <int bits>
+EM_NATIVE_INLINE Ints shift_left(Ints a) {
+  return _mm512_slli_epi32(a, bits);
+}
+EM_NATIVE_INLINE Vec bits_to_floats(Ints a) { return _mm512_castsi512_ps(a); }
+// As many numbers of 8 or 16 bits as a vector has lanes.
+EM_NATIVE_INLINE Ints load_ints(const int8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+EM_NATIVE_INLINE Ints load_ints(const int16_t* p) {
+  return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
 // The nearest, ties to even.
 EM_NATIVE_INLINE Ints to_ints(Vec a) { return _mm512_cvtps_epi32(a); }
 // The lower and the upper bf16 of each lane.
@@ -310,6 +327,22 @@ EM_NATIVE_INLINE Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 EM_NATIVE_INLINE Ints subtract(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
 EM_NATIVE_INLINE Ints multiply(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
 EM_NATIVE_INLINE Vec to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
+EM_NATIVE_INLINE Ints both(Ints a, Ints b) { return _mm256_and_si256(a, b); }
+template <int bits>
+EM_NATIVE_INLINE Ints shift_right(Ints a) {
+  return _mm256_srli_epi32(a, bits);
+}
+template <int bits>
+EM_NATIVE_INLINE Ints shift_left(Ints a) {
+  return _mm256_slli_epi32(a, bits);
+}
+EM_NATIVE_INLINE Vec bits_to_floats(Ints a) { return _mm256_castsi256_ps(a); }
+EM_NATIVE_INLINE Ints load_ints(const int8_t* p) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+EM_NATIVE_INLINE Ints load_ints(const int16_t* p) {
+  return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 EM_NATIVE_INLINE Ints to_ints(Vec a) { return _mm256_cvtps_epi32(a); }
 EM_NATIVE_INLINE Vec low_bf16(Ints a) { return _mm256_castsi256_ps(_mm256_slli_epi32(a, 16)); }
 EM_NATIVE_INLINE Vec high_bf16(Ints a) {
@@ -336,6 +369,13 @@ EM_NATIVE_INLINE Ints multiply_add_codes(Ints a, Ints b, Ints c) {
 }
 
 #endif
+
+// Numbers of fp16 without an infinity. Their exponent is moved to where fp32 has its own, and then put right by a product.
+EM_NATIVE_INLINE Vec load_fp16(const uint16_t* p) {
+  const Ints moved = shift_left<13>(load_ints(reinterpret_cast<const int16_t*>(p)));
+  const Ints kept = both(moved, all_ints(static_cast<int32_t>(0x8fffe000u)));
+  return multiply(bits_to_floats(kept), all(5.192296858534828e33f));
+}
 
 // exp(x) for x <= 0 to about one unit in the last place; 0 below about -87 (AVX2) or -104; NaN stays NaN.
 EM_NATIVE_INLINE Vec exponential(Vec x) {

@@ -1,9 +1,9 @@
 """Run an artifact's verification cases in a fresh process, in every order that a consumer might call them in.
 
-As a program it has five subcommands, each of which writes a report in JSON: `verify`, `generation`, `outputs` and
-`accuracy` run a draft, whose manifest is still a file of its own; `confirm` runs a finished file. The report holds
-`{"error": text}` if the file fails. `confirm` reports what is outside the tolerance, the others what was measured;
-`verify` stops after the first order if that was wrong. `check_golden` tries all orders for `run-model check`.
+As a program it has six subcommands, each of which writes a report in JSON: `verify`, `generation`, `outputs`,
+`likelihood` and `accuracy` run a draft, whose manifest is still a file of its own; `confirm` runs a finished file. The
+report holds `{"error": text}` if the file fails. `confirm` reports what is outside the tolerance, the others what was
+measured; `verify` stops after the first order if that was wrong. `check_golden` tries all orders for `run-model check`.
 
 What TorchScript and IPEX keep of their first calls depends on the inputs of these, so the file is loaded anew for each
 order:
@@ -35,6 +35,7 @@ from runtime.session import Session, admit, load, open_module
 from runtime.verification.accuracy import measure
 from runtime.verification.compare import Comparison, check_preprocessing, executed_operators, run_cases, worse
 from runtime.verification.generation import check_generation, decode_stored
+from runtime.verification.likelihood import likelihoods
 from runtime.verification.two_threads import in_two_threads
 
 # Numbers of inputs: three images of 224x224 are fewer.
@@ -162,6 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     outputs = commands.add_parser("outputs", parents=[draft], help="write the outputs for the cases to a file")
     outputs.add_argument("--outputs", type=Path, required=True, help="the file, in the layout of runtime.format.golden")
     outputs.set_defaults(run=_outputs)
+    likelihood = commands.add_parser("likelihood", parents=[draft], help="report how probable the cases' texts are")
+    likelihood.set_defaults(run=_likelihood)
     accuracy = commands.add_parser("accuracy", parents=[draft], help="measure the accuracy on held-out samples")
     accuracy.set_defaults(run=_accuracy)
     generation = commands.add_parser("generation", parents=[draft], help="run the cases with the method decode")
@@ -193,6 +196,10 @@ def _outputs(options: argparse.Namespace) -> dict[str, Any]:
     computed = [Case(case.name, {}, session(**case.inputs)) for case in _cases(options)]
     options.outputs.write_bytes(dump_cases(computed))
     return {}
+
+
+def _likelihood(options: argparse.Namespace) -> dict[str, Any]:
+    return {"likelihoods": likelihoods(_warm_session(options), _cases(options))}
 
 
 def _accuracy(options: argparse.Namespace) -> dict[str, Any]:

@@ -52,6 +52,21 @@ static inline __m512i widen_words(__m256i a) {
   return bits<__m512i>(y);
 }
 
+static inline __m512i widen_signed_words(__m256i a) {
+  const Halves x = bits<Halves>(a);
+  Words y;
+  for (int i = 0; i < 16; i++) y.at[i] = static_cast<uint32_t>(static_cast<int16_t>(x.at[i]));
+  return bits<__m512i>(y);
+}
+
+static inline __m512i widen_signed_bytes(__m128i a) {
+  int8_t x[16];
+  __builtin_memcpy(x, &a, 16);
+  Words y;
+  for (int i = 0; i < 16; i++) y.at[i] = static_cast<uint32_t>(x[i]);
+  return bits<__m512i>(y);
+}
+
 static inline __m256i narrow_words(__m512i a) {
   const Words x = bits<Words>(a);
   Halves y;
@@ -193,6 +208,10 @@ static inline __m512 shuffle(__m512 a, __m512 b, int which) {
 #define _mm512_reduce_add_ps em_emulated::reduce_add
 #define _mm512_reduce_max_ps em_emulated::reduce_max
 #define _mm512_cvtepu16_epi32 em_emulated::widen_words
+#undef _mm512_cvtepi16_epi32
+#define _mm512_cvtepi16_epi32 em_emulated::widen_signed_words
+#undef _mm512_cvtepi8_epi32
+#define _mm512_cvtepi8_epi32 em_emulated::widen_signed_bytes
 #undef _mm512_cvtepi32_epi16
 #define _mm512_cvtepi32_epi16 em_emulated::narrow_words
 #undef _mm512_cvtepi32_epi8

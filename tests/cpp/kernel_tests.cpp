@@ -172,7 +172,7 @@ std::vector<double> reference(const Attention& a, const Numbers& query, const Nu
   return result;
 }
 
-Worst attention_worst, cached_worst, norm_worst, linear_worst, codes_worst;
+Worst attention_worst, cached_worst, norm_worst, linear_worst, codes_worst, coded_worst;
 
 void attention_case(const Kernels& level, int number) {
   Attention a{};
@@ -580,6 +580,135 @@ void exact_case(int number) {
   }
 }
 
+// fp16 of numbers that it has exactly.
+uint16_t fp16(double x) {
+  if (x == 0) return 0;
+  // The smallest ones have the exponent of the smallest normal one, and fewer digits.
+  const int exponent = std::max(std::ilogb(x), -14);
+  const long digits = std::lround(std::ldexp(std::abs(x), 10 - exponent));
+  return static_cast<uint16_t>((x < 0 ? 0x8000 : 0) | (digits < 1024 ? 0 : (exponent + 15) << 10) | (digits & 1023));
+}
+
+// A weight of codes in panels, which all end where their memory ends, and the numbers that they stand for.
+struct CodedNumbers {
+  CodedWeight weight{};
+  Numbers codes, scales, zeros, output_scales;
+  std::vector<double> numbers;  // [outputs, inputs]
+
+  static int64_t panels(int64_t outputs) { return (outputs + code_columns - 1) / code_columns; }
+
+  CodedNumbers(int bits, int64_t outputs, int64_t inputs, int64_t group)
+      : codes(Type::int8, panels(outputs) * code_columns * (bits == 8 ? inputs : (inputs + 7) / 8 * 4)),
+        scales(Type::bf16, bits == 8 ? 0 : panels(outputs) * code_columns * ((inputs + group - 1) / group)),
+        zeros(Type::bf16, scales.count()),
+        output_scales(Type::fp32, outputs),
+        numbers(static_cast<size_t>(outputs * inputs)) {
+    const int64_t groups = (inputs + group - 1) / group;
+    uint8_t* bytes = static_cast<uint8_t*>(codes.data());
+    for (int64_t i = 0; i < codes.count(); i++) bytes[i] = static_cast<uint8_t>(between(0, 255));
+    for (int64_t i = 0; i < outputs; i++) output_scales.set(i, 0.001f * static_cast<float>(between(1, 9)));
+    uint16_t *group_scales = static_cast<uint16_t*>(scales.data()), *group_zeros = static_cast<uint16_t*>(zeros.data());
+    std::vector<double> scale(static_cast<size_t>(scales.count())), zero(scale.size());
+    for (size_t i = 0; i < scale.size(); i++) {
+      scale[i] = std::ldexp(static_cast<double>(between(1, 2047)), -17);
+      zero[i] = static_cast<double>(between(-100, 1100)) / 64;
+      group_scales[i] = fp16(scale[i]), group_zeros[i] = fp16(zero[i]);
+    }
+    for (int64_t n = 0; n < outputs; n++)
+      for (int64_t k = 0; k < inputs; k++) {
+        const int64_t panel = n / code_columns, c = n % code_columns;
+        double& number = numbers[static_cast<size_t>(n * inputs + k)];
+        if (bits == 8) {
+          number = static_cast<double>(static_cast<int8_t>(bytes[(panel * inputs + k) * code_columns + c])) *
+                   output_scales.get(n);
+        } else {
+          const uint8_t pair = bytes[((panel * ((inputs + 7) / 8) + k / 8) * code_columns + c) * 4 + k % 8 / 2];
+          const size_t at = static_cast<size_t>((panel * groups + k / group) * code_columns + c);
+          number = (static_cast<double>(k % 2 ? pair >> 4 : pair & 15) - zero[at]) * scale[at];
+        }
+      }
+    weight = {codes.data(), bits, group_scales, group_zeros, group};
+  }
+};
+
+// Weights of codes: right, and the same numbers however many rows and threads there are.
+void coded_case(const Kernels& level, int number) {
+  Linear l{};
+  l.type = one_of({Type::fp32, Type::bf16});
+  const int bits = one_of({8, 4});
+  const int64_t group = one_of<int64_t>({32, 64, 128});
+  l.rows = number % 25 == 0 ? between(90, 300) : one_of<int64_t>({1, 2, 3, 12, 24, between(1, 40)});
+  l.inputs = number % 25 == 1 ? between(700, 1700) : one_of<int64_t>({1, 2, 3, 33, 255, 384, 385, between(1, 300)});
+  l.outputs = one_of<int64_t>({1, 31, 32, 33, 64, 100, between(1, 400)});
+  l.activation = any_activation();
+  l.x_row = l.inputs + one_of<int64_t>({0, 0, 5});
+  l.output_row = l.outputs;
+  l.residual_row = between(0, 3) ? l.outputs + between(0, 2) : 0;
+  l.bias_type = between(0, 1) ? Type::fp32 : l.type;
+  Numbers x(l.type, (l.rows - 1) * l.x_row + l.inputs), bias(l.bias_type, l.outputs);
+  Numbers residual(l.type, (l.rows - 1) * l.residual_row + l.outputs);
+  Numbers output(l.type, l.rows * l.outputs), alone(l.type, l.outputs);
+  x.fill(1.0f, one_of({0.0f, 0.5f})), bias.fill(1.0f), residual.fill(1.0f);
+  const CodedNumbers coded(bits, l.outputs, l.inputs, group);
+  l.x = x.data(), l.output = output.data();
+  l.bias = between(0, 3) ? bias.data() : nullptr;
+  l.residual = between(0, 1) ? residual.data() : nullptr;
+  if (bits == 8) l.weight_scales = static_cast<const float*>(coded.output_scales.data());
+  linear_codes(level, l, coded.weight, between(0, 1) ? serial : three_threads);
+  double error = 0, size = 1e-3;
+  for (int64_t i = 0; i < l.rows; i++)
+    for (int64_t n = 0; n < l.outputs; n++) {
+      double sum = 0, magnitude = 0;
+      for (int64_t k = 0; k < l.inputs; k++) {
+        const double product = x.get(i * l.x_row + k) * coded.numbers[static_cast<size_t>(n * l.inputs + k)];
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      const double wanted = activated(l.activation, sum + (l.bias ? bias.get(n) : 0)) +
+                            (l.residual ? residual.get(i * l.residual_row + n) : 0);
+      const double difference = std::abs(output.get(i * l.outputs + n) - wanted);
+      error = difference <= error ? error : difference;
+      size = std::max({size, std::abs(wanted), magnitude});
+    }
+  coded_worst.add(l.type, error / size);
+  char what[300];
+  std::snprintf(what, sizeof what,
+                "%s linear of codes %d type %d bits %d group %ld: rows %ld inputs %ld outputs %ld activation %d bias %d "
+                "residual %d: error %g",
+                level.name, number, static_cast<int>(l.type), bits, group, l.rows, l.inputs, l.outputs,
+                static_cast<int>(l.activation), l.bias != nullptr, l.residual != nullptr, error / size);
+  expect(error / size <= (l.type == Type::bf16 ? 8e-3 : 2e-6), what);
+  const int64_t bytes = l.type == Type::fp32 ? 4 : 2, rows = l.rows;
+  l.rows = 1, l.output = alone.data();
+  for (int64_t i = 0; i < rows; i += between(1, 9)) {
+    l.x = static_cast<char*>(x.data()) + i * l.x_row * bytes;
+    if (l.residual) l.residual = static_cast<char*>(residual.data()) + i * l.residual_row * bytes;
+    linear_codes(level, l, coded.weight, serial);
+    expect(std::memcmp(alone.data(), static_cast<char*>(output.data()) + i * l.outputs * bytes,
+                       static_cast<size_t>(l.outputs * bytes)) == 0,
+           std::string(what) + ": row " + std::to_string(i) + " alone is different");
+  }
+}
+
+// Rows of a table of codes: one product, so exact.
+void look_up_case(int number) {
+  const int64_t rows = between(1, 100), size = between(1, 70), count = between(0, 40);
+  const CodedNumbers table(8, rows, size, 32);
+  std::vector<int64_t> wanted(static_cast<size_t>(count));
+  for (int64_t& row : wanted) row = between(0, rows - 1);
+  Numbers output(Type::fp32, count * size);
+  look_up({wanted.data(), count, size, static_cast<const int8_t*>(table.codes.data()),
+           static_cast<const float*>(table.output_scales.data()), static_cast<float*>(output.data())},
+          between(0, 1) ? serial : three_threads);
+  bool held = true;
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t k = 0; k < size; k++)
+      held = held && output.get(i * size + k) ==
+                         static_cast<double>(static_cast<float>(
+                             table.numbers[static_cast<size_t>(wanted[static_cast<size_t>(i)] * size + k)]));
+  expect(held, "rows of a table of codes, case " + std::to_string(number));
+}
+
 // Rows that have no usable scale.
 void odd_rows(const Kernels& level) {
   constexpr int64_t size = 37;
@@ -607,7 +736,7 @@ int main(int count, char** arguments) {
   for (int i = 0; i < available_levels(); i++) {
     const Kernels& level = *all_levels()[i];
     random_bits.seed(seed);
-    attention_worst = cached_worst = norm_worst = linear_worst = codes_worst = Worst();
+    attention_worst = cached_worst = norm_worst = linear_worst = codes_worst = coded_worst = Worst();
     exponential_case(level);
     odd_rows(level);
     for (int number = 0; number < cases; number++) {
@@ -615,12 +744,14 @@ int main(int count, char** arguments) {
       cached_case(level, number);
       norm_case(level, number);
       linear_case(level, number);
+      coded_case(level, number);
+      look_up_case(number);
     }
     std::printf("%s: %d cases each, worst error attention fp32 %.1e bf16 %.1e, over a cache fp32 %.1e bf16 %.1e, norm fp32 %.1e bf16 %.1e, linear fp32 "
-                "%.1e bf16 %.1e, on codes fp32 %.1e bf16 %.1e\n",
+                "%.1e bf16 %.1e, on codes fp32 %.1e bf16 %.1e, of codes fp32 %.1e bf16 %.1e\n",
                 level.name, cases, attention_worst.fp32, attention_worst.bf16, cached_worst.fp32, cached_worst.bf16,
-                norm_worst.fp32, norm_worst.bf16,
-                linear_worst.fp32, linear_worst.bf16, codes_worst.fp32, codes_worst.bf16);
+                norm_worst.fp32, norm_worst.bf16, linear_worst.fp32, linear_worst.bf16, codes_worst.fp32,
+                codes_worst.bf16, coded_worst.fp32, coded_worst.bf16);
   }
   random_bits.seed(seed);
   for (int number = 0; number < std::min(cases, 40); number++) exact_case(number);

@@ -68,14 +68,23 @@ class NativeBackend(OnednnBackend):
         # Before the linears, which would take the additions.
         known = dict(sizes)
         norms = place_native_norms(graph_of(module), known)
-        placed = place_native_linears(module, known, precision == "int8")
-        if precision == "int8" and not any(kind.endswith(" in int8") for kind in placed):
-            raise BackendError("no linear for int8 in the model", "at least one with constant weights")
+        placed = self.place_linears(module, known, precision)
         placed["attention"] = place_native_attention(module, sizes)
         placed["norm"] = norms
         placed["rotation"] = place_rotations(graph_of(module), sizes)
         if not placed.total():
             raise BackendError("nothing for this project's operators in the model", "an attention, a norm or a linear")
+        return placed
+
+    def place_linears(self, module: ScriptModule, sizes: Shapes, precision: Precision) -> Counter[str]:
+        """Replace the linears and define `prepare`; how often each kind of them was placed.
+
+        Raises:
+            BackendError: int8 is asked for and there is none.
+        """
+        placed = place_native_linears(module, sizes, precision == "int8")
+        if precision == "int8" and not any(kind.endswith(" in int8") for kind in placed):
+            raise BackendError("no linear for int8 in the model", "at least one with constant weights")
         return placed
 
     def fusions(self, operators: Mapping[str, int]) -> tuple[Fusion, ...]:

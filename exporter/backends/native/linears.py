@@ -84,7 +84,8 @@ def place_native_linears(module: ScriptModule, sizes: Shapes, int8: bool) -> Cou
     return found
 
 
-def _activation(fused: Fused) -> str:
+def activation_of(fused: Fused) -> str:
+    """The operators' name of the activation that follows the linear."""
     if fused.algorithm == "tanh":
         return "gelu_tanh"
     return _ACTIVATIONS.get(fused.activation, fused.activation)
@@ -94,7 +95,7 @@ def _place(module: ScriptModule, fused: Fused) -> Value:
     graph = graph_of(module)
     value, weight, bias = fused.linear.inputs()
     residual = graph.insertConstant(None) if fused.added is None else fused.added
-    names = map(graph.insertConstant, (_activation(fused), fused.activation, fused.algorithm or ""))
+    names = map(graph.insertConstant, (activation_of(fused), fused.activation, fused.algorithm or ""))
     outputs = graph.insertConstant(len(constant(weight)))
     return call(module, fused.last, native_linear, [value, weight, bias, residual, outputs, *names])
 
@@ -109,7 +110,7 @@ def _place_int8(module: ScriptModule, fused: Fused, codes: dict[str, tuple[Value
     numbers = [graph.insertConstant(each) for each in (values, scales)]
     if bias.node().kind() == "prim::Constant" and constant(bias) is not None:
         bias = graph.insertConstant(constant(bias).float())
-    rest = [bias, residual, graph.insertConstant(len(values)), graph.insertConstant(_activation(fused))]
+    rest = [bias, residual, graph.insertConstant(len(values)), graph.insertConstant(activation_of(fused))]
     return call(module, fused.last, native_linear_int8, [x, x_scales, *numbers, *rest])
 
 

@@ -17,7 +17,7 @@
 namespace exported_model::detail {
 
 constexpr const char* kManifestSchema = R"({
- "format_version": "int", "exporter_version": "str", "task": "str", "precision": "fp32|bf16|int8",
+ "format_version": "int", "exporter_version": "str", "task": "str", "precision": "fp32|bf16|int8|int4",
  "backend": "ipex|onednn|native|plain",
  "model": {"id": "str", "revision": "str?", "type": "str", "architecture": "str", "parameters": "int",
            "weights_sha256": "str", "random_weights": "bool", "ignored_settings?": ["str"]},
