@@ -35,7 +35,7 @@ TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_an
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install environments demo demo-generate test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz native cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text bench-embed dist image soak flood kill traps coverage coverage-sample docs format clean
+.PHONY: help install environments demo demo-generate test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz native cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text bench-embed dist image soak soak-generate flood kill traps coverage coverage-sample docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -240,6 +240,9 @@ image: dist/.built $(MODEL)  ## build the worker's container image; without dock
 
 soak: $(DEMO)  ## 8 threads x 2,000 calls on one session: answers and memory (2 minutes)
 	$(BIN)/python -m benchmarks.soak $(DEMO)
+
+soak-generate: $(STAMP)  ## 10,000 requests for texts with cancellations through the pool: each text as alone, memory flat (5 minutes)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.soak_generate $(ARGS)
 
 flood: $(DEMO)  ## a pool asked ten times what it can answer for 30 s: refusals, answers, memory (1 minute)
 	$(BIN)/python -m benchmarks.flood $(DEMO) $(ARGS)
