@@ -127,8 +127,8 @@ def _weight_of(part: torch.nn.Module, ends: list[Any]) -> torch.Tensor | None:
     """The weight to round, [outputs, inputs]; None if the part has none."""
     # transformers' GPT-2 has linears of its own, with their weight the other way round.
     if type(part).__name__ == "Conv1D" and hasattr(part, "nf"):
-        turned: torch.Tensor = part.weight.t()
-        return turned
+        turned: Any = part.weight
+        return turned.t() if isinstance(turned, torch.Tensor) else None
     if type(part) is torch.nn.Linear or any(part is end for end in ends):
         weight = getattr(part, "weight", None)
         return weight if isinstance(weight, torch.Tensor) and weight.dim() == 2 else None

@@ -34,7 +34,8 @@ def packed(codes: Codes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | Non
 def _panels(rows: torch.Tensor) -> torch.Tensor:
     """[outputs, steps, …] → [panels, steps, columns, …]; the last panel is filled up with zeros."""
     rows = torch.cat([rows, rows.new_zeros([-len(rows) % _COLUMNS, *rows.shape[1:]])])
-    return rows.unflatten(0, (-1, _COLUMNS)).transpose(1, 2).contiguous()
+    panels: torch.Tensor = rows.unflatten(0, (-1, _COLUMNS)).transpose(1, 2).contiguous()
+    return panels
 
 
 def round_to_8_bits(weight: torch.Tensor) -> Codes:
@@ -73,7 +74,7 @@ def _rounded(weight: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tens
         wide_scales, wide_zeros = scales.float()[..., None], zeros.float()[..., None]
         codes = (groups / wide_scales + wide_zeros).round().clamp(0, _LARGEST_CODE)
         errors = (((codes - wide_zeros) * wide_scales - groups) * real).square().sum(2)
-        found = (codes.to(torch.uint8), scales, zeros, errors)
+        found: tuple[torch.Tensor, ...] = (codes.to(torch.uint8), scales, zeros, errors)
         if best:
             better = errors < best[3]
             found = (torch.where(better[..., None], found[0], best[0]),) + tuple(
