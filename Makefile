@@ -35,7 +35,7 @@ TESTS_4 := $(addprefix tests/test_,$(addsuffix .py,adapter folders kinds plan_an
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install environments demo demo-generate test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz native cpp cpp-build bench bench-cpp bench-loadgen bench-trainer finetune bench-start bench-text bench-embed dist image soak soak-generate flood kill traps coverage coverage-sample docs format clean
+.PHONY: help install environments demo demo-generate test test-all test-lines test-transformers-4 lint types unit unit-all coverage-of-tests fuzz native cpp cpp-build bench bench-cpp bench-generate bench-loadgen bench-trainer finetune bench-start bench-text bench-embed dist image soak soak-generate flood kill traps coverage coverage-sample docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */make \1\t/' | expand -t 20
@@ -89,6 +89,13 @@ native: $(VENV)/.native  ## the native operators alone, for .venv's torch; what 
 	@echo "setting up .venv-sentence: sentence-transformers, OpenVINO, ONNX Runtime; 2 minutes, once"
 	$(PYTHON) -m venv .venv-sentence
 	.venv-sentence/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# The runtimes that write text, for `make bench-generate`. They need nothing of this project.
+.venv-genai/.installed: requirements/genai.txt
+	@echo "setting up .venv-genai: OpenVINO GenAI, ONNX Runtime GenAI, llama.cpp, CTranslate2; 2 minutes, once"
+	$(PYTHON) -m venv .venv-genai
+	.venv-genai/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 # The site's own environment: references are read from the sources, so it needs no torch.
@@ -198,6 +205,9 @@ bench-cpp: cpp-build .venv-peers/.installed  ## C++ against Python: start, a cal
 
 bench: $(STAMP) .venv-peers/.installed  ## time a call against the other ways to run the same model; writes docs/benchmarks (1 hour; some minutes a row); ARGS="--rows minilm", ARGS=--full for every contender (4 hours)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+bench-generate: cpp-build build/smollm2/.done .venv-genai/.installed .venv-sentence/.installed  ## time writing text against the other runtimes for the same model; writes docs/benchmarks (some hours; finished rows are kept); ARGS="--rows smollm2 --rounds 2"
+	$(BIN)/python -m benchmarks.generate $(ARGS)
 
 bench-loadgen: $(STAMP) .venv-peers/.installed  ## ragged traffic under MLPerf's load generator, against OpenVINO and ONNX Runtime; writes docs/benchmarks (an hour in fp32); ARGS="--precision fp32 --scenarios offline"
 	$(BIN)/python -m benchmarks.loadgen $(ARGS)

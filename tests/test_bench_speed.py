@@ -237,7 +237,7 @@ def test_memory_is_that_of_this_process() -> None:
 
 
 def test_each_package_of_the_benchmarks_has_one_importing_module() -> None:
-    """And speed and loadgen share the harness without importing each other."""
+    """And speed, generate and loadgen share the harness without importing each other."""
     found: dict[str, set[str]] = {}
     for folder in ("benchmarks", "tests/model_matrix"):
         for path in (places.ROOT / folder).rglob("*.py"):
@@ -247,9 +247,9 @@ def test_each_package_of_the_benchmarks_has_one_importing_module() -> None:
                 for name in names:
                     found.setdefault(name.split(".")[0], set()).add(path.relative_to(places.ROOT).as_posix())
                     wing = path.relative_to(places.ROOT).parts[1]
-                    other = {"speed": "loadgen", "loadgen": "speed"}.get(wing)
-                    assert not other or not name.startswith(f"benchmarks.{other}"), path
-                    assert wing != "harness" or not name.startswith(("benchmarks.speed", "benchmarks.loadgen")), path
+                    wings = ("speed", "generate", "loadgen")
+                    others = tuple(f"benchmarks.{other}" for other in wings if other != wing)
+                    assert wing not in (*wings, "harness") or not name.startswith(others), path
     modules = {"matplotlib": "benchmarks/harness/charts.py", "tabulate": "benchmarks/harness/tables.py"}
     modules |= {"psutil": "benchmarks/harness/machine.py", "pebble": "tests/model_matrix/processes.py"}
     assert {name: found[name] for name in modules} == {name: {path} for name, path in modules.items()}

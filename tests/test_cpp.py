@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,12 +31,13 @@ from runtime.format import manifest as format_
 from runtime.format.golden import Case, dump_cases
 from runtime.host.ipex_library import ipex_library
 from runtime.host.requirements import minor
-from tests.conftest import BIN, ROOT, run, run_python
+from tests.conftest import BIN, LACKS, ROOT, run, run_python
 from tests.hostile import all_cases
 from tests.hostile.__main__ import write
 from tests.hostile.builder import forge
 from tests.support.sounds import sound, spectrogram_folder
 from tests.test_artifact import rewrite
+from tests.test_generation import made
 from tests.test_recipes import BAD_RECIPES, RECIPES
 
 pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("native_operators")]
@@ -64,6 +66,50 @@ for path in map(Path, sys.argv[1:]):
     path.with_suffix(".answers").write_bytes(dump_cases(found))
 """
 
+# What the Python runtime writes behind the same ids. Its tokenizer is left out: an encoder of texts such as "5 17 3".
+WRITTEN = """
+import json, sys
+from pathlib import Path
+import runtime
+from runtime.generation.settings import settings_of
+from runtime.text.generation import Request, TextGenerator
+
+class Numbers:
+    def prompts(self, texts, *, special):
+        return [type("Encoding", (), {"ids": [int(one) for one in text.split()]}) for text in texts]
+    def decode(self, ids, *, special):
+        return ""
+
+cases = json.loads(Path(sys.argv[1]).read_text())
+for path in map(Path, sys.argv[2:]):
+    session = runtime.load(path, threads=2)
+    info = session.manifest.generation
+    writer = TextGenerator(session.decode, info, Numbers())
+    for case in cases:
+        options = dict(case["options"])
+        most = options.pop("max_new_tokens", None)
+        request = Request(settings_of(info.defaults, **options), most, (), True)
+        texts = [" ".join(map(str, ids)) for ids in case["prompts"]]
+        found = writer.results(texts, request, "raise", "prompt")
+        case["results"] = [{"ids": one.ids, "logprobs": one.logprobs, "finish": one.finish} for one in found]
+    path.with_suffix(".generated").write_text(json.dumps(cases))
+"""
+
+
+# Backend and precision; without those that this processor cannot run.
+ARTIFACTS = (
+    ("plain", "fp32"),
+    *(
+        (name, precision)
+        for name in ("onednn", "ipex")
+        for precision in (("fp32",) if LACKS else ("fp32", "bf16", "int8"))
+    ),
+    *(("native", precision) for precision in ("fp32", "bf16")),
+)
+GENERATING = ("onednn", "plain")
+# Those of the library, two per artifact, and on processors with bf16 the contract of an artifact in bf16.
+TESTS = 28 + 2 * len(ARTIFACTS) + (not LACKS)
+
 
 @pytest.fixture(scope="session")
 def data(
@@ -84,11 +130,7 @@ def data(
     plain = exported(model, backend="plain").output
     samples = folder / "lines.txt"
     samples.write_text(run([*script(ROOT / "examples/calibration/lines.py"), 60]).stdout)
-    for backend, precision in (
-        ("plain", "fp32"),
-        *((name, precision) for name in ("onednn", "ipex") for precision in ("fp32", "bf16", "int8")),
-        *(("native", precision) for precision in ("fp32", "bf16")),
-    ):
+    for backend, precision in ARTIFACTS:
         # A trained model for int8: the answers of an untrained one are mostly rounding.
         options = {"model": minilm, "calibration": samples} if precision == "int8" else {"model": model}
         source = exported(precision=precision, backend=backend, **options).output
@@ -130,6 +172,10 @@ def data(
     (folder / "bessel.pt").write_bytes(forge(Path(plain).read_bytes(), body))
     write_pictures(folder, tiny_folder, exported)
     write_sounds(folder, tmp_path_factory.mktemp("spectrograms"), exported)
+    write_generation(folder, made(tmp_path_factory.mktemp("llama"), "llama", max_position_embeddings=700), exported)
+    if LACKS:
+        header.unlink(missing_ok=True)
+        return folder
     onednn = exported(model, precision="bf16", backend="onednn")
     text = cpp_header(onednn.manifest, onednn.sha256, "contract")
     if not header.exists() or header.read_text() != text:
@@ -169,6 +215,37 @@ def write_sounds(folder: Path, place: Path, exported: Callable[..., Report]) -> 
     (folder / "sound.answers").write_bytes(dump_cases(cases))
 
 
+def write_generation(folder: Path, model: Path, exported: Callable[..., Report]) -> None:
+    """Artifacts that generate, and what Python writes with them."""
+    artifacts = []
+    for backend in GENERATING:
+        artifacts.append(folder / f"generation-{backend}.pt")
+        shutil.copy(exported(model, backend=backend, max_length=700).output, artifacts[-1])
+    numbers = torch.Generator().manual_seed(11)
+
+    def prompts(*lengths: int) -> list[list[int]]:
+        return [torch.randint(3, 390, (length,), generator=numbers).tolist() for length in lengths]
+
+    cases: list[tuple[list[list[int]], dict[str, Any]]] = [
+        (prompts(5), {"max_new_tokens": 40}),
+        (prompts(5), {}),
+        # In pieces of 512; a cache that grows.
+        (prompts(600, 3, 511, 512, 513), {"max_new_tokens": 70}),
+        (prompts(4, 9), {"max_new_tokens": 20, "repetition_penalty": 1.4}),
+        (prompts(7, 2), {"max_new_tokens": 20, "temperature": 1.3, "seed": 5}),
+        (prompts(7, 2), {"max_new_tokens": 20, "temperature": 0.8, "top_k": 0, "top_p": 0.9, "seed": 2**62 - 9}),
+        (prompts(7), {"max_new_tokens": 20, "top_k": 7, "seed": 0}),
+        (prompts(7, 3), {"max_new_tokens": 20, "temperature": 2.0, "top_k": 90, "min_p": 0.02, "seed": 3}),
+        (prompts(8), {"max_new_tokens": 20, "top_k": 60, "top_p": 0.7, "repetition_penalty": 0.9, "seed": 4}),
+        # More than are written together.
+        (prompts(*range(40, 1, -2)), {"max_new_tokens": 9, "temperature": 0.9, "seed": 12}),
+    ]
+    asked = folder / "generation.json"
+    asked.write_text(json.dumps([{"prompts": rows, "options": options} for rows, options in cases]))
+    done = run_python(WRITTEN, asked, *artifacts)
+    assert done.returncode == 0, done.stderr
+
+
 def build(folder: Path, source: Path, *definitions: str) -> Path:
     """Configure and build a CMake project; warnings of ours are errors."""
     # clean start: for CMake, which asks it for the folder of torch
@@ -204,7 +281,7 @@ def ctest(folder: Path) -> str:
 def test_ctest(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Golden answers, bit for bit Python's, bad files and inputs, eight threads, 1,000 loads: tests/cpp."""
     output = ctest(built)
-    assert re.search(r"100% tests passed, 0 tests failed out of 40", output), output
+    assert f"100% tests passed, 0 tests failed out of {TESTS}" in output, output
     with capsys.disabled():
         print("", *re.findall(r"1,000 rounds.*|SHA-256 .*", output), sep="\n")
 
@@ -225,7 +302,7 @@ def sanitized(data: Path) -> Path:
 
 @pytest.mark.slow
 def test_ctest_under_address_sanitizer(sanitized: Path) -> None:
-    assert "100% tests passed, 0 tests failed out of 17" in ctest(sanitized)
+    assert "100% tests passed, 0 tests failed out of 23" in ctest(sanitized)
 
 
 # ---- Hostile files ----
@@ -371,15 +448,15 @@ def test_wrong_answers_are_seen(program: Path, data: Path, tmp_path: Path) -> No
 def test_where_the_library_of_ipex_is_found(given: str, program: Path, data: Path) -> None:
     arguments = ["--ipex-library", ipex_library()] if given == "option" else []
     variables = {"EXPORTED_MODEL_IPEX_LIBRARY": str(ipex_library())} if given == "environment" else {}
-    done = run([program, "check", data / "ipex-bf16.pt", *arguments], **variables)
+    done = run([program, "check", data / "ipex-fp32.pt", *arguments], **variables)
     assert (done.returncode, done.stderr) == (0, "")
-    done = run([program, "check", data / "ipex-bf16.pt"], EXPORTED_MODEL_IPEX_LIBRARY="/nothing.so")
+    done = run([program, "check", data / "ipex-fp32.pt"], EXPORTED_MODEL_IPEX_LIBRARY="/nothing.so")
     assert done.returncode == 1 and done.stderr.startswith("exported-model: cannot load IPEX: /nothing.so")
 
 
 def test_inspect(program: Path, data: Path) -> None:
-    done = run([program, "inspect", data / "onednn-bf16.pt"])
-    known = run([BIN / "run-model", "inspect", "--json", data / "onednn-bf16.pt"])
+    done = run([program, "inspect", data / "onednn-fp32.pt"])
+    known = run([BIN / "run-model", "inspect", "--json", data / "onednn-fp32.pt"])
     assert done.returncode == 0 and json.loads(done.stdout) == json.loads(known.stdout)
 
 
@@ -477,22 +554,29 @@ def test_the_package_is_found_from_python() -> None:
     assert run(module("runtime")).returncode == 2
 
 
-# ---- The example worker ----
+# ---- The examples ----
 
 
 @pytest.fixture(scope="session")
-def worker() -> Path:
-    """Built as a user builds it: the folder alone, and where Python says that the package lies."""
-    return (
-        build(
-            ROOT / "build/cpp-worker",
-            ROOT / "examples/cpp",
-            f"-DExportedModel_DIR={ROOT / 'runtime/cpp/cmake'}",
-            # tests/test_native_cpp.py builds with them.
-            "-DEXPORTED_MODEL_NATIVE=OFF",
-        )
-        / "worker"
+def examples() -> Path:
+    """Built as a user builds them: the folder alone, and where Python says that the package lies."""
+    return build(
+        ROOT / "build/cpp-worker",
+        ROOT / "examples/cpp",
+        f"-DExportedModel_DIR={ROOT / 'runtime/cpp/cmake'}",
+        # tests/test_native_cpp.py builds with them.
+        "-DEXPORTED_MODEL_NATIVE=OFF",
     )
+
+
+@pytest.fixture(scope="session")
+def worker(examples: Path) -> Path:
+    return examples / "worker"
+
+
+@pytest.fixture(scope="session")
+def generate(examples: Path) -> Path:
+    return examples / "generate"
 
 
 def requests(count: int) -> Iterator[str]:
@@ -550,6 +634,57 @@ def test_the_worker_refuses(worker: Path, data: Path) -> None:
     assert done.returncode == 1 and done.stderr.startswith("worker: ") and len(done.stderr.splitlines()) == 1
     for arguments in ([], ["a.pt", "--workers", "0"], ["a.pt", "--port"], ["a.pt", "b.pt"]):
         assert run([worker, *arguments]).returncode == 2
+
+
+def test_the_example_writes_as_python_does(generate: Path, data: Path) -> None:
+    """A line per id as it comes, then a line per prompt with its end."""
+    cases = json.loads((data / "generation-plain.generated").read_text())
+    for case in [one for one in cases if len(one["prompts"]) > 1][1:4]:
+        options = [part for name, value in case["options"].items() for part in (f"--{name.replace('_', '-')}", value)]
+        # clean start: a program in C++
+        done = subprocess.run(
+            [generate, data / "generation-plain.pt", "--threads", "2", "--logprobs", "-v", *map(str, options)],
+            input="\n".join(" ".join(map(str, ids)) for ids in case["prompts"]),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        lines = [line.split() for line in done.stdout.splitlines()]
+        for row, result in enumerate(case["results"]):
+            mine = [line[1:] for line in lines if line[0] == str(row)]
+            assert [int(line[0]) for line in mine[:-1]] == result["ids"]
+            assert [float(line[1]) for line in mine[:-1]] == pytest.approx(result["logprobs"], rel=1e-5)
+            assert mine[-1] == [result["finish"]]
+        assert re.search(r"the first token after .* per second", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "arguments", "problem"),
+    [
+        ("", [], "there are no prompts"),
+        ("3 x 5", [], "line 1 of standard input is no list of ids"),
+        ("3\n\n", [], "prompt 2 is empty"),
+        ("3 400", [], "the prompt holds 400"),
+        ("3", ["--max-new-tokens", "0"], "max_new_tokens is 0"),
+        ("3", ["--repetition-penalty", "nan"], "repetition_penalty is nan"),
+        ("3", ["--seed", "-1"], "seed is -1"),
+        ("3", ["--threads", "0"], "threads is 0"),
+    ],
+)
+def test_the_example_refuses(generate: Path, data: Path, prompts: str, arguments: list[str], problem: str) -> None:
+    command = [generate, data / "generation-plain.pt", *arguments]
+    # clean start: a program in C++
+    done = subprocess.run(command, input=prompts, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("generate: ") and problem in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["a.pt", "b.pt"], ["a.pt", "--seed"], ["a.pt", "--seed", "x"], ["--fly", "1"]]
+)
+def test_the_example_tells_its_usage(generate: Path, arguments: list[str]) -> None:
+    done = run([generate, *arguments])
+    assert done.returncode == 2 and done.stderr.startswith("usage: generate FILE") and done.stdout == ""
 
 
 # ---- The typed header ----

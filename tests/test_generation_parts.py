@@ -101,7 +101,7 @@ def test_what_can_be_drawn_is_as_in_transformers(settings: Settings) -> None:
             found = scores[[3, 17, *({seed} - {3, 17})]]
             changed = torch.where(found < 0, found * settings.repetition_penalty, found / settings.repetition_penalty)
             penalised = scores.scatter(0, torch.tensor([3, 17, *({seed} - {3, 17})]), changed)
-        ids, kept = candidates(penalised, settings)
+        ids, kept = candidates(penalised / settings.temperature, settings)
         shares = torch.zeros(40).scatter(0, ids, kept.softmax(-1))
         torch.testing.assert_close(shares, expected)
 
@@ -188,6 +188,22 @@ def test_rules_that_leave_no_token() -> None:
     with pytest.raises(ArtifactFailedError, match="leave no token behind 2 tokens"):
         rules = TokenRules(suppress_tokens=tuple(range(40)))
         choose(torch.zeros(40), place([5, 6]), Settings(rules=rules), torch.Generator())
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_logits_that_are_no_numbers_are_refused(sample: bool) -> None:
+    """Nothing is written by chance where a model, or a setting, leaves nothing to choose from."""
+    nan, infinity = float("nan"), float("inf")
+    for bad in ([1.0, nan, 2.0], [1.0, infinity, 2.0], [-infinity] * 3, []):
+        with pytest.raises(ArtifactFailedError, match="the model's largest logit is"):
+            choose(torch.tensor(bad), place([]), Settings(sample), torch.Generator())
+    good = torch.tensor([1.0, -infinity, 2.0])
+    assert choose(good, place([]), Settings(sample, top_k=1), torch.Generator()) == 2
+    with pytest.raises(InputTextError, match="repetition_penalty make the largest score inf"):
+        choose(good, place([0]), Settings(sample, repetition_penalty=1e-40), torch.Generator())
+    if sample:
+        with pytest.raises(InputTextError, match="temperature and"):
+            choose(good, place([]), Settings(sample, temperature=1e-40), torch.Generator())
 
 
 # Settings

@@ -13,7 +13,7 @@ import sys
 import torch
 
 from benchmarks.harness.models import INPUT_NAMES, load_model
-from benchmarks.harness.places import artifact_of, facts_of, peers_packages
+from benchmarks.harness.places import PEERS, artifact_of, facts_of, packages_of
 from benchmarks.harness.rows import MODELS
 
 # What ONNX Runtime's optimiser calls the architecture whose patterns it looks for.
@@ -70,6 +70,6 @@ def to_openvino(name: str) -> None:
 
 if __name__ == "__main__":
     # Last: what both environments have comes from .venv.
-    sys.path.append(peers_packages())
+    sys.path.append(packages_of(PEERS))
     to_onnx(sys.argv[1])
     to_openvino(sys.argv[1])

@@ -115,12 +115,20 @@ def export(row: Row, name: str, options: Sequence[str], threads: int) -> Path:
     Raises:
         NotMadeError: `export-model` refused.
     """
-    path = places.artifact_of(row.model, row.precision, name)
-    if is_fresh(path, [*exporter_sources(), places.folder_of(row.model)]):
+    arguments = ["--task", MODELS[row.model].task, f"--{row.precision}", "--verify", "quick", *options]
+    return export_model(row.model, places.artifact_of(row.model, row.precision, name), arguments, threads)
+
+
+def export_model(model: str, path: Path, options: Sequence[str], threads: int) -> Path:
+    """The artifact of a model's folder at a path of `places.artifact_of`; what is fresh stays.
+
+    Raises:
+        NotMadeError: `export-model` refused.
+    """
+    if is_fresh(path, [*exporter_sources(), places.folder_of(model)]):
         return path
-    arguments = [str(places.folder_of(row.model)), "--task", MODELS[row.model].task, f"--{row.precision}"]
-    arguments += ["--verify", "quick", *options, "-o", str(path), "--force"]
-    run(f"{row.model}-{row.precision}-{name}-export", "main", ["exporter.cli", *arguments], threads)
+    arguments = [str(places.folder_of(model)), *options, "-o", str(path), "--force"]
+    run(f"{path.stem}-export", "main", ["exporter.cli", *arguments], threads)
     return path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +74,15 @@ def surroundings() -> dict[str, Any]:
     return {
         "machine": description(),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "versions": versions(_PACKAGES) | _peers_versions(),
+        "versions": versions(_PACKAGES) | versions_in(places.PEERS, _PEERS),
     }
 
 
-def _peers_versions() -> dict[str, str]:
+def versions_in(environment: Path, packages: Sequence[str]) -> dict[str, str]:
+    """Of packages of another environment, by name; without those that it does not have."""
     found = {}
-    for folder in places.PEERS.glob("lib/python*/site-packages"):
+    for folder in environment.glob("lib/python*/site-packages"):
         for package in importlib.metadata.distributions(path=[str(folder)]):
-            if package.metadata["Name"] in _PEERS:
+            if package.metadata["Name"] in packages:
                 found[package.metadata["Name"]] = package.version
-    return {name: found[name] for name in _PEERS if name in found}
+    return {name: found[name] for name in packages if name in found}

@@ -20,12 +20,14 @@ OUTPUT = ROOT / "docs/benchmarks"
 PEERS = ROOT / ".venv-peers"
 SENTENCE = ROOT / ".venv-sentence"
 ZEN = ROOT / ".venv-zen"
+GENAI = ROOT / ".venv-genai"
 # clean start: in `benchmarks.harness.files.command`
 PYTHON = {
     "main": sys.executable,
     "peers": str(PEERS / "bin/python"),
     "sentence": str(SENTENCE / "bin/python"),
     "zen": str(ZEN / "bin/python"),
+    "genai": str(GENAI / "bin/python"),
 }
 
 
@@ -54,15 +56,15 @@ def artifact_of(model: str, precision: str, contender: str, ending: str = "pt") 
     return ARTIFACTS / f"{model}-{precision}-{contender}.{ending}"
 
 
-def peers_packages() -> str:
-    """The site-packages folder of .venv-peers.
+def packages_of(folder: Path) -> str:
+    """The site-packages folder of an environment, such as `PEERS`.
 
     Raises:
         FileNotFoundError: if that environment was not built.
     """
-    for path in PEERS.glob("lib/python*/site-packages"):
+    for path in folder.glob("lib/python*/site-packages"):
         return str(path)
-    raise FileNotFoundError(f"{PEERS} is missing: make .venv-peers/.installed")
+    raise FileNotFoundError(f"{folder} is missing: make {folder.name}/.installed")
 
 
 def environment(threads: int) -> dict[str, str]:

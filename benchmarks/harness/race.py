@@ -13,7 +13,7 @@ import dataclasses
 import datetime
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -30,6 +30,7 @@ LEAST_FREE_BYTES = 3 * 2**30
 PAUSE_SECONDS = 0.1
 
 Entry = dict[str, Any]
+Reply = dict[str, Any]
 
 
 def run_row(row: Row, contenders: Sequence[Contender], settings: Settings) -> dict[str, Entry]:
@@ -52,30 +53,63 @@ def race(title: str, jobs: Mapping[str, tuple[Job | str, str]], settings: Settin
             if worker is not None:
                 running.append(worker)
             print(f"{title}  {name:<12} {_words(entry)}", flush=True)
-        blocks: dict[str, list[float]] = {worker.name: [] for worker in running}
-        calls = dict.fromkeys(blocks, 0)
-        for number in range(settings.rounds):
-            turn = number % max(1, len(running))
-            for worker in running[turn:] + running[:turn]:
-                if entries[worker.name]["status"] != "timed":
-                    continue
-                worker.release()
-                try:
-                    times = worker.ask("time", seconds=settings.seconds, least=settings.least)["seconds"]
-                except WorkerError as error:
-                    entries[worker.name] |= {"status": "failed", "reason": str(error)}
-                    continue
-                worker.hold()
-                time.sleep(PAUSE_SECONDS)
-                blocks[worker.name].append(1000 * statistics.median(times))
-                calls[worker.name] += len(times)
-            load = machine.load()
-            medians = "  ".join(f"{name} {found[-1]:.1f}" for name, found in blocks.items() if found)
-            print(f"{title}  round {number + 1} of {settings.rounds}: {medians}  (load {load:.1f})")
-    for name, found in blocks.items():
-        if entries[name]["status"] == "timed":
-            entries[name] |= {"blocks_ms": [round(value, 4) for value in found], "calls": calls[name]}
+
+        def words(replies: Sequence[Reply]) -> str:
+            return f"{1000 * statistics.median(replies[-1]['seconds']):.1f}"
+
+        replies, failed = take_turns(
+            title, running, settings.rounds, words, "time", seconds=settings.seconds, least=settings.least
+        )
+    for name, found in replies.items():
+        if name in failed:
+            entries[name] |= {"status": "failed", "reason": failed[name]}
+            continue
+        blocks = [1000 * statistics.median(reply["seconds"]) for reply in found]
+        calls = sum(len(reply["seconds"]) for reply in found)
+        entries[name] |= {"blocks_ms": [round(value, 4) for value in blocks], "calls": calls}
     return entries
+
+
+def take_turns(
+    title: str,
+    running: Sequence[Process],
+    rounds: int,
+    words: Callable[[Sequence[Reply]], str],
+    do: str,
+    **options: Any,
+) -> tuple[dict[str, list[Reply]], dict[str, str]]:
+    """Give stopped processes a command in turn, round after round, and stop them again; prints a line per round.
+
+    Returns:
+        The replies by the process's name, and the reason for each one that failed, which is not asked again.
+
+    Args:
+        title: of the lines.
+        running: stopped processes.
+        rounds: how many; each begins with another process.
+        words: what a line says of a process's replies so far.
+        do: the command.
+        **options: of the command.
+    """
+    replies: dict[str, list[Reply]] = {process.name: [] for process in running}
+    failed: dict[str, str] = {}
+    for number in range(rounds):
+        turn = number % max(1, len(running))
+        for process in [*running[turn:], *running[:turn]]:
+            if process.name in failed:
+                continue
+            process.release()
+            try:
+                reply = process.ask(do, **options)
+            except WorkerError as error:
+                failed[process.name] = str(error)
+                continue
+            process.hold()
+            time.sleep(PAUSE_SECONDS)
+            replies[process.name].append(reply)
+        latest = "  ".join(f"{name} {words(found)}" for name, found in replies.items() if found)
+        print(f"{title}  round {number + 1} of {rounds}: {latest}  (load {machine.load():.1f})", flush=True)
+    return replies, failed
 
 
 def _job(row: Row, contender: Contender, settings: Settings) -> tuple[Job | str, str]:
@@ -90,21 +124,34 @@ def _loaded(job: Job | str, home: str, processes: ExitStack) -> tuple[Entry, Pro
     """A contender's entry so far, and its worker where it is to be timed."""
     if isinstance(job, str):
         return {"status": "missing", "reason": job}, None
+    return loaded(lambda: Worker(job, home), processes)
+
+
+def loaded(start: Callable[[], Process], processes: ExitStack) -> tuple[Entry, Process | None]:
+    """Start a process and let it load; it stays, stopped, where its answers are right.
+
+    Returns:
+        Its entry so far, and the process where it is to be timed.
+
+    Args:
+        start: makes the process, whose command `load` gives a `status`: `right`, or what else it is.
+        processes: ends those that stay.
+    """
     try:
         free = machine.free_bytes()
         if free < LEAST_FREE_BYTES:
             raise WorkerError(f"only {free / 2**30:.1f} GiB of memory were free")
         with ExitStack() as ends:
-            worker = ends.enter_context(Worker(job, home))
-            reply = worker.ask("load")
+            process = ends.enter_context(start())
+            reply = process.ask("load")
             status = reply.pop("status")
             if status != "right":
                 return {"status": status, **reply}, None
-            worker.hold()
+            process.hold()
             processes.push(ends.pop_all())
     except WorkerError as error:
         return {"status": "failed", "reason": str(error)}, None
-    return {"status": "timed", **reply}, worker
+    return {"status": "timed", **reply}, process
 
 
 def _words(entry: Entry) -> str:

@@ -175,10 +175,11 @@ def serve(make: Callable[[dict[str, Any]], Any], commands: Sequence[str]) -> Non
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     worker = make(json.loads(sys.argv[1]))
-    methods = {name: getattr(worker, name) for name in commands}
     for line in sys.stdin:
         command = json.loads(line)
-        reply = methods[command.pop("do")](**command)
+        name = command.pop("do")
+        assert name in commands, name
+        reply = getattr(worker, name)(**command)
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

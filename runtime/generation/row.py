@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 
-from runtime.errors import ArtifactFailedError
 from runtime.generation.sampling import Place, choose
 from runtime.generation.settings import Settings
 
@@ -68,14 +67,8 @@ class Row:
             logits: those behind the last token, [vocabulary].
 
         Raises:
-            ArtifactFailedError: the logits are not numbers, so that none of them is the largest, or no token is left.
+            ArtifactFailedError, InputTextError: as for `choose`.
         """
-        if not bool(logits.max().isfinite()):
-            raise ArtifactFailedError(
-                f"the model's logits behind {len(self.ids)} tokens are not finite",
-                "numbers",
-                "run `run-model check`, and export again if it fails too",
-            )
         place = Place(self.ids, self.prompt, self._most, self._stop_ids)
         token = choose(logits, place, self._settings, self._generator)
         self.ids.append(token)

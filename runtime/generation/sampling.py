@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from runtime.errors import ArtifactFailedError
+from runtime.errors import ArtifactFailedError, InputTextError
 from runtime.generation.settings import Settings
 from runtime.generation.token_rules import apply_rules
 
@@ -36,13 +36,17 @@ def choose(logits: torch.Tensor, place: Place, settings: Settings, generator: to
         generator: the row's own, for draws.
 
     Raises:
-        ArtifactFailedError: the rules of the artifact leave no token.
+        ArtifactFailedError: the model gave logits that are no numbers, or the rules of the artifact leave no token.
+        InputTextError: the settings made scores of them that are none.
     """
     scores = processed(logits, place, settings)
     if scores is not logits and bool(scores.max() == -math.inf):
         raise ArtifactFailedError(
             f"the rules of generation_config.json leave no token behind {len(place.ids)} tokens", "at least one"
         )
+    if settings.sample and settings.temperature != 1:
+        scores = scores / settings.temperature
+    _check(logits, scores)
     if not settings.sample:
         return int(scores.argmax())
     ids, scores = candidates(scores, settings)
@@ -61,11 +65,9 @@ def candidates(scores: torch.Tensor, settings: Settings) -> tuple[torch.Tensor, 
     """The ids that may be drawn, and their scores, whose softmax are the probabilities.
 
     Args:
-        scores: float32 [vocabulary], after the penalty.
+        scores: float32 [vocabulary], after the penalty and the temperature.
         settings: how to choose.
     """
-    if settings.temperature != 1:
-        scores = scores / settings.temperature
     ids = torch.arange(len(scores))
     if settings.top_k is not None and settings.top_k < len(scores):
         # Scores equal to the last one stay.
@@ -107,6 +109,23 @@ def _typical(scores: torch.Tensor, mass: float) -> torch.Tensor:
 def _above(scores: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
     """Which tokens have at least this probability; the best one in any case."""
     return (scores.softmax(-1) >= least) | (scores >= scores.max())
+
+
+def _check(logits: torch.Tensor, scores: torch.Tensor) -> None:
+    # One that is not a number is the largest; with all at minus infinity there is nothing to choose from either.
+    if scores.numel() and math.isfinite(float(scores.max())):
+        return
+    if logits.numel() and math.isfinite(float(logits.max())):
+        raise InputTextError(
+            f"temperature and repetition_penalty make the largest score {float(scores.max())}",
+            "a finite number",
+            "use settings nearer to 1",
+        )
+    raise ArtifactFailedError(
+        f"the model's largest logit is {float(logits.max()) if logits.numel() else 'absent'}",
+        "a finite number",
+        "run `run-model check`, and export again if it fails too",
+    )
 
 
 def _those(ids: torch.Tensor, scores: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,6 @@ __all__ = ["CASES", "Case", "all_cases"]
 
 def all_cases() -> list[Case]:
     """Every case, in a fixed order."""
-    from . import archives, arguments, manifests, operators, pickles  # noqa: F401 - each registers its own
+    from . import archives, arguments, generation, manifests, operators, pickles  # noqa: F401 - each registers its own
 
     return CASES

@@ -21,12 +21,18 @@ def attempt(path: str) -> str:
     import torch
 
     import runtime
+    from runtime.generation.loop import Loop
+    from runtime.generation.settings import settings_of
 
     try:
         session = runtime.load(path, threads=1)
         ids = torch.full((2, 8), 7)
         answers = session(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.zeros_like(ids))
         shapes = [tuple(answer.shape) for answer in answers.values()]
+        if (info := session.manifest.generation) is not None:
+            loop = Loop(session.decode, info, [[7, 8, 9], [7]], [3, 3], settings_of(info.defaults, seed=1))
+            written = [step.row for steps in loop.steps() for step in steps]
+            assert sorted(written) == [0, 0, 0, 1, 1, 1], written
         return "answered" if shapes == [(2, 3)] else f"answered with shapes {shapes}"
     except runtime.ExportedModelError as error:
         return f"refused {type(error).__name__} {error}" if "\n" not in str(error) else f"several lines {error!r}"

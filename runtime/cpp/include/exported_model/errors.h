@@ -25,7 +25,10 @@
 //   │   ├── InputTypeError           a dtype that would lose information, or not on the CPU
 //   │   ├── InputRankError           wrong number of axes
 //   │   ├── InputSizeError           empty, too long, or axes that disagree
-//   │   └── InputValueError          token ids (or other integers) out of range
+//   │   ├── InputValueError          token ids (or other integers) out of range
+//   │   ├── InputTextError           a prompt, or a setting of a generation, that does not fit the model
+//   │   └── InputTaskError           the call is for another task than the artifact's
+//   ├── GeneratorBusyError       a Generator that is still writing was asked again
 //   └── CheckFailedError         an answer cannot be compared with the stored one
 #pragma once
 
@@ -122,6 +125,10 @@ class InputTypeError : public InputError { using InputError::InputError; };
 class InputRankError : public InputError { using InputError::InputError; };
 class InputSizeError : public InputError { using InputError::InputError; };
 class InputValueError : public InputError { using InputError::InputError; };
+class InputTextError : public InputError { using InputError::InputError; };
+class InputTaskError : public InputError { using InputError::InputError; };
+
+class GeneratorBusyError : public Error { using Error::Error; };
 
 class CheckFailedError : public Error { using Error::Error; };
 

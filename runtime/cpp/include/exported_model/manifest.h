@@ -67,6 +67,32 @@ struct Preprocessing {
   bool pads = false;                 // whether rows of different sizes may be joined by zeros at their ends
 };
 
+// A tensor of keys or of values that the method `decode` takes, [rows, heads, length, width].
+struct CacheTensor {
+  std::int64_t heads = 0, width = 0;
+  std::string dtype;  // float32 or bfloat16
+};
+
+// How the next token is chosen if the caller does not say: drawn if `sample`, else the one with the largest logit. None
+// (for `top_k` also 0) switches a step off.
+struct SamplingDefaults {
+  bool sample = false;
+  double temperature = 1;
+  std::optional<std::int64_t> top_k;
+  std::optional<double> top_p, min_p;
+  double repetition_penalty = 1;
+  // Settings that Python follows and this library does not: those that hold in any case, and those for drawing alone.
+  std::vector<std::string> unfollowed, unfollowed_draws;
+};
+
+// How text is generated with the method `decode`. A row has at most `longest` tokens, and ends with one of `stop_ids`.
+struct Generation {
+  std::vector<CacheTensor> caches;
+  std::int64_t longest = 0;
+  std::vector<std::int64_t> stop_ids;
+  SamplingDefaults defaults;
+};
+
 // One record of the archive, without the top folder.
 struct Part {
   std::string name;
@@ -85,6 +111,7 @@ struct Manifest {
   Tolerance tolerance;
   Execution execution;
   std::optional<Preprocessing> preprocessing;
+  std::optional<Generation> generation;
   std::vector<Part> parts;                     // in the archive's order
   std::map<std::string, std::string> digests;  // SHA-256 of each part, by its name
   nlohmann::json json;                         // all of it, fields that this library does not use included

@@ -49,6 +49,45 @@ inline std::optional<Preprocessing> parse_preprocessing(const nlohmann::json& js
                        optional_field<std::int64_t>(*found, "rate"), found->value("pads", false)};
 }
 
+// Rules and beams of the artifact that are switched on, by transformers' names.
+inline std::vector<std::string> unfollowed_rules(const nlohmann::json& defaults) {
+  std::vector<std::string> names;
+  if (const auto rules = defaults.find("rules"); rules != defaults.end())
+    for (const auto& [name, value] : rules->items()) {
+      const bool number = name.find("forced_") != 0 && name != "decay_factor" && value.is_number();
+      const bool off = value.is_null() || (value.is_array() && value.empty()) || (number && value == 0) ||
+                       (name == "decay_factor" && value == 1) || name == "decay_start";
+      if (!off) names.push_back(name);
+    }
+  if (const auto beams = defaults.find("beams"); beams != defaults.end() && beams->value("count", 1) > 1)
+    names.push_back("num_beams");
+  return names;
+}
+
+inline std::optional<Generation> parse_generation(const nlohmann::json& json) {
+  const auto found = json.find("generation");
+  if (found == json.end() || found->is_null()) return std::nullopt;
+  Generation generation;
+  for (const auto& cache : found->at("caches"))
+    generation.caches.push_back({cache.at("heads").get<std::int64_t>(), cache.at("width").get<std::int64_t>(),
+                                 cache.at("dtype").get<std::string>()});
+  found->at("longest").get_to(generation.longest);
+  found->at("stop_ids").get_to(generation.stop_ids);
+  const auto& defaults = found->at("defaults");
+  generation.defaults = {defaults.at("sample").get<bool>(),
+                         defaults.at("temperature").get<double>(),
+                         optional_field<std::int64_t>(defaults, "top_k"),
+                         optional_field<double>(defaults, "top_p"),
+                         optional_field<double>(defaults, "min_p"),
+                         defaults.at("repetition_penalty").get<double>(),
+                         unfollowed_rules(defaults),
+                         {}};
+  for (const char* name : {"typical_p", "epsilon_cutoff", "eta_cutoff"})
+    if (const auto value = defaults.find(name); value != defaults.end() && !value->is_null())
+      generation.defaults.unfollowed_draws.push_back(name);
+  return generation;
+}
+
 inline TensorSpec parse_spec(const nlohmann::json& json) {
   TensorSpec spec;
   json.at("name").get_to(spec.name);
@@ -108,6 +147,7 @@ inline Manifest parse_manifest_json(const std::string& text) {
   json.at("execution").at("warmup_calls").get_to(manifest.execution.warmup_calls);
   manifest.execution.optimized_execution = json.at("execution").value("optimized_execution", true);
   manifest.preprocessing = parse_preprocessing(json);
+  manifest.generation = parse_generation(json);
   for (const auto& part : json.at("parts")) {
     manifest.parts.push_back({part.at("name").get<std::string>(), part.at("size").get<std::int64_t>(),
                               part.at("sha256").get<std::string>()});

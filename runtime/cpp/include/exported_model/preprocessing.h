@@ -60,10 +60,7 @@ inline Tensors preprocess(torch::jit::Module& module, const Manifest& manifest, 
     for (std::size_t index = 0; index < rules.inputs.size(); ++index)
       made[rules.inputs[index]] = found->elements()[index].toTensor();
   } catch (const std::exception& error) {
-    std::string text = error.what();
-    while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-    throw ArtifactFailedError("the method preprocess failed on " + listed(given.sizes()) + ": " +
-                                  text.substr(text.rfind('\n') + 1).substr(0, 200),
+    throw ArtifactFailedError("the method preprocess failed on " + listed(given.sizes()) + ": " + last_line(error),
                               "the model's inputs",
                               "try another; if all fail, run exported-model check, and export the model again");
   }

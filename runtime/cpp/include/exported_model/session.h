@@ -29,6 +29,7 @@
 #include <vector>
 
 #include <exported_model/archive.h>
+#include <exported_model/decoding.h>
 #include <exported_model/environment.h>
 #include <exported_model/errors.h>
 #include <exported_model/manifest.h>
@@ -159,7 +160,11 @@ class Session {
       if (manifest_->preprocessing && !module_->find_method("preprocess"))
         throw ManifestDamagedError("the manifest says that the file makes inputs of data, but it has no method "
                                    "preprocess", "", detail::kCopyAgain);
+      if (manifest_->generation && !module_->find_method("decode"))
+        throw ManifestDamagedError("the manifest says that the file generates text, but it has no method decode", "",
+                                   detail::kCopyAgain);
       forward_ = std::make_unique<const torch::jit::Method>(module_->get_method("forward"));
+      if (manifest_->generation) decode_ = std::make_unique<const torch::jit::Method>(module_->get_method("decode"));
     });
     archive.check_unchanged();
     threads_ = at::get_num_threads();
@@ -194,11 +199,28 @@ class Session {
         named[manifest_->outputs[index].name] = answers->elements()[index].toTensor();
       return named;
     } catch (const std::exception& error) {
-      throw ArtifactFailedError("the model failed on " + shapes(inputs) + ": " + last_line(error),
+      throw ArtifactFailedError("the model failed on " + shapes(inputs) + ": " + detail::last_line(error),
                                 "an answer, since the manifest admits these inputs",
                                 "run exported-model check; export the model again if it fails too, use smaller batches "
                                 "if memory ran out");
     }
+  }
+
+  // Read some tokens of each row, with what was read before in the caches, which are written to: the method behind
+  // Generator (generator.h).
+  //
+  // `input_ids` and `positions` are int64 [rows, tokens]; `positions` says where each token stands in its row, from 0
+  // on. `kept`, int64 [rows, kept], holds the numbers within this call of the tokens whose logits are wanted. `caches`
+  // are what `manifest().generation->caches` describes, all of one length; new ones hold zeros. Calls with different
+  // caches may be made from different threads. Out: logits of float32, [rows, kept, vocabulary].
+  //
+  // Throws InputError where an argument does not fit or the artifact does not generate text; ForkError, or
+  // ArtifactFailedError where the model fails or memory runs out.
+  at::Tensor decode(const at::Tensor& input_ids, const at::Tensor& positions, const at::Tensor& kept,
+                    const std::vector<at::Tensor>& caches) const {
+    check_process();
+    detail::check_generates(*manifest_, "decode");
+    return detail::decode(*decode_, *manifest_, input_ids, positions, kept, caches);
   }
 
   // The model's inputs for one row, made of a picture (uint8 [height, width, channels]) or of a sound (float32 [samples]
@@ -246,20 +268,13 @@ class Session {
     try {
       (*method)({});
     } catch (const std::exception& error) {
-      throw ArtifactFailedError("preparing the weights failed: " + last_line(error), "", detail::kCopyAgain);
+      throw ArtifactFailedError("preparing the weights failed: " + detail::last_line(error), "", detail::kCopyAgain);
     }
-  }
-
-  // TorchScript's messages run over many lines; the last one says what happened.
-  static std::string last_line(const std::exception& error) {
-    std::string text = error.what();
-    while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-    return text.substr(text.rfind('\n') + 1).substr(0, 200);
   }
 
   std::unique_ptr<const Manifest> manifest_;
   std::unique_ptr<torch::jit::Module> module_;
-  std::unique_ptr<const torch::jit::Method> forward_;
+  std::unique_ptr<const torch::jit::Method> forward_, decode_;
   int threads_ = 0;
   pid_t process_ = 0;  // the one that loaded it
 };

@@ -4,9 +4,11 @@
 // (InputError), by name, whatever the model would answer wrongly or fail on. The same rules as runtime/input_validation.py.
 #pragma once
 
+#include <c10/util/Exception.h>
 #include <torch/script.h>
 
 #include <algorithm>
+#include <exception>
 #include <map>
 #include <string>
 #include <vector>
@@ -19,6 +21,14 @@ namespace exported_model {
 using Tensors = std::map<std::string, at::Tensor>;
 
 namespace detail {
+
+// TorchScript's messages run over many lines; the last one says what happened.
+inline std::string last_line(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  std::string text = torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  return text.substr(text.rfind('\n') + 1).substr(0, 200);
+}
 
 inline at::ScalarType scalar_type(const std::string& dtype) { return dtype == "int64" ? at::kLong : at::kFloat; }
 

@@ -20,6 +20,8 @@ constexpr std::int64_t kMaxWarmupTokens = 1 << 16;
 // Where pixels or samples go in, on each of which less is computed.
 constexpr std::int64_t kMaxWarmupElements = 1 << 22;
 constexpr std::int64_t kMaxWarmupCalls = 100;
+constexpr std::size_t kMaxCaches = 2048;
+constexpr std::ptrdiff_t kMaxTemplate = 1 << 18;
 
 inline void require(bool sensible, const std::string& place, const std::string& expected) {
   if (!sensible) throw std::invalid_argument(place + " makes no sense; expected " + expected);
@@ -172,6 +174,33 @@ inline void validate_pictures(const Manifest& manifest) {
   }
 }
 
+inline void validate_generation(const Manifest& manifest) {
+  if (!manifest.generation) return;
+  const Generation& found = *manifest.generation;
+  require(found.caches.size() >= 2 && found.caches.size() <= kMaxCaches && found.caches.size() % 2 == 0,
+          "generation.caches", "2 to " + std::to_string(kMaxCaches) + " tensors, keys and values in turn");
+  const auto is_size = [](std::int64_t size) { return size > 0 && size < (1 << 16); };
+  for (const auto& cache : found.caches)
+    require(is_size(cache.heads) && is_size(cache.width), "generation.caches", "heads and widths from 1 on");
+  require(found.longest > 0 && found.longest < (1 << 24), "generation.longest", "a number of tokens from 1");
+  const auto is_id = [](std::int64_t number) { return number >= 0 && number < (std::int64_t{1} << 31); };
+  require(std::all_of(found.stop_ids.begin(), found.stop_ids.end(), is_id), "generation.stop_ids",
+          "ids that are not negative");
+  const SamplingDefaults& defaults = found.defaults;
+  require(defaults.temperature > 0 && defaults.repetition_penalty > 0, "generation.defaults",
+          "a temperature and a penalty above 0");
+  require(is_id(defaults.top_k.value_or(0)), "generation.defaults.top_k", "a number of tokens");
+  for (const auto& share : {defaults.top_p, defaults.min_p})
+    require(!share || (*share >= 0 && *share <= 1), "generation.defaults", "shares from 0 to 1");
+  const auto& chat = manifest.json.at("generation").at("chat");
+  if (chat.is_null()) return;
+  const auto& text = chat.at("template").get_ref<const std::string&>();
+  // Characters, of UTF-8.
+  const auto characters =
+      std::count_if(text.begin(), text.end(), [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
+  require(characters <= kMaxTemplate, "generation.chat.template", "at most " + std::to_string(kMaxTemplate) + " characters");
+}
+
 // Throws std::invalid_argument at the first field that makes no sense.
 inline void validate(const Manifest& manifest) {
   const auto version = manifest.json.at("format_version").get<std::int64_t>();
@@ -195,6 +224,7 @@ inline void validate(const Manifest& manifest) {
   validate_text(manifest.json.at("text"));
   validate_preprocessing(manifest);
   validate_pictures(manifest);
+  validate_generation(manifest);
   if (!manifest.labels.empty())
     for (const auto& spec : manifest.outputs)
       require(spec.axes.back().maximum == static_cast<std::int64_t>(manifest.labels.size()), "labels",
