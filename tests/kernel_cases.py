@@ -353,7 +353,8 @@ def linears_on_codes() -> None:
 def in_panels(rows: Tensor) -> Tensor:
     """[outputs, steps, ...] as the operators read it: [panels, steps, 32, ...]."""
     rows = torch.cat([rows, rows.new_zeros([-len(rows) % 32, *rows.shape[1:]])])
-    return rows.unflatten(0, (-1, 32)).transpose(1, 2).contiguous()
+    panels: Tensor = rows.unflatten(0, (-1, 32)).transpose(1, 2).contiguous()
+    return panels
 
 
 def coded(outputs: int, inputs: int, group: int) -> tuple[tuple[Tensor, Tensor, Tensor | None], Tensor]:

@@ -106,9 +106,9 @@ ARTIFACTS = (
     ),
     *(("native", precision) for precision in ("fp32", "bf16")),
 )
-GENERATING = ("onednn", "plain")
+GENERATING = ("native", "onednn", "plain")
 # Those of the library, two per artifact, and on processors with bf16 the contract of an artifact in bf16.
-TESTS = 28 + 2 * len(ARTIFACTS) + (not LACKS)
+TESTS = 26 + len(GENERATING) + 2 * len(ARTIFACTS) + (not LACKS)
 
 
 @pytest.fixture(scope="session")
@@ -672,7 +672,7 @@ def test_the_example_writes_as_python_does(generate: Path, data: Path) -> None:
     ],
 )
 def test_the_example_refuses(generate: Path, data: Path, prompts: str, arguments: list[str], problem: str) -> None:
-    command = [generate, data / "generation-plain.pt", *arguments]
+    command = [str(generate), str(data / "generation-plain.pt"), *arguments]
     # clean start: a program in C++
     done = subprocess.run(command, input=prompts, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,11 @@ def _made_up_tokenizer(size: int) -> Any:
 
 def _for_older_readers(folder: Path) -> None:
     """What transformers 4 looks for; without `rope_theta` it takes another number, and says nothing."""
-    for name, change in {
+    changes: dict[str, Callable[[Any], dict[str, Any]]] = {
         "config.json": lambda config: {"rope_theta": config["rope_parameters"]["rope_theta"]},
         "tokenizer_config.json": lambda _: {"tokenizer_class": "PreTrainedTokenizerFast"},
-    }.items():
+    }
+    for name, change in changes.items():
         config = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps(config | change(config), indent=2) + "\n")
 

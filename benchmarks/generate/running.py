@@ -120,7 +120,7 @@ def _log(row: Row, name: str) -> str:
 def _words(entry: Entry) -> str:
     if "reason" in entry:
         return f"{entry['status']}: {entry['reason']}"
-    return entry["variant"] + (f", {entry['equal']} tokens as eager fp32's" if "equal" in entry else "")
+    return f"{entry['variant']}" + (f", {entry['equal']} tokens as eager fp32's" if "equal" in entry else "")
 
 
 def _latest(replies: Sequence[Reply]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .builder import ANSWER, HEAD, forge
@@ -50,10 +50,11 @@ def _method(
     add(Case("generation", name, what, _generating(body, type_, **changes), expected, error))
 
 
-for number, caches in enumerate(
-    ([], [_CACHE], [_CACHE] * 3, [_CACHE] * 2050, [_CACHE | {"heads": 0}] * 2, [_CACHE | {"width": -1}] * 2,
-     [_CACHE | {"heads": 2**40}] * 2, [_CACHE | {"dtype": "int64"}] * 2, [{"heads": 1}] * 2, {}, None)
-):  # fmt: skip
+_LISTS: Sequence[Any] = (
+    *([], [_CACHE], [_CACHE] * 3, [_CACHE] * 2050, [_CACHE | {"heads": 0}] * 2, [_CACHE | {"width": -1}] * 2),
+    *([_CACHE | {"heads": 2**40}] * 2, [_CACHE | {"dtype": "int64"}] * 2, [{"heads": 1}] * 2, {}, None),
+)
+for number, caches in enumerate(_LISTS):
     _section(f"caches {number}", "tensors that no cache has", caches=caches)
 for longest in (0, -1, 2**24, 2**62, 1.5, None, "many"):
     _section(f"longest {longest}", "a length that no row has", longest=longest)
