@@ -375,7 +375,12 @@ def test_both_languages_refuse_by_the_same_name(built: Path, hostile: list[Path]
 
 def test_the_program_refuses_hostile_files(program: Path, hostile: list[Path]) -> None:
     """Exit code 1 and one line, for one file of each kind; the others are run in one process, above."""
-    kinds = {case.kind: file for case, file in zip(all_cases(), hostile, strict=True) if case.expected == "refused"}
+    # What `decode` does is found out where it is called, and check calls `forward`.
+    kinds = {
+        case.kind: file
+        for case, file in zip(all_cases(), hostile, strict=True)
+        if case.expected == "refused" and (case.kind, case.error) != ("generation", "ArtifactFailedError")
+    }
     for file in kinds.values():
         done = run([program, "check", file])
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, file
