@@ -23,7 +23,7 @@ from runtime import load
 from runtime.errors import BackendError, MetricDropError, RequestError, VerificationError
 from runtime.host.native_library import register_native
 from tests.conftest import ROOT
-from tests.test_generation import TEXTS, greedy, made
+from tests.test_generation import TEXTS, greedy, made, own_calls
 
 pytestmark = pytest.mark.cpp
 
@@ -152,9 +152,8 @@ def test_other_architectures(kind: str, tmp_path: Path, exported: Callable[..., 
     """The gate of the export compares with the rounded model; here that most of the weights are codes."""
     folder = made(tmp_path / kind, kind)
     report = exported(folder, precision="int8", max_length=64)
-    linears = [one for one in report.manifest.fusions if one.operator == coded.LINEAR_CODES]
-    assert sum(one.count for one in linears) >= 7
-    assert any(one.operator == coded.EMBED_CODES for one in report.manifest.fusions)
+    calls = own_calls(report)
+    assert calls["linear_codes"] >= 7 and calls["embed_codes"] >= 1
 
 
 def test_a_wrong_scale_is_found(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
