@@ -17,7 +17,7 @@ PYTHON_FLOOR ?= $(shell for python in python3.10 $$HOME/.pyenv/versions/3.10.*/b
 # from working.
 JOBS ?= 2
 BIN := $(VENV)/bin
-PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder --timeout 600
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder --timeout 1200
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Installing the project writes into its folder: one environment at a time, where two are set up at once.

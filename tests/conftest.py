@@ -264,7 +264,7 @@ def run(command: list[Any], **environment: str) -> subprocess.CompletedProcess[s
         stdin=subprocess.DEVNULL,
         cwd=ROOT,
         env=os.environ | environment,
-        timeout=300,
+        timeout=1200,
         check=False,
     )
     if done.returncode == 1:
