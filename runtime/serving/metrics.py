@@ -42,18 +42,25 @@ class Statistics:
         return self.tokens / self.computed_tokens if self.computed_tokens else 1.0
 
 
-class Counters:
-    """Thread-safe counters with the names of `Statistics`, and the times of the latest requests."""
+class _Counts:
+    """Thread-safe counters with names."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        self._times: deque[tuple[float, float]] = deque(maxlen=_KEPT)
 
     def add(self, *names: str) -> None:
         """Increment each of the named counters."""
         with self._lock:
             self._counts.update(names)
+
+
+class Counters(_Counts):
+    """Thread-safe counters with the names of `Statistics`, and the times of the latest requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._times: deque[tuple[float, float]] = deque(maxlen=_KEPT)
 
     def add_batch(self, batch: Sequence[Request], begun: float, done: float) -> None:
         """Count a batch that was computed from `begun` to `done`, in seconds of `time.monotonic`."""
@@ -118,20 +125,14 @@ class GenerationStatistics:
         return self.tokens / self.computed_tokens if self.computed_tokens else 1.0
 
 
-class GenerationCounters:
+class GenerationCounters(_Counts):
     """Thread-safe counters with the names of `GenerationStatistics`, and the times of the latest requests."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
+        super().__init__()
         self._times: dict[str, deque[float]] = {
             name: deque(maxlen=_KEPT) for name in ("queue", "first_token", "latency")
         }
-
-    def add(self, *names: str) -> None:
-        """Increment each of the named counters."""
-        with self._lock:
-            self._counts.update(names)
 
     def add_time(self, name: str, seconds: float) -> None:
         """Add how long a request took: in the queue, to its first token, or altogether."""
