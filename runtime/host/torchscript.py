@@ -36,7 +36,7 @@ __all__ = [
     "calls",
     "define",
     "eliminate_dead_code",
-    "executed_graph",
+    "executed_graphs",
     "with_python_warnings",
     "freeze",
     "inline_calls",
@@ -262,9 +262,24 @@ def optimized_execution(wanted: bool) -> AbstractContextManager[None]:
     return context
 
 
-def executed_graph() -> Any:
-    """The optimised graph that this thread ran last; torch has no public function for it."""
-    return torch._C._last_executed_optimized_graph()
+def executed_graphs(module: ScriptModule) -> list[Any]:
+    """The optimised graph that this thread ran last, and the graphs of the submodules whose `forward` it calls.
+
+    Torch has no public function for the first. The second are as the file holds them: the executor, which leaves such
+    calls as they are, tells nobody what it made of them.
+    """
+    graph: Any = torch._C._last_executed_optimized_graph()
+    if graph is None:
+        return []
+    called = [
+        node.inputsAt(0).node().s("name")
+        for node in graph.nodes()
+        if node.kind() == "prim::CallMethod"
+        and node.s("name") == "forward"
+        and node.inputsAt(0).node().kind() == "prim::GetAttr"
+    ]
+    parts = dict(torch._C.ModuleDict(module._c).items())
+    return [graph, *(parts[name]._get_method("forward").graph for name in called)]
 
 
 def run_graph(graph: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:

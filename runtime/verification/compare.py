@@ -154,15 +154,14 @@ def _has_expected_shape(outputs: dict[str, torch.Tensor], case: Case, name: str)
     return outputs[name].shape == case.outputs[name].shape
 
 
-def executed_operators() -> dict[str, int]:
-    """The count of each operator in the optimised graph that this thread ran last; empty if it ran none.
+def executed_operators(session: Session) -> dict[str, int]:
+    """The count of each operator in the graph that this thread ran last, of this session; empty if it ran none.
 
     An operator that is told by a string which operation to fuse is listed with it: `mkldnn::_linear_pointwise[gelu]`.
     So is a function of the file itself, by its name: `em_native_linear[gelu]`.
     """
     counts: Counter[str] = Counter()
-    graph = torchscript.executed_graph()
-    blocks: list[Any] = [] if graph is None else [graph]
+    blocks: list[Any] = torchscript.executed_graphs(session._module)
     while blocks:
         for node in blocks.pop().nodes():
             counts[_operator(node)] += 1

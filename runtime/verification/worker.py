@@ -65,7 +65,7 @@ def run_orders(
     session = open_session()
     large = _large(cases)
     comparisons["batch-1-first"] = run_cases(session, cases, reopen=open_session, once=large, tolerance=tolerance)
-    operators = executed_operators()
+    operators = executed_operators(session)
     comparisons["batch-1-first"] += run_cases(session, longest, rounds=1, reopen=open_session)
     wrong = tolerance is not None and not all(one.within(tolerance) for one in comparisons["batch-1-first"])
     if first_order_only or wrong:
