@@ -44,10 +44,10 @@ class Zygote:
         self._folder.cleanup()
 
 
-def spawn(address: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a verification in a fork of the zygote."""
+def spawn(address: str, arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a verification in a fork of the zygote, with these variables in its environment."""
     with Client(address, "AF_UNIX") as connection:
-        connection.send((arguments, str(Path.cwd())))
+        connection.send((arguments, variables, str(Path.cwd())))
         code, output, errors = connection.recv()
     return subprocess.CompletedProcess(arguments, code, output, errors)
 
@@ -81,11 +81,12 @@ def _reap() -> None:
 
 def _attend(connection: Connection) -> None:
     """Run one verification in a child process, so that its death becomes an exit code."""
-    arguments, folder = connection.recv()
+    arguments, variables, folder = connection.recv()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         child = os.fork()
         if child == 0:
             os.chdir(folder)
+            os.environ.update(variables)
             os.dup2(output.fileno(), 1)
             os.dup2(errors.fileno(), 2)
             _run_worker(arguments)
