@@ -247,9 +247,9 @@ def write_generation(folder: Path, model: Path, exported: Callable[..., Report])
 
 
 def build(folder: Path, source: Path, *definitions: str) -> Path:
-    """Configure and build a CMake project; warnings of ours are errors."""
+    """Configure and build a CMake project; what is compiled already stays."""
     # clean start: for CMake, which asks it for the folder of torch
-    flags = [f"-DPython3_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_FLAGS=-Werror", *definitions]
+    flags = [f"-DPython3_EXECUTABLE={sys.executable}", *definitions]
     if shutil.which("ccache"):
         flags += ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"]
     for command in ([CMAKE, "-S", source, "-B", folder, *flags], [CMAKE, "--build", folder, "-j", "2"]):
@@ -563,14 +563,13 @@ def test_the_package_is_found_from_python() -> None:
 
 
 @pytest.fixture(scope="session")
-def examples() -> Path:
-    """Built as a user builds them: the folder alone, and where Python says that the package lies."""
+def examples(native_operators: Path) -> Path:
+    """Built as `make cpp` does: the folder alone, and where Python says that the package lies."""
     return build(
         ROOT / "build/cpp-worker",
         ROOT / "examples/cpp",
         f"-DExportedModel_DIR={ROOT / 'runtime/cpp/cmake'}",
-        # tests/test_native_cpp.py builds with them.
-        "-DEXPORTED_MODEL_NATIVE=OFF",
+        f"-DEXPORTED_MODEL_NATIVE_LIBRARY={native_operators}",
     )
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,11 @@ import torch
 
 from exporter.verification.subprocesses import script
 from runtime.artifact.operator_lists import lists
+from runtime.host import native_build
+from runtime.host.native_build import this_torch
 from runtime.host.requirements import detect, minor
 from tests.conftest import BIN, ROOT, run, run_python
+from tests.support.native import WORK, alone_in_work
 
 pytestmark = pytest.mark.cpp
 
@@ -200,11 +202,9 @@ ASK = "import sys, torch; torch.ops.load_library(sys.argv[1]); print(torch.ops.e
 
 
 def build(folder: Path, *definitions: str) -> Path:
-    """Configure and build runtime/kernels; a warning is an error. What is compiled already stays."""
-    # clean start: for CMake, which asks it for the folder of torch
-    flags = [f"-DPython3_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_FLAGS=-Werror", *definitions]
+    """Configure and build runtime/kernels. What is compiled already stays."""
     for command in (
-        [CMAKE, "-S", ROOT / "runtime/kernels", "-B", folder, *flags],
+        [CMAKE, "-S", ROOT / "runtime/kernels", "-B", folder, *this_torch(), *definitions],
         [CMAKE, "--build", folder, "-j", "2"],
     ):
         done = run(command)
@@ -213,8 +213,19 @@ def build(folder: Path, *definitions: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def library() -> Path:
-    return build(ROOT / "build/kernels", *TESTS) / "libexported_model_native.so"
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library and the test program, copied from where `make install` builds the first."""
+    folder = tmp_path_factory.mktemp("kernels")
+    with alone_in_work() as work:
+        build(work, *TESTS)
+        for name in (native_build.BUILT, "kernel-tests"):
+            shutil.copy(work / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def library(built: Path) -> Path:
+    return built / native_build.BUILT
 
 
 def cases(library: Path, part: str, level: str) -> subprocess.CompletedProcess[str]:
@@ -287,9 +298,10 @@ def test_the_threads_are_those_of_torch(library: Path) -> None:
     assert "gomp" not in needed
 
 
-def test_levels_share_no_functions(library: Path) -> None:
+@pytest.mark.usefixtures("built")
+def test_levels_share_no_functions() -> None:
     """The linker keeps one copy of an inline function, and it could be one that only AVX-512 can run."""
-    objects = sorted(library.parent.glob("CMakeFiles/em_native_avx*.dir/*.o"))
+    objects = sorted(WORK.glob("CMakeFiles/em_native_avx*.dir/*.o"))
     assert len(objects) == 6 * len(FLAGS)
     for path in objects:
         # clean start: a program of the system
@@ -298,27 +310,32 @@ def test_levels_share_no_functions(library: Path) -> None:
 
 
 @pytest.mark.parametrize("sanitized", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_kernels_without_torch(sanitized: bool) -> None:
+def test_kernels_without_torch(sanitized: bool, request: pytest.FixtureRequest) -> None:
     """The kernels' own program: inputs that end where their memory ends; with AddressSanitizer and UBSan too."""
     if sanitized:
-        definitions = (*ALONE, "-DEM_NATIVE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug")
-        _kernel_tests(ROOT / "build/kernels-asan", "100", *definitions)
+        # They compile for minutes: no level that this processor could not run.
+        highest = f"-DEM_NATIVE_HIGHEST={LEVELS[-1]}"
+        definitions = (*ALONE, "-DEM_NATIVE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug", highest)
+        _kernel_tests(build(ROOT / "build/kernels-asan", *definitions), "100")
     else:
-        # In the folder of the library: the kernels are compiled once for both.
-        _kernel_tests(ROOT / "build/kernels", "400", *TESTS)
+        _kernel_tests(request.getfixturevalue("built"), "400")
+
+
+def test_a_level_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="EM_NATIVE_HIGHEST is avx9; it must be one of"):
+        build(tmp_path, *ALONE, "-DEM_NATIVE_HIGHEST=avx9")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/usr/include/simde").is_dir(), reason="needs SIMDe (Debian: libsimde-dev)")
 def test_the_code_of_levels_that_the_processor_lacks() -> None:
     """The AVX-512 levels on AVX2, function by function; their sums of codes are those of AVX2."""
-    out = _kernel_tests(ROOT / "build/kernels-emulated", "150", *ALONE, "-DEM_NATIVE_EMULATE=ON")
+    out = _kernel_tests(build(ROOT / "build/kernels-emulated", *ALONE, "-DEM_NATIVE_EMULATE=ON"), "150")
     assert [line.split(":")[0] for line in out.splitlines() if "cases each" in line] == list(FLAGS)
 
 
-def _kernel_tests(folder: Path, cases: str, *definitions: str) -> str:
-    program = build(folder, *definitions) / "kernel-tests"
-    done = run([program, cases])
+def _kernel_tests(folder: Path, cases: str) -> str:
+    done = run([folder / "kernel-tests", cases])
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all held\n")
     return done.stdout

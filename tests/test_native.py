@@ -139,14 +139,15 @@ def test_int8_is_near_fp32_on_text(minilm: Path, exported: Callable[..., Report]
 
 
 def test_linears_without_prepare(tagger: Report) -> None:
-    """A program of its own that does not call it gets the same numbers."""
+    """A program of its own that does not call it gets the same numbers, but for the order in which they are added."""
     module = torchscript.load(os.fspath(tagger.output))
     inputs = batch(*LENGTHS["ragged"])
     tensors = [inputs.get(spec.name, torch.zeros_like(inputs["input_ids"])) for spec in tagger.manifest.inputs]
     (before,) = module(*tensors)
     module.prepare()
     (after,) = module(*tensors)
-    assert torch.equal(before, after)
+    # Packed for oneDNN, where that is faster, a linear adds in another order.
+    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)
 
 
 def test_without_the_library(

@@ -15,6 +15,7 @@ from runtime.errors import NativeLibraryError
 from runtime.host import native_build
 from runtime.host.native_build import build_native, build_problem
 from tests.conftest import ROOT, run
+from tests.support.native import alone_in_work
 
 pytestmark = pytest.mark.cpp
 
@@ -23,14 +24,14 @@ BUILD = [*module("runtime"), "--build-native"]
 
 @pytest.mark.usefixtures("native_operators")
 def test_a_second_build_compiles_nothing(tmp_path: Path) -> None:
-    work = ROOT / "build/native"
-    if not list(work.rglob("*.o")):
-        pytest.skip("the library was built elsewhere")
-    build_native(work, tmp_path / "first.so")
-    before = {path: path.stat().st_mtime for path in work.rglob("*.o")}
-    target = build_native(work, tmp_path / "new/library.so")
+    with alone_in_work() as work:
+        if not list(work.rglob("*.o")):
+            pytest.skip("the library was built elsewhere")
+        build_native(work, tmp_path / "first.so")
+        before = {path: path.stat().st_mtime for path in work.rglob("*.o")}
+        target = build_native(work, tmp_path / "new/library.so")
+        assert {path: path.stat().st_mtime for path in work.rglob("*.o")} == before
     assert target.read_bytes() == (tmp_path / "first.so").read_bytes()
-    assert {path: path.stat().st_mtime for path in work.rglob("*.o")} == before
     assert [path.name for path in target.parent.iterdir()] == ["library.so"]
 
 

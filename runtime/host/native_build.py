@@ -76,14 +76,19 @@ def build_native(work: Path | None = None, target: Path | None = None) -> Path:
         tempfile.TemporaryDirectory(prefix="native-") if work is None else nullcontext(str(work))
     )
     with place as name:
-        # A folder for each release: CMake keeps where torch was found.
-        folder = Path(name) / f"torch{'.'.join(map(str, minor(version)))}"
-        generator = ["-G", "Ninja"] if _program("ninja") and not (folder / "Makefile").exists() else []
-        # clean start: for CMake, which asks it for the folder of torch
-        python = f"-DPython3_EXECUTABLE={sys.executable}"
-        _run(["cmake", "-S", str(SOURCES), "-B", str(folder), python, *generator])
-        _run(["cmake", "--build", str(folder), "--parallel", str(usable_processors())])
-        return _place(folder / BUILT, library_of(version) if target is None else target)
+        generator = ["-G", "Ninja"] if _program("ninja") and not (Path(name) / "Makefile").exists() else []
+        _run(["cmake", "-S", str(SOURCES), "-B", name, *this_torch(), *generator])
+        _run(["cmake", "--build", name, "--parallel", str(usable_processors())])
+        return _place(Path(name) / BUILT, library_of(version) if target is None else target)
+
+
+def this_torch() -> list[str]:
+    """Options that make CMake take the torch of this environment, though the folder was last used with another.
+
+    The kernels include nothing of torch, and are not compiled again for another release.
+    """
+    # clean start: for CMake, which asks it for the folder of torch
+    return ["-UExportedModel_*", f"-DPython3_EXECUTABLE={sys.executable}"]
 
 
 def _torch_version() -> str | None:

@@ -205,7 +205,7 @@ struct Kernels {
 
 // The levels of this build from the lowest up, whether or not the processor has them.
 const Kernels* const* all_levels();
-constexpr int levels = 4;
+constexpr int levels = EM_NATIVE_LEVELS;
 // How many of them the processor and the operating system have.
 int available_levels();
 // The level to use: the highest available one, or what EXPORTED_MODEL_KERNELS names. Throws std::runtime_error with

@@ -1,6 +1,7 @@
 // Which level the processor has, which one to use, and memory that each thread keeps. Compiled for every x86-64.
 #include <cpuid.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -15,15 +16,21 @@ namespace em_native {
 namespace avx2 {
 extern const Kernels table;
 }
+#if EM_NATIVE_LEVELS > 1
 namespace avx512 {
 extern const Kernels table;
 }
+#endif
+#if EM_NATIVE_LEVELS > 2
 namespace avx512_vnni {
 extern const Kernels table;
 }
+#endif
+#if EM_NATIVE_LEVELS > 3
 namespace avx512_bf16 {
 extern const Kernels table;
 }
+#endif
 
 namespace {
 
@@ -87,13 +94,23 @@ struct Free {
 }  // namespace
 
 const Kernels* const* all_levels() {
-  static const Kernels* const found[levels] = {&avx2::table, &avx512::table, &avx512_vnni::table,
-                                              &avx512_bf16::table};
+  static const Kernels* const found[levels] = {
+      &avx2::table,
+#if EM_NATIVE_LEVELS > 1
+      &avx512::table,
+#endif
+#if EM_NATIVE_LEVELS > 2
+      &avx512_vnni::table,
+#endif
+#if EM_NATIVE_LEVELS > 3
+      &avx512_bf16::table,
+#endif
+  };
   return found;
 }
 
 int available_levels() {
-  static const int found = detect();
+  static const int found = std::min(detect(), levels);
   return found;
 }
 

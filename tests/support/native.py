@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.host import native_build, native_library
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+# Where `make install` compiles the operators; nothing that is there is compiled a second time for a test.
+WORK = ROOT / "build/native"
+
+
+@contextmanager
+def alone_in_work() -> Iterator[Path]:
+    """The folder, for this process alone; others wait."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield WORK
 
 
 def built_library() -> Path:
@@ -16,11 +31,8 @@ def built_library() -> Path:
     Raises:
         NativeLibraryError: it cannot be built.
     """
-    work = ROOT / "build/native"
-    work.mkdir(parents=True, exist_ok=True)
     library = native_library.native_library()
-    with (work / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone_in_work() as work:
         sources = [path for path in native_build.SOURCES.iterdir() if path.is_file()]
         newest = max(path.stat().st_mtime for path in sources)
         if not library.is_file() or library.stat().st_mtime < newest:

@@ -10,7 +10,8 @@
 # Options:
 # - EXPORTED_MODEL_NATIVE=OFF: without the operators. Artifacts of the backend `native` then need
 #   Options::native_library. By default they are compiled with your program, against your libtorch, as the shared library
-#   of the target exported_model_native; install it beside the program.
+#   of the target exported_model_native; install it beside the program. EM_NATIVE_HIGHEST=avx2 compiles those for AVX2
+#   alone, in a quarter of the time.
 # - EXPORTED_MODEL_NATIVE_LIBRARY=file: links this ready-made library instead, built for the same minor release of
 #   libtorch (`python -m runtime --native-library` prints the one of the Python package).
 cmake_minimum_required(VERSION 3.18)
