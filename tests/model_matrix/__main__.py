@@ -69,13 +69,7 @@ def main() -> int:
     found = [done[pair.name] for pair in pairs if pair.name in done]
     print(", ".join(f"{count} {name}" for name, count in Counter(row["result"] for row in found).most_common()))
     if not arguments.sample and not arguments.only:
-        # fp32 first, and what `auto` chose before a backend that was named.
-        names = sorted(
-            (path.stem for path in BUILD.glob("[fb]*.jsonl")), key=lambda name: ("-" in name, name != "fp32")
-        )
-        rows = {name: read_rows(BUILD / f"{name}.jsonl") for name in names}
-        result = report.gather({name: found for name, found in rows.items() if found})
-        print("\n".join(report.write(ROOT / "docs", all_pairs(), result)))
+        print("\n".join(report.write(ROOT / "docs", all_pairs(), report.gather({label: done}))))
     if not arguments.sample and not arguments.only and arguments.task == "text-generation":
         print("\n".join(report.write_generation(ROOT / "docs", {label: {row["model_type"]: row for row in found}})))
     return 1 if any(row["result"] in DEFECTS for row in found) else 0

@@ -40,8 +40,8 @@ _HEAD = """# What can be exported
 Every pair of model type and task that transformers knows, tried: a tiny random model of the model type's own default
 configuration, saved as a folder, exported with the backend that `auto` takes without timing, compared with the
 original in eager fp32 by the gate, loaded without transformers, and then asked at {probes} more shapes that the gate
-had not tried. Written by `make coverage` on {date}, one thread a pair, with {versions},
-on {processor}. It also leaves every row, with its error, in coverage.json beside this page.
+had not tried. Written by `make coverage`, a precision at a time: each section tells when and where. It also leaves
+every row, with its error, in coverage.json beside this page.
 
 ![Results by task](coverage.svg)
 
@@ -59,6 +59,11 @@ on {processor}. It also leaves every row, with its error, in coverage.json besid
 *Encoders* are the model types that a table of an encoder's task lists and no table of generators does, or that have a
 masked language model. *Others* are known to AutoModel alone: parts of larger models, codecs, time series.
 "fp32-native" and the like are files of the backend of that name, asked for by `--backend`.
+"""
+
+_TRIED = """## {label}
+
+Tried on {date}, one thread a pair, with {versions}, on {processor}.
 """
 
 _GENERATION = """## Language models that write text
@@ -87,7 +92,7 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path, pairs: Sequence[Pair], result: Mapping[str, Any]) -> list[str]:
-    """Write all three files.
+    """Write a section for each precision, the picture of fp32, and the raw rows; other sections stay as they are.
 
     Args:
         folder: where to.
@@ -97,34 +102,27 @@ def write(folder: Path, pairs: Sequence[Pair], result: Mapping[str, Any]) -> lis
     Returns:
         The totals, a table for each precision, line by line.
     """
-    rows = {
-        precision: {f"{row['model_type']} {row['task']}": row for row in found}
-        for precision, found in result["rows"].items()
+    about = {
+        "date": result["date"],
+        "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
+        "processor": result["processor"],
     }
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    text = [_HEAD.format(probes=PROBES, date=result["date"], versions=versions, processor=result["processor"])]
-    totals = [line for precision in rows for line in _totals(precision, pairs, rows[precision])]
-    text += ["## Totals", "", *totals]
-    for precision in rows:
-        text += [f"## Encoders by task, {precision}", "", *_by_task(pairs, rows[precision]), ""]
-    for precision in rows:
-        text += [f"## Pairs that are not right, {precision}", "", *_reasons(pairs, rows[precision])]
     reports.save_raw(folder, "coverage", result)
-    path = folder / "coverage.md"
-    before = path.read_text() if path.exists() else ""
-    whole = "\n".join(text)
-    for name in sections.NAMES:
-        whole = sections.replaced(whole, name, sections.found(before, name))
-    reports.save_page(
-        folder,
-        "coverage",
-        whole,
-        _picture(pairs, rows["fp32"]) if "fp32" in rows else None,
-    )
+    totals = []
+    for label, found in result["rows"].items():
+        rows = {f"{row['model_type']} {row['task']}": row for row in found}
+        counted = _totals(pairs, rows)
+        totals += [f"**{label}**", "", *counted, ""]
+        text = [_TRIED.format(label=label, **about), *counted, ""]
+        text += ["### Encoders by task", "", *_by_task(pairs, rows), ""]
+        text += ["### Pairs that are not right", "", *_reasons(pairs, rows)]
+        sections.write(folder / "coverage.md", label, text, _HEAD.format(probes=PROBES))
+        if label == "fp32":
+            reports.write_whole(folder / "coverage.svg", charts.svg(_picture(pairs, rows)))
     return totals
 
 
-def _totals(precision: str, pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
+def _totals(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
     body = []
     for kind, name in (("encoder", "encoders"), ("generator", "generators"), ("other", "others"), (None, "all")):
         mine = [pair for pair in pairs if kind in (pair.kind, None)]
@@ -137,7 +135,7 @@ def _totals(precision: str, pairs: Sequence[Pair], rows: Mapping[str, Row]) -> l
         middle = tables.number(statistics.median(seconds) if seconds else None, 1)
         body.append([name, str(len(mine)), str(len(found)), *cells, share, middle])
     head = ["", "pairs", "run", *RESULTS, "right or narrowed", "median seconds"]
-    return [f"**{precision}**", "", *tables.table(head, body), ""]
+    return tables.table(head, body)
 
 
 def _by_task(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
@@ -208,7 +206,7 @@ def _reasons(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
             if row["result"] != "right"
         ]
         if items and kind == "encoder":
-            lines += [f"### {kind}s", "", *items, ""]
+            lines += [f"#### {kind}s", "", *items, ""]
         elif items:
             lines += [f"<details><summary>{kind}s: {len(items)}</summary>", "", *items, "", "</details>", ""]
     return lines

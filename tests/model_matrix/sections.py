@@ -1,4 +1,4 @@
-"""Parts of docs/coverage.md between two marks, so that each can be written alone."""
+"""Parts of docs/coverage.md between two marks, so that each can be written alone, on another day or machine."""
 
 from __future__ import annotations
 
@@ -8,34 +8,32 @@ from pathlib import Path
 
 from benchmarks.harness import reports
 
-# In the order of the page, behind what `report.write` puts first.
-NAMES = ("generation", "layouts")
+# The order on the page; sections of other names, such as fp32-native, stand in the middle.
+_FIRST, _LAST = ("fp32", "bf16"), ("generation", "layouts")
+_SECTION = re.compile(r"<!-- ([\w-]+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
 
 
-def found(text: str, name: str) -> str:
-    """The section of a page, with its marks; empty if there is none."""
-    match = re.search(f"{_begin(name)}.*{_end(name)}", text, re.DOTALL)
-    return match[0] if match else ""
+def write(path: Path, name: str, lines: Iterable[str], head: str | None = None) -> None:
+    """Write one section of the page, and leave the others as they are.
 
-
-def replaced(text: str, name: str, section: str) -> str:
-    """The page with this section, marks included, in place of the one that it has, or at its end."""
-    old = found(text, name)
-    if not section:
-        return text
-    return text.replace(old, section) if old else f"{text.rstrip()}\n\n{section}\n"
-
-
-def write(path: Path, name: str, lines: Iterable[str]) -> None:
-    """Write one section of the page, and leave the rest of it as it is."""
+    Args:
+        path: the page.
+        name: of the section, of letters, digits, - and _.
+        lines: of the section.
+        head: what stands before all sections; None leaves it.
+    """
     text = path.read_text() if path.exists() else "# What can be exported\n"
-    reports.write_whole(path, replaced(text, name, "\n".join([_begin(name), "", *lines, "", _end(name)])))
-    print(f"wrote {path}")
+    sections = {found[1]: found[0] for found in _SECTION.finditer(text)}
+    sections[name] = "\n".join([f"<!-- {name} -->", "", *lines, "", f"<!-- end of {name} -->"])
+    parts = [head if head is not None else text.partition("<!-- ")[0]]
+    reports.write_whole(path, "\n\n".join(part.rstrip() for part in [*parts, *_ordered(sections)]) + "\n")
+    print(f"wrote section {name} of {path}")
 
 
-def _begin(name: str) -> str:
-    return f"<!-- {name} -->"
+def _ordered(sections: dict[str, str]) -> list[str]:
+    def place(name: str) -> tuple[int, str]:
+        if name in _FIRST:
+            return _FIRST.index(name) - len(_FIRST), name
+        return (_LAST.index(name) + 1 if name in _LAST else 0), name
 
-
-def _end(name: str) -> str:
-    return f"<!-- end of {name} -->"
+    return [sections[name] for name in sorted(sections, key=place)]
