@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from exporter.shapes.example_inputs import ExampleInputs
-from exporter.tracing.trace import forms, trace
-from runtime.errors import TraceError
+from exporter.tracing.graphs.graph import shapes
+from exporter.tracing.trace import forms, rewriting, trace
+from runtime.errors import BackendError, TraceError
 
 FORMS = forms("auto", torch.__version__)
 takes_dict = pytest.mark.skipif(
@@ -116,3 +117,29 @@ def test_the_tracers_remarks_are_kept() -> None:
     traced = trace(Branching().eval(), EXAMPLE, "tuple", nullcontext())
     (finding,) = traced.findings
     assert (finding.kind, finding.verdict) == ("python boolean", "baked in")
+
+
+def test_a_model_that_writes_to_its_own_weights_is_refused_by_name() -> None:
+    """Gemma 3n limits some of its weights in each call."""
+
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.add_(1)
+            return x * self.seen
+
+    example = ExampleInputs({"x": torch.ones(2, 3)})
+    module = trace(Counting().eval(), example, "tuple", nullcontext()).module
+    with pytest.raises(TraceError, match="changes weights or buffers of its own"):
+        shapes(module, example)
+
+
+def test_a_pass_that_fails_is_that_backends_failure() -> None:
+    words = r"native cannot rewrite the trace \(RuntimeError: no such axis\)"
+    with pytest.raises(TraceError, match=words), rewriting("native"):
+        raise RuntimeError("no such axis")
+    with pytest.raises(BackendError), rewriting("native"):
+        raise BackendError("no linear", "one")

@@ -37,7 +37,7 @@ from exporter.tracing.adapter import Adapter, adapt
 from exporter.tracing.decoder import Decoding
 from exporter.tracing.graphs.graph_functions import define_method
 from exporter.tracing.graphs.token_pruning import prune
-from exporter.tracing.trace import Traced, trace
+from exporter.tracing.trace import Traced, rewriting, trace
 from exporter.verification import verify
 from exporter.verification.generation import generation_cases, generation_refusal, verify_generation
 from exporter.verification.reference import VerificationCase, probe_cases
@@ -253,7 +253,8 @@ class CandidateSearch:
             notes += rounding
         with self.clock.stage("trace") as notes:
             traced = trace(module, example, self.request.example_inputs, backend.autocast(precision))
-            rewritten = [*attention, *filter(None, [backend.rewrite(traced.module, example, precision)])]
+            with rewriting(backend.name):
+                rewritten = [*attention, *filter(None, [backend.rewrite(traced.module, example, precision)])]
             notes += [f"{traced.form} example inputs, with {len(decoding.caches)} caches", *rewritten]
         return BuildResult(
             candidate=candidate,
@@ -294,10 +295,11 @@ class CandidateSearch:
         backend, request = candidate.backend, self.request
         with self.clock.stage("trace") as notes:
             traced = trace(module, example, request.example_inputs, backend.autocast(request.precision))
-            pruned = prune(traced.module, example)
-            rewritten = [f"{pruned} linears compute the one token that the head reads"] if pruned else []
-            candidate, dropped = drop_padding(candidate, self.plan, traced.module, example)
-            rewritten += filter(None, [*dropped, backend.rewrite(traced.module, example, request.precision)])
+            with rewriting(backend.name):
+                pruned = prune(traced.module, example)
+                rewritten = [f"{pruned} linears compute the one token that the head reads"] if pruned else []
+                candidate, dropped = drop_padding(candidate, self.plan, traced.module, example)
+                rewritten += filter(None, [*dropped, backend.rewrite(traced.module, example, request.precision)])
             notes += [f"{traced.form} example inputs, {self.plan.example_sizes}", *rewritten]
         return traced, candidate, rewritten
 

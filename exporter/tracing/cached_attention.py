@@ -17,8 +17,8 @@ import torch
 
 from exporter.loading.decoder_cache import InPlaceCache, Pair, attention_function
 
-# What the operator takes: the width of a head.
-_WIDEST = 256
+# Numbers of a head that the project's operators take (runtime/kernels/register.cpp).
+WIDEST = 256
 # What layers pass on besides the tensors and the factor of the scores, and what changes nothing in an evaluation.
 _HARMLESS = {"scaling", "dropout", "sliding_window", "is_causal", "position_ids", "cache_position", "use_cache"}
 _HARMLESS |= {"output_attentions", "output_hidden_states", "return_dict", "past_key_values", "layer_idx"}
@@ -101,7 +101,7 @@ class AttentionProbe:
         if unknown := [name for name, given in options.items() if given is not None and name not in _HARMLESS]:
             raise Unsuited(f"the attention of layer {layer} takes {unknown[0]}")
         caches = self._cache.pairs[layer]
-        if max(query.shape[3], value.shape[3]) > _WIDEST or any(one.dtype != query.dtype for one in (key, *caches)):
+        if max(query.shape[3], value.shape[3]) > WIDEST or any(one.dtype != query.dtype for one in (key, *caches)):
             raise Unsuited(f"layer {layer} has heads of other types or sizes")
         self._layers[layer] = self._seen(mask, query.dtype)
         return torch.zeros([query.shape[0], query.shape[2], query.shape[1], value.shape[3]], dtype=value.dtype), None

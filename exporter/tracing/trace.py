@@ -7,7 +7,8 @@ relies on the order of the forward's parameters.
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.graphs.zeroed_memory import zero_new_memory
 from exporter.tracing.mask_broadcasting import masks_by_broadcasting
 from exporter.tracing.tracer_warnings import Finding, recorded, triage
-from runtime.errors import TraceError
+from runtime.errors import ExportedModelError, TraceError
 from runtime.host import torchscript
 from runtime.host.requirements import minor
 from runtime.host.torchscript import DICT_SINCE, ScriptModule, TracerWarning
@@ -78,6 +79,25 @@ def trace(module: torch.nn.Module, example: ExampleInputs, choice: str, context:
         f"stage trace: could not trace with {', nor with '.join(tried)}",
         "a model whose forward pass torch.jit.trace can follow",
     )
+
+
+@contextmanager
+def rewriting(backend: str) -> Iterator[None]:
+    """Around passes over a trace: what they cannot follow becomes a TraceError, and another backend is tried.
+
+    Raises:
+        TraceError: naming the backend and the reason.
+    """
+    try:
+        yield
+    except ExportedModelError:
+        raise
+    except FAILURES as error:
+        logger.debug("rewriting the trace failed", exc_info=True)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise TraceError(
+            f"{backend} cannot rewrite the trace ({reason})", "a trace that its passes can follow"
+        ) from error
 
 
 def _trace(

@@ -251,7 +251,7 @@ def verification_case(
             f"the original model's outputs contain NaN at {test_shape.name.partition('-')[2]}",
             "numbers that can be compared",
         )
-    repeated = _repeated(plan, test_shape, named)
+    repeated = repeated_at_padding(plan, test_shape.shape, test_shape.lengths, named)
 
     def compared(expected: dict[str, torch.Tensor]) -> Case:
         return sampled(Case(test_shape.name, inputs.as_dict(), expected, recipes=inputs.recipes), COMPARED)
@@ -264,19 +264,26 @@ def verification_case(
     )
 
 
-def _repeated(
-    plan: TracePlan, test_shape: TestShape, outputs: Mapping[str, torch.Tensor]
+def repeated_at_padding(
+    plan: TracePlan, shape: Mapping[str, int], lengths: Sequence[int] | None, outputs: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor] | None:
-    """The outputs with each row's last real token repeated at its padded positions; None if no output has positions."""
-    if test_shape.lengths is None or plan.padded_axis != "sequence" or plan.padding_side != "right":
+    """The outputs with each row's last real token repeated at its padded positions; None if no output has positions.
+
+    Args:
+        plan: of the export.
+        shape: size by axis.
+        lengths: of the rows; None if none is padded.
+        outputs: of the model, by name.
+    """
+    if lengths is None or plan.padded_axis != "sequence" or plan.padding_side != "right":
         return None
-    size = (test_shape.shape["batch"], test_shape.shape["sequence"])
+    size = (shape["batch"], shape["sequence"])
     axes = {output.name: output.axes[:2] for output in plan.task.outputs}
     found = {
         name for name, tensor in outputs.items() if axes.get(name) == ("batch", "sequence") and tensor.shape[:2] == size
     }
     if not found:
         return None
-    last = torch.minimum(torch.arange(size[1]), torch.tensor(test_shape.lengths).unsqueeze(1) - 1)
+    last = torch.minimum(torch.arange(size[1]), torch.tensor(lengths).unsqueeze(1) - 1)
     rows = torch.arange(size[0]).unsqueeze(1)
     return {name: tensor[rows, last] if name in found else tensor for name, tensor in outputs.items()}

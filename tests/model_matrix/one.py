@@ -26,6 +26,7 @@ from exporter.shapes.example_inputs import make_inputs
 from exporter.shapes.test_shapes import Dimension
 from exporter.shapes.trace_plan import TracePlan
 from exporter.verification import verify
+from exporter.verification.reference import repeated_at_padding
 from runtime.errors import ExportedModelError
 from runtime.format.golden import Case
 from runtime.format.manifest import Axis, Manifest, Precision, Tolerance, ValueRange
@@ -124,6 +125,8 @@ def probe_pair(pair: Pair, precision: Precision, folder: Path) -> tuple[Result, 
         except (RuntimeError, ValueError, IndexError):
             continue  # the model itself cannot answer here
         named = {key: value.clone() for key, value in zip(adapter.outputs, answers, strict=True)}
+        if manifest.padded_output == "repeated":
+            named = repeated_at_padding(plan, shape, lengths, named) or named
         cases.append(Case("x".join(map(str, shape.values())), inputs.as_dict(), named))
     session = runtime.load(folder / "model.pt", warmup=False)
     try:

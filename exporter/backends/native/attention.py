@@ -9,7 +9,9 @@ from typing import List, Optional  # noqa: UP035 - TorchScript knows these names
 
 import torch
 
-from exporter.backends.onednn.attend import Attention, attention
+from exporter.backends.onednn.attend import Attention, attention, place_attention
+from exporter.backends.onednn.padding import place_ragged
+from exporter.tracing.cached_attention import WIDEST
 from exporter.tracing.graphs.graph import Shapes
 from exporter.tracing.graphs.graph_functions import call
 from exporter.tracing.graphs.ir import Node, Value, graph_of
@@ -21,16 +23,23 @@ ATTEND_CACHED = "em_native::attend_cached"
 
 
 def place_native_attention(module: ScriptModule, sizes: Shapes) -> int:
-    """Replace explicit attention in the module's graph; returns the number of attentions."""
+    """Replace explicit attention in the module's graph; returns the number of attentions.
+
+    Heads that are too wide for the operator get PyTorch's operators, as with oneDNN.
+    """
     graph = graph_of(module)
-    found = [(node, parts) for node in graph.nodes() if (parts := attention(node, sizes)) is not None]
-    for node, (query, keys, values, mask, scale, _) in found:
+    found = [
+        (node, parts)
+        for node in graph.nodes()
+        if (parts := attention(node, sizes)) is not None and parts.width <= WIDEST
+    ]
+    for node, (query, keys, values, mask, scale, *_) in found:
         graph.setInsertPoint(node)
         added = graph.insertConstant(None) if mask is None else mask
         output = call(module, node, native_attend, [query, keys, values, added, graph.insertConstant(scale)])
         node.output().replaceAllUsesWith(output)
     eliminate_dead_code(graph)
-    return len(found)
+    return len(found) + place_attention(module, sizes)
 
 
 class NativeRagged:
@@ -46,7 +55,9 @@ class NativeRagged:
         self, module: ScriptModule, node: Node, parts: Attention, kept: Value, back: Value, lengths: Value, real: Value
     ) -> Value:
         """The output of the attention, in front of the node."""
-        query, keys, values, mask, scale, _ = parts
+        if parts.width > WIDEST:
+            return place_ragged(module, node, parts, kept, back, lengths, real)
+        query, keys, values, mask, scale, *_ = parts
         assert mask is not None  # the region has no others
         graph = graph_of(module)
         if mask.debugName() not in self._offsets:

@@ -36,6 +36,8 @@ class Attention(NamedTuple):
     scale: float
     # The nodes between the inputs and the output, which nothing else reads.
     inner: tuple[Node, ...]
+    # Of a query or of a value, whichever is wider.
+    width: int
 
 
 def place_attention(module: ScriptModule, sizes: Shapes) -> int:
@@ -46,7 +48,7 @@ def place_attention(module: ScriptModule, sizes: Shapes) -> int:
     """
     graph = graph_of(module)
     found = [(node, parts) for node in graph.nodes() if (parts := attention(node, sizes)) is not None]
-    for node, (query, keys, values, mask, scale, _) in found:
+    for node, (query, keys, values, mask, scale, *_) in found:
         graph.setInsertPoint(node)
         row_mask = graph.insertConstant(None) if mask is None else mask
         numbers = map(graph.insertConstant, (scale, FEW, MANY_BYTES))
@@ -95,7 +97,7 @@ def attention(node: Node, sizes: Shapes) -> Attention | None:
     # All three have the same rows and heads, without broadcasting.
     if any(len(shape) != 4 or shape[:2] != shapes[0][:2] for shape in shapes):
         return None
-    return Attention(query, keys, values, mask, scale, (*inner, product))
+    return Attention(query, keys, values, mask, scale, (*inner, product), max(shapes[0][3], shapes[2][3]))
 
 
 def _unconverted(value: Value, inner: list[Node]) -> Value:

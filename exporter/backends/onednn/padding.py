@@ -30,7 +30,7 @@ def place_ragged(
     module: ScriptModule, node: Node, parts: Attention, kept: Value, back: Value, lengths: Value, real: Value
 ) -> Value:
     """Attention by PyTorch's own operators."""
-    query, keys, values, mask, scale, _ = parts
+    query, keys, values, mask, scale, *_ = parts
     assert mask is not None  # the region has no others
     settings = map(graph_of(module).insertConstant, (scale, FEW, MANY_BYTES, ragged.SHORT))
     arguments = [query, keys, values, mask, *settings, kept, back, lengths, real]

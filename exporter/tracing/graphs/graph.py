@@ -13,6 +13,7 @@ import torch
 
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.graphs.ir import Graph, Node, Value, graph_of
+from runtime.errors import TraceError
 from runtime.host import torchscript
 from runtime.host.torchscript import ScriptModule
 
@@ -24,6 +25,9 @@ def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int,
     """The shape of every tensor in the graph, inputs and constants included, at the example's sizes.
 
     Runs a copy of the graph once; the module is left as it is.
+
+    Raises:
+        TraceError: the graph writes to tensors of the module.
     """
     inputs = zip(list(graph_of(module).inputs())[1:], example.as_tuple(), strict=True)
     known = {value.debugName(): tuple(tensor.shape) for value, tensor in inputs}
@@ -43,7 +47,12 @@ def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int,
     for size in sizes:
         graph.registerOutput(size)
     torchscript.inline_calls(graph)
-    # The module itself, which a frozen graph does not need.
+    # The module itself, which a frozen graph needs for one thing alone.
+    module_itself = next(iter(graph.inputs()))
+    if module_itself.uses():
+        raise TraceError(
+            "the traced model changes weights or buffers of its own while it runs", "a model that only computes"
+        )
     graph.eraseInput(0)
     with torch.no_grad():
         found = torchscript.run_graph(graph, example.as_tuple())
