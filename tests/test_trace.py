@@ -123,6 +123,8 @@ def test_a_model_that_writes_to_its_own_weights_is_refused_by_name() -> None:
     """Gemma 3n limits some of its weights in each call."""
 
     class Counting(torch.nn.Module):
+        seen: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("seen", torch.zeros(1))
