@@ -1,7 +1,7 @@
 """The native linear against oneDNN's, MKL's and ONNX Runtime's: the figures in docs/decisions/native.md.
 
 Usage: python -m benchmarks.experiments.native_linears LIBRARY [--model minilm|bert-base] [--type fp32|bf16|int8]
-           [--threads N] [--rows N …] [--megabytes N] [--rounds N]
+           [--all-bf16] [--threads N] [--rows N …] [--megabytes N] [--rounds N]
 
 LIBRARY is libexported_model_native.so, built as runtime/kernels/CMakeLists.txt says; EXPORTED_MODEL_KERNELS chooses its
 level. Each of a layer's four linears, with bias, is called with as many different weights in turn as take N megabytes
@@ -9,7 +9,8 @@ level. Each of a layer's four linears, with bias, is called with as many differe
 of these the mean, in microseconds; and the best other one's divided by ours. With one thread it is the processor's
 time, which other processes hardly change. ONNX Runtime (left out if onnxruntime and onnx cannot be imported) runs all
 weights in one graph; with more threads it is the time that its own profile gives for the products alone. The others are
-called from Python. Answers are compared first. `--type` says what our weights are; the others are fp32.
+called from Python. Answers are compared first. `--type` says what our weights are; the others are fp32. With
+`--all-bf16` inputs, weights and outputs of all are bf16, and ONNX Runtime, which has none, is left out.
 """
 
 import argparse
@@ -138,7 +139,8 @@ def shortest(ways: dict[str, list[Linear]], onnx: OnnxLinears | None, x: Tensor,
 
 
 def main(given: argparse.Namespace) -> None:
-    model, kind, threads = given.model, given.type, given.threads
+    model, kind, threads = given.model, "bf16" if given.all_bf16 else given.type, given.threads
+    dtype = torch.bfloat16 if given.all_bf16 else torch.float32
     torch.ops.load_library(given.library)
     # As when a file is loaded; ONNX Runtime keeps its memory too.
     keep_memory_between_calls()
@@ -149,20 +151,20 @@ def main(given: argparse.Namespace) -> None:
     body, names = [], []
     for inputs, outputs in SIZES[model]:
         count = max(2, int(given.megabytes * 1e6) // (4 * inputs * outputs))
-        weights = [torch.randn(outputs, inputs) * 0.05 for _ in range(count)]
-        biases = [torch.randn(outputs) for _ in weights]
+        weights = [torch.randn(outputs, inputs).mul(0.05).to(dtype) for _ in range(count)]
+        biases = [torch.randn(outputs, dtype=dtype) for _ in weights]
         ways = contenders(weights, biases, kind)
         for rows in given.rows:
-            x = torch.randn(rows, inputs)
+            x = torch.randn(rows, inputs, dtype=dtype)
             try:
-                onnx = OnnxLinears(weights, biases, threads)
+                onnx = None if given.all_bf16 else OnnxLinears(weights, biases, threads)
             except ImportError:
                 onnx = None
             expected = torch.nn.functional.linear(x.double(), weights[-1].double(), biases[-1].double())
             answers = {name: calls[-1](x) for name, calls in ways.items()} | ({} if onnx is None else {"onnx": onnx(x)})
             for name, found in answers.items():
                 error = (found - expected[: len(found)]).abs().max() / expected.abs().max()
-                assert error <= BOUND[kind if name == "own" else "fp32"], (name, error)
+                assert error <= BOUND[kind if name == "own" or given.all_bf16 else "fp32"], (name, error)
             times = {name: sum(best) / count for name, best in shortest(ways, onnx, x, given.rounds).items()}
             names = [*times]
             others = min(seconds for name, seconds in times.items() if name != "own")
@@ -178,6 +180,7 @@ if __name__ == "__main__":
     parser.add_argument("library")
     parser.add_argument("--model", choices=SIZES, default="minilm")
     parser.add_argument("--type", choices=BOUND, default="fp32")
+    parser.add_argument("--all-bf16", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
     parser.add_argument("--rounds", type=int, default=15)

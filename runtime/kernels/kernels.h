@@ -208,6 +208,8 @@ const Kernels* const* all_levels();
 constexpr int levels = EM_NATIVE_LEVELS;
 // How many of them the processor and the operating system have.
 int available_levels();
+// Whether the processor and the operating system have AMX, which oneDNN uses and these kernels do not.
+bool has_amx();
 // The level to use: the highest available one, or what EXPORTED_MODEL_KERNELS names. Throws std::runtime_error with
 // one line if there is none.
 const Kernels& kernels();

@@ -114,6 +114,16 @@ int available_levels() {
   return found;
 }
 
+bool has_amx() {
+  constexpr uint32_t osxsave = 1u << 27;                    // leaf 1, ecx
+  constexpr uint32_t amx = 1u << 22 | 1u << 24;             // leaf 7, edx: bf16, tiles
+  constexpr uint64_t tiles = 0x60000;                       // XCR0
+  uint32_t a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & osxsave)) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & amx) != amx) return false;
+  return (saved_registers() & tiles) == tiles;
+}
+
 const Kernels& kernels() {
   static const Kernels& chosen = choose();
   return chosen;

@@ -525,12 +525,14 @@ Tensor pack_linear(const Tensor& weight_) {
   return packed;
 }
 
-// Whether these linears are used for a weight of this type, or oneDNN's. Measured on AVX2 alone (docs/decisions/native.md);
-// with AVX-512 oneDNN's stay, except for bf16 without instructions for it, which oneDNN lacks too.
+// Whether these linears are used for a weight of this type, or oneDNN's. Measured with AVX2 alone and with AVX-512 and its
+// BF16 (docs/decisions/native.md); with AMX, which oneDNN uses, its linears stay, but for codes, and for bf16 where the
+// level that was asked for has no instructions for it.
 bool prefers_own_linear(const Tensor& weight) {
   const Kernels& level = kernels();
   const bool avx2 = std::string(level.name) == "avx2";
-  return weight.scalar_type() == at::kChar || avx2 || (weight.scalar_type() == at::kBFloat16 && !level.pairs);
+  return weight.scalar_type() == at::kChar || avx2 || !has_amx() ||
+         (weight.scalar_type() == at::kBFloat16 && !level.pairs);
 }
 
 // What linears of numbers and of codes have in common. Holds what it made contiguous.
