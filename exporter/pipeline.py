@@ -40,6 +40,7 @@ from exporter.shapes.image_sizes import describe_support
 from exporter.shapes.trace_plan import TracePlan, make_plan
 from exporter.tracing.adapter import Adapter, adapt
 from exporter.tracing.decoder import Decoding
+from exporter.tracing.patches import experts
 from exporter.verification import noise_floor, reference, size_trial, verify
 from exporter.verification.generation import generation_cases
 from exporter.verification.reference import VerificationCase
@@ -282,7 +283,11 @@ def _run_reference(
 ) -> tuple[TracePlan, list[VerificationCase], Tolerance]:
     """The original model's outputs at all shapes to verify; the plan without the sizes at which the model fails."""
     with clock.stage("reference") as notes:
-        plan, cases = reference.reference_cases(adapter, plan, adapter.outputs, request.verify)
+        mode = request.verify
+        if mode == "quick" and request.precision != "fp32" and experts.chooses(adapter):
+            mode = "full"
+            notes.append("more shapes, for a rounding may choose another expert")
+        plan, cases = reference.reference_cases(adapter, plan, adapter.outputs, mode)
         notes.append(f"eager fp32 at {', '.join(case.name for case in cases)}")
         plan, tolerance = noise_floor.bounds(adapter, plan, cases, request)
     return plan, cases, tolerance

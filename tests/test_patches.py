@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel
 
 from exporter import ExportRequest, Report, export
 from exporter.loading.loader import load_source
@@ -14,7 +16,7 @@ from exporter.pipeline import plan_and_adapt
 from exporter.tracing import patches
 from exporter.tracing.patches import autograd_functions, canine, experts, funnel, longformer, xvector
 from exporter.verification.reference import reference_cases
-from runtime.errors import ExportError, ModelFailedError, TraceError
+from runtime.errors import ExportError, ModelFailedError, TraceError, VerificationError
 
 transformers = pytest.importorskip(
     "transformers", minversion="5.0", reason="tests.model_matrix.tiny builds from its tables"
@@ -167,3 +169,21 @@ def _shifted(forward: Any) -> Any:
         return answer
 
     return shifted
+
+
+@pytest.mark.slow
+def test_mixtures_of_experts_in_bf16_are_tried_at_more_shapes(tmp_path: Path) -> None:
+    """Rounded otherwise, a token may choose another expert: seven shapes passed, and the eighth was wrong."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(
+        "mixtral", vocab_size=300, num_key_value_heads=2, num_local_experts=4, max_position_embeddings=64, **sizes
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    request = ExportRequest(str(tmp_path), tmp_path / "m.pt", precision="bf16", backend="plain", max_length=64)
+    stages: list[Any] = []
+    # Whether the file passes is the gate's to say.
+    with suppress(VerificationError):
+        export(request, stages.append)
+    (note,) = [stage.detail for stage in stages if stage.name == "reference" and stage.detail]
+    assert "more shapes, for a rounding may choose another expert" in note and note.count(" 5x") > 3

@@ -7,6 +7,7 @@ and its output is weighted by the router, with zero if it was not chosen. The su
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ import torch
 from exporter.tracing.patches.replacement import replace
 
 WHAT = "mixture of experts computed by every expert: which ones a token chooses depends on the token"
+
+_NAMES = re.compile("Expert|Router|M[oO][eE]")
 
 # Experts whose attributes do not tell their layout: transposed, with a bias, gated, with a norm after the expert.
 _LAYOUTS = {"OpenAIPrivacyFilterExperts": (True, True, True, False)}
@@ -25,6 +28,15 @@ def repair(model: torch.nn.Module) -> bool:
     for group in groups:
         replace(group, "forward", _mix)
     return bool(groups)
+
+
+def chooses(model: torch.nn.Module) -> bool:
+    """Whether a router chooses experts for each token, by the names that transformers gives its classes.
+
+    In fewer bits the choice may be another than in fp32 where two experts are nearly equal, and the answer with it:
+    more shapes than usual must be tried.
+    """
+    return any(_NAMES.search(type(module).__name__) for module in model.modules())
 
 
 def _layout(group: Any) -> tuple[bool, bool, bool, bool] | None:
