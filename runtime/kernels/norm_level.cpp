@@ -13,19 +13,6 @@ namespace {
 
 constexpr int64_t longest_kept = 64 * 1024;
 
-template <typename T>
-EM_NATIVE_INLINE Vec read(const T* p, int64_t count) {
-  return count >= lanes ? load(p) : load_first(p, count);
-}
-
-template <typename T>
-EM_NATIVE_INLINE void write(T* p, Vec a, int64_t count) {
-  if (count >= lanes)
-    store(p, a);
-  else
-    store_first(p, a, count);
-}
-
 // Calls f(j, count) for each vector of a row; all but the last are whole, which the compiler sees.
 template <typename F>
 EM_NATIVE_INLINE void each_vector(int64_t size, F f) {

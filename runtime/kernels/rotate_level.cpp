@@ -5,19 +5,6 @@ namespace em_native {
 namespace EM_NATIVE_LEVEL {
 namespace {
 
-template <typename T>
-EM_NATIVE_INLINE Vec read(const T* p, int64_t count) {
-  return count >= lanes ? load(p) : load_first(p, count);
-}
-
-template <typename T>
-EM_NATIVE_INLINE void write(T* p, Vec a, int64_t count) {
-  if (count >= lanes)
-    store(p, a);
-  else
-    store_first(p, a, count);
-}
-
 // The tokens [first, last) of all rows.
 template <typename T, typename A>
 void run(const Rotate& r, int64_t first, int64_t last) {

@@ -411,5 +411,20 @@ EM_NATIVE_INLINE Vec exponential_coarse(Vec x) {
 #endif
 }
 
+// A vector of the next `count` numbers, all lanes or fewer.
+template <typename T>
+EM_NATIVE_INLINE Vec read(const T* p, int64_t count) {
+  return count >= lanes ? load(p) : load_first(p, count);
+}
+
+// To where there is room for `count` more numbers.
+template <typename T>
+EM_NATIVE_INLINE void write(T* p, Vec a, int64_t count) {
+  if (count >= lanes)
+    store(p, a);
+  else
+    store_first(p, a, count);
+}
+
 }  // namespace EM_NATIVE_LEVEL
 }  // namespace em_native
