@@ -279,7 +279,7 @@ def executed_graphs(module: ScriptModule) -> list[Any]:
         and node.inputsAt(0).node().kind() == "prim::GetAttr"
     ]
     parts = dict(torch._C.ModuleDict(module._c).items())
-    return [graph, *(parts[name]._get_method("forward").graph for name in called)]
+    return [graph, *(parts[name]._get_method("forward").graph for name in called if name in parts)]
 
 
 def run_graph(graph: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
