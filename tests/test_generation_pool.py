@@ -49,6 +49,8 @@ class Slow:
         self.asked, self.gate = threading.Event(), threading.Event()
         self.error: BaseException | None = None
         self.bad = -1
+        # How many calls are made before the next one waits for the second gate.
+        self.pause_at, self.second_gate = -1, threading.Event()
         self.calls: list[tuple[int, ...]] = []
 
     @property
@@ -60,6 +62,7 @@ class Slow:
     def decode(self, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
         self.asked.set()
         assert self.gate.wait(30)
+        assert len(self.calls) != self.pause_at or self.second_gate.wait(30)
         self.calls.append(tuple(ids.shape))
         if self.error is not None and (ids == self.bad).any():
             raise self.error
@@ -220,12 +223,15 @@ def test_what_is_refused_before_it_is_queued(waiting: tuple[Slow, GenerationPool
 
 def test_a_request_is_cancelled_while_it_is_written(session: Session) -> None:
     slow: Any = Slow(session)
-    slow.gate.set()
+    slow.pause_at = 60
     with GenerationPool(slow, rows=2) as pool:
         cancelled, other = pool.submit(TEXTS[1], max_new_tokens=120), pool.submit(TEXTS[1], max_new_tokens=120)
+        # Both are there before the first call goes on, and neither is complete at the pause.
+        slow.gate.set()
         for _ in range(3):
             next(cancelled)
         assert cancelled.cancel() and cancelled.done() and not other.done()
+        slow.second_gate.set()
         with pytest.raises(CancelledError):
             list(cancelled)
         with pytest.raises(CancelledError):
