@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from exporter.loading.model_errors import named_model_errors
 from runtime.errors import ModelFailedError
 from runtime.host.torchscript import script
 
@@ -25,7 +26,7 @@ def take_prompts(model: Any) -> None:
     """Give the model's encoder of prompts points and labels that stand for boxes too.
 
     Raises:
-        ModelFailedError: it then gives other tokens than before.
+        ModelFailedError: it then gives other tokens than before, or fails itself.
     """
     encoder = model.prompt_encoder
     own = encoder.forward
@@ -36,7 +37,7 @@ def take_prompts(model: Any) -> None:
     points, labels = points.reshape(2, 3, 2, 2), torch.tensor([1, 0]).expand(2, 3, 2)
     corners, kinds = boxes.reshape(2, 3, 2, 2), torch.tensor(CORNERS).expand(2, 3, 2)
     both = (torch.cat([points, corners], dim=2), torch.cat([labels, kinds], dim=2))
-    with torch.no_grad():
+    with named_model_errors("points and boxes"), torch.no_grad():
         for given, expected in (
             ((points, labels), own(points, labels, None, None)),
             ((corners, kinds), own(None, None, boxes, None)),
