@@ -264,7 +264,7 @@ kill: $(STAMP)  ## end 50 exports with SIGKILL at random moments (6 minutes)
 traps: $(STAMP)  ## the known ways to be silently wrong, each refused or mended, as a table (2 minutes)
 	$(BIN)/python -m pytest -q -m trap
 
-coverage: $(STAMP)  ## every model type and task of transformers, as tiny models; writes docs/coverage.* (1 hour a precision); ARGS="--bf16", ARGS=--layouts for published folders (20 minutes)
+coverage: $(STAMP)  ## every model type and task of transformers, as tiny models; writes docs/coverage.* (1 to 2 hours a precision); ARGS="--bf16", ARGS=--layouts for published folders (20 minutes)
 	$(BIN)/python -m tests.model_matrix $(ARGS)
 
 coverage-sample: $(STAMP)  ## 24 pairs of them and 8 published folders, the same ones every time (4 minutes)

@@ -246,6 +246,11 @@ def write_generation(folder: Path, model: Path, exported: Callable[..., Report])
     assert done.returncode == 0, done.stderr
 
 
+# For folders of the tests alone. Those that `make install` and `make cpp` build too have their flags (.ci/run), or what
+# is compiled there would be compiled anew each time.
+STRICT = "-DCMAKE_CXX_FLAGS=-Werror"
+
+
 def build(folder: Path, source: Path, *definitions: str) -> Path:
     """Configure and build a CMake project; what is compiled already stays."""
     # clean start: for CMake, which asks it for the folder of torch
@@ -297,7 +302,8 @@ def sanitized(data: Path) -> Path:
         # tests/test_kernels.py runs the kernels under sanitizers.
         "-DEXPORTED_MODEL_NATIVE=OFF",
     ]
-    return build(ROOT / "build/cpp-asan", ROOT / "runtime/cpp", *definitions, f"-DEXPORTED_MODEL_TEST_DATA={data}")
+    definitions += [STRICT, f"-DEXPORTED_MODEL_TEST_DATA={data}"]
+    return build(ROOT / "build/cpp-asan", ROOT / "runtime/cpp", *definitions)
 
 
 @pytest.mark.slow

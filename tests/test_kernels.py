@@ -196,7 +196,7 @@ REFUSALS = {
 
 # The test program beside the library, and without it.
 TESTS = ("-DEM_NATIVE_TESTS=ON",)
-ALONE = (*TESTS, "-DEM_NATIVE_LIBRARY=OFF")
+ALONE = (*TESTS, "-DEM_NATIVE_LIBRARY=OFF", "-DCMAKE_CXX_FLAGS=-Werror")
 
 ASK = "import sys, torch; torch.ops.load_library(sys.argv[1]); print(torch.ops.em_native.version())"
 

@@ -13,7 +13,7 @@ import pytest
 from exporter import Report
 from exporter.verification.subprocesses import module, python
 from tests.conftest import ROOT, run
-from tests.test_cpp import build
+from tests.test_cpp import STRICT, build
 
 pytestmark = [pytest.mark.cpp, pytest.mark.slow, pytest.mark.usefixtures("native_operators")]
 
@@ -51,7 +51,7 @@ def app(name: str, *definitions: str) -> Path:
         project.write_text(text)
     package = run([*module("runtime"), "--cmake-dir"]).stdout.strip()
     # The program itself is not optimised, which takes long; the kernels are in every build.
-    flags = [f"-DExportedModel_DIR={package}", "-DCMAKE_BUILD_TYPE=Debug", *definitions]
+    flags = [f"-DExportedModel_DIR={package}", "-DCMAKE_BUILD_TYPE=Debug", STRICT, *definitions]
     return build(folder / "build", folder, *flags) / "app"
 
 

@@ -136,7 +136,8 @@ def probe_pair(pair: Pair, precision: Precision, folder: Path) -> tuple[Result, 
     def answers(model: Adapter, probe: _Probe) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             found = {key: value.clone() for key, value in zip(model.outputs, model(**probe.inputs), strict=True)}
-        return (repeats and repeated_at_padding(plan, probe.shape, probe.lengths, found)) or found
+        repeated = repeated_at_padding(plan, probe.shape, probe.lengths, found) if repeats else None
+        return found if repeated is None else repeated
 
     probes = []
     for number in range(PROBES):
@@ -162,7 +163,8 @@ def probe_pair(pair: Pair, precision: Precision, folder: Path) -> tuple[Result, 
         return "beyond", errors
     if precision == "bf16":
         answered = {case.name for case in cases}
-        own = {probe.name: answers(adapter.bfloat16(), probe) for probe in probes if probe.name in answered}
+        narrow = adapter.bfloat16()
+        own = {probe.name: answers(narrow, probe) for probe in probes if probe.name in answered}
         if all(one.within(_twice_the_rounding(one, cases, own)) for one in bad):
             return "beyond", f"{errors}; the original in bf16 is as far off"
     return "wrong", errors
