@@ -10,7 +10,7 @@ from exporter.config.tasks import TASKS
 from exporter.shapes.narrowing import narrow, narrow_axis
 from exporter.shapes.test_shapes import Dimension, shapes_to_verify
 from exporter.shapes.trace_plan import TracePlan
-from runtime.format.manifest import Axis, TensorSpec
+from runtime.format.manifest import Axis, TensorSpec, ValueRange
 
 
 def plan_of(task: str, sizes: Mapping[str, tuple[int, int | None, int]]) -> TracePlan:
@@ -83,3 +83,22 @@ def test_nothing_is_left_where_the_example_fails() -> None:
     plan = plan_of("image-classification", IMAGE)
     tried = shapes_to_verify(plan.dimensions, None, "quick")
     assert narrow(plan, tried, {trial.name for trial in tried if dict(trial.shape) == plan.example}) is None
+
+
+def test_without_padding_the_mask_of_padding_alone_holds_ones() -> None:
+    """Patches of images of other shapes, prompts and global attention have masks of their own, which go on."""
+    text, patches = (Axis("batch", 1, None), Axis("sequence", 1, 64)), (Axis("batch", 1, None), Axis("patches", 16, 16))
+    masks = {
+        "attention_mask": text,
+        "pooling_mask": text,
+        "global_attention_mask": text,
+        "pixel_attention_mask": patches,
+    }
+    sizes = {"batch": Dimension(text[0], 2), "sequence": Dimension(text[1], 32), "patches": Dimension(patches[1], 16)}
+    specs = tuple(TensorSpec(name, "int64", axes, ValueRange(0, 1)) for name, axes in masks.items())
+    plan = TracePlan(TASKS["feature-extraction"], specs, sizes, "sequence", 0, frozenset(), "right", ())
+    tried = shapes_to_verify(sizes, "sequence", "quick")
+    supported = narrow(plan, tried, {trial.name for trial in tried if trial.padded})
+    assert supported is not None and supported.excluded == "padding"
+    kept = {spec.name: spec.values for spec in supported.plan.inputs}
+    assert kept == {name: ValueRange(int(name == "attention_mask"), 1) for name in masks}

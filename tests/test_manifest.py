@@ -142,6 +142,15 @@ def test_what_makes_no_sense_is_refused(tiny_artifact: Path, path: list[Any], no
         codec.from_json(json.dumps(raw), "the-file")
 
 
+@pytest.mark.parametrize("multiple", [1, 3])
+def test_an_axis_without_a_largest_size_may_begin_above_one(tiny_artifact: Path, multiple: int) -> None:
+    raw = json.loads(codec.to_json(read_manifest(tiny_artifact)))
+    for spec in raw["inputs"]:
+        spec["axes"][0] |= {"minimum": 6, "maximum": None, "multiple": multiple}
+    found = codec.from_json(json.dumps(raw), "f").inputs[0].axes[0]
+    assert (found.minimum, found.maximum, found.multiple) == (6, None, multiple)
+
+
 def test_what_the_text_section_says_beside_the_tokenizer_may_be_left_out(tiny_artifact: Path) -> None:
     raw = json.loads(codec.to_json(read_manifest(tiny_artifact)))
     for text in (TEXT, TEXT | {"rules": None}, TEXT | {"rules": RULES}):

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from exporter.config.forward_parameters import MASKS
 from exporter.shapes.test_shapes import Dimension, TestShape
 from exporter.shapes.trace_plan import TracePlan
 from runtime.format.manifest import Axis, TensorSpec, ValueRange
@@ -48,13 +49,14 @@ class _Restriction:
             name: Dimension(self.axes.get(name, dimension.axis), dimension.example)
             for name, dimension in plan.dimensions.items()
         }
-        inputs = tuple(self._spec(spec) for spec in plan.inputs)
+        inputs = tuple(self._spec(spec, plan.padded_axis) for spec in plan.inputs)
         padded = None if self.unpadded else plan.padded_axis
         return dataclasses.replace(plan, dimensions=dimensions, inputs=inputs, padded_axis=padded)
 
-    def _spec(self, spec: TensorSpec) -> TensorSpec:
+    def _spec(self, spec: TensorSpec, padded_axis: str | None) -> TensorSpec:
         axes = tuple(self.axes.get(axis.name, axis) for axis in spec.axes)
-        whole = self.unpadded and spec.name.endswith("mask")
+        # Other masks say something else: which patches are real, which tokens are a prompt or attend globally.
+        whole = self.unpadded and padded_axis in MASKS.get(spec.name, ())
         return dataclasses.replace(spec, axes=axes, values=ValueRange(1, 1) if whole else spec.values)
 
 

@@ -262,7 +262,8 @@ def _tensor_problems(spec: TensorSpec) -> Iterator[tuple[str, str]]:
     for axis in spec.axes:
         if axis.minimum < 1 or (axis.maximum is not None and axis.maximum < axis.minimum):
             yield f"{spec.name}.{axis.name} {axis.minimum}..{axis.maximum}", "a range from 1 on"
-        if axis.multiple < 1 or (axis.maximum or axis.multiple) // axis.multiple * axis.multiple < axis.minimum:
+        most = axis.maximum
+        if axis.multiple < 1 or (most is not None and most // axis.multiple * axis.multiple < axis.minimum):
             yield f"{spec.name}.{axis.name}: multiples of {axis.multiple}", "a step that leaves sizes within the range"
     values = spec.values
     if values is not None and (values.minimum > values.maximum or spec.dtype != "int64"):

@@ -6,8 +6,9 @@
 With `--layouts` it tries published folders instead (`tests.model_matrix.layouts`), and writes the second table;
 `--sample` then takes those of `layouts.published.SAMPLE`. Prints one line per pair or folder. Rows are appended to
 `build/coverage/PRECISION.jsonl`, `PRECISION-BACKEND.jsonl` and `layouts-PRECISION.jsonl`, so that an interrupted run
-can be continued. The tables in `docs/` are written unless only some pairs were requested. The exit code is 1 if an
-artifact was wrong, or the exporter failed because of a defect.
+can be continued. The tables in `docs/` are written unless a sample or names were requested; `--task` writes a section
+of its own, of the pairs of that task (and `--kind`), and leaves the precision's section as it is. The exit code is 1
+if an artifact was wrong, or the exporter failed because of a defect.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 from exporter.config.request import BACKEND_CHOICES
 from tests.model_matrix import report
 from tests.model_matrix.layouts import command
-from tests.model_matrix.pairs import all_pairs, sample
+from tests.model_matrix.pairs import Pair, all_pairs, sample
 from tests.model_matrix.processes import run_all
 
 ROOT = Path(__file__).parent.parent.parent
@@ -69,10 +70,23 @@ def main() -> int:
     found = [done[pair.name] for pair in pairs if pair.name in done]
     print(", ".join(f"{count} {name}" for name, count in Counter(row["result"] for row in found).most_common()))
     if not arguments.sample and not arguments.only:
-        print("\n".join(report.write(ROOT / "docs", all_pairs(), report.gather({label: done}))))
-    if not arguments.sample and not arguments.only and arguments.task == "text-generation":
-        print("\n".join(report.write_generation(ROOT / "docs", {label: {row["model_type"]: row for row in found}})))
+        print("\n".join(_write(arguments, label, pairs, done, found)))
     return 1 if any(row["result"] in DEFECTS for row in found) else 0
+
+
+def _write(
+    arguments: argparse.Namespace,
+    label: str,
+    pairs: tuple[Pair, ...],
+    done: dict[str, dict[str, Any]],
+    found: list[dict[str, Any]],
+) -> list[str]:
+    if arguments.task == report.GENERATION:
+        return report.write_generation(ROOT / "docs", {label: {row["model_type"]: row for row in found}})
+    if arguments.task:
+        rows = {f"{row['model_type']} {row['task']}": row for row in found}
+        return report.write_part(ROOT / "docs", pairs, report.gather({f"{label}-{arguments.task}": rows}))
+    return report.write(ROOT / "docs", all_pairs(), report.gather({label: done}))
 
 
 def _arguments() -> argparse.Namespace:

@@ -19,6 +19,8 @@ from tests.model_matrix.one import PROBES, SOUND
 from tests.model_matrix.pairs import Pair
 
 Row = Mapping[str, Any]
+# The task with a section of its own.
+GENERATION = "text-generation"
 # In the order of the picture, with their colours: from right to not tried.
 RESULTS = {
     "right": "#2e7d32",
@@ -97,29 +99,38 @@ def write(folder: Path, pairs: Sequence[Pair], result: Mapping[str, Any]) -> lis
 
     Args:
         folder: where to.
-        pairs: all of them.
+        pairs: all of them; those that write text have a section of their own.
         result: as `gather` or `load` gives it.
 
     Returns:
         The totals, a table for each precision, line by line.
     """
+    reports.save_raw(folder, "coverage", result)
+    pairs = [pair for pair in pairs if pair.task != GENERATION]
+    totals = write_part(folder, pairs, result)
+    if "fp32" in result["rows"]:
+        rows = {f"{row['model_type']} {row['task']}": row for row in result["rows"]["fp32"]}
+        reports.write_whole(folder / "coverage.svg", charts.svg(_picture(pairs, rows)))
+    return totals
+
+
+def write_part(folder: Path, pairs: Sequence[Pair], result: Mapping[str, Any]) -> list[str]:
+    """Write a section for each name of rows in `result`, about `pairs` alone; returns the totals, line by line."""
     about = {
         "date": result["date"],
         "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
         "processor": result["processor"],
     }
-    reports.save_raw(folder, "coverage", result)
     totals = []
     for label, found in result["rows"].items():
         rows = {f"{row['model_type']} {row['task']}": row for row in found}
         counted = _totals(pairs, rows)
         totals += [f"**{label}**", "", *counted, ""]
         text = [_TRIED.format(label=label, **about), *counted, ""]
-        text += ["### Encoders by task", "", *_by_task(pairs, rows), ""]
+        if _tasks(pairs, rows):
+            text += ["### Encoders by task", "", *_by_task(pairs, rows), ""]
         text += ["### Pairs that are not right", "", *_reasons(pairs, rows)]
         sections.write(folder / "coverage.md", label, text, _HEAD.format(probes=PROBES))
-        if label == "fp32":
-            reports.write_whole(folder / "coverage.svg", charts.svg(_picture(pairs, rows)))
     return totals
 
 
@@ -127,6 +138,8 @@ def _totals(pairs: Sequence[Pair], rows: Mapping[str, Row]) -> list[str]:
     body = []
     for kind, name in (("encoder", "encoders"), ("generator", "generators"), ("other", "others"), (None, "all")):
         mine = [pair for pair in pairs if kind in (pair.kind, None)]
+        if not mine:
+            continue
         found = [rows[pair.name] for pair in mine if pair.name in rows]
         counts = Counter(row["result"] for row in found)
         sound = sum(counts[name] for name in SOUND)

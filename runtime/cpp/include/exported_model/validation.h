@@ -46,8 +46,8 @@ inline void validate_tensor(const TensorSpec& spec) {
     const std::string place = spec.name + "." + axis.name;
     require(axis.minimum >= 1 && axis.maximum.value_or(axis.minimum) >= axis.minimum, place, "a range from 1 on");
     require(axis.multiple >= 1, place, "a step that leaves sizes within the range");
-    const std::int64_t most = axis.maximum.value_or(axis.multiple);
-    require(most / axis.multiple * axis.multiple >= axis.minimum, place, "a step that leaves sizes within the range");
+    require(!axis.maximum || *axis.maximum / axis.multiple * axis.multiple >= axis.minimum, place,
+            "a step that leaves sizes within the range");
   }
   const auto admits = [&](std::int64_t number) {
     return spec.values->minimum <= number && number <= spec.values->maximum;
