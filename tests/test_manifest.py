@@ -145,6 +145,7 @@ def test_what_makes_no_sense_is_refused(tiny_artifact: Path, path: list[Any], no
 @pytest.mark.parametrize("multiple", [1, 3])
 def test_an_axis_without_a_largest_size_may_begin_above_one(tiny_artifact: Path, multiple: int) -> None:
     raw = json.loads(codec.to_json(read_manifest(tiny_artifact)))
+    raw["execution"]["warmup_shapes"] = []
     for spec in raw["inputs"]:
         spec["axes"][0] |= {"minimum": 6, "maximum": None, "multiple": multiple}
     found = codec.from_json(json.dumps(raw), "f").inputs[0].axes[0]
