@@ -5,6 +5,10 @@ model adds a function of its own (Gemma 3's bidirectional encoder does), transfo
 `vmap`, which the tracer of TorchScript cannot follow ("unordered_map::at"). For functions that compute elementwise or
 look up numbers by their indices, one call with indices of shapes [batch, 1, 1, 1] to [1, 1, 1, keys] gives the same
 mask. Verification compares the outputs with those of the original, which still uses `vmap`.
+
+The mask of an encoder with written-out attention hides padding alone. transformers repeats it for each query, [batch, 1,
+queries, keys]; while tracing it has one line for all queries, [batch, 1, 1, keys], which is less work in every call, and
+shows that queries of one row see the same keys.
 """
 
 from __future__ import annotations
@@ -21,9 +25,9 @@ import torch
 def masks_by_broadcasting() -> Iterator[None]:
     """A context for a trace; nothing changes if transformers is not loaded, or its release does not use `vmap`."""
     module = sys.modules.get("transformers.masking_utils")
-    originals = {name: getattr(module, name) for name in _REPLACED if hasattr(module, name)}
-    for name in originals:
-        setattr(module, name, _REPLACED[name])
+    originals = {name: getattr(module, name) for name in (*_REPLACED, _MAKER) if hasattr(module, name)}
+    for name, original in originals.items():
+        setattr(module, name, _one_line(original, module) if name == _MAKER else _REPLACED[name])
     try:
         yield
     finally:
@@ -50,6 +54,23 @@ def _broadcasting(mask_function: Callable[..., Any], bh_indices: bool = True) ->
     return mask
 
 
+def _one_line(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
+    """The replacement for the maker of masks: without repetition where the queries make no difference."""
+    everything = getattr(module, "bidirectional_mask_function", None)
+
+    def mask(**options: Any) -> Any:
+        padding, function = options.get("attention_mask"), options.get("mask_function")
+        if everything is None or function is not everything or padding is None or options.get("use_vmap"):
+            return original(**options)
+        length, offset = options["kv_length"], options.get("kv_offset", 0)
+        padding = module.prepare_padding_mask(padding, length, offset)
+        return padding[:, None, None, offset : offset + length].to(torch.bool)
+
+    return mask
+
+
+# Called by `eager_mask` with names for all arguments.
+_MAKER = "sdpa_mask"
 # Names in transformers' module: the mapping up to release 4.57, and since; and a mode that lets `vmap` look up numbers
 # by tensors, through a Python function that a trace cannot hold. Broadcasting does not need it.
 _REPLACED: dict[str, Any] = {

@@ -23,7 +23,7 @@ _CONVERSIONS = ("aten::to", "aten::type_as")
 def place_native_norms(graph: Graph, sizes: dict[str, tuple[int, ...]]) -> int:
     """Replace every layer norm and RMS norm over the last axis; returns their number.
 
-    The sizes of what RMS norms give are added to `sizes`.
+    The sizes of what the norms give are added to `sizes`: the next addition is of one of these.
     """
     found = 0
     for node in list(graph.nodes()):
@@ -36,15 +36,18 @@ def place_native_norms(graph: Graph, sizes: dict[str, tuple[int, ...]]) -> int:
     return found
 
 
-def _place_layer_norm(graph: Graph, node: Node, sizes: Shapes) -> bool:
+def _place_layer_norm(graph: Graph, node: Node, sizes: dict[str, tuple[int, ...]]) -> bool:
     value, size, weight, bias, epsilon, _ = node.inputs()
     number = constant(epsilon)
     if len(constant(size) or ()) != 1 or not isinstance(number, float):
         return False
+    shape = sizes.get(value.debugName())
     value, residual = _summands(value, sizes)
     graph.setInsertPoint(node)
     added = graph.insertConstant(None) if residual is None else residual
     output = insert(graph, node, NORM, [value, added, weight, bias, epsilon], node)
+    if shape is not None:
+        sizes[output.debugName()] = shape
     node.output().replaceAllUsesWith(output)
     return True
 
