@@ -72,7 +72,7 @@ def reference(
 def attention(
     query: Tensor, key: Tensor, value: Tensor, offsets: Tensor | None = None, mask: Tensor | None = None, **options: Any
 ) -> Tensor:
-    settings = {"scale": max(query.shape[-1], 1) ** -0.5, "causal": False, "window": 0} | options
+    settings = {"scale": max(query.shape[-1], 1) ** -0.5, "causal": False, "window": 0, "coarse": False} | options
     found: Tensor = torch.ops.em_native.attention(query, key, value, offsets, mask, *settings.values())
     assert found.transpose(1, 2).is_contiguous()
     return found

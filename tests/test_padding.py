@@ -248,7 +248,7 @@ def test_attention_without_a_mask_keeps_padding() -> None:
 def test_a_backend_says_nothing_where_nothing_is_dropped() -> None:
     traced, example = frozen(torch.nn.Linear(4, 4), torch.randn(2, 4))
     named = ExampleInputs({"attention_mask": example.as_tuple()[0]})
-    assert OnednnBackend().drop_padding(traced, named) == (0, [])
+    assert OnednnBackend().drop_padding(traced, named, "fp32") == (0, [])
 
 
 def test_threads_share_a_session_of_ragged_batches(tagger: Any) -> None:

@@ -93,7 +93,7 @@ class WeightRounder(Backend, Protocol):
 class PaddingDropper(Backend, Protocol):
     """A backend whose files can skip padding."""
 
-    def drop_padding(self, module: ScriptModule, example: ExampleInputs) -> tuple[int, list[str]]:
+    def drop_padding(self, module: ScriptModule, example: ExampleInputs, precision: Precision) -> tuple[int, list[str]]:
         """Rewrite the frozen trace in place, before `rewrite`.
 
         In the outputs, padded positions repeat their row's last real token.
@@ -101,6 +101,7 @@ class PaddingDropper(Backend, Protocol):
         Args:
             module: frozen.
             example: with an `attention_mask`, [rows, tokens], of rows padded on the right.
+            precision: as for `rewrite`.
 
         Returns:
             How many attentions now skip padding, and notes on all that was done.

@@ -298,7 +298,7 @@ class CandidateSearch:
             with rewriting(backend.name):
                 pruned = prune(traced.module, example)
                 rewritten = [f"{pruned} linears compute the one token that the head reads"] if pruned else []
-                candidate, dropped = drop_padding(candidate, self.plan, traced.module, example)
+                candidate, dropped = drop_padding(candidate, self.plan, traced.module, example, request.precision)
                 rewritten += filter(None, [*dropped, backend.rewrite(traced.module, example, request.precision)])
             notes += [f"{traced.form} example inputs, {self.plan.example_sizes}", *rewritten]
         return traced, candidate, rewritten

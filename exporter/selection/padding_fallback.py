@@ -14,11 +14,12 @@ from exporter.selection.build_result import BuildResult
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.shapes.trace_plan import TracePlan
 from exporter.verification.reference import VerificationCase
+from runtime.format.manifest import Precision
 from runtime.host.torchscript import ScriptModule
 
 
 def drop_padding(
-    candidate: Candidate, plan: TracePlan, module: ScriptModule, example: ExampleInputs
+    candidate: Candidate, plan: TracePlan, module: ScriptModule, example: ExampleInputs, precision: Precision
 ) -> tuple[Candidate, list[str]]:
     """Rewrite the trace so that it skips padding.
 
@@ -30,7 +31,7 @@ def drop_padding(
         return dataclasses.replace(candidate, drop_padding=False), []
     mask = example.tensors.get("attention_mask")
     attentions, notes = (
-        candidate.backend.drop_padding(module, example) if mask is not None and mask.dim() == 2 else (0, [])
+        candidate.backend.drop_padding(module, example, precision) if mask is not None and mask.dim() == 2 else (0, [])
     )
     return dataclasses.replace(candidate, drop_padding=attentions > 0), notes
 

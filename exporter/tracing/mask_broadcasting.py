@@ -6,9 +6,9 @@ model adds a function of its own (Gemma 3's bidirectional encoder does), transfo
 look up numbers by their indices, one call with indices of shapes [batch, 1, 1, 1] to [1, 1, 1, keys] gives the same
 mask. Verification compares the outputs with those of the original, which still uses `vmap`.
 
-The mask of an encoder with written-out attention hides padding alone. transformers repeats it for each query, [batch, 1,
-queries, keys]; while tracing it has one line for all queries, [batch, 1, 1, keys], which is less work in every call, and
-shows that queries of one row see the same keys.
+The mask of an encoder with written-out attention hides padding alone. transformers repeats it for each query, [batch,
+1, queries, keys]; while tracing it has one line for all queries, [batch, 1, 1, keys], which is less work in every call,
+and shows that the queries of a row see the same keys.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@
 //
 // fp32 is computed in fp32. bf16 is packed as fp32 and computed in that, or, where the processor has products of bf16
 // pairs, packed in pairs: a pair takes a lane of 32 bits, so that the same code serves both ("depth" counts lanes).
+// fp32 that may be coarse is rounded when it is packed, and computed as bf16 is.
 #include "blocking.h"
 #include "softmax.h"
 #include "vector.h"
@@ -110,7 +111,7 @@ EM_NATIVE_INLINE void multiply_block(const float* a, int64_t a_stride, int64_t r
 template <bool pairs, typename T>
 EM_NATIVE_INLINE Vec load_lanes(const T* p, int64_t count) {
 #if defined(EM_NATIVE_AVX512_BF16)
-  if constexpr (pairs) return load_pairs(reinterpret_cast<const uint16_t*>(p), count);
+  if constexpr (pairs) return load_pairs(p, count);
 #endif
   return count >= lanes ? load(p) : load_first(p, count);
 }
@@ -186,7 +187,10 @@ void pack_values(const Work<pairs>& work, const T* values, int64_t stride, int64
       for (int64_t j = 0; j < count; j += 2, to += columns, from += 2 * stride) {
         const Vec low = load_lanes<false>(from, here);
         const Vec high = j + 1 < count ? load_lanes<false>(from + stride, here) : zero();
-        store(to, pair_up(low, high));
+        if constexpr (sizeof(T) == 2)
+          store(to, pair_up(low, high));
+        else
+          store(to, pair_up_rounded(low, high));
       }
       continue;
     }
@@ -413,7 +417,9 @@ void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int6
 }  // namespace
 
 void attention(const Attention& a, const AttentionPlan& plan, int64_t first_task, int64_t last_task) {
-  if (a.type == Type::fp32)
+  if (a.type == Type::fp32 && a.coarse)
+    run<has_pairs, float>(a, plan, first_task, last_task);
+  else if (a.type == Type::fp32)
     run<false, float>(a, plan, first_task, last_task);
   else
     run<has_pairs, uint16_t>(a, plan, first_task, last_task);

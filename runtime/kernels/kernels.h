@@ -43,6 +43,8 @@ struct Attention {
   // key - query < window; at most queries + keys.
   bool causal;
   int64_t window;
+  // Inputs of fp32 may be rounded to bf16 for the products, and are where the processor has products of bf16 pairs.
+  bool coarse;
 };
 
 // How the work is cut: a task is a share of the queries of one segment (or row) and one head of the keys.

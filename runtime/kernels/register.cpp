@@ -25,7 +25,7 @@ namespace {
 using at::Tensor;
 
 // Raised when the meaning of an operator changes; an artifact names the version that it needs.
-constexpr int64_t operators_version = 3;
+constexpr int64_t operators_version = 4;
 constexpr int64_t widest = 256;
 constexpr int64_t largest_size = std::numeric_limits<int32_t>::max();
 // Products of codes, up to 255 * 127 each, are added in 32 bits.
@@ -144,7 +144,7 @@ void check_attention(const char* operation, const Tensor& query, const Tensor& k
 
 Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor& value_,
                           const std::optional<Tensor>& offsets, const std::optional<Tensor>& mask_, double scale,
-                          bool causal, int64_t window) {
+                          bool causal, int64_t window, bool coarse) {
   const Kernels& level = kernels();
   check_attention("attention", query_, key_, value_, scale, window);
   const int64_t rows = query_.size(0), heads = query_.size(1), queries = query_.size(2), keys = key_.size(2);
@@ -162,6 +162,7 @@ Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor
   a.causal = causal;
   // As long as everything: the same as none, and no sum of it overflows.
   a.window = std::min(window, queries + keys);
+  a.coarse = coarse;
   std::vector<int64_t> segment_starts;
   int64_t covered = queries, longest_queries = queries, longest_keys = keys;
   if (offsets) {
@@ -812,7 +813,7 @@ TORCH_LIBRARY(em_native, library) {
   library.def("levels() -> str[]", usable_levels);
   library.def(
       "attention(Tensor query, Tensor key, Tensor value, Tensor? offsets, Tensor? mask, float scale, bool causal, "
-      "int window) -> Tensor");
+      "int window, bool coarse) -> Tensor");
   // Writes the new keys and values to their positions in `keys` and `values`, then each query sees the keys up to its
   // own position. The result: [rows, tokens, heads, width].
   library.def(

@@ -93,10 +93,23 @@ EM_NATIVE_INLINE Vec load_pairs(const uint16_t* p, int64_t count) {
   if (count >= 2 * lanes) return _mm512_castsi512_ps(_mm512_loadu_si512(p));
   return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(static_cast<__mmask32>((1ull << count) - 1), p));
 }
-// Lane i: a pair of a[i] and b[i].
+// The same of fp32, rounded to bf16.
+EM_NATIVE_INLINE Vec load_pairs(const float* p, int64_t count) {
+  const __m256i low = narrow(count >= lanes ? load(p) : load_first(p, count));
+  const __m256i high = count <= lanes       ? _mm256_setzero_si256()
+                       : count >= 2 * lanes ? narrow(load(p + lanes))
+                                            : narrow(load_first(p + lanes, count - lanes));
+  return _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+}
+// Lane i: a pair of a[i] and b[i], which are widened bf16.
 EM_NATIVE_INLINE Vec pair_up(Vec a, Vec b) {
   const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(a), 16);
   return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(b)));
+}
+// The same of any numbers, rounded to bf16.
+EM_NATIVE_INLINE Vec pair_up_rounded(Vec a, Vec b) {
+  const __m512i low = _mm512_cvtepu16_epi32(narrow(a)), high = _mm512_cvtepu16_epi32(narrow(b));
+  return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 #else
 // To nearest, ties to even; NaN stays NaN.

@@ -196,6 +196,8 @@ void attention_case(const Kernels& level, int number) {
   a.scale = one_of({1.0f / std::sqrt(static_cast<float>(a.width)), 0.0f, -0.1f});
   a.causal = between(0, 1);
   a.window = between(0, 1) ? 0 : between(1, a.queries + a.keys);
+  a.coarse = between(0, 2) == 0;
+  const bool rounded = a.coarse && level.pairs && a.type == Type::fp32;
   // Views of one joined product, or three tensors.
   const int64_t width = a.heads * a.width;
   Numbers query(a.type, a.rows * a.queries * width * (joined ? 3 : 1));
@@ -238,23 +240,27 @@ void attention_case(const Kernels& level, int number) {
   attention(level, a, 3, between(0, 1) ? serial : three_threads);
   // A joined product is one tensor for the reference too.
   const int64_t key_start = joined ? width : 0, value_start = joined ? 2 * width : 0;
-  std::vector<double> wanted;
-  if (joined) {
-    Numbers keys(a.type, query.count() - key_start), values(a.type, query.count() - value_start);
-    std::memcpy(keys.data(), a.key, static_cast<size_t>(keys.count() * bytes));
-    std::memcpy(values.data(), a.value, static_cast<size_t>(values.count() * bytes));
-    wanted = reference(a, query, keys, values, masked ? &mask : nullptr);
-  } else {
-    wanted = reference(a, query, key, value, masked ? &mask : nullptr);
-  }
+  // What the products are of: numbers that may be coarse are rounded first.
+  const Type read_type = rounded ? Type::bf16 : a.type;
+  Numbers queries(read_type, query.count());
+  Numbers keys(read_type, joined ? query.count() - key_start : key.count());
+  Numbers values(read_type, joined ? query.count() - value_start : value.count());
+  const auto read = [](Numbers& to, const Numbers& from, int64_t start) {
+    for (int64_t i = 0; i < to.count(); i++) to.set(i, static_cast<float>(from.get(start + i)));
+  };
+  read(queries, query, 0);
+  read(keys, joined ? query : key, joined ? key_start : 0);
+  read(values, joined ? query : value, joined ? value_start : 0);
+  const std::vector<double> wanted = reference(a, queries, keys, values, masked ? &mask : nullptr);
   double error = 0, size = 1e-3;
   for (int64_t i = 0; i < output.count(); i++) {
     const double difference = std::abs(output.get(i) - wanted[static_cast<size_t>(i)]);
     error = difference <= error ? error : difference;  // NaN too
     size = std::max(size, std::abs(wanted[static_cast<size_t>(i)]));
   }
-  attention_worst.add(a.type, error / size);
-  const double bound = a.type == Type::fp32 ? 2e-6 : 8e-3;
+  attention_worst.add(rounded ? Type::bf16 : a.type, error / size);
+  // A score of 256 products, added one after the other, is off by some roundings of fp32, and the softmax repeats that.
+  const double bound = a.type == Type::fp32 && !rounded ? 3e-6 : 8e-3;
   char what[300];
   std::snprintf(what, sizeof what,
                 "%s attention %d %s: rows %ld heads %ld/%ld queries %ld keys %ld width %ld/%ld segments %ld joined %d "

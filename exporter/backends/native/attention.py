@@ -22,10 +22,11 @@ ATTENTION = "em_native::attention"
 ATTEND_CACHED = "em_native::attend_cached"
 
 
-def place_native_attention(module: ScriptModule, sizes: Shapes) -> int:
+def place_native_attention(module: ScriptModule, sizes: Shapes, coarse: bool) -> int:
     """Replace explicit attention in the module's graph; returns the number of attentions.
 
-    Heads that are too wide for the operator get PyTorch's operators, as with oneDNN.
+    `coarse`: queries, keys and values of fp32 may be rounded to bf16 for the products. Heads that are too wide for the
+    operator get PyTorch's operators, as with oneDNN.
     """
     graph = graph_of(module)
     found = [
@@ -36,7 +37,8 @@ def place_native_attention(module: ScriptModule, sizes: Shapes) -> int:
     for node, (query, keys, values, mask, scale, *_) in found:
         graph.setInsertPoint(node)
         added = graph.insertConstant(None) if mask is None else mask
-        output = call(module, node, native_attend, [query, keys, values, added, graph.insertConstant(scale)])
+        settings = map(graph.insertConstant, (scale, coarse))
+        output = call(module, node, native_attend, [query, keys, values, added, *settings])
         node.output().replaceAllUsesWith(output)
     eliminate_dead_code(graph)
     return len(found) + place_attention(module, sizes)
@@ -48,7 +50,8 @@ class NativeRagged:
     Whether the mask hides padding alone is found out once for each mask, not at each attention.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, coarse: bool) -> None:
+        self._coarse = coarse
         self._offsets: dict[str, Value] = {}
 
     def __call__(
@@ -62,9 +65,9 @@ class NativeRagged:
         graph = graph_of(module)
         if mask.debugName() not in self._offsets:
             self._offsets[mask.debugName()] = call(module, node, segment_offsets, [mask, lengths, real])
-        factor = graph.insertConstant(scale)
+        factor, coarse = map(graph.insertConstant, (scale, self._coarse))
         offsets = self._offsets[mask.debugName()]
-        return call(module, node, native_attend_ragged, [query, keys, values, mask, factor, lengths, offsets])
+        return call(module, node, native_attend_ragged, [query, keys, values, mask, factor, coarse, lengths, offsets])
 
 
 def native_attend(
@@ -73,6 +76,7 @@ def native_attend(
     values: torch.Tensor,
     mask: Optional[torch.Tensor],  # noqa: UP045
     scale: float,
+    coarse: bool,
 ) -> torch.Tensor:
     """Attention, [rows, heads, queries, width].
 
@@ -82,9 +86,10 @@ def native_attend(
         values: [rows, heads, keys, width].
         mask: added to the scores, [rows or 1, heads or 1, queries or 1, keys], or None.
         scale: the factor of the scores.
+        coarse: numbers of fp32 may be rounded to bf16 for the products.
     """
     found: torch.Tensor = torch.ops.em_native.attention(
-        query, keys.transpose(2, 3), values, None, mask, scale, False, 0
+        query, keys.transpose(2, 3), values, None, mask, scale, False, 0, coarse
     )
     return found
 
@@ -121,19 +126,20 @@ def native_attend_ragged(
     values: torch.Tensor,
     mask: torch.Tensor,
     scale: float,
+    coarse: bool,
     lengths: List[int],  # noqa: UP006
     offsets: torch.Tensor,
 ) -> torch.Tensor:
-    """Attention within each row of the batch; the first five arguments as for `native_attend`.
+    """Attention within each row of the batch; the first six arguments as for `native_attend`.
 
     If there are lengths, `query`, `keys` and `values` are a single row with the tokens of all; `offsets` are from
     `segment_offsets`.
     """
     if len(lengths) == 0:
-        return native_attend(query, keys, values, mask, scale)
+        return native_attend(query, keys, values, mask, scale, coarse)
     if offsets.numel() > 0:
         found: torch.Tensor = torch.ops.em_native.attention(
-            query, keys.transpose(2, 3), values, offsets, None, scale, False, 0
+            query, keys.transpose(2, 3), values, offsets, None, scale, False, 0, coarse
         )
         return found
     # The tokens that fill up the last step belong to no row: they stay zero, and finite in every layer.
@@ -151,6 +157,6 @@ def native_attend_ragged(
             if mask.size(0) != 1:
                 row_mask = row_mask[row : row + 1]
             q, k, v = query[:, :, start:end], keys[:, :, :, start:end], values[:, :, start:end]
-            output[:, :, start:end].copy_(native_attend(q, k, v, row_mask, scale))
+            output[:, :, start:end].copy_(native_attend(q, k, v, row_mask, scale, coarse))
             start = end
     return output

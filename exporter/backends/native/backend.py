@@ -55,9 +55,9 @@ class NativeBackend(OnednnBackend):
         summary = "linears in int8, weights with a scale per output and inputs with a scale per token at run time"
         return module, summary + (", not fitted to the samples" if samples else "")
 
-    def ragged_attention(self) -> PlaceAttention:
+    def ragged_attention(self, precision: Precision) -> PlaceAttention:
         """By an operator that knows where rows begin and end."""
-        return NativeRagged()
+        return NativeRagged(_coarse(precision))
 
     def place(self, module: ScriptModule, sizes: Shapes, precision: Precision) -> Counter[str]:
         """As for onednn, with other attention, norms and linears.
@@ -69,7 +69,7 @@ class NativeBackend(OnednnBackend):
         known = dict(sizes)
         norms = place_native_norms(graph_of(module), known)
         placed = self.place_linears(module, known, precision)
-        placed["attention"] = place_native_attention(module, sizes)
+        placed["attention"] = place_native_attention(module, sizes, _coarse(precision))
         placed["norm"] = norms
         placed["rotation"] = place_rotations(graph_of(module), sizes)
         if not placed.total():
@@ -106,3 +106,8 @@ class NativeBackend(OnednnBackend):
             for kind, _, what in [name.rstrip("]").partition("[")]
             if kind in kinds
         )
+
+
+def _coarse(precision: Precision) -> bool:
+    """Whether attention may round fp32 to bf16: beside linears of 8 bits that is not seen in the answers."""
+    return precision == "int8"

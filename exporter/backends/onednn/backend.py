@@ -68,11 +68,11 @@ class OnednnBackend:
         """None needed: the weights have the precision."""
         return nullcontext()
 
-    def drop_padding(self, module: ScriptModule, example: ExampleInputs) -> tuple[int, list[str]]:
+    def drop_padding(self, module: ScriptModule, example: ExampleInputs, precision: Precision) -> tuple[int, list[str]]:
         """Between the embeddings and the head, compute real tokens only."""
         notes = simplify(module)
         mask = list(graph_of(module).inputs())[1 + list(example.tensors).index("attention_mask")]
-        dropped = leave_out_padding(module, mask, shapes(module, example), self.ragged_attention())
+        dropped = leave_out_padding(module, mask, shapes(module, example), self.ragged_attention(precision))
         # Several views ask for the size of the same tensor.
         merge_equal_nodes(graph_of(module))
         return dropped, [
@@ -80,7 +80,7 @@ class OnednnBackend:
             *([f"{dropped} attentions, and all between them, on real tokens only"] if dropped else []),
         ]
 
-    def ragged_attention(self) -> PlaceAttention:
+    def ragged_attention(self, precision: Precision) -> PlaceAttention:
         """How attention over rows that follow each other is placed."""
         return place_ragged
 
