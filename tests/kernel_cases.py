@@ -334,10 +334,13 @@ def linears_on_codes() -> None:
         weight_scales, bias = torch.rand(outputs) / inputs, torch.randn(outputs)
         product = meant @ (weight.double() * weight_scales.double()[:, None]).t() + bias.double()
         for form, (name, function) in itertools.product((weight, ops.pack_linear(weight)), ACTIVATIONS.items()):
-            given = ops.linear_int8(codes, scales, form, weight_scales, bias, None, outputs, name)
-            compare("linear on codes", given, function(product), LINEAR_BOUND, rows, inputs, outputs, name)
+            half = dtype == torch.bfloat16
+            for asked, type_ in ((half, dtype), (True, torch.bfloat16)):
+                given = ops.linear_int8(codes, scales, form, weight_scales, bias, None, outputs, name, asked)
+                assert given.dtype == type_
+                compare("linear on codes", given, function(product), LINEAR_BOUND, rows, inputs, outputs, name)
             residual = torch.randn(2, rows, outputs).to(dtype)
-            own = ops.linear_int8(x, None, form, weight_scales, bias, residual, outputs, name)
+            own = ops.linear_int8(x, None, form, weight_scales, bias, residual, outputs, name, half)
             compare("linear on codes", own, function(product) + residual.double(), LINEAR_BOUND, rows, inputs, name)
     for dtype in TYPES:
         x, residual = (torch.randn(2, 3, 7, 500) + 0.3).to(dtype)
@@ -351,7 +354,7 @@ def linears_on_codes() -> None:
         assert ((meant - wide).abs() <= 0.501 * scales[..., :1].double() + 1e-5).all()
     bad = torch.randn(3, 40)
     bad[1, 39] = math.nan
-    found = ops.linear_int8(bad, None, torch.ones(4, 40, dtype=torch.int8), torch.ones(4), None, None, 4, "none")
+    found = ops.linear_int8(bad, None, torch.ones(4, 40, dtype=torch.int8), torch.ones(4), None, None, 4, "none", False)
     assert found[1].isnan().all()
     assert not found[::2].isnan().any()
 
@@ -500,7 +503,7 @@ def bad_calls() -> dict[str, Callable[[], object]]:
     def int8(
         x: Tensor = rows, x_scales: Tensor | None = None, weight: Tensor = codes, w_scales: Tensor = scales
     ) -> object:
-        return ops.linear_int8(x, x_scales, weight, w_scales, None, None, 6, "none")
+        return ops.linear_int8(x, x_scales, weight, w_scales, None, None, 6, "none", False)
 
     byte, four = coded(6, 8, 0)[0], coded(6, 8, 32)[0]
     emptied_codes = byte[0].clone()

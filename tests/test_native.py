@@ -58,6 +58,20 @@ def test_what_the_file_says(tagger: Report) -> None:
     assert [fusion.count for fusion in manifest.fusions if fusion.kind == "layer norm with addition"] == [5]
 
 
+@pytest.mark.parametrize("lengths", ["ragged", "full"])
+def test_what_a_call_runs(lengths: str, tagger: Report) -> None:
+    """Each norm takes the addition before it, and a batch of texts of any lengths is one attention a layer."""
+    session = runtime.load(tagger.output)
+    inputs = batch(*LENGTHS[lengths])
+    with torch.profiler.profile() as profile:
+        session(**inputs)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts["em_native::attention"] == 2
+    assert counts["em_native::add_layer_norm"] == 5
+    # Of three embeddings, and of two numbers where the graph computes a length.
+    assert counts["aten::add"] <= 5
+
+
 @pytest.mark.parametrize(
     ("backend", "timed"), [("auto", {"onednn", "native", "plain"}), ("stock", {"onednn", "plain"})]
 )

@@ -103,7 +103,7 @@ def contenders(weights: list[Tensor], biases: list[Tensor], kind: str) -> dict[s
         if kind == "int8":
             codes, scales = quantised_weight(weight)
             held = ops.pack_linear(codes)
-            return lambda x: ops.linear_int8(x, None, held, scales, bias, None, outputs, "none")
+            return lambda x: ops.linear_int8(x, None, held, scales, bias, None, outputs, "none", False)
         packed = ops.pack_linear(weight.bfloat16() if kind == "bf16" else weight)
         return lambda x: ops.linear(x, packed, bias, None, outputs, "none")
 

@@ -58,10 +58,11 @@ def _one_line(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
     """The replacement for the maker of masks: without repetition where the queries make no difference."""
     everything = getattr(module, "bidirectional_mask_function", None)
 
-    def mask(**options: Any) -> Any:
+    def mask(*arguments: Any, **options: Any) -> Any:
         padding, function = options.get("attention_mask"), options.get("mask_function")
-        if everything is None or function is not everything or padding is None or options.get("use_vmap"):
-            return original(**options)
+        known = not arguments and everything is not None and function is everything
+        if not known or padding is None or options.get("use_vmap"):
+            return original(*arguments, **options)
         length, offset = options["kv_length"], options.get("kv_offset", 0)
         padding = module.prepare_padding_mask(padding, length, offset)
         return padding[:, None, None, offset : offset + length].to(torch.bool)
@@ -69,7 +70,7 @@ def _one_line(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
     return mask
 
 
-# Called by `eager_mask` with names for all arguments.
+# Called by `eager_mask`, with names for all arguments.
 _MAKER = "sdpa_mask"
 # Names in transformers' module: the mapping up to release 4.57, and since; and a mode that lets `vmap` look up numbers
 # by tensors, through a Python function that a trace cannot hold. Broadcasting does not need it.

@@ -651,7 +651,7 @@ std::tuple<Tensor, Tensor> quantise_rows(const Tensor& x_) {
 
 Tensor linear_int8(const Tensor& x, const std::optional<Tensor>& scales, const Tensor& weight,
                    const Tensor& weight_scales, const std::optional<Tensor>& bias,
-                   const std::optional<Tensor>& residual, int64_t outputs, c10::string_view activation) {
+                   const std::optional<Tensor>& residual, int64_t outputs, c10::string_view activation, bool half) {
   const Kernels& level = kernels();
   EM_NATIVE_CHECK(weight.scalar_type() == at::kChar, "linear_int8: weight is ", c10::toString(weight.scalar_type()),
                   "; it must be Char");
@@ -659,7 +659,7 @@ Tensor linear_int8(const Tensor& x, const std::optional<Tensor>& scales, const T
   EM_NATIVE_CHECK(x.dim() >= 1 && x.size(-1) >= 1 && x.size(-1) <= most_codes, "linear_int8: x is ", shape_of(x),
                   "; it must have at least 1 axis, the last one from 1 to ", most_codes);
   Tensor codes = x, row_scales;
-  at::ScalarType type = at::kFloat;
+  const at::ScalarType type = half ? at::kBFloat16 : at::kFloat;
   if (scales) {
     EM_NATIVE_CHECK(x.scalar_type() == at::kByte, "linear_int8: x is ", c10::toString(x.scalar_type()),
                     "; with scales it must be Byte");
@@ -672,7 +672,6 @@ Tensor linear_int8(const Tensor& x, const std::optional<Tensor>& scales, const T
     row_scales = scales->contiguous();
   } else {
     type_of({"linear_int8", "x"}, x);
-    type = x.scalar_type();
     std::tie(codes, row_scales) = quantise_rows(x);
   }
   LinearInputs inputs("linear_int8", codes, weight, bias, residual, outputs, activation, type);
@@ -833,7 +832,7 @@ TORCH_LIBRARY(em_native, library) {
   library.def("quantise_rows(Tensor x) -> (Tensor codes, Tensor scales)");
   library.def(
       "linear_int8(Tensor x, Tensor? scales, Tensor weight, Tensor weight_scales, Tensor? bias, Tensor? residual, "
-      "int outputs, str activation) -> Tensor");
+      "int outputs, str activation, bool half) -> Tensor");
   library.def(
       "linear_codes(Tensor x, Tensor codes, Tensor scales, Tensor? zeros, Tensor? bias, Tensor? residual, int outputs, "
       "int group, str activation) -> Tensor");

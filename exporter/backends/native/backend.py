@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from exporter.backends.native.attention import ATTEND_CACHED, ATTENTION, NativeRagged, place_native_attention
+from exporter.backends.native.halves import halve_between_linears
 from exporter.backends.native.linears import LINEAR, LINEAR_INT8, NORM_INT8, place_native_linears
 from exporter.backends.native.norms import ADD_RMS_NORM, NORM, RMS_NORM, place_native_norms
 from exporter.backends.native.rotary import ROTATE, place_rotations
@@ -71,6 +72,8 @@ class NativeBackend(OnednnBackend):
         placed = self.place_linears(module, known, precision)
         placed["attention"] = place_native_attention(module, sizes, _coarse(precision))
         placed["norm"] = norms
+        if precision == "int8":
+            placed["linear to bf16"] = halve_between_linears(graph_of(module))
         placed["rotation"] = place_rotations(graph_of(module), sizes)
         if not placed.total():
             raise BackendError("nothing for this project's operators in the model", "an attention, a norm or a linear")

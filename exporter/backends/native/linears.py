@@ -110,8 +110,8 @@ def _place_int8(module: ScriptModule, fused: Fused, codes: dict[str, tuple[Value
     numbers = [graph.insertConstant(each) for each in (values, scales)]
     if bias.node().kind() == "prim::Constant" and constant(bias) is not None:
         bias = graph.insertConstant(constant(bias).float())
-    rest = [bias, residual, graph.insertConstant(len(values)), graph.insertConstant(activation_of(fused))]
-    return call(module, fused.last, native_linear_int8, [x, x_scales, *numbers, *rest])
+    rest = map(graph.insertConstant, (len(values), activation_of(fused), False))
+    return call(module, fused.last, native_linear_int8, [x, x_scales, *numbers, bias, residual, *rest])
 
 
 def _take_codes(
@@ -172,9 +172,10 @@ def native_linear_int8(
     residual: Optional[torch.Tensor],  # noqa: UP045
     outputs: int,
     activation: str,
+    half: bool,
 ) -> torch.Tensor:
-    """The linear on codes; arguments as for the operator."""
+    """The linear on codes; arguments as for the operator: `half` asks for bf16, otherwise the output is fp32."""
     found: torch.Tensor = torch.ops.em_native.linear_int8(
-        x, x_scales, weight, weight_scales, bias, residual, outputs, activation
+        x, x_scales, weight, weight_scales, bias, residual, outputs, activation, half
     )
     return found

@@ -100,6 +100,9 @@ class Node(Protocol):
     def copyMetadata(self, other: Node) -> None:
         """Take the source location of another node."""
 
+    def s(self, name: str) -> str:
+        """An attribute that is a string."""
+
     def s_(self, name: str, value: str) -> Any:
         """Set a string attribute."""
 
