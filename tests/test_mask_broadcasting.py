@@ -64,3 +64,17 @@ def test_outside_of_a_trace_transformers_is_as_it_was() -> None:
         assert vars(masking) != before
         raise RuntimeError("of a model")
     assert vars(masking) == before
+
+
+@pytest.mark.skipif(not hasattr(masking, "create_bidirectional_mask"), reason="older ones do not repeat such a mask")
+@pytest.mark.parametrize(("window", "lines"), [(None, 1), (2, 7)])
+def test_a_mask_of_padding_alone_has_one_line_for_all_queries(window: int | None, lines: int) -> None:
+    config = transformers.BertConfig(attn_implementation="eager", num_hidden_layers=1)
+    config.sliding_window = window
+    make = masking.create_bidirectional_mask if window is None else masking.create_bidirectional_sliding_window_mask
+    given = {"inputs_embeds": torch.zeros(3, 7, 8), "attention_mask": inputs(3, 7, 4)["attention_mask"]}
+    whole = make(config, **given)
+    with masks_by_broadcasting():
+        found = make(config, **given)
+    assert whole.shape == (3, 1, 7, 7) and found.shape == (3, 1, lines, 7)
+    assert torch.equal(found.expand_as(whole), whole)
