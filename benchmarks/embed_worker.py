@@ -24,7 +24,7 @@ TRIED = 200
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What to run: `contender` is `file`, or `BACKEND` or `BACKEND-VARIANT` of sentence-transformers.
+    """What to run: `contender` is `file` or `file-PRECISION`, or `BACKEND[-VARIANT]` of sentence-transformers.
 
     `model` is the file, or the folder; `texts` a file with a list of strings as JSON; `vectors` where to write theirs.
     """
@@ -62,7 +62,7 @@ class Worker:
         return {"variant": best, "variants_s": {name: round(seconds, 2) for name, (_, seconds) in found.items()}}
 
     def _variants(self) -> Iterable[tuple[str, Callable[[list[str]], Any]]]:
-        if self.job.contender == "file":
+        if self.job.contender.startswith("file"):
             import runtime
 
             session = runtime.load(self.job.model, threads=self.job.threads)
@@ -88,13 +88,13 @@ def _sentence_transformer(job: Job) -> Any:
     if backend == "torch":
         return SentenceTransformer(job.model, device="cpu")
     if backend == "openvino":
-        options: dict[str, Any] = {"ov_config": {"INFERENCE_NUM_THREADS": str(job.threads)}}
-        return SentenceTransformer(job.model, backend="openvino", model_kwargs=options)
+        settings = {"INFERENCE_NUM_THREADS": str(job.threads), "INFERENCE_PRECISION_HINT": variant or "f32"}
+        return SentenceTransformer(job.model, backend="openvino", model_kwargs={"ov_config": settings})
     import onnxruntime
 
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = job.threads
-    options = {"provider": "CPUExecutionProvider", "session_options": settings}
+    session = onnxruntime.SessionOptions()
+    session.intra_op_num_threads = job.threads
+    options = {"provider": "CPUExecutionProvider", "session_options": session}
     if variant:
         _optimise(job, options, variant)
         options = options | {"file_name": f"onnx/model_{variant}.onnx"}
