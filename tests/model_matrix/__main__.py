@@ -6,9 +6,9 @@
 With `--layouts` it tries published folders instead (`tests.model_matrix.layouts`), and writes the second table;
 `--sample` then takes those of `layouts.published.SAMPLE`. Prints one line per pair or folder. Rows are appended to
 `build/coverage/PRECISION.jsonl`, `PRECISION-BACKEND.jsonl` and `layouts-PRECISION.jsonl`, so that an interrupted run
-can be continued. The tables in `docs/` are written unless a sample or names were requested; `--task` writes a section
-of its own, of the pairs of that task (and `--kind`), and leaves the precision's section as it is. The exit code is 1
-if an artifact was wrong, or the exporter failed because of a defect.
+can be continued. The tables in `docs/` are written unless a sample or names were requested; with `--kind` or `--task`
+it is a section of its own, of these pairs alone, and the precision's section stays as it is. The exit code is 1 if an
+artifact was wrong, or the exporter failed because of a defect.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ def _write(
 ) -> list[str]:
     if arguments.task == report.GENERATION:
         return report.write_generation(ROOT / "docs", {label: {row["model_type"]: row for row in found}})
-    if arguments.task:
+    narrowed = [name for name in (arguments.kind, arguments.task) if name]
+    if narrowed:
         rows = {f"{row['model_type']} {row['task']}": row for row in found}
-        return report.write_part(ROOT / "docs", pairs, report.gather({f"{label}-{arguments.task}": rows}))
+        return report.write_part(ROOT / "docs", pairs, report.gather({"-".join([label, *narrowed]): rows}))
     return report.write(ROOT / "docs", all_pairs(), report.gather({label: done}))
 
 
