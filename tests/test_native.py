@@ -151,7 +151,7 @@ def test_int8_needs_no_calibration(
     # other two of a layer are added to what goes on.
     calls = [node for node in torchscript.load(os.fspath(report.output)).graph.nodes() if node.hasAttribute("name")]
     linears = [list(node.inputs()) for node in calls if node.s("name") == "em_native_linear_int8"]
-    assert [inputs[-1].toIValue() for inputs in linears] == 2 * [True, False, True, False]
+    assert [bool(inputs[-1].toIValue()) for inputs in linears] == 2 * [True, False, True, False]
 
 
 def test_int8_is_near_fp32_on_text(minilm: Path, exported: Callable[..., Report], tmp_path: Path) -> None:
