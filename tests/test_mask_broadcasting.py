@@ -69,6 +69,8 @@ def test_outside_of_a_trace_transformers_is_as_it_was() -> None:
 @pytest.mark.skipif(not hasattr(masking, "create_bidirectional_mask"), reason="older ones do not repeat such a mask")
 @pytest.mark.parametrize(("window", "lines"), [(None, 1), (2, 7)])
 def test_a_mask_of_padding_alone_has_one_line_for_all_queries(window: int | None, lines: int) -> None:
+    # As where a model is traced: its code is loaded.
+    assert transformers.BertModel
     config = transformers.BertConfig(attn_implementation="eager", num_hidden_layers=1)
     config.sliding_window = window
     make = masking.create_bidirectional_mask if window is None else masking.create_bidirectional_sliding_window_mask

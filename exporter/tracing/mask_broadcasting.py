@@ -13,6 +13,7 @@ and shows that the queries of a row see the same keys.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -61,6 +62,7 @@ def _one_line(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
     def mask(*arguments: Any, **options: Any) -> Any:
         padding, function = options.get("attention_mask"), options.get("mask_function")
         known = not arguments and everything is not None and function is everything
+        known = known and not _checks_sizes(options.get("config"))
         if not known or padding is None or options.get("use_vmap"):
             return original(*arguments, **options)
         length, offset = options["kv_length"], options.get("kv_offset", 0)
@@ -68,6 +70,13 @@ def _one_line(original: Callable[..., Any], module: Any) -> Callable[..., Any]:
         return padding[:, None, None, offset : offset + length].to(torch.bool)
 
     return mask
+
+
+def _checks_sizes(config: Any) -> bool:
+    """Whether the model's code refuses a mask that is not repeated for each query (MVP, Table Transformer)."""
+    name = type(config).__module__.replace(".configuration_", ".modeling_")
+    module = sys.modules.get(name)
+    return config is None or module is None or "Attention mask should be of size" in inspect.getsource(module)
 
 
 # Called by `eager_mask`, with names for all arguments.
