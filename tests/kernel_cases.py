@@ -335,7 +335,7 @@ def linears_on_codes() -> None:
         product = meant @ (weight.double() * weight_scales.double()[:, None]).t() + bias.double()
         for form, (name, function) in itertools.product((weight, ops.pack_linear(weight)), ACTIVATIONS.items()):
             half = dtype == torch.bfloat16
-            for asked, type_ in ((half, dtype), (True, torch.bfloat16)):
+            for asked, type_ in {half: dtype, True: torch.bfloat16}.items():
                 given = ops.linear_int8(codes, scales, form, weight_scales, bias, None, outputs, name, asked)
                 assert given.dtype == type_
                 compare("linear on codes", given, function(product), LINEAR_BOUND, rows, inputs, outputs, name)
