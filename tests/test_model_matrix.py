@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 pytest.importorskip("transformers", minversion="5.0", reason="the matrix builds from its tables")
 pytest.importorskip("pebble", reason="in the environment of the IPEX line alone")
@@ -17,6 +18,7 @@ pytest.importorskip("pebble", reason="in the environment of the IPEX line alone"
 from tests.model_matrix import report  # noqa: E402 (behind the skip)
 from tests.model_matrix.pairs import Pair  # noqa: E402
 from tests.model_matrix.processes import run_steps  # noqa: E402
+from tests.model_matrix.tiny import tiny_model  # noqa: E402
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -111,3 +113,12 @@ def test_the_page_is_drawn_again_from_the_raw_rows(tmp_path: Path) -> None:
     assert "2026-01-02" in first
     report.write(tmp_path, [pair("bert")], report.load(tmp_path))
     assert (tmp_path / "coverage.md").read_text() == first
+
+
+def test_batch_norms_hold_the_statistics_of_an_image() -> None:
+    """With random ones the logits of PP-OCR's detector were 1e13: every output was 0 or 1, whatever the weights."""
+    model = tiny_model("pp_ocrv5_mobile_det", "PPOCRV5MobileDetForObjectDetection")
+    with torch.no_grad():
+        found = model(torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(3))).last_hidden_state
+    assert not model.training
+    assert len(found.unique()) > 1000

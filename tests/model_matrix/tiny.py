@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from transformers.models.auto import modeling_auto
 
 from tests.model_matrix.overrides import VOCABULARY
 from tests.model_matrix.shrink import shrunk
-from tests.model_matrix.weights import enliven
+from tests.model_matrix.weights import enliven, settle
 
 # What a model that even the light shrinking leaves larger than this is refused for.
 MOST_PARAMETERS = 60_000_000
@@ -82,7 +83,19 @@ def _built(config: PretrainedConfig, class_name: str) -> PreTrainedModel:
         torch.use_deterministic_algorithms(was)
     model = model.float().eval()
     enliven(model)
+    _settle(model)
     return model
+
+
+def _settle(model: PreTrainedModel) -> None:
+    """Bring batch norms to what an image makes of them, in models that take images of three channels alone."""
+    normed = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    size = getattr(model.config, "image_size", None) or 224
+    if not normed or model.main_input_name != "pixel_values" or not isinstance(size, int):
+        return
+    # Others fail here: those that take text beside the image, or another number of channels.
+    with suppress(TypeError, ValueError, RuntimeError, AttributeError):
+        settle(model, torch.randn(2, 3, size, size))
 
 
 def _class(config: PretrainedConfig, class_name: str) -> Any:

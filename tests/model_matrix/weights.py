@@ -27,6 +27,30 @@ def enliven(model: torch.nn.Module) -> None:
             buffer.uniform_(0.8, 1.2)
 
 
+@torch.no_grad()
+def settle(model: torch.nn.Module, inputs: torch.Tensor) -> None:
+    """Give batch norms the mean and variance of what reaches them, as training does.
+
+    With random ones the sums of parallel branches grow from layer to layer, in PP-OCR's detector to 1e13: all outputs
+    are then 0 or 1, a mistake does not show, and rounding turns one into the other.
+    """
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.train()
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    try:
+        model(inputs)
+    finally:
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.eval()
+            norm.momentum = momentum
+            if norm.running_var is not None:
+                # What is constant in one picture need not be in the next: no factor of 1 / sqrt(eps).
+                norm.running_var.clamp_(min=1e-2)
+
+
 def _carry(weight: torch.Tensor) -> None:
     """Make a layer's weights as large as a signal needs to come through: initial ones let images fade to a constant."""
     inputs = weight[0].numel()
