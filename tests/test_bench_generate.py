@@ -16,7 +16,7 @@ from benchmarks.generate.contenders.eager import writers
 from benchmarks.generate.markdown import markdown
 from benchmarks.generate.picture import picture
 from benchmarks.generate.rows import CONTENDERS, MODELS, Job, Row, Settings, choose_contenders, choose_rows
-from benchmarks.generate.worker import speed_of
+from benchmarks.generate.worker import speed_of, too_few
 from benchmarks.harness import places
 from benchmarks.harness.charts import svg
 from benchmarks.harness.rows import UnknownNameError
@@ -155,3 +155,10 @@ def test_a_finished_row_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_every_precision_has_its_bound() -> None:
     assert set(rows.LEAST_EQUAL) == set(rows.PRECISIONS)
+
+
+def test_one_row_may_begin_differently_in_int8_alone() -> None:
+    assert not too_few([32, 32, 2, 0], "int8")
+    assert too_few([0, 0, 32], "int8")
+    assert too_few([32, 32, 31], "fp32")
+    assert too_few([32, 32, 7], "bf16")

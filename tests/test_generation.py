@@ -36,7 +36,7 @@ from runtime.format.golden import Case
 from runtime.generation.cache import Caches
 from runtime.verification.generation import BEAMS as BEAM_CASE
 from runtime.verification.generation import check_generation
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_python
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
@@ -189,6 +189,36 @@ def test_norms_and_rotations_are_the_projects_own(
     found = own_calls(made_of)
     assert {name: count for name, count in found.items() if "norm" in name} == norms
     assert found["rotate"] == rotations
+
+
+_LOGITS = """
+import sys, torch
+from runtime import load
+ids = torch.arange(3, 43).view(2, 20)
+torch.save(load(sys.argv[1])(input_ids=ids)["logits"], sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_bf16_by_the_projects_operators_rounds_weights_alone(
+    kind: str, tmp_path: Path, exported: Callable[..., Report]
+) -> None:
+    """GPT-2 has its weights the other way round. On AVX2 nothing else is rounded, products included."""
+    folder = made(tmp_path / kind, kind)
+    made_of = exported(folder, max_length=64, backend="native", precision="bf16")
+    assert made_of.manifest.generation is not None
+    assert {one.dtype for one in made_of.manifest.generation.caches} == {"float32"}
+    original = AutoModelForCausalLM.from_pretrained(folder).eval()
+    inner = original.transformer if kind == "gpt2" else original.model
+    tables = [original.get_input_embeddings(), original.get_output_embeddings()]
+    with torch.no_grad():
+        for part in [*tables, *(part for part in inner.modules() if type(part).__name__ in ("Linear", "Conv1D"))]:
+            part.weight.copy_(part.weight.bfloat16())
+        expected = original(torch.arange(3, 43).view(2, 20)).logits
+    done = run_python(_LOGITS, made_of.output, tmp_path / "logits.pt", EXPORTED_MODEL_KERNELS="avx2")
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / "logits.pt")
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """`python -m benchmarks.generate.convert PEER MODEL PRECISION OUTPUT`: make what a peer loads, by its own converter.
 
-ONNX Runtime's runs in .venv, whose transformers it knows, the others in .venv-sentence, whose older one OpenVINO's
-converter asks for. What these do not have is taken from .venv-genai. A precision that a converter does not have ends
-with the reason as the last line.
+ONNX Runtime's and llama.cpp's run in .venv, which has the transformers and the `gguf` that they ask for, the others in
+.venv-sentence, whose older transformers OpenVINO's converter asks for. What these do not have is taken from
+.venv-genai. A precision that a converter does not have ends with the reason as the last line.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8", "int4")
 
 # Tokens of the prompts, new tokens behind one of them, and rows that are written together.
 PROMPT, LONG_PROMPT, NEW, ROWS_TOGETHER = 128, 512, 32, 8
-# How many tokens of the greedy text are compared, and how many of them, from the first on, must be those of eager fp32.
-# With fewer bits another token may be the best one; what is the same is told.
+# How many tokens of the greedy text are compared, and how many of them, from the first on, must be those of eager fp32
+# (in int8 and int4 of the middle row). With fewer bits another token may be the best one; what is the same is told.
 COMPARED = 32
 LEAST_EQUAL: dict[Precision, int] = {"fp32": 32, "bf16": 8, "int8": 1, "int4": 0}
 

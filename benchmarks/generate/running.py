@@ -73,8 +73,8 @@ def _converted(row: Row, peer: str, threads: int) -> Path:
     path = places.artifact_of(row.model, precision, peer, _ENDINGS[peer])
     if not is_fresh(path, [places.folder_of(row.model)]):
         arguments = ["benchmarks.generate.convert", peer, row.model, precision, str(path)]
-        # ONNX Runtime's builder asks for a newer transformers than OpenVINO's converter takes.
-        home = "main" if peer == "onnxruntime" else "sentence"
+        # These ask for a newer transformers than OpenVINO's converter takes, or for gguf.
+        home = "main" if peer in ("onnxruntime", "llamacpp") else "sentence"
         run(f"generate-{row.model}-{precision}-{peer}-convert", home, arguments, threads)
     return path
 
@@ -173,6 +173,8 @@ def _start_of_program(job: Job) -> Entry:
         process.stdin.close()
         line = process.stdout.readline()
         answered = time.monotonic()
+        # To the end: a program that cannot write its last lines is ended by the system.
+        process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or not line.startswith("0 "):

@@ -19,7 +19,8 @@ METHOD = (
     f"{rows.COMPARED} tokens are compared with eager fp32's before anything is timed, of one row and of "
     f"{rows.ROWS_TOGETHER} together; whose text is wrong is not timed: at least "
     + ", ".join(f"{least} in {precision}" for precision, least in rows.LEAST_EQUAL.items())
-    + " must be the same from the first on.",
+    + " must be the same from the first on, in every row, or in int8 and int4 in the middle one: a row whose best two "
+    "tokens are nearly equal may begin with the other one.",
     f"Rounds: in each, every contender in turn writes {rows.NEW} tokens behind a prompt of {rows.PROMPT}, the first "
     f"token behind one of {rows.LONG_PROMPT}, and {rows.NEW} tokens of {rows.ROWS_TOGETHER} rows together; the others "
     "are stopped by a signal. Figures are medians over the rounds.",

@@ -210,10 +210,20 @@ def decoder_candidates(choice: str, environment: Environment, precision: Precisi
     allowed = {"auto": able, "stock": STOCK}.get(choice, (choice,))
     usable = [name for name in allowed if choice == name or _usable(name, environment)]
     return [
-        Candidate(choose_backend(name, environment)[0], attention, "the first that generates text", False, False)
+        Candidate(
+            _decoder_backend(name, environment, precision), attention, "the first that generates text", False, False
+        )
         for name in usable
         for attention in _FORMS
     ]
+
+
+def _decoder_backend(name: str, environment: Environment, precision: Precision) -> Backend:
+    """The backend of that name; `native` in bf16 keeps in fp32 what lies between the weights."""
+    from exporter.backends.native.half_weights import HalfWeightsBackend
+
+    backend = choose_backend(name, environment)[0]
+    return HalfWeightsBackend() if name == "native" and precision == "bf16" else backend
 
 
 def _coded_backend(environment: Environment, group: int) -> Backend:

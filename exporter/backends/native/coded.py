@@ -64,7 +64,7 @@ class CodedBackend(NativeBackend):
         total = sum(one.numel() for one in model.parameters())
         with torch.no_grad():
             for part in model.modules():
-                weight = _weight_of(part, ends)
+                weight = weight_of(part, ends)
                 if weight is None or weight.data_ptr() in done or len(weight) < _LEAST_OUTPUTS:
                     continue
                 done.add(weight.data_ptr())
@@ -85,7 +85,7 @@ class CodedBackend(NativeBackend):
 
     def rewrite(self, module: ScriptModule, example: ExampleInputs, precision: Precision) -> str:
         """As for native; products with a transposed weight (GPT-2's) become linears first."""
-        _linears_of_products(graph_of(module))
+        linears_of_products(graph_of(module))
         return super().rewrite(module, example, precision)
 
     def place_linears(self, module: ScriptModule, sizes: Shapes, precision: Precision) -> Counter[str]:
@@ -123,7 +123,7 @@ class CodedBackend(NativeBackend):
         return (*super().fusions(operators), *own)
 
 
-def _weight_of(part: torch.nn.Module, ends: list[Any]) -> torch.Tensor | None:
+def weight_of(part: torch.nn.Module, ends: list[Any]) -> torch.Tensor | None:
     """The weight to round, [outputs, inputs]; None if the part has none."""
     # transformers' GPT-2 has linears of its own, with their weight the other way round.
     if type(part).__name__ == "Conv1D" and hasattr(part, "nf"):
@@ -188,7 +188,7 @@ def _place_linear(graph: Graph, node: Node, parts: _Parts, known: dict[str, tupl
     return f"{fused.kind} in int{parts.bits}"
 
 
-def _linears_of_products(graph: Graph) -> None:
+def linears_of_products(graph: Graph) -> None:
     """`addmm(bias, x, weight)` with a constant weight is a linear of the transposed one."""
     for node in list(graph.nodes()):
         if node.kind() != "aten::addmm":

@@ -39,20 +39,25 @@ def prepare(self) -> None:
         weight = self.weights[i]
         if weight.is_mkldnn or weight.dim() != 2:
             pass
-        elif torch.ops.em_native.prefers_own_linear(weight):
+        elif {own}torch.ops.em_native.prefers_own_linear(weight):
             self.weights[i] = torch.ops.em_native.pack_linear(weight)
         else:
             self.weights[i] = torch.ops.mkldnn._reorder_linear_weight(weight, None)
 """
 
 
-def place_native_linears(module: ScriptModule, sizes: Shapes, int8: bool) -> Counter[str]:
+# oneDNN's linears take inputs of the weight's type alone.
+_OWN_HALVES = "weight.dtype == torch.bfloat16 or "
+
+
+def place_native_linears(module: ScriptModule, sizes: Shapes, int8: bool, inputs_in_fp32: bool = False) -> Counter[str]:
     """Rewrite every linear whose weight is a constant, and define `prepare`.
 
     Args:
         module: frozen.
         sizes: of its tensors.
         int8: whether weights become codes.
+        inputs_in_fp32: of weights in bf16 too.
 
     Returns:
         How often each kind of linear was placed.
@@ -80,7 +85,7 @@ def place_native_linears(module: ScriptModule, sizes: Shapes, int8: bool) -> Cou
         placed.append((output.node(), 3 if coded else 2))
         found[fused.kind + (" in int8" if coded else "")] += 1
     eliminate_dead_code(graph)
-    move_weights(module, placed, _PREPARE)
+    move_weights(module, placed, _PREPARE.format(own=_OWN_HALVES if inputs_in_fp32 else ""))
     return found
 
 
