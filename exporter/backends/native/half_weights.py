@@ -1,8 +1,8 @@
 """Weights of bf16 for models that generate text: inputs, sums and the cache stay in fp32.
 
 A single token reads every weight once, so weights of half the size are half the time. What lies between the layers
-takes no time, and a decoder does not bear its rounding (docs/decisions/generation.md). On processors with products of bf16
-pairs a linear rounds its inputs while it copies them.
+takes no time, and a decoder does not bear its rounding (docs/decisions/generation.md). On processors with products of
+bf16 pairs a linear rounds its inputs while it copies them.
 """
 
 from __future__ import annotations
