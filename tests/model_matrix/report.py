@@ -55,7 +55,7 @@ every row, with its error, in coverage.json beside this page.
 - **refused**: no file is written; the reason is below. **died** and **out of time** are refusals without a name.
 - **beyond**: a file is written, and at one of the shapes asked for afterwards its error exceeds the tolerance, by less
   than as much again, or is less than twice that of the original model in eager bf16: rounding of bf16, not a wrong
-  answer.
+  answer; or the original in float64 answers as the file does (models that rank, near a tie).
 - **wrong**: a file was written that gives a wrong answer somewhere. There must be none.
 - **no model**: no tiny model could be built to try it with.
 

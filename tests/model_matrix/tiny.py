@@ -88,7 +88,7 @@ def _built(config: PretrainedConfig, class_name: str) -> PreTrainedModel:
 
 
 def _settle(model: PreTrainedModel) -> None:
-    """Bring batch norms to what an image makes of them, in models that take images of three channels alone."""
+    """Bring batch norms to what an image makes of them where they need it, in models that take images alone."""
     normed = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
     size = getattr(model.config, "image_size", None) or 224
     if not normed or model.main_input_name != "pixel_values" or not isinstance(size, int):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+# Of what a batch norm gives.
+_TOO_LARGE = 1e6
 # Not what inherits from them: some add one to their weights.
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.GroupNorm, torch.nn.LayerNorm)
 
@@ -29,16 +33,18 @@ def enliven(model: torch.nn.Module) -> None:
 
 @torch.no_grad()
 def settle(model: torch.nn.Module, inputs: torch.Tensor) -> None:
-    """Give batch norms the mean and variance of what reaches them, as training does.
+    """If numbers grow beyond all bounds, give batch norms the mean and variance of what reaches them, as training does.
 
-    With random ones the sums of parallel branches grow from layer to layer, in PP-OCR's detector to 1e13: all outputs
-    are then 0 or 1, a mistake does not show, and rounding turns one into the other.
+    With random ones the sums of parallel branches grow from layer to layer, in PP-OCR's mobile detector to 1e13: all
+    outputs are then 0 or 1, a mistake does not show, and rounding turns one into the other. Other models stay below
+    1e5, and a few images are no good measure for them: small variances make rounding large.
     """
     norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.train()
+    if _largest(model, norms, inputs) < _TOO_LARGE:
+        return
     usual = [norm.momentum for norm in norms]
     for norm in norms:
+        norm.train()
         norm.momentum = 1.0
     try:
         model(inputs)
@@ -46,9 +52,20 @@ def settle(model: torch.nn.Module, inputs: torch.Tensor) -> None:
         for norm, momentum in zip(norms, usual, strict=True):
             norm.eval()
             norm.momentum = momentum
-            if norm.running_var is not None:
-                # What is constant in one picture need not be in the next: no factor of 1 / sqrt(eps).
-                norm.running_var.clamp_(min=1e-2)
+
+
+def _largest(model: torch.nn.Module, norms: Sequence[torch.nn.Module], inputs: torch.Tensor) -> float:
+    """The largest number that one of the norms gives."""
+    found = [0.0]
+    handles = [
+        norm.register_forward_hook(lambda _, __, output: found.append(float(output.abs().max()))) for norm in norms
+    ]
+    try:
+        model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return max(found)
 
 
 def _carry(weight: torch.Tensor) -> None:

@@ -33,6 +33,11 @@ def _load(job: Job, attention: str) -> Write:
             else {}
         ),
     }
+    if attention == "PA":
+        # It would keep the prompts of earlier calls, and cut long ones into pieces of 256 tokens.
+        properties["scheduler_config"] = scheduler = openvino_genai.SchedulerConfig()
+        scheduler.enable_prefix_caching = False
+        scheduler.max_num_batched_tokens = 8192
     pipeline = openvino_genai.LLMPipeline(job.path, "CPU", **properties)
 
     def write(prompts: Sequence[Sequence[int]], count: int) -> Written:
