@@ -87,11 +87,13 @@ def check_call(
     if len(caches) != len(info.caches):
         raise InputSizeError(f"{len(caches)} caches", f"{len(info.caches)}, as the manifest's generation.caches")
     length = caches[0].shape[2] if isinstance(caches[0], torch.Tensor) and caches[0].dim() == 4 else 0
+    rows = input_ids.shape[0]
+    dtypes = {spec.dtype: getattr(torch, spec.dtype) for spec in info.caches}
+    # At every token, for two tensors a layer: compared as they are, without making lists of them.
     for number, (tensor, spec) in enumerate(zip(caches, info.caches, strict=True)):
-        expected = [input_ids.shape[0], spec.heads, length, spec.width]
-        dtype = getattr(torch, spec.dtype)
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype != dtype or list(tensor.shape) != expected:
-            raise InputSizeError(f"cache {number} is another tensor", f"{spec.dtype} of shape {expected}")
+        expected = (rows, spec.heads, length, spec.width)
+        if not isinstance(tensor, torch.Tensor) or tensor.shape != expected or tensor.dtype != dtypes[spec.dtype]:
+            raise InputSizeError(f"cache {number} is another tensor", f"{spec.dtype} of shape {list(expected)}")
     limits = {"input_ids": vocabulary, "positions": min(length, info.longest), "kept": input_ids.shape[1]}
     for name, most in limits.items():
         low, high = (int(found) for found in named[name].aminmax())

@@ -46,9 +46,13 @@ def choose(logits: torch.Tensor, place: Place, settings: Settings, generator: to
         )
     if settings.sample and settings.temperature != 1:
         scores = scores / settings.temperature
-    _check(logits, scores)
     if not settings.sample:
-        return int(scores.argmax())
+        # The largest one; what is no number counts as larger than all numbers.
+        found = int(scores.argmax()) if scores.numel() else 0
+        if not scores.numel() or not math.isfinite(float(scores[found])):
+            _check(logits, scores)
+        return found
+    _check(logits, scores)
     ids, scores = candidates(scores, settings)
     drawn = torch.multinomial(torch.softmax(scores, -1), 1, generator=generator)
     return int(ids[drawn])
