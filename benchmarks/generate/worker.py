@@ -23,7 +23,7 @@ from benchmarks.harness.worker import serve
 
 # What each module imports before anything is loaded.
 _FRAMEWORKS = {
-    "exported": "runtime",
+    "exported": "torch",
     "eager": "transformers",
     "openvino": "openvino_genai",
     "onnx": "onnxruntime_genai",
