@@ -56,7 +56,9 @@ def to_ctranslate2(folder: Path, precision: Precision, output: Path) -> None:
     _borrow()
     from ctranslate2.converters import TransformersConverter
 
-    quantisation = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}[precision]
+    quantisation = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}.get(precision)
+    if quantisation is None:
+        sys.exit(f"CTranslate2's converter has no {precision}")
     TransformersConverter(str(folder)).convert(str(output), quantization=quantisation)
 
 
