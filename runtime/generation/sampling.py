@@ -46,13 +46,9 @@ def choose(logits: torch.Tensor, place: Place, settings: Settings, generator: to
         )
     if settings.sample and settings.temperature != 1:
         scores = scores / settings.temperature
+    best = _best(logits, scores)
     if not settings.sample:
-        # The largest one; what is no number counts as larger than all numbers.
-        found = int(scores.argmax()) if scores.numel() else 0
-        if not scores.numel() or not math.isfinite(float(scores[found])):
-            _check(logits, scores)
-        return found
-    _check(logits, scores)
+        return best
     ids, scores = candidates(scores, settings)
     drawn = torch.multinomial(torch.softmax(scores, -1), 1, generator=generator)
     return int(ids[drawn])
@@ -115,10 +111,11 @@ def _above(scores: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
     return (scores.softmax(-1) >= least) | (scores >= scores.max())
 
 
-def _check(logits: torch.Tensor, scores: torch.Tensor) -> None:
+def _best(logits: torch.Tensor, scores: torch.Tensor) -> int:
+    """The id of the largest score, which must be a finite number."""
     # One that is not a number is the largest; with all at minus infinity there is nothing to choose from either.
-    if scores.numel() and math.isfinite(float(scores.max())):
-        return
+    if scores.numel() and math.isfinite(float(scores[best := int(scores.argmax())])):
+        return best
     if logits.numel() and math.isfinite(float(logits.max())):
         raise InputTextError(
             f"temperature and repetition_penalty make the largest score {float(scores.max())}",

@@ -9,7 +9,7 @@ the model does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,18 +57,14 @@ class CodedBackend(NativeBackend):
         self._book = CodeBook()
         for known in given if precision == "int4" else ():
             self._book.add(known)
-        ends = [model.get_output_embeddings(), model.get_input_embeddings()]
-        done: set[int] = set()
         kinds: Counter[int] = Counter()
         kept = 0
         total = sum(one.numel() for one in model.parameters())
         with torch.no_grad():
-            for part in model.modules():
-                weight = weight_of(part, ends)
-                if weight is None or weight.data_ptr() in done or len(weight) < _LEAST_OUTPUTS:
+            for weight, end in weights_to_round(model):
+                if len(weight) < _LEAST_OUTPUTS:
                     continue
-                done.add(weight.data_ptr())
-                four = precision == "int4" and not any(part is end for end in ends)
+                four = precision == "int4" and not end
                 codes = self._book.find(weight.contiguous()) if given else None
                 if codes is None:
                     codes = round_to_4_bits(weight, self._group) if four else round_to_8_bits(weight)
@@ -123,7 +119,21 @@ class CodedBackend(NativeBackend):
         return (*super().fusions(operators), *own)
 
 
-def weight_of(part: torch.nn.Module, ends: list[Any]) -> torch.Tensor | None:
+def weights_to_round(model: Any) -> Iterator[tuple[torch.Tensor, bool]]:
+    """The weights of linears and of the table of token embeddings, each once; and whether it is the table's or head's.
+
+    They are views of the model's own memory, [outputs, inputs].
+    """
+    ends = [model.get_output_embeddings(), model.get_input_embeddings()]
+    done: set[int] = set()
+    for part in model.modules():
+        weight = _weight_of(part, ends)
+        if weight is not None and weight.data_ptr() not in done:
+            done.add(weight.data_ptr())
+            yield weight, any(part is end for end in ends)
+
+
+def _weight_of(part: torch.nn.Module, ends: list[Any]) -> torch.Tensor | None:
     """The weight to round, [outputs, inputs]; None if the part has none."""
     # transformers' GPT-2 has linears of its own, with their weight the other way round.
     if type(part).__name__ == "Conv1D" and hasattr(part, "nf"):

@@ -14,18 +14,15 @@ from typing import Any
 import torch
 
 from exporter.backends.native.backend import NativeBackend
-from exporter.backends.native.coded import linears_of_products, weight_of
+from exporter.backends.native.coded import linears_of_products, weights_to_round
 from exporter.backends.native.linears import place_native_linears
 from exporter.loading.weight_codes import Codes
 from exporter.shapes.example_inputs import ExampleInputs
-from exporter.tracing.graphs.graph import Shapes, constant, insert
+from exporter.tracing.graphs.graph import FLOAT32, Shapes, constant, insert
 from exporter.tracing.graphs.ir import Graph, graph_of
 from runtime.errors import BackendError
 from runtime.format.manifest import Precision
 from runtime.host.torchscript import ScriptModule, eliminate_dead_code
-
-# `torch.float32` in a graph.
-_FLOAT = 6
 
 
 class HalfWeightsBackend(NativeBackend):
@@ -44,15 +41,9 @@ class HalfWeightsBackend(NativeBackend):
         Raises:
             BackendError: there is no linear to round.
         """
-        ends = [model.get_output_embeddings(), model.get_input_embeddings()]
-        done: set[int] = set()
         count = 0
         with torch.no_grad():
-            for part in model.modules():
-                weight = weight_of(part, ends)
-                if weight is None or weight.data_ptr() in done:
-                    continue
-                done.add(weight.data_ptr())
+            for weight, _ in weights_to_round(model):
                 weight.copy_(weight.bfloat16())
                 count += weight.numel()
         if not count:
@@ -99,7 +90,7 @@ def _halve_weights(graph: Graph) -> int:
             continue
         tables += 1
         rows = insert(graph, node, "aten::embedding", [value, *list(node.inputs())[1:]], node)
-        rest = map(graph.insertConstant, (_FLOAT, False, False, None))
+        rest = map(graph.insertConstant, (FLOAT32, False, False, None))
         node.output().replaceAllUsesWith(insert(graph, node, "aten::to", [rows, *rest], node))
     eliminate_dead_code(graph)
     return tables

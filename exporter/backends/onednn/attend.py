@@ -13,7 +13,7 @@ from typing import NamedTuple, Optional
 
 import torch
 
-from exporter.tracing.graphs.graph import Shapes, constant
+from exporter.tracing.graphs.graph import BFLOAT16, FLOAT32, Shapes, constant
 from exporter.tracing.graphs.graph_functions import call
 from exporter.tracing.graphs.ir import Node, Value, graph_of
 from runtime.host.torchscript import ScriptModule, eliminate_dead_code
@@ -21,9 +21,7 @@ from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 # Numbers of scores: rows x heads x queries x keys.
 FEW = 32 * 1024
 MANY_BYTES = 2 * 1024 * 1024
-# torch.float32 and torch.bfloat16 as TorchScript writes them.
-_FLOAT32 = 6
-_TYPES = (_FLOAT32, 15)
+_TYPES = (FLOAT32, BFLOAT16)
 
 
 class Attention(NamedTuple):
@@ -69,7 +67,7 @@ def attention(node: Node, sizes: Shapes) -> Attention | None:
     if softmax.kind() != "aten::softmax" or constant(softmax.inputsAt(1)) not in (-1, 3) or not _once(weights):
         return None
     # No dtype, or float32: sums are in float32 in any case.
-    if constant(softmax.inputsAt(2)) not in (None, _FLOAT32) or softmax.inputsAt(2).node().kind() != "prim::Constant":
+    if constant(softmax.inputsAt(2)) not in (None, FLOAT32) or softmax.inputsAt(2).node().kind() != "prim::Constant":
         return None
     inner.append(softmax)
     scores, mask = _unconverted(softmax.inputsAt(0), inner), None

@@ -10,15 +10,13 @@ from __future__ import annotations
 import torch
 
 from exporter.backends.onednn.fused_linear import Fused
-from exporter.tracing.graphs.graph import constant, insert, no_scalars
+from exporter.tracing.graphs.graph import FLOAT32, UINT8, constant, insert, no_scalars
 from exporter.tracing.graphs.ir import Graph, Node, Value
 
 LINEAR = "onednn::qlinear_pointwise"
 QUANTISE, DEQUANTISE = "aten::quantize_per_tensor", "aten::dequantize"
 # Codes of weights are symmetric; codes of inputs are 0 to 255 around a zero point.
 _WEIGHT_CODES = 127
-# torch.uint8 and torch.float32 as TorchScript writes them.
-_UINT8, _FLOAT32 = 0, 6
 
 
 def takes_codes(linear: Node) -> bool:
@@ -48,9 +46,9 @@ class Codes:
         takes = [codes, scale, zero, *map(graph.insertConstant, (values, scales, zeros))]
         reader = _quantising_reader(last) if fused.added is None else None
         if reader is not None:
-            gives = [reader.inputsAt(1), reader.inputsAt(2), graph.insertConstant(_UINT8)]
+            gives = [reader.inputsAt(1), reader.inputsAt(2), graph.insertConstant(UINT8)]
         else:
-            gives = list(map(graph.insertConstant, (1.0, 0, _FLOAT32)))
+            gives = list(map(graph.insertConstant, (1.0, 0, FLOAT32)))
         if fused.added is not None:
             how = [*map(graph.insertConstant, (1.0, 0, "add", 1.0, "none")), no_scalars(graph, last)]
             # Contiguous: for a view, such as the one token that a head reads, oneDNN uses its reference implementation,

@@ -19,6 +19,8 @@ from runtime.host.torchscript import ScriptModule
 
 # Shape by the name of a value. Names are unique in a graph.
 Shapes = Mapping[str, tuple[int, ...]]
+# torch.uint8, torch.float32 and torch.bfloat16 as TorchScript writes them.
+UINT8, FLOAT32, BFLOAT16 = 0, 6, 15
 
 
 def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int, ...]]:
