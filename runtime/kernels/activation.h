@@ -23,13 +23,13 @@ EM_NATIVE_INLINE Vec error_function(Vec x) {
   q = multiply_add(q, t, all(1.15590945e-1f));
   q = multiply_add(q, t, all(5.05291522e-1f));
   q = multiply_add(q, t, all(1.0f));
-  return minimum(all(1.0f), maximum(all(-1.0f), divide(multiply(x, p), q)));
+  return minimum(all(1.0f), maximum(all(-1.0f), divide_quickly(multiply(x, p), q)));
 }
 
 // 1 / (1 + exp(-x)), without exp of a number over 0.
 EM_NATIVE_INLINE Vec sigmoid(Vec x) {
   const Vec e = exponential(where_negative(x, x, subtract(zero(), x)));
-  return divide(where_negative(x, e, all(1.0f)), add(e, all(1.0f)));
+  return divide_quickly(where_negative(x, e, all(1.0f)), add(e, all(1.0f)));
 }
 
 template <Activation activation>
@@ -51,7 +51,7 @@ EM_NATIVE_INLINE Vec activate(Vec x) {
     // (1 - e) / (1 + e) with e = exp(-2|x|), and the sign of x.
     const Vec size = where_negative(x, subtract(zero(), x), x);
     const Vec e = exponential(multiply(size, all(-2.0f)));
-    const Vec whole = divide(subtract(all(1.0f), e), add(all(1.0f), e));
+    const Vec whole = divide_quickly(subtract(all(1.0f), e), add(all(1.0f), e));
     return where_negative(x, subtract(zero(), whole), whole);
   }
   return x;

@@ -449,7 +449,8 @@ void exponential_of(const float* from, float* to, int64_t count, bool coarse) {
 extern const Kernels table;
 const Kernels table = {EM_NATIVE_TEXT(EM_NATIVE_LEVEL), query_block, attention, attention_parts, combine_parts,
                        rotate, norm, has_pairs,
-                       {linear_columns, linear_depth, codes_per_step}, linear_tile_rows, linear, linear_codes,
+                       {linear_columns, linear_depth, linear_half_depth, linear_code_depth, codes_per_step},
+                       linear_rows, linear_block, linear_tiled_block, linear, linear_codes,
                        quantise, exponential_of};
 
 }  // namespace EM_NATIVE_LEVEL

@@ -69,15 +69,11 @@ struct PackCall {
   int64_t panels;
 };
 
-// Rows of a linear that a task computes together: with as many inputs as a block has, they stay in the second-level
-// cache.
-constexpr int64_t linear_block = 96;
-
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Of the blocks that so many rows are cut into.
-int64_t block_height(const Kernels& kernels, int64_t rows) {
-  return divide_up(divide_up(rows, divide_up(rows, linear_block)), kernels.linear_rows) * kernels.linear_rows;
+int64_t block_height(const Kernels& kernels, int64_t rows, int64_t most) {
+  return divide_up(divide_up(rows, divide_up(rows, most)), kernels.linear_rows) * kernels.linear_rows;
 }
 
 // Tasks of a block of rows and a panel of outputs each.
@@ -94,6 +90,10 @@ int64_t inputs_per_step(const WeightLayout& layout, Type type) {
   return type == Type::fp32 ? 1 : type == Type::bf16 ? 2 : layout.codes;
 }
 
+int64_t block_depth(const WeightLayout& layout, Type type) {
+  return type == Type::fp32 ? layout.depth : type == Type::bf16 ? layout.half_depth : layout.code_depth;
+}
+
 // Where the sums of the codes begin, in bytes; or where the weight ends.
 int64_t product_bytes(const WeightLayout& layout, Type type, int64_t outputs, int64_t inputs) {
   const int64_t step = inputs_per_step(layout, type), size = type == Type::fp32 ? 4 : type == Type::bf16 ? 2 : 1;
@@ -104,10 +104,10 @@ int64_t product_bytes(const WeightLayout& layout, Type type, int64_t outputs, in
 template <typename N>
 void pack_panels(const WeightLayout& layout, const Pack& p, int64_t panels, int64_t first, int64_t last) {
   const N* weight = static_cast<const N*>(p.weight);
-  const int64_t step = inputs_per_step(layout, p.type);
+  const int64_t step = inputs_per_step(layout, p.type), block = block_depth(layout, p.type);
   for (int64_t panel = first; panel < last; panel++)
-    for (int64_t start = 0; start < p.inputs; start += layout.depth) {
-      const int64_t depth = std::min(layout.depth, p.inputs - start), whole = divide_up(depth, step) * step;
+    for (int64_t start = 0; start < p.inputs; start += block) {
+      const int64_t depth = std::min(block, p.inputs - start), whole = divide_up(depth, step) * step;
       // Blocks before this one are all of the full depth, a multiple of every step.
       N* to = static_cast<N*>(p.packed) + start * layout.columns * panels + panel * layout.columns * whole;
       for (int64_t k = 0; k < whole; k += step)
@@ -253,7 +253,8 @@ void norm(const Kernels& kernels, const Norm& n, ParallelFor parallel_for) {
 
 void linear(const Kernels& kernels, const Linear& l, int, ParallelFor parallel_for) {
   if (l.rows == 0 || l.outputs == 0) return;
-  LinearCall call{kernels, l, {block_height(kernels, l.rows)}};
+  const int64_t most = l.weight_type == Type::fp32 ? kernels.linear_block : kernels.tiled_block;
+  LinearCall call{kernels, l, {block_height(kernels, l.rows, most)}};
   const Body body = [](void* context, int64_t begin, int64_t end) {
     const LinearCall& c = *static_cast<const LinearCall*>(context);
     c.kernels.linear(c.linear, c.plan, begin, end);
@@ -263,7 +264,7 @@ void linear(const Kernels& kernels, const Linear& l, int, ParallelFor parallel_f
 
 void linear_codes(const Kernels& kernels, const Linear& l, const CodedWeight& weight, ParallelFor parallel_for) {
   if (l.rows == 0 || l.outputs == 0) return;
-  CodedCall call{kernels, l, weight, {block_height(kernels, l.rows)}};
+  CodedCall call{kernels, l, weight, {block_height(kernels, l.rows, kernels.linear_block)}};
   const Body body = [](void* context, int64_t begin, int64_t end) {
     const CodedCall& c = *static_cast<const CodedCall*>(context);
     c.kernels.linear_codes(c.linear, c.weight, c.plan, begin, end);

@@ -136,11 +136,11 @@ struct LinearPlan {
   int64_t height;
 };
 
-// A weight in the order in which the products read it. Panels of `columns` outputs, and `depth` inputs at a time; the
-// last panel is filled up with zeros. Within a block of inputs and a panel: for each step (1 input of fp32, 2 of bf16,
+// A weight in the order in which the products read it. Panels of `columns` outputs, and as many inputs at a time as a
+// block has (`depth` of fp32, `half_depth` of bf16, `code_depth` of int8); the last panel is filled up with zeros. Within a block of inputs and a panel: for each step (1 input of fp32, 2 of bf16,
 // `codes` of int8) the numbers of all columns, an output's next to each other. After codes come their sums per output.
 struct WeightLayout {
-  int64_t columns, depth, codes;
+  int64_t columns, depth, half_depth, code_depth, codes;
 };
 
 struct Pack {
@@ -196,8 +196,9 @@ struct Kernels {
   // Products of bf16 pairs: for weights of bf16, inputs of fp32 are rounded to bf16.
   bool pairs;
   WeightLayout weight_layout;
-  // Rows that are computed together; the height of a block is a multiple of it.
-  int64_t linear_rows;
+  // Rows that are computed together; the height of a block is a multiple of it, and at most `linear_block`, or
+  // `tiled_block` for weights that tile registers multiply (bf16 and int8).
+  int64_t linear_rows, linear_block, tiled_block;
   void (*linear)(const Linear&, const LinearPlan&, int64_t first_task, int64_t last_task);
   void (*linear_codes)(const Linear&, const CodedWeight&, const LinearPlan&, int64_t first_task, int64_t last_task);
   void (*quantise)(const Quantise&, int64_t first_row, int64_t last_row);
@@ -210,8 +211,6 @@ const Kernels* const* all_levels();
 constexpr int levels = EM_NATIVE_LEVELS;
 // How many of them the processor and the operating system have.
 int available_levels();
-// Whether the processor and the operating system have AMX, which oneDNN uses and these kernels do not.
-bool has_amx();
 // The level to use: the highest available one, or what EXPORTED_MODEL_KERNELS names. Throws std::runtime_error with
 // one line if there is none.
 const Kernels& kernels();

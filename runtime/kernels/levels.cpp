@@ -1,5 +1,7 @@
 // Which level the processor has, which one to use, and memory that each thread keeps. Compiled for every x86-64.
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -31,6 +33,11 @@ namespace avx512_bf16 {
 extern const Kernels table;
 }
 #endif
+#if EM_NATIVE_LEVELS > 4
+namespace amx {
+extern const Kernels table;
+}
+#endif
 
 namespace {
 
@@ -41,6 +48,16 @@ uint64_t saved_registers() {
   uint32_t low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (static_cast<uint64_t>(high) << 32) | low;
+}
+
+// Tiles with products of bf16 and of codes: bits of leaf 7, edx. A process has to ask Linux before it uses them, for they
+// make what is saved of a thread larger; that holds for all of its threads.
+bool has_amx(uint32_t features, uint64_t saved) {
+  constexpr uint32_t amx = 1u << 22 | 1u << 24 | 1u << 25;
+  constexpr uint64_t tiles = 0x60000;
+  constexpr long ask_for_state = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of <asm/prctl.h>, XFEATURE_XTILEDATA
+  if ((features & amx) != amx || (saved & tiles) != tiles) return false;
+  return syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
 }
 
 int detect() {
@@ -59,8 +76,9 @@ int detect() {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & avx2) || (saved & ymm) != ymm) return 0;
   if ((b & avx512) != avx512 || (saved & zmm) != zmm) return 1;
   if (!(c & vnni)) return 2;
+  const bool amx = has_amx(d, saved);
   if (a < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & bf16)) return 3;
-  return 4;
+  return amx ? 5 : 4;
 }
 
 const Kernels& choose() {
@@ -105,6 +123,9 @@ const Kernels* const* all_levels() {
 #if EM_NATIVE_LEVELS > 3
       &avx512_bf16::table,
 #endif
+#if EM_NATIVE_LEVELS > 4
+      &amx::table,
+#endif
   };
   return found;
 }
@@ -112,16 +133,6 @@ const Kernels* const* all_levels() {
 int available_levels() {
   static const int found = std::min(detect(), levels);
   return found;
-}
-
-bool has_amx() {
-  constexpr uint32_t osxsave = 1u << 27;                    // leaf 1, ecx
-  constexpr uint32_t amx = 1u << 22 | 1u << 24;             // leaf 7, edx: bf16, tiles
-  constexpr uint64_t tiles = 0x60000;                       // XCR0
-  uint32_t a, b, c, d;
-  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & osxsave)) return false;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & amx) != amx) return false;
-  return (saved_registers() & tiles) == tiles;
 }
 
 const Kernels& kernels() {

@@ -3,6 +3,7 @@
 
 #include "activation.h"
 #include "blocking.h"
+#include "tiles.h"
 #include "vector.h"
 
 namespace em_native {
@@ -17,13 +18,14 @@ constexpr int64_t row_stride = depth_block + 16;
 constexpr int64_t kept_panels = 24;
 constexpr int64_t line = 64;
 
-// How products are computed: what a sum is, how many inputs a lane of 32 bits of a copied row holds, and how many inputs
-// and bytes of a panel make a step.
+// How products are computed: what a sum is, how many inputs a lane of 32 bits of a copied row holds, how many inputs
+// and bytes of a panel make a step, how many inputs a block has, and whether tile registers compute it.
 struct Floats {
   using Sum = Vec;
   using Number = float;
   static constexpr Type weights = Type::fp32;
-  static constexpr int64_t inputs = 1, packed = 1, bytes = columns * 4;
+  static constexpr int64_t inputs = 1, packed = 1, bytes = columns * 4, depth = linear_depth;
+  static constexpr bool tiles = false;
 };
 
 // Weights of bf16, widened; two inputs at a time, for their weights lie in one lane.
@@ -31,14 +33,16 @@ struct WideHalves {
   using Sum = Vec;
   using Number = float;
   static constexpr Type weights = Type::bf16;
-  static constexpr int64_t inputs = 1, packed = 2, bytes = columns * 4;
+  static constexpr int64_t inputs = 1, packed = 2, bytes = columns * 4, depth = linear_half_depth;
+  static constexpr bool tiles = false;
 };
 
 struct Pairs {
   using Sum = Vec;
   using Number = float;
   static constexpr Type weights = Type::bf16;
-  static constexpr int64_t inputs = 2, packed = 2, bytes = columns * 4;
+  static constexpr int64_t inputs = 2, packed = 2, bytes = columns * 4, depth = linear_half_depth;
+  static constexpr bool tiles = false;
 };
 
 struct Codes {
@@ -46,7 +50,19 @@ struct Codes {
   using Number = int32_t;
   static constexpr Type weights = Type::int8;
   static constexpr int64_t inputs = codes_per_step, packed = codes_per_step, bytes = columns * codes_per_step;
+  static constexpr int64_t depth = linear_code_depth;
+  static constexpr bool tiles = false;
 };
+
+#if defined(EM_NATIVE_AMX)
+struct TilePairs : Pairs {
+  static constexpr bool tiles = true;
+};
+
+struct TileCodes : Codes {
+  static constexpr bool tiles = true;
+};
+#endif
 
 #if defined(EM_NATIVE_AVX512_BF16)
 using Halves = Pairs;
@@ -161,15 +177,15 @@ EM_NATIVE_INLINE void copy_row(const T* from, float* to, int64_t count) {
       for (int64_t k = 0; k < count; k++) codes[k] = from[k];
       if (count % 2 != 0) codes[count] = 0;
     }
+  } else if constexpr (How::inputs == 2) {
+#if defined(EM_NATIVE_AVX512_BF16)
+    // A whole vector fits: the stride is longer than a block. It is 0 beyond the row.
+    for (int64_t k = 0; k < count; k += 2 * lanes) store(to + k / 2, load_pairs(from + k, count - k));
+#endif
   } else {
     for (int64_t k = 0; k < count; k += lanes) {
       const int64_t here = count - k;
-      const Vec x = here >= lanes ? load(from + k) : load_first(from + k, here);
-      // A whole vector fits: the stride is longer than a block. It is 0 beyond the row.
-      if constexpr (How::inputs == 2)
-        store(reinterpret_cast<uint16_t*>(to) + k, x);
-      else
-        store(to + k, x);
+      store(to + k, here >= lanes ? load(from + k) : load_first(from + k, here));
     }
   }
 }

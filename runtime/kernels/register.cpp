@@ -526,14 +526,11 @@ Tensor pack_linear(const Tensor& weight_) {
   return packed;
 }
 
-// Whether these linears are used for a weight of this type, or oneDNN's. Measured with AVX2 alone and with AVX-512 and its
-// BF16 (docs/decisions/native.md); with AMX, which oneDNN uses, its linears stay, but for codes, and for bf16 where the
-// level that was asked for has no instructions for it.
-bool prefers_own_linear(const Tensor& weight) {
-  const Kernels& level = kernels();
-  const bool avx2 = std::string(level.name) == "avx2";
-  return weight.scalar_type() == at::kChar || avx2 || !has_amx() ||
-         (weight.scalar_type() == at::kBFloat16 && !level.pairs);
+// Whether these linears are used for a weight, or oneDNN's: on every level ours (docs/decisions/native.md). Files ask, since
+// it was different on some processors.
+bool prefers_own_linear(const Tensor&) {
+  kernels();
+  return true;
 }
 
 // What linears of numbers and of codes have in common. Holds what it made contiguous.

@@ -483,7 +483,9 @@ void linear_case(const Kernels& level, int number) {
   l.type = l.weight_type == Type::fp32 ? Type::fp32 : one_of({Type::fp32, Type::bf16});
   const bool coded = l.weight_type == Type::int8;
   l.rows = number % 25 == 0 ? between(90, 300) : one_of<int64_t>({1, 2, 5, 12, between(1, 40)});
-  l.inputs = number % 25 == 1 ? between(700, 1700) : one_of<int64_t>({1, 2, 3, 255, 384, 385, between(1, 300)});
+  l.inputs = one_of<int64_t>({1, 2, 3, 255, 384, 385, between(1, 300), 64 * between(1, 5)});
+  if (number % 25 == 1) l.inputs = between(700, 1700);
+  if (number % 25 == 2) l.inputs = 64 * between(9, 40);
   l.outputs = one_of<int64_t>({1, 16, 17, 33, 64, between(1, 130)});
   l.activation = any_activation();
   l.x_row = l.inputs + one_of<int64_t>({0, 0, 5, 40});
@@ -551,7 +553,9 @@ void exact_case(int number) {
   const bool extreme = number % 4 == 0;
   Linear l{};
   l.type = Type::fp32, l.weight_type = Type::int8;
-  l.rows = between(1, 14), l.outputs = between(1, 40), l.inputs = extreme ? 65536 - between(0, 5) : between(1, 900);
+  l.rows = between(1, 14), l.outputs = between(1, 40), l.inputs = 64 * between(1, 20);
+  if (extreme) l.inputs = 65536 - between(0, 2);
+  if (number % 4 == 1) l.inputs = between(1, 900);
   l.x_row = l.inputs, l.output_row = l.outputs;
   Numbers x(Type::int8, l.rows * l.inputs), weight(Type::int8, l.outputs * l.inputs);
   Numbers row_scales(Type::fp32, 2 * l.rows), scales(Type::fp32, l.outputs), output(Type::fp32, l.rows * l.outputs);
