@@ -8,9 +8,11 @@
 //
 // fp32 is computed in fp32. bf16 is packed as fp32 and computed in that, or, where the processor has products of bf16
 // pairs, packed in pairs: a pair takes a lane of 32 bits, so that the same code serves both ("depth" counts lanes).
-// fp32 that may be coarse is rounded when it is packed, and computed as bf16 is.
+// fp32 that may be coarse is rounded when it is packed, and computed as bf16 is. Where there are tile registers, the same
+// packed pairs are what they take, if a head has whole tiles of features.
 #include "blocking.h"
 #include "softmax.h"
+#include "tiles.h"
 #include "vector.h"
 
 namespace em_native {
@@ -25,7 +27,11 @@ constexpr int tile_rows = 6;
 #endif
 constexpr int64_t tile_vectors = 2;
 constexpr int64_t block = tile_vectors * lanes;
+#if defined(EM_NATIVE_AMX)
+constexpr int64_t query_block = 32;
+#else
 constexpr int64_t query_block = 24;
+#endif
 // Keys of a panel: what the packed keys and values may take, and the scores of a block of queries beside them.
 constexpr int64_t panel_bytes = 512 * 1024;
 constexpr int64_t panel_keys = 1024;
@@ -38,6 +44,11 @@ constexpr int64_t kept_blocks = 8;
 constexpr bool has_pairs = true;
 #else
 constexpr bool has_pairs = false;
+#endif
+#if defined(EM_NATIVE_AMX)
+constexpr bool has_tiles = true;
+#else
+constexpr bool has_tiles = false;
 #endif
 
 template <bool pairs>
@@ -93,10 +104,21 @@ EM_NATIVE_INLINE Tile tile_of(int64_t rows) {
   return tiles[rows - 1];
 }
 
-// The tiles of one block of packed columns, at most `block` of them.
+// The tiles of one block of packed columns, at most `block` of them. In tile registers: without the factor, `depth` is
+// whole tiles, and there is room for whole tiles of rows.
 template <bool pairs, bool accumulate>
-EM_NATIVE_INLINE void multiply_block(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t columns,
-                                     int64_t depth, float* c, int64_t c_stride, float factor) {
+EM_NATIVE_INLINE void multiply_block([[maybe_unused]] bool tiled, const float* a, int64_t a_stride, int64_t rows,
+                                     const float* b, int64_t columns, int64_t depth, float* c, int64_t c_stride,
+                                     float factor) {
+#if defined(EM_NATIVE_AMX)
+  if constexpr (pairs)
+    if (tiled) {
+      const bool wide = columns > lanes;
+      const auto run = rows > tile_side ? (wide ? multiply_tiles<false, 2, 2> : multiply_tiles<false, 2, 1>)
+                                        : (wide ? multiply_tiles<false, 1, 2> : multiply_tiles<false, 1, 1>);
+      return run(a, a_stride * 4, b, depth, c, c_stride * 4, accumulate, nullptr, 0);
+    }
+#endif
   const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
   // Of equal height: 8 and 8 rows are faster than 12 and 4.
   const int64_t height = (rows + tiles - 1) / tiles;
@@ -124,10 +146,14 @@ struct Work {
   int64_t value_columns;   // the values' width, rounded up to whole vectors
   int64_t score_stride;
   int64_t blocks;          // query blocks whose state is kept
+  bool tiled;              // computed in tile registers
+  int64_t whole;           // probabilities of a query are filled up to a multiple of this
   float *keys, *values, *queries, *scores, *sums, *maxima, *totals;
 
   explicit Work(const Attention& a, int64_t longest) {
     depth = pairs ? (a.width + 1) / 2 : a.width;
+    tiled = has_tiles && pairs && a.width % (2 * lanes) == 0;
+    whole = tiled ? 2 * lanes : lanes;
     value_columns = round_up(a.value_width, lanes);
     const int64_t bytes_per_key = (pairs ? 2 : 4) * (a.width + value_columns);
     panel = smaller(panel_keys, larger(block, panel_bytes / bytes_per_key / block * block));
@@ -184,8 +210,9 @@ void pack_values(const Work<pairs>& work, const T* values, int64_t stride, int64
     const T* from = values + c;
 #if defined(EM_NATIVE_AVX512_BF16)
     if constexpr (pairs) {
-      for (int64_t j = 0; j < count; j += 2, to += columns, from += 2 * stride) {
-        const Vec low = load_lanes<false>(from, here);
+      for (int64_t j = 0; j < round_up(count, work.tiled ? block : 2); j += 2, to += columns, from += 2 * stride) {
+        // Tiles multiply probabilities of 0 with what stands here.
+        const Vec low = j < count ? load_lanes<false>(from, here) : zero();
         const Vec high = j + 1 < count ? load_lanes<false>(from + stride, here) : zero();
         if constexpr (sizeof(T) == 2)
           store(to, pair_up(low, high));
@@ -224,7 +251,7 @@ void attend(const Attention& a, const Work<pairs>& work, const Segment& segment,
   }
   for (int64_t j = from; j < to; j += block) {
     const int64_t columns = panel_count - j > lanes ? block : lanes;
-    multiply_block<pairs, false>(work.queries, work.depth, count, work.keys + j * work.depth, columns, work.depth,
+    multiply_block<pairs, false>(work.tiled, work.queries, work.depth, count, work.keys + j * work.depth, columns, work.depth,
                                  work.scores + (j - from), work.score_stride, a.scale);
   }
   float* tops = work.maxima + slot * query_block;
@@ -240,8 +267,9 @@ void attend(const Attention& a, const Work<pairs>& work, const Segment& segment,
                            (panel_start + from) * a.mask_key);
     const int64_t first_key = smaller(columns, larger(0, lines[i].first_key - panel_start - from));
     const int64_t last_key = smaller(columns, larger(0, lines[i].last_key - panel_start - from));
-    const float factor = softmax<pairs>(a, work.scores + i * work.score_stride, mask, first_key, last_key,
-                                        round_up(columns, lanes), *started, tops + i, totals + i);
+    const auto run = work.tiled ? softmax<pairs, has_tiles> : softmax<pairs, false>;
+    const float factor = run(a, work.scores + i * work.score_stride, mask, first_key, last_key,
+                             round_up(columns, work.whole), *started, tops + i, totals + i);
     if (*started && factor != 1.0f)
       for (int64_t c = 0; c < work.value_columns; c += lanes) {
         float* p = sums + i * work.value_columns + c;
@@ -252,12 +280,12 @@ void attend(const Attention& a, const Work<pairs>& work, const Segment& segment,
   for (int64_t c = 0; c < work.value_columns; c += block) {
     const int64_t here = smaller(block, work.value_columns - c);
     const float* packed = work.values + c * value_rows + from / per_lane * here;
-    const int64_t depth = (columns + per_lane - 1) / per_lane;
+    const int64_t depth = ((work.tiled ? round_up(columns, work.whole) : columns) + per_lane - 1) / per_lane;
     if (*started)
-      multiply_block<pairs, true>(work.scores, work.score_stride, count, packed, here, depth, sums + c,
+      multiply_block<pairs, true>(work.tiled, work.scores, work.score_stride, count, packed, here, depth, sums + c,
                                   work.value_columns, 1.0f);
     else
-      multiply_block<pairs, false>(work.scores, work.score_stride, count, packed, here, depth, sums + c,
+      multiply_block<pairs, false>(work.tiled, work.scores, work.score_stride, count, packed, here, depth, sums + c,
                                    work.value_columns, 1.0f);
   }
   *started = true;
@@ -372,6 +400,9 @@ EM_NATIVE_INLINE void fetch_queries(const Attention& a, const Task& task, int64_
 template <bool pairs, typename T>
 void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int64_t last_task) {
   const Work<pairs> work(a, plan.longest_keys);
+#if defined(EM_NATIVE_AMX)
+  [[maybe_unused]] const Configured<pairs> configured;
+#endif
   int64_t packed_unit = -1, packed_start = -1;
   // Small inputs were just written, and are in the cache.
   const bool far = a.rows * a.queries * a.heads * a.width * static_cast<int64_t>(sizeof(T)) > fetched_ahead;

@@ -50,17 +50,20 @@ EM_NATIVE_INLINE Vec load_mask(const Attention& a, const char* mask, int64_t j, 
 
 // Scores of one query become probabilities (not yet divided by their sum): columns [from, to) of [0, count), the others
 // become 0. The maximum and sum so far are at `top` and `total`. The result: the factor for what was summed before.
-template <bool pairs>
+// `raw`: the scores have yet to be multiplied by the scale.
+template <bool pairs, bool raw = false>
 EM_NATIVE_INLINE float softmax(const Attention& a, float* scores, const char* mask, int64_t from, int64_t to,
                                int64_t count, bool started, float* top, float* total) {
   Vec largest = all(minus_infinity());
   for (int64_t j = 0; j < count; j += lanes) {
     const bool edge = j < from || j + lanes > to;
+    Vec x = load(scores + j);
+    if constexpr (raw) x = multiply(x, all(a.scale));
     if (!edge && !mask) {
-      largest = maximum(load(scores + j), largest);
+      if constexpr (raw) store(scores + j, x);
+      largest = maximum(x, largest);
       continue;
     }
-    Vec x = load(scores + j);
     if (mask) x = add(x, load_mask(a, mask, j, to));
     if (edge) {
       const int64_t here = smaller(lanes, larger(0, from - j)), end = smaller(lanes, larger(0, to - j));
