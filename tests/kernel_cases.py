@@ -25,6 +25,7 @@ ATTENTION_BOUND = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
 NORM_BOUND = {torch.float32: 2e-6, torch.bfloat16: 4.5e-3}
 LINEAR_BOUND = {torch.float32: 3e-6, torch.bfloat16: 8e-3}
 # Inputs of fp32 are rounded to bf16 where the processor multiplies pairs of bf16.
+PAIRS = ("avx512_bf16", "amx")
 PAIRS_BOUND = {torch.float32: 8e-3, torch.bfloat16: 8e-3}
 LENGTHS = (1, 2, 15, 16, 17, 31, 33, 63, 100, 129, 255, 513, 1023, 1025, 2049, 4096)
 
@@ -293,7 +294,7 @@ def linears() -> None:
     for (rows, inputs, outputs), x_type, wide in itertools.product(sizes, TYPES, (False, True)):
         weight_type = torch.bfloat16 if wide or x_type == torch.bfloat16 else torch.float32
         weight = (torch.randn(outputs, inputs) / inputs**0.5).to(weight_type)
-        bound = PAIRS_BOUND if weight_type == torch.bfloat16 and ops.level() == "avx512_bf16" else LINEAR_BOUND
+        bound = PAIRS_BOUND if weight_type == torch.bfloat16 and ops.level() in PAIRS else LINEAR_BOUND
         whole = torch.randn(2, rows, inputs + 3).to(x_type)
         for x in (whole[..., :inputs], whole[0, :, :inputs].contiguous(), whole[:, rows // 2, :inputs]):
             for name, function in ACTIVATIONS.items():

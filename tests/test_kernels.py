@@ -30,6 +30,7 @@ FLAGS = {
     "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
     "avx512_vnni": {"avx512_vnni"},
     "avx512_bf16": {"avx512_bf16"},
+    "amx": {"amx_tile", "amx_bf16", "amx_int8"},
 }
 # Those that this processor has, from the lowest up.
 LEVELS = [name for name, flags in FLAGS.items() if flags <= set(detect().cpu_flags or ())]
@@ -276,7 +277,7 @@ def test_an_unknown_level_is_refused(library: Path) -> None:
     done = run_python(ASK, library, EXPORTED_MODEL_KERNELS="avx9")
     assert done.stderr.splitlines()[-1] == (
         "RuntimeError: EXPORTED_MODEL_KERNELS names no level of the native operators; it must be one of avx2, avx512, "
-        "avx512_vnni, avx512_bf16, or unset"
+        "avx512_vnni, avx512_bf16, amx, or unset"
     )
 
 

@@ -479,7 +479,7 @@ void exponential_of(const float* from, float* to, int64_t count, bool coarse) {
 
 extern const Kernels table;
 const Kernels table = {EM_NATIVE_TEXT(EM_NATIVE_LEVEL), query_block, attention, attention_parts, combine_parts,
-                       rotate, norm, has_pairs,
+                       rotate, norm, has_pairs, has_tiles,
                        {linear_columns, linear_depth, linear_half_depth, linear_code_depth, codes_per_step},
                        linear_rows, linear_block, linear_tiled_block, linear, linear_codes,
                        quantise, exponential_of};

@@ -264,7 +264,7 @@ void linear(const Kernels& kernels, const Linear& l, int, ParallelFor parallel_f
 
 void linear_codes(const Kernels& kernels, const Linear& l, const CodedWeight& weight, ParallelFor parallel_for) {
   if (l.rows == 0 || l.outputs == 0) return;
-  CodedCall call{kernels, l, weight, {block_height(kernels, l.rows, kernels.linear_block)}};
+  CodedCall call{kernels, l, weight, {block_height(kernels, l.rows, kernels.tiled_block)}};
   const Body body = [](void* context, int64_t begin, int64_t end) {
     const CodedCall& c = *static_cast<const CodedCall*>(context);
     c.kernels.linear_codes(c.linear, c.weight, c.plan, begin, end);

@@ -195,9 +195,11 @@ struct Kernels {
   void (*norm)(const Norm&, int64_t first_row, int64_t last_row);
   // Products of bf16 pairs: for weights of bf16, inputs of fp32 are rounded to bf16.
   bool pairs;
+  // Tile registers: for weights of codes, the last digits of few rows and of many differ.
+  bool tiles;
   WeightLayout weight_layout;
   // Rows that are computed together; the height of a block is a multiple of it, and at most `linear_block`, or
-  // `tiled_block` for weights that tile registers multiply (bf16 and int8).
+  // `tiled_block` for weights that tile registers multiply (all but fp32).
   int64_t linear_rows, linear_block, tiled_block;
   void (*linear)(const Linear&, const LinearPlan&, int64_t first_task, int64_t last_task);
   void (*linear_codes)(const Linear&, const CodedWeight&, const LinearPlan&, int64_t first_task, int64_t last_task);

@@ -17,65 +17,7 @@ namespace {
 constexpr int64_t tile_side = 16;   // rows of a tile, and lanes of 32 bits in a row
 constexpr int64_t tile_bytes = 64;  // of a row
 
-#if defined(EM_NATIVE_EMULATED)
-
-struct Tiles {
-  Tiles() {}
-};
-alignas(64) thread_local char emulated_tiles[8][tile_side][tile_bytes];
-
-template <int tile>
-EM_NATIVE_INLINE void clear_tile() {
-  __builtin_memset(emulated_tiles[tile], 0, sizeof emulated_tiles[tile]);
-}
-
-template <int tile>
-EM_NATIVE_INLINE void load_tile(const void* from, int64_t stride) {
-  for (int64_t i = 0; i < tile_side; i++)
-    __builtin_memcpy(emulated_tiles[tile][i], static_cast<const char*>(from) + i * stride, tile_bytes);
-}
-
-template <int tile>
-EM_NATIVE_INLINE void store_tile(void* to, int64_t stride) {
-  for (int64_t i = 0; i < tile_side; i++)
-    __builtin_memcpy(static_cast<char*>(to) + i * stride, emulated_tiles[tile][i], tile_bytes);
-}
-
-EM_NATIVE_INLINE float emulated_bf16(const char* at) {
-  uint32_t bits = 0;
-  __builtin_memcpy(reinterpret_cast<char*>(&bits) + 2, at, 2);
-  float number;
-  __builtin_memcpy(&number, &bits, 4);
-  return number;
-}
-
-template <int sums, int rows, int weights>
-EM_NATIVE_INLINE void multiply_pair_tiles() {
-  for (int64_t i = 0; i < tile_side; i++)
-    for (int64_t j = 0; j < tile_side; j++) {
-      float* sum = reinterpret_cast<float*>(emulated_tiles[sums][i]) + j;
-      float even = 0, odd = 0;
-      for (int64_t k = 0; k < tile_side; k++) {
-        const char *a = emulated_tiles[rows][i] + 4 * k, *b = emulated_tiles[weights][k] + 4 * j;
-        even += emulated_bf16(a) * emulated_bf16(b);
-        odd += emulated_bf16(a + 2) * emulated_bf16(b + 2);
-      }
-      *sum += even + odd;
-    }
-}
-
-template <int sums, int rows, int weights>
-EM_NATIVE_INLINE void multiply_code_tiles() {
-  for (int64_t i = 0; i < tile_side; i++)
-    for (int64_t j = 0; j < tile_side; j++) {
-      int32_t* sum = reinterpret_cast<int32_t*>(emulated_tiles[sums][i]) + j;
-      for (int64_t k = 0; k < tile_bytes; k++)
-        *sum += static_cast<uint8_t>(emulated_tiles[rows][i][k]) *
-                static_cast<int8_t>(emulated_tiles[weights][k / 4][4 * j + k % 4]);
-    }
-}
-
-#else
+#if !defined(EM_NATIVE_EMULATED)
 
 // The calling thread's tiles, as long as this lives: all eight of them whole. Others may have configured them, so it is
 // done for each range of tasks; and they are given back, or the system would save them at every change of threads.
@@ -123,64 +65,71 @@ EM_NATIVE_INLINE void multiply_code_tiles() {
   __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "n"(sums), "n"(rows), "n"(weights));
 }
 
+#else
+#include "emulated_amx.h"
 #endif
 
-// sums (+)= rows * weights for up to 32 rows and 32 columns, of which the last 16 may not be wanted: tiles 0 to 3 are the
-// sums, 4 and 5 the rows, 6 and 7 the weight. `steps`, of 32 bits a row, is a multiple of 16. All strides are in bytes; a
-// step of the weight has 32 columns (or 16), one behind the other. `ahead` bytes are fetched meanwhile, `fetched` lines a
-// tile of steps. Rows that are not there are read, and their sums are written: there must be room for whole tiles.
-template <bool codes, int row_tiles, int column_tiles>
-EM_NATIVE_INLINE void multiply_tiles(const void* rows, int64_t row_stride, const void* weights, int64_t steps,
-                                     void* sums, int64_t sum_stride, bool accumulate, const char* ahead,
-                                     int64_t fetched) {
-  constexpr int64_t step_bytes = column_tiles * tile_bytes;
-  const char* a = static_cast<const char*>(rows);
-  const char* b = static_cast<const char*>(weights);
-  char* c = static_cast<char*>(sums);
+// Tiles 0 to 3 are the sums of up to 32 rows and 32 columns, 4 and 5 the rows, 6 and 7 the weight.
+template <int row_tiles, int column_tiles>
+EM_NATIVE_INLINE void begin_sums(const char* sums, int64_t stride, bool accumulate) {
+  const char* lower = sums + tile_side * stride;
   if (accumulate) {
-    load_tile<0>(c, sum_stride);
-    if constexpr (column_tiles > 1) load_tile<1>(c + tile_bytes, sum_stride);
-    if constexpr (row_tiles > 1) load_tile<2>(c + tile_side * sum_stride, sum_stride);
-    if constexpr (row_tiles > 1 && column_tiles > 1) load_tile<3>(c + tile_side * sum_stride + tile_bytes, sum_stride);
+    load_tile<0>(sums, stride);
+    if constexpr (column_tiles > 1) load_tile<1>(sums + tile_bytes, stride);
+    if constexpr (row_tiles > 1) load_tile<2>(lower, stride);
+    if constexpr (row_tiles > 1 && column_tiles > 1) load_tile<3>(lower + tile_bytes, stride);
   } else {
     clear_tile<0>();
     if constexpr (column_tiles > 1) clear_tile<1>();
     if constexpr (row_tiles > 1) clear_tile<2>();
     if constexpr (row_tiles > 1 && column_tiles > 1) clear_tile<3>();
   }
+}
+
+template <int row_tiles, int column_tiles>
+EM_NATIVE_INLINE void store_sums(char* sums, int64_t stride) {
+  char* lower = sums + tile_side * stride;
+  store_tile<0>(sums, stride);
+  if constexpr (column_tiles > 1) store_tile<1>(sums + tile_bytes, stride);
+  if constexpr (row_tiles > 1) store_tile<2>(lower, stride);
+  if constexpr (row_tiles > 1 && column_tiles > 1) store_tile<3>(lower + tile_bytes, stride);
+}
+
+template <bool codes, int sums, int rows, int weights>
+EM_NATIVE_INLINE void multiply_tile_registers() {
+  if constexpr (codes)
+    multiply_code_tiles<sums, rows, weights>();
+  else
+    multiply_pair_tiles<sums, rows, weights>();
+}
+
+// sums (+)= rows * weights for up to 32 rows and 32 columns, of which the last 16 may not be wanted. `steps`, of 32 bits
+// a row, is a multiple of 16. All strides are in bytes; a step of the weight has 32 columns (or 16), one behind the
+// other. From `ahead` on `fetched` lines are fetched for each tile of steps. Rows that are not there are read, and their
+// sums are written: there must be room for whole tiles.
+template <bool codes, int row_tiles, int column_tiles>
+void multiply_tiles(const void* rows, int64_t row_stride, const void* weights, int64_t steps, void* sums,
+                    int64_t sum_stride, bool accumulate, const char* ahead, int64_t fetched) {
+  constexpr int64_t step_bytes = column_tiles * tile_bytes;
+  const char* a = static_cast<const char*>(rows);
+  const char* b = static_cast<const char*>(weights);
+  begin_sums<row_tiles, column_tiles>(static_cast<const char*>(sums), sum_stride, accumulate);
   for (int64_t k = 0; k < steps; k += tile_side) {
     load_tile<4>(a + k * 4, row_stride);
     load_tile<6>(b + k * step_bytes, step_bytes);
-    if constexpr (codes)
-      multiply_code_tiles<0, 4, 6>();
-    else
-      multiply_pair_tiles<0, 4, 6>();
+    multiply_tile_registers<codes, 0, 4, 6>();
     if constexpr (column_tiles > 1) {
       load_tile<7>(b + k * step_bytes + tile_bytes, step_bytes);
-      if constexpr (codes)
-        multiply_code_tiles<1, 4, 7>();
-      else
-        multiply_pair_tiles<1, 4, 7>();
+      multiply_tile_registers<codes, 1, 4, 7>();
     }
     if constexpr (row_tiles > 1) {
       load_tile<5>(a + tile_side * row_stride + k * 4, row_stride);
-      if constexpr (codes)
-        multiply_code_tiles<2, 5, 6>();
-      else
-        multiply_pair_tiles<2, 5, 6>();
-      if constexpr (column_tiles > 1) {
-        if constexpr (codes)
-          multiply_code_tiles<3, 5, 7>();
-        else
-          multiply_pair_tiles<3, 5, 7>();
-      }
+      multiply_tile_registers<codes, 2, 5, 6>();
+      if constexpr (column_tiles > 1) multiply_tile_registers<codes, 3, 5, 7>();
     }
     for (int64_t i = 0; i < fetched; i++) __builtin_prefetch(ahead + (k / tile_side * fetched + i) * 64);
   }
-  store_tile<0>(c, sum_stride);
-  if constexpr (column_tiles > 1) store_tile<1>(c + tile_bytes, sum_stride);
-  if constexpr (row_tiles > 1) store_tile<2>(c + tile_side * sum_stride, sum_stride);
-  if constexpr (row_tiles > 1 && column_tiles > 1) store_tile<3>(c + tile_side * sum_stride + tile_bytes, sum_stride);
+  store_sums<row_tiles, column_tiles>(static_cast<char*>(sums), sum_stride);
 }
 
 // Tiles, or nothing.

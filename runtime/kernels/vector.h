@@ -99,6 +99,13 @@ EM_NATIVE_INLINE __m256i narrow(Vec a) { return (__m256i)_mm512_cvtneps_pbh(a); 
 EM_NATIVE_INLINE Vec multiply_add_pairs(Vec a, Vec b, Vec c) {
   return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
 }
+EM_NATIVE_INLINE Vec rounded_to_bf16(Vec a) { return widen(narrow(a)); }
+// Stores it rounded to bf16. The result: what the rounding left.
+EM_NATIVE_INLINE Vec store_rounded(uint16_t* p, Vec a) {
+  const __m256i halves = narrow(a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
+  return _mm512_sub_ps(a, widen(halves));
+}
 // As many bf16 as fit, up to `count`, in pairs.
 EM_NATIVE_INLINE Vec load_pairs(const uint16_t* p, int64_t count) {
   if (count >= 2 * lanes) return _mm512_castsi512_ps(_mm512_loadu_si512(p));
