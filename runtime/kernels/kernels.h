@@ -1,7 +1,8 @@
 // The kernels' interface: pointers, sizes and strides, nothing of torch.
 //
 // The files *_level.cpp are compiled once per level (CMakeLists.txt) and fill one table of functions per level;
-// levels.cpp chooses the table. register.cpp checks the arguments and calls the functions at the end of this file.
+// levels.cpp chooses the table. register.cpp and register_decoder.cpp check the arguments and call the functions at the
+// end of this file.
 // The kernels check nothing: whoever calls them has checked every size, stride and offset.
 #pragma once
 
