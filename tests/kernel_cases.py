@@ -347,6 +347,17 @@ def linears() -> None:
     compare("linear", ops.linear(x, weight, None, None, 6, "none"), x.double() @ weight.double().t(), LINEAR_BOUND)
 
 
+def gates() -> None:
+    ops = torch.ops.em_native
+    for dtype, size, rows in itertools.product(TYPES, (1, 15, 16, 33, 384, 1537), (1, 7, 90)):
+        whole = torch.randn(2, rows, 2 * size + 3).to(dtype) * 3
+        for x in (whole[..., : 2 * size], whole[0, :, 3:].contiguous(), whole[:, rows // 2, 1:-2]):
+            for name, function in ACTIVATIONS.items():
+                gate, up = x.double().chunk(2, -1)
+                compare("gated", ops.gated(x, name), function(gate) * up, LINEAR_BOUND, x.shape, name)
+    assert ops.gated(torch.randn(2, 0, 6), "silu").shape == (2, 0, 3)
+
+
 def linears_on_codes() -> None:
     """Codes of each row, exact sums, and codes straight from the layer norm."""
     ops = torch.ops.em_native
@@ -503,7 +514,7 @@ def answers() -> None:
     with torch.no_grad():
         for part in (
             *(lengths_and_widths, heads_windows_masks, masked_rows, segments, caches, rotations, joined_caches, norms),
-            *(linears, linears_on_codes, linears_of_codes, eight_threads, threads_of_its_own, any_shapes),
+            *(linears, gates, linears_on_codes, linears_of_codes, eight_threads, threads_of_its_own, any_shapes),
         ):
             part()
     print(json.dumps({"level": torch.ops.em_native.level(), "worst": worst}))
@@ -758,6 +769,11 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "embed rows": lambda: embed(torch.tensor([0]), scales=torch.ones(33)),
         "embed scales": lambda: embed(torch.tensor([0]), scales=torch.ones(6, 1)),
         "embed type": lambda: embed(torch.tensor([0]), codes=torch.ones(1, 8, 32)),
+        "gated axes": lambda: ops.gated(torch.tensor(1.0), "silu"),
+        "gated odd": lambda: ops.gated(rows[:, :7], "silu"),
+        "gated type": lambda: ops.gated(rows.half(), "silu"),
+        "gated emptied": lambda: ops.gated(emptied, "silu"),
+        "gated activation": lambda: ops.gated(rows, "swish"),
         "rows axes": lambda: ops.quantise_rows(torch.tensor(1.0)),
         "rows type": lambda: ops.quantise_rows(rows.int()),
     }

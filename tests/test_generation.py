@@ -199,6 +199,7 @@ def test_norms_and_rotations_are_the_projects_own(
     assert {name: count for name, count in found.items() if "norm" in name} == norms
     names = ("attend_joined", "attend_cached", "rotate")
     assert {name: found[name] for name in names if found[name]} == attention
+    assert found["gated"] == (0 if kind in ("gpt2", "gpt_neox") else 2)
 
 
 _LOGITS = """

@@ -236,6 +236,13 @@ REFUSALS = {
     "embed rows": "em_native::embed_codes: codes is Char [1, 8, 32]; it must be Char [2, 8, 32], contiguous",
     "embed scales": "em_native::embed_codes: scales is [6, 1]; it must have one axis, from 1 to 2147483647",
     "embed type": "em_native::embed_codes: codes is Float [1, 8, 32]; it must be Char [1, 8, 32], contiguous",
+    "gated axes": "em_native::gated: x is []; it must have at least 1 axis, the last one even and at most 2147483647",
+    "gated odd": "em_native::gated: x is [3, 7]; it must have at least 1 axis, the last one even and at most "
+    "2147483647",
+    "gated type": "em_native::gated: x is Half; it must be Float or BFloat16",
+    "gated emptied": "em_native::gated: x reaches beyond its memory",
+    "gated activation": "em_native::gated: activation is unknown; it must be none, gelu, gelu_tanh, relu, silu, tanh "
+    "or sigmoid",
     "rows axes": "em_native::quantise_rows: x is []; it must have at least 1 axis, the last one from 1 to 65536",
     "rows type": "em_native::quantise_rows: x is Int; it must be Float or BFloat16",
 }
@@ -348,7 +355,7 @@ def test_the_threads_are_those_of_torch(library: Path) -> None:
 def test_levels_share_no_functions() -> None:
     """The linker keeps one copy of an inline function, and it could be one that only AVX-512 can run."""
     objects = sorted(WORK.glob("CMakeFiles/em_native_avx*.dir/*.o"))
-    assert len(objects) == 6 * len(FLAGS)
+    assert len(objects) == 7 * len(FLAGS)
     for path in objects:
         # clean start: a program of the system
         symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.splitlines()

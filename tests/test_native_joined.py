@@ -1,13 +1,15 @@
-"""Which layers the operators for joined tensors take over: those whose parts stand in the order that they read."""
+"""What the operators for joined tensors take over: attention and gated layers whose parts stand in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from exporter.backends.native.gated import GATED, place_gates
 from exporter.backends.native.joined_attention import ATTEND_JOINED, place_joined_attention
 from exporter.shapes.example_inputs import ExampleInputs
 from exporter.tracing.graphs.graph import shapes
@@ -108,3 +110,81 @@ def test_attention_of_parts_in_order_is_one_operator(
         first, second = inputs(rows, tokens), inputs(rows, tokens)
         assert torch.equal(module(**first), layer(**second))
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Feed(torch.nn.Module):
+    """A gated layer, from two linears or from one."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.kind = kind
+        self.gate, self.up = (torch.nn.Linear(12, 20, bias="bias" in kind) for _ in range(2))
+        self.both = torch.nn.Linear(12, 40)
+
+    def forward(self, x: Tensor) -> Any:
+        silu, kind = torch.nn.functional.silu, self.kind
+        if kind == "chunk":
+            first, second = self.both(x).chunk(2, dim=-1)
+            return torch.nn.functional.gelu(first) * second
+        if kind == "slices, the other way round":
+            whole = self.both(x)
+            return whole[..., 20:] * torch.nn.functional.gelu(whole[..., :20], approximate="tanh")
+        if kind == "second half activated":
+            first, second = self.both(x).chunk(2, dim=-1)
+            return first * silu(second)
+        if kind == "halves that overlap":
+            whole = self.both(x)
+            return silu(whole[..., :20]) * whole[..., 19:39]
+        if kind == "two inputs":
+            return silu(self.gate(x)) * self.up(x + 1)
+        if kind == "read twice":
+            gate = self.gate(x)
+            return silu(gate) * self.up(x) + gate
+        if kind == "not activated":
+            return self.gate(x) * self.up(x)
+        if kind == "up first, bias":
+            return self.up(x) * torch.relu(self.gate(x))
+        return silu(self.gate(x)) * self.up(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "placed"),
+    [
+        ("two linears", 1),
+        ("two linears, bias", 1),
+        ("up first, bias", 1),
+        ("chunk", 1),
+        ("slices, the other way round", 1),
+        ("second half activated", 0),
+        ("halves that overlap", 0),
+        ("two inputs", 0),
+        ("read twice", 0),
+        ("not activated", 0),
+    ],
+)
+def test_gated_layers_are_one_linear_and_one_operator(kind: str, placed: int) -> None:
+    register_native()
+    layer, example = Feed(kind).eval(), ExampleInputs({"x": torch.randn(2, 5, 12)})
+    module = torchscript.freeze(torchscript.trace(layer, example.as_dict()))
+    assert place_gates(graph_of(module), shapes(module, example), lambda _: True) == placed
+    kinds = [node.kind() for node in graph_of(module).nodes()]
+    assert kinds.count(GATED) == placed
+    assert not placed or (kinds.count("aten::linear") == 1 and "aten::mul" not in kinds)
+    for shape in ((1, 1, 12), (3, 4, 12)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(module(x), layer(x), rtol=1e-5, atol=1e-6)
+
+
+def test_linears_stay_apart_where_the_backend_says_so() -> None:
+    """As for weights of codes of two kinds."""
+    layer, example = Feed("two linears").eval(), ExampleInputs({"x": torch.randn(2, 5, 12)})
+    module = torchscript.freeze(torchscript.trace(layer, example.as_dict()))
+    asked: list[list[tuple[int, ...]]] = []
+
+    def refuse(weights: Sequence[Tensor]) -> bool:
+        asked.append([tuple(weight.shape) for weight in weights])
+        return False
+
+    assert place_gates(graph_of(module), shapes(module, example), refuse) == 0
+    assert asked == [[(20, 12), (20, 12)]]

@@ -408,6 +408,30 @@ Tensor linear_int8(const Tensor& x, const std::optional<Tensor>& scales, const T
   return inputs.output;
 }
 
+// Of a feed-forward layer whose two halves stand in one tensor.
+Tensor gated_operator(const Tensor& x_, c10::string_view activation) {
+  const Kernels& level = kernels();
+  check_memory({"gated", "x"}, x_);
+  Gated g{};
+  g.type = type_of({"gated", "x"}, x_);
+  EM_NATIVE_CHECK(x_.dim() >= 1 && x_.size(-1) >= 2 && x_.size(-1) <= largest_size && x_.size(-1) % 2 == 0,
+                  "gated: x is ", shape_of(x_), "; it must have at least 1 axis, the last one even and at most ",
+                  largest_size);
+  g.activation = activation_of("gated", activation);
+  g.size = x_.size(-1) / 2;
+  std::vector<int64_t> sizes = x_.sizes().vec();
+  sizes.back() = g.size;
+  const Tensor output = at::empty(sizes, x_.options());
+  if (output.numel() == 0) return output;
+  const Rows x = rows_of(x_);
+  g.x = x.tensor.const_data_ptr();
+  g.x_row = x.stride;
+  g.rows = x.count;
+  g.output = output.mutable_data_ptr();
+  gated(level, g, parallel_for);
+  return output;
+}
+
 // That a tensor is as a weight of codes is laid out (kernels.h).
 void check_part(const Name& name, const Tensor& x, at::ScalarType type, const std::vector<int64_t>& sizes) {
   check_memory(name, x);
@@ -551,6 +575,8 @@ TORCH_LIBRARY(em_native, library) {
       "linear_codes(Tensor x, Tensor codes, Tensor scales, Tensor? zeros, Tensor? bias, Tensor? residual, int outputs, "
       "int group, str activation) -> Tensor");
   library.def("embed_codes(Tensor ids, Tensor codes, Tensor scales) -> Tensor");
+  // activation(first half of the features) * second half.
+  library.def("gated(Tensor x, str activation) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(em_native, CPU, library) {
@@ -566,6 +592,7 @@ TORCH_LIBRARY_IMPL(em_native, CPU, library) {
   library.impl("linear_int8", linear_int8);
   library.impl("linear_codes", linear_codes_operator);
   library.impl("embed_codes", embed_codes);
+  library.impl("gated", gated_operator);
 }
 
 }  // namespace em_native
