@@ -247,6 +247,34 @@ def rotations() -> None:
             compare("rotation", found, wanted, NORM_BOUND, rows, heads, tokens, width)
 
 
+def joined_caches() -> None:
+    """The bits that rotations and attention give one after the other, from parts of one tensor."""
+    ops = torch.ops.em_native
+    for dtype, (heads, kv_heads), tokens, (width, value_width) in itertools.product(
+        TYPES, ((3, 3), (6, 2), (5, 1)), (1, 3, 40), ((16, 16), (34, 7), (64, 64))
+    ):
+        sizes = heads * width, kv_heads * width, kv_heads * value_width
+        whole = torch.randn(2, tokens, sum(sizes) + 3).to(dtype)[..., 1:-2]
+        query, key, value = (
+            part.unflatten(2, (-1, each)).transpose(1, 2)
+            for part, each in zip(whole.split(sizes, 2), (width, width, value_width), strict=True)
+        )
+        places = torch.arange(tokens) + torch.tensor([[0], [290]])
+        before = torch.randn(2, kv_heads, 330, width).to(dtype), torch.randn(2, kv_heads, 330, value_width).to(dtype)
+        angles: list[tuple[Tensor, ...] | None] = [None]
+        for angle_type, rows in itertools.product({torch.float32, dtype}, (1, 2)):
+            angles.append(torch.randn(2, rows, 1, tokens, width).to(angle_type).unbind(0))
+        for both, window, mask in itertools.product(angles, (0, 7), (None, torch.randn(2, 1, tokens, 330))):
+            turned = [each if both is None else ops.rotate(each, *both) for each in (query, key)]
+            first, second = [each.clone() for each in before], [each.clone() for each in before]
+            expected = ops.attend_cached(*turned, value, *first, places, mask, 0.3, window)
+            found = ops.attend_joined(whole, *(both or (None, None)), *second, places, mask, 0.3, window)
+            assert torch.equal(found, expected.flatten(2)), (dtype, heads, kv_heads, tokens, width, window)
+            assert all(map(torch.equal, first, second)) and not torch.equal(first[0], before[0])
+    none = torch.zeros(2, 0, dtype=torch.int64)
+    assert ops.attend_joined(whole[:, :0], None, None, *second, none, None, 1.0, 0).shape == (2, 0, 5 * 64)
+
+
 def norms() -> None:
     for dtype, size, rows in itertools.product(TYPES, (8, 17, 33, 384, 768, 1000, 5001, 70000), (1, 3)):
         for weights, has_residual in itertools.product((None, torch.float32, dtype), (False, True)):
@@ -318,6 +346,17 @@ def linears() -> None:
     x = torch.randn(5, 1, 20).expand(5, 4, 20)
     weight = torch.randn(6, 20)
     compare("linear", ops.linear(x, weight, None, None, 6, "none"), x.double() @ weight.double().t(), LINEAR_BOUND)
+
+
+def gates() -> None:
+    ops = torch.ops.em_native
+    for dtype, size, rows in itertools.product(TYPES, (1, 15, 16, 33, 384, 1537), (1, 7, 90)):
+        whole = torch.randn(2, rows, 2 * size + 3).to(dtype) * 3
+        for x in (whole[..., : 2 * size], whole[0, :, 3:].contiguous(), whole[:, rows // 2, 1:-2]):
+            for name, function in ACTIVATIONS.items():
+                gate, up = x.double().chunk(2, -1)
+                compare("gated", ops.gated(x, name), function(gate) * up, LINEAR_BOUND, x.shape, name)
+    assert ops.gated(torch.randn(2, 0, 6), "silu").shape == (2, 0, 3)
 
 
 def linears_on_codes() -> None:
@@ -475,8 +514,8 @@ def answers() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         for part in (
-            *(lengths_and_widths, heads_windows_masks, masked_rows, segments, caches, rotations, norms),
-            *(linears, linears_on_codes, linears_of_codes, eight_threads, threads_of_its_own, any_shapes),
+            *(lengths_and_widths, heads_windows_masks, masked_rows, segments, caches, rotations, joined_caches, norms),
+            *(linears, gates, linears_on_codes, linears_of_codes, eight_threads, threads_of_its_own, any_shapes),
         ):
             part()
     print(json.dumps({"level": torch.ops.em_native.level(), "worst": worst}))
@@ -544,7 +583,61 @@ def bad_calls() -> dict[str, Callable[[], object]]:
             # Nothing is written by a call that is refused.
             assert not keys.any() and not values.any()
 
+    # 4 heads of queries and 2 of keys and values.
+    qkv, angle = torch.randn(1, 6, 8 * 16), torch.randn(1, 1, 6, 16)
+    emptied_qkv = qkv.clone()
+    emptied_qkv.untyped_storage().resize_(8)
+
+    def in_one(
+        whole: Tensor = qkv,
+        cosines: Tensor | None = angle,
+        sines: Tensor | None = angle,
+        key_cache: Tensor = keys,
+        value_cache: Tensor = values,
+        at: Tensor = places,
+        mask: Tensor | None = None,
+        scale: float = 1.0,
+        window: int = 0,
+    ) -> object:
+        try:
+            return ops.attend_joined(whole, cosines, sines, key_cache, value_cache, at, mask, scale, window)
+        finally:
+            assert not keys.any() and not values.any()
+
     return {
+        "joined axes": lambda: in_one(qkv[0]),
+        "joined type": lambda: in_one(qkv.double()),
+        "joined emptied": lambda: in_one(emptied_qkv),
+        "joined huge": lambda: in_one(qkv[:, :1].expand(1, 2**31, 128)),
+        "joined features": lambda: in_one(qkv[..., :-1]),
+        "joined no queries": lambda: in_one(qkv[..., :64]),
+        "joined heads": lambda: in_one(qkv[..., :112]),
+        "joined scale": lambda: in_one(scale=math.nan),
+        "joined window": lambda: in_one(window=-1),
+        "joined one angle": lambda: in_one(sines=None),
+        "joined angles": lambda: in_one(sines=angle[:, :, :5]),
+        "joined angles type": lambda: in_one(cosines=angle.bfloat16()),
+        "joined odd": lambda: in_one(
+            qkv[..., :120], key_cache=torch.zeros(1, 2, 9, 15), value_cache=torch.zeros(1, 2, 9, 15)
+        ),
+        "joined keys axes": lambda: in_one(key_cache=keys[0]),
+        "joined keys heads": lambda: in_one(key_cache=keys[:, :0]),
+        "joined keys wide": lambda: in_one(key_cache=torch.zeros(1, 2, 9, 257)),
+        "joined keys type": lambda: in_one(key_cache=keys.bfloat16()),
+        "joined keys rows": lambda: in_one(key_cache=torch.zeros(2, 2, 9, 16)),
+        "joined keys strides": lambda: in_one(key_cache=torch.zeros(1, 2, 18, 16)[:, :, ::2]),
+        "joined values heads": lambda: in_one(value_cache=torch.zeros(1, 3, 9, 16)),
+        "joined lengths": lambda: in_one(value_cache=torch.zeros(1, 2, 8, 16)),
+        "joined keys emptied": lambda: in_one(key_cache=emptied),
+        "joined positions": lambda: in_one(at=places.expand(2, 6)),
+        "joined positions type": lambda: in_one(at=places.int()),
+        "joined positions below": lambda: in_one(at=places - 1),
+        "joined positions beyond": lambda: in_one(at=places + 4),
+        "joined one cache": lambda: in_one(value_cache=keys),
+        "joined overlap": lambda: in_one(torch.as_strided(keys, (1, 6, 128), (1, 1, 1))),
+        "joined angles overlap": lambda: in_one(cosines=values[:, :1, :6]),
+        "joined mask": lambda: in_one(mask=torch.zeros(1, 1, 6, 5)),
+        "joined mask overlap": lambda: in_one(mask=keys[:, :1, :6, :9]),
         "cached axes": lambda: over(x[0]),
         "cached types": lambda: over(x, x.bfloat16()),
         "cached heads": lambda: over(x[:, :1]),
@@ -677,6 +770,11 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "embed rows": lambda: embed(torch.tensor([0]), scales=torch.ones(33)),
         "embed scales": lambda: embed(torch.tensor([0]), scales=torch.ones(6, 1)),
         "embed type": lambda: embed(torch.tensor([0]), codes=torch.ones(1, 8, 32)),
+        "gated axes": lambda: ops.gated(torch.tensor(1.0), "silu"),
+        "gated odd": lambda: ops.gated(rows[:, :7], "silu"),
+        "gated type": lambda: ops.gated(rows.half(), "silu"),
+        "gated emptied": lambda: ops.gated(emptied, "silu"),
+        "gated activation": lambda: ops.gated(rows, "swish"),
         "rows axes": lambda: ops.quantise_rows(torch.tensor(1.0)),
         "rows type": lambda: ops.quantise_rows(rows.int()),
     }

@@ -173,22 +173,33 @@ def own_calls(report: Report) -> Counter[str]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
-    ("kind", "norms", "rotations"),
+    ("kind", "norms", "attention"),
     [
-        ("llama", {"rms_norm": 5}, 4),
+        ("llama", {"rms_norm": 5}, {"attend_joined": 2}),
         # Of its four norms per layer two follow linears, and two stand before an addition, which the next one takes.
-        ("gemma2", {"rms_norm": 5, "add_rms_norm": 4}, 0),
-        ("gpt2", {"add_layer_norm": 5}, 0),
+        ("gemma2", {"rms_norm": 5, "add_rms_norm": 4}, {}),
+        ("gpt2", {"add_layer_norm": 5}, {"attend_joined": 2}),
+        # Two norms stand between the joined linear and the rotations.
+        ("qwen3", {"rms_norm": 9}, {"attend_cached": 2, "rotate": 4}),
+        # A part of each head is rotated.
+        ("gpt_neox", {"add_layer_norm": 3}, {"attend_cached": 2, "rotate": 4}),
     ],
 )
 def test_norms_and_rotations_are_the_projects_own(
-    kind: str, norms: dict[str, int], rotations: int, precision: str, tmp_path: Path, exported: Callable[..., Report]
+    kind: str,
+    norms: dict[str, int],
+    attention: dict[str, int],
+    precision: str,
+    tmp_path: Path,
+    exported: Callable[..., Report],
 ) -> None:
     """Gemma's weights are shifted, in float32. Its attention is the model's own, and so are its rotations."""
     made_of = exported(made(tmp_path / kind, kind), max_length=64, backend="native", precision=precision)
     found = own_calls(made_of)
     assert {name: count for name, count in found.items() if "norm" in name} == norms
-    assert found["rotate"] == rotations
+    names = ("attend_joined", "attend_cached", "rotate")
+    assert {name: found[name] for name in names if found[name]} == attention
+    assert found["gated"] == (0 if kind in ("gpt2", "gpt_neox") else 2)
 
 
 _LOGITS = """
@@ -239,7 +250,8 @@ def test_whose_attention_is_the_projects_own(
     # Falcon's first file is refused: transformers' own two forms of its alibi differ.
     traced = next(stage.detail for stage in made_of.stages if stage.name == "trace" and "caches" in stage.detail)
     assert note in traced + ";"
-    assert own_calls(made_of)["attend_cached"] == count
+    found = own_calls(made_of)
+    assert found["attend_cached"] + found["attend_joined"] == count
 
 
 def shown(name: str, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:

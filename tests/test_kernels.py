@@ -71,6 +71,52 @@ REFUSALS = {
     "cached mask": "em_native::attend_cached: mask is [1, 1, 6, 5]; its keys must be 1 or at least 6",
     "cached mask queries": "em_native::attend_cached: mask is [1, 1, 7, 9]; its queries must be 1 or 6",
     "cached mask type": "em_native::attend_cached: mask is BFloat16 and query is Float; mask must be Float",
+    "joined axes": "em_native::attend_joined: joined is [6, 128]; it must have 3 axes, none over 2147483647",
+    "joined type": "em_native::attend_joined: joined is Double; it must be Float or BFloat16",
+    "joined emptied": "em_native::attend_joined: joined reaches beyond its memory",
+    "joined huge": "em_native::attend_joined: joined is [1, 2147483648, 128]; it must have 3 axes, none over "
+    "2147483647",
+    "joined features": "em_native::attend_joined: joined has 127 features; behind the queries' heads, a multiple of 2 "
+    "of width 16, it must have 2 of keys and 2 of values, of width 16",
+    "joined no queries": "em_native::attend_joined: joined has 64 features; behind the queries' heads, a multiple of "
+    "2 of width 16, it must have 2 of keys and 2 of values, of width 16",
+    "joined heads": "em_native::attend_joined: joined has 112 features; behind the queries' heads, a multiple of 2 of "
+    "width 16, it must have 2 of keys and 2 of values, of width 16",
+    "joined scale": "em_native::attend_joined: scale is nan; it must be a finite number of fp32",
+    "joined window": "em_native::attend_joined: window is -1; it must be at least 0 (0: no window)",
+    "joined one angle": "em_native::attend_joined: one of cosines and sines is None; both must be, or none",
+    "joined angles": "em_native::attend_joined: sines is [1, 1, 5, 16]; it must be [1 or 1, 1, 6, 16]",
+    "joined angles type": "em_native::attend_joined: cosines is BFloat16 and joined is Float; it must be Float",
+    "joined odd": "em_native::attend_joined: keys is [1, 2, 9, 15]; with cosines the last axis must be even",
+    "joined keys axes": "em_native::attend_joined: keys is [2, 9, 16]; it must have 4 axes, at least 1 head, and a "
+    "width from 1 to 256",
+    "joined keys heads": "em_native::attend_joined: keys is [1, 0, 9, 16]; it must have 4 axes, at least 1 head, and "
+    "a width from 1 to 256",
+    "joined keys wide": "em_native::attend_joined: keys is [1, 2, 9, 257]; it must have 4 axes, at least 1 head, and "
+    "a width from 1 to 256",
+    "joined keys type": "em_native::attend_joined: keys is BFloat16 and joined is Float; they must be of one type",
+    "joined keys rows": "em_native::attend_joined: keys is [2, 2, 9, 16]; it must be contiguous, [1, 2, length, 16], "
+    "the length at most 2147483647",
+    "joined keys strides": "em_native::attend_joined: keys is [1, 2, 9, 16]; it must be contiguous, [1, 2, length, "
+    "16], the length at most 2147483647",
+    "joined values heads": "em_native::attend_joined: values is [1, 3, 9, 16]; it must be contiguous, [1, 2, length, "
+    "16], the length at most 2147483647",
+    "joined lengths": "em_native::attend_joined: keys is [1, 2, 9, 16] and values is [1, 2, 8, 16]; they must have "
+    "the same length",
+    "joined keys emptied": "em_native::attend_joined: keys reaches beyond its memory",
+    "joined positions": "em_native::attend_joined: positions is Long [2, 6]; it must be Long [1, 6]",
+    "joined positions type": "em_native::attend_joined: positions is Int [1, 6]; it must be Long [1, 6]",
+    "joined positions below": "em_native::attend_joined: positions holds -1; the caches have 9 tokens, from 0 on",
+    "joined positions beyond": "em_native::attend_joined: positions holds 9; the caches have 9 tokens, from 0 on",
+    "joined one cache": "em_native::attend_joined: keys and values share memory; what is written must be apart from "
+    "what is read",
+    "joined overlap": "em_native::attend_joined: keys and joined share memory; what is written must be apart from "
+    "what is read",
+    "joined angles overlap": "em_native::attend_joined: values and cosines share memory; what is written must be "
+    "apart from what is read",
+    "joined mask": "em_native::attend_joined: mask is [1, 1, 6, 5]; its keys must be 1 or at least 6",
+    "joined mask overlap": "em_native::attend_joined: keys and mask share memory; what is written must be apart from "
+    "what is read",
     "rotate axes": "em_native::rotate: x is [2, 6, 16]; it must have 4 axes, the last one even",
     "rotate odd": "em_native::rotate: x is [1, 2, 6, 15]; it must have 4 axes, the last one even",
     "rotate angles": "em_native::rotate: sines is [1, 1, 6, 8]; it must be [1 or 1, 1, 6, 16]",
@@ -191,6 +237,13 @@ REFUSALS = {
     "embed rows": "em_native::embed_codes: codes is Char [1, 8, 32]; it must be Char [2, 8, 32], contiguous",
     "embed scales": "em_native::embed_codes: scales is [6, 1]; it must have one axis, from 1 to 2147483647",
     "embed type": "em_native::embed_codes: codes is Float [1, 8, 32]; it must be Char [1, 8, 32], contiguous",
+    "gated axes": "em_native::gated: x is []; it must have at least 1 axis, the last one even and at most 2147483647",
+    "gated odd": "em_native::gated: x is [3, 7]; it must have at least 1 axis, the last one even and at most "
+    "2147483647",
+    "gated type": "em_native::gated: x is Half; it must be Float or BFloat16",
+    "gated emptied": "em_native::gated: x reaches beyond its memory",
+    "gated activation": "em_native::gated: activation is unknown; it must be none, gelu, gelu_tanh, relu, silu, tanh "
+    "or sigmoid",
     "rows axes": "em_native::quantise_rows: x is []; it must have at least 1 axis, the last one from 1 to 65536",
     "rows type": "em_native::quantise_rows: x is Int; it must be Float or BFloat16",
 }
@@ -303,7 +356,7 @@ def test_the_threads_are_those_of_torch(library: Path) -> None:
 def test_levels_share_no_functions() -> None:
     """The linker keeps one copy of an inline function, and it could be one that only AVX-512 can run."""
     objects = sorted(WORK.glob("CMakeFiles/em_native_avx*.dir/*.o"))
-    assert len(objects) == 6 * len(FLAGS)
+    assert len(objects) == 7 * len(FLAGS)
     for path in objects:
         # clean start: a program of the system
         symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout.splitlines()

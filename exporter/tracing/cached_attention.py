@@ -17,7 +17,7 @@ import torch
 
 from exporter.loading.decoder_cache import InPlaceCache, Pair, attention_function
 
-# Numbers of a head that the project's operators take (runtime/kernels/register.cpp).
+# Numbers of a head that the project's operators take (runtime/kernels/checks.h).
 WIDEST = 256
 # What layers pass on besides the tensors and the factor of the scores, and what changes nothing in an evaluation.
 _HARMLESS = {"scaling", "dropout", "sliding_window", "is_causal", "position_ids", "cache_position", "use_cache"}

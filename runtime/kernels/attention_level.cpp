@@ -468,6 +468,8 @@ void quantise(const Quantise&, int64_t first_row, int64_t last_row);
 void linear(const Linear&, const LinearPlan&, int64_t first_task, int64_t last_task);
 // coded_level.cpp
 void linear_codes(const Linear&, const CodedWeight&, const LinearPlan&, int64_t first_task, int64_t last_task);
+// gated_level.cpp
+void gated(const Gated&, int64_t first_row, int64_t last_row);
 
 void exponential_of(const float* from, float* to, int64_t count, bool coarse) {
   for (int64_t i = 0; i < count; i += lanes) {
@@ -482,7 +484,7 @@ const Kernels table = {EM_NATIVE_TEXT(EM_NATIVE_LEVEL), query_block, attention, 
                        rotate, norm, has_pairs, has_tiles,
                        {linear_columns, linear_depth, linear_half_depth, linear_code_depth, codes_per_step},
                        linear_rows, linear_block, linear_tiled_block, linear, linear_codes,
-                       quantise, exponential_of};
+                       quantise, gated, exponential_of};
 
 }  // namespace EM_NATIVE_LEVEL
 }  // namespace em_native

@@ -63,6 +63,11 @@ struct QuantiseCall {
   const Quantise& quantise;
 };
 
+struct GatedCall {
+  const Kernels& kernels;
+  const Gated& gated;
+};
+
 struct PackCall {
   const WeightLayout& layout;
   const Pack& pack;
@@ -293,6 +298,15 @@ void quantise(const Kernels& kernels, const Quantise& q, ParallelFor parallel_fo
     c.kernels.quantise(c.quantise, begin, end);
   };
   parallel_for(0, q.rows, std::max<int64_t>(1, least_elements / q.size), body, &call);
+}
+
+void gated(const Kernels& kernels, const Gated& g, ParallelFor parallel_for) {
+  GatedCall call{kernels, g};
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const GatedCall& c = *static_cast<const GatedCall*>(context);
+    c.kernels.gated(c.gated, begin, end);
+  };
+  parallel_for(0, g.rows, std::max<int64_t>(1, least_elements / g.size), body, &call);
 }
 
 int64_t packed_bytes(const WeightLayout& layout, Type type, int64_t outputs, int64_t inputs) {

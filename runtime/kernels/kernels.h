@@ -1,7 +1,8 @@
 // The kernels' interface: pointers, sizes and strides, nothing of torch.
 //
 // The files *_level.cpp are compiled once per level (CMakeLists.txt) and fill one table of functions per level;
-// levels.cpp chooses the table. register.cpp checks the arguments and calls the functions at the end of this file.
+// levels.cpp chooses the table. register.cpp and register_decoder.cpp check the arguments and call the functions at the
+// end of this file.
 // The kernels check nothing: whoever calls them has checked every size, stride and offset.
 #pragma once
 
@@ -111,6 +112,16 @@ struct Norm {
 
 enum class Activation { none, gelu, gelu_tanh, relu, silu, tanh, sigmoid };
 
+// y = activation(first half of the features) * second half: [rows, 2 * size] to [rows, size].
+struct Gated {
+  Type type;
+  const void* x;
+  int64_t x_row;
+  void* output;
+  int64_t rows, size;
+  Activation activation;
+};
+
 // y = activation(x * weight^T + bias) + residual, for [rows, inputs] and [outputs, inputs]. Strides count elements; the
 // last axis of every tensor is contiguous.
 struct Linear {
@@ -204,6 +215,7 @@ struct Kernels {
   void (*linear)(const Linear&, const LinearPlan&, int64_t first_task, int64_t last_task);
   void (*linear_codes)(const Linear&, const CodedWeight&, const LinearPlan&, int64_t first_task, int64_t last_task);
   void (*quantise)(const Quantise&, int64_t first_row, int64_t last_row);
+  void (*gated)(const Gated&, int64_t first_row, int64_t last_row);
   // exp of each number, as the softmax computes it for fp32 and (coarse) for bf16. For tests.
   void (*exponential)(const float* from, float* to, int64_t count, bool coarse);
 };
@@ -231,6 +243,7 @@ void linear(const Kernels&, const Linear&, int threads, ParallelFor);
 void linear_codes(const Kernels&, const Linear&, const CodedWeight&, ParallelFor);
 void look_up(const Lookup&, ParallelFor);
 void quantise(const Kernels&, const Quantise&, ParallelFor);
+void gated(const Kernels&, const Gated&, ParallelFor);
 void pack(const WeightLayout&, const Pack&, ParallelFor);
 int64_t packed_bytes(const WeightLayout&, Type, int64_t outputs, int64_t inputs);
 

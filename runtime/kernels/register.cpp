@@ -1,83 +1,25 @@
-// The operators as PyTorch knows them: checks every argument, then calls the kernels.
-//
-// A file from anywhere may call these operators with any arguments (operators.def, operator_allowlist.py), so nothing
-// is computed before every size, stride, type and offset was checked. Each refusal is one line.
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
+// The operators as PyTorch knows them: checks every argument (checks.h), then calls the kernels. Those that only models
+// that write text need are in register_decoder.cpp.
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <optional>
-#include <ostream>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "kernels.h"
+#include "checks.h"
 
 namespace em_native {
 namespace {
 
-using at::Tensor;
-
 // Raised when the meaning of an operator changes; an artifact names the version that it needs.
-constexpr int64_t operators_version = 4;
-constexpr int64_t widest = 256;
-constexpr int64_t largest_size = std::numeric_limits<int32_t>::max();
+constexpr int64_t operators_version = 5;
 // Products of codes, up to 255 * 127 each, are added in 32 bits.
 constexpr int64_t most_codes = 64 * 1024;
-
-// As TORCH_CHECK, for the operator and the argument by name.
-#define EM_NATIVE_CHECK(condition, ...) TORCH_CHECK(condition, "em_native::", __VA_ARGS__)
-
-// An argument of an operator, put together only where a message needs it.
-struct Name {
-  const char* operation;
-  const char* argument;
-};
-
-std::ostream& operator<<(std::ostream& to, const Name& name) { return to << name.operation << ": " << name.argument; }
-
-void parallel_for(int64_t begin, int64_t end, int64_t grain, Body body, void* context) {
-  at::parallel_for(begin, end, grain, [&](int64_t from, int64_t to) { body(context, from, to); });
-}
-
-// Not sizes().vec() in a message: an untrusted tensor may have any number of axes.
-std::string shape_of(const Tensor& x) {
-  std::string text = "[";
-  const int64_t axes = std::min<int64_t>(x.dim(), 8);
-  for (int64_t i = 0; i < axes; i++) text += (i ? ", " : "") + std::to_string(x.size(i));
-  return text + (axes < x.dim() ? ", ...]" : "]");
-}
-
-// That reading it by its sizes and strides stays within its memory.
-void check_memory(const Name& name, const Tensor& x) {
-  EM_NATIVE_CHECK(x.defined() && x.device().is_cpu() && x.layout() == at::kStrided, name,
-                  " must be a dense tensor on the CPU");
-  if (x.numel() == 0) return;
-  const int64_t size = static_cast<int64_t>(x.element_size());
-  const int64_t available = static_cast<int64_t>(x.storage().nbytes()) / size - x.storage_offset();
-  int64_t left = available - 1;
-  for (int64_t i = 0; i < x.dim(); i++) {
-    const int64_t steps = x.size(i) - 1, stride = x.stride(i);
-    if (steps == 0 || stride == 0) continue;
-    EM_NATIVE_CHECK(stride > 0 && left >= 0 && steps <= left / stride, name, " reaches beyond its memory");
-    left -= steps * stride;
-  }
-  EM_NATIVE_CHECK(left >= 0, name, " reaches beyond its memory");
-}
-
-Type type_of(const Name& name, const Tensor& x) {
-  EM_NATIVE_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, name, " is ",
-                  c10::toString(x.scalar_type()), "; it must be Float or BFloat16");
-  return x.scalar_type() == at::kFloat ? Type::fp32 : Type::bf16;
-}
-
-Tensor last_axis_contiguous(const Tensor& x) { return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous(); }
 
 // A copy: what was checked must stay as it is, whatever other threads write into the tensor.
 std::vector<int64_t> checked_offsets(const Tensor& offsets, int64_t tokens) {
@@ -95,51 +37,6 @@ std::vector<int64_t> checked_offsets(const Tensor& offsets, int64_t tokens) {
   EM_NATIVE_CHECK(p.back() <= tokens, "attention: offsets ends with ", p.back(), " of ", tokens,
                   " tokens; it must end within them");
   return p;
-}
-
-// The mask's strides, with 0 where it repeats. From axis `longer` on it may have more than is wanted.
-void take_mask(const char* operation, Attention& a, const Tensor& mask, int64_t queries, int64_t keys, int longer) {
-  EM_NATIVE_CHECK(mask.dim() == 4, operation, ": mask is ", shape_of(mask), "; it must have 4 axes");
-  const int64_t wanted[] = {a.rows, a.heads, queries, keys};
-  const char* const axes[] = {"rows", "heads", "queries", "keys"};
-  int64_t* const strides[] = {&a.mask_row, &a.mask_head, &a.mask_query, &a.mask_key};
-  for (int i = 0; i < 4; i++) {
-    const bool repeats = mask.size(i) == 1;
-    const bool fits = i >= longer ? mask.size(i) >= wanted[i] : mask.size(i) == wanted[i];
-    EM_NATIVE_CHECK(repeats || fits, operation, ": mask is ", shape_of(mask), "; its ", axes[i], " must be 1 or ",
-                    i >= longer ? "at least " : "", wanted[i]);
-    *strides[i] = repeats ? 0 : mask.stride(i);
-  }
-  a.mask = mask.const_data_ptr();
-}
-
-// Query, keys and values of an attention, one type and of sizes that go together.
-void check_attention(const char* operation, const Tensor& query, const Tensor& key, const Tensor& value, double scale,
-                     int64_t window) {
-  const std::pair<const char*, const Tensor&> all[] = {{"query", query}, {"key", key}, {"value", value}};
-  for (const auto& [argument, x] : all) {
-    const Name name{operation, argument};
-    check_memory(name, x);
-    type_of(name, x);
-    EM_NATIVE_CHECK(x.dim() == 4, name, " is ", shape_of(x), "; it must have 4 axes");
-    EM_NATIVE_CHECK(x.scalar_type() == query.scalar_type(), name, " is ", c10::toString(x.scalar_type()),
-                    " and query is ", c10::toString(query.scalar_type()), "; they must be of one type");
-    for (int64_t i = 0; i < 4; i++)
-      EM_NATIVE_CHECK(x.size(i) <= largest_size, name, " is ", shape_of(x), "; no axis may be over ", largest_size);
-    EM_NATIVE_CHECK(x.size(3) >= 1 && x.size(3) <= widest, name, " is ", shape_of(x),
-                    "; the last axis must be from 1 to ", widest);
-    EM_NATIVE_CHECK(x.size(0) == query.size(0), name, " has ", x.size(0), " rows and query has ", query.size(0),
-                    "; they must be equal");
-  }
-  EM_NATIVE_CHECK(key.size(3) == query.size(3), operation, ": key has width ", key.size(3), " and query has ",
-                  query.size(3), "; they must be equal");
-  EM_NATIVE_CHECK(key.size(1) == value.size(1) && key.size(2) == value.size(2), operation, ": key is ", shape_of(key),
-                  " and value is ", shape_of(value), "; they must have the same heads and keys");
-  EM_NATIVE_CHECK(key.size(1) >= 1 && query.size(1) % key.size(1) == 0, operation, ": query has ", query.size(1),
-                  " heads and key has ", key.size(1), "; the first must be a multiple of the second");
-  EM_NATIVE_CHECK(std::isfinite(static_cast<float>(scale)), operation, ": scale is ", scale,
-                  "; it must be a finite number of fp32");
-  EM_NATIVE_CHECK(window >= 0, operation, ": window is ", window, "; it must be at least 0 (0: no window)");
 }
 
 Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor& value_,
@@ -203,172 +100,6 @@ Tensor attention_operator(const Tensor& query_, const Tensor& key_, const Tensor
   a.output_row = output.stride(0), a.output_head = output.stride(2), a.output_token = output.stride(1);
   attention(level, a, at::get_num_threads(), parallel_for);
   return view;
-}
-
-// The bytes from a tensor's first number to behind its last one; check_memory has held.
-std::pair<const char*, const char*> bytes_of(const Tensor& x) {
-  int64_t last = 0;
-  for (int64_t i = 0; i < x.dim(); i++) last += (x.size(i) - 1) * x.stride(i);
-  const char* begin = static_cast<const char*>(x.const_data_ptr());
-  return {begin, x.numel() == 0 ? begin : begin + (last + 1) * static_cast<int64_t>(x.element_size())};
-}
-
-void check_apart(const Tensor& cache, const char* cache_name, const Tensor& other, const char* other_name) {
-  const auto [begin, end] = bytes_of(cache);
-  const auto [other_begin, other_end] = bytes_of(other);
-  const bool empty = begin == end || other_begin == other_end;
-  EM_NATIVE_CHECK(empty || end <= other_begin || other_end <= begin, "attend_cached: ", cache_name, " and ", other_name,
-                  " share memory; what is written must be apart from what is read");
-}
-
-// A cache of keys or values, which the new ones fit.
-void check_cache(const char* argument, const Tensor& cache, const Tensor& fresh, const char* fresh_name) {
-  const Name name{"attend_cached", argument};
-  check_memory(name, cache);
-  EM_NATIVE_CHECK(cache.scalar_type() == fresh.scalar_type(), name, " is ", c10::toString(cache.scalar_type()), " and ",
-                  fresh_name, " is ", c10::toString(fresh.scalar_type()), "; they must be of one type");
-  EM_NATIVE_CHECK(cache.dim() == 4 && cache.size(0) == fresh.size(0) && cache.size(1) == fresh.size(1) &&
-                      cache.size(3) == fresh.size(3) && cache.size(2) <= largest_size && cache.is_contiguous(),
-                  name, " is ", shape_of(cache), "; it must be contiguous, [", fresh.size(0), ", ", fresh.size(1),
-                  ", length, ", fresh.size(3), "], the length at most ", largest_size);
-}
-
-// A copy: what was checked must stay as it is.
-std::vector<int64_t> checked_positions(const Tensor& positions, int64_t rows, int64_t tokens, int64_t length) {
-  const int64_t* p = positions.const_data_ptr<int64_t>();
-  std::vector<int64_t> found(static_cast<size_t>(rows * tokens));
-  for (int64_t row = 0; row < rows; row++)
-    for (int64_t token = 0; token < tokens; token++) {
-      const int64_t at = p[row * positions.stride(0) + token * positions.stride(1)];
-      EM_NATIVE_CHECK(at >= 0 && at < length, "attend_cached: positions holds ", at, "; the caches have ", length,
-                      " tokens, from 0 on");
-      found[static_cast<size_t>(row * tokens + token)] = at;
-    }
-  return found;
-}
-
-void write_new(const Tensor& fresh, const Tensor& cache, const std::vector<int64_t>& positions) {
-  CacheWrite w{};
-  w.from = fresh.const_data_ptr();
-  w.from_row = fresh.stride(0), w.from_head = fresh.stride(1), w.from_token = fresh.stride(2);
-  w.to = cache.mutable_data_ptr();
-  w.to_row = cache.stride(0), w.to_head = cache.stride(1), w.to_token = cache.stride(2);
-  w.rows = fresh.size(0), w.heads = fresh.size(1), w.tokens = fresh.size(2), w.width = fresh.size(3);
-  w.positions = positions.data();
-  w.element_size = static_cast<int64_t>(fresh.element_size());
-  write_cache(w, parallel_for);
-}
-
-Tensor attend_cached(const Tensor& query_, const Tensor& key_, const Tensor& value_, const Tensor& keys,
-                     const Tensor& values, const Tensor& positions_, const std::optional<Tensor>& mask_, double scale,
-                     int64_t window) {
-  const Kernels& level = kernels();
-  check_attention("attend_cached", query_, key_, value_, scale, window);
-  const int64_t rows = query_.size(0), heads = query_.size(1), tokens = query_.size(2);
-  EM_NATIVE_CHECK(key_.size(2) == tokens, "attend_cached: key has ", key_.size(2), " tokens and query has ", tokens,
-                  "; they must be equal");
-  check_cache("keys", keys, key_, "key");
-  check_cache("values", values, value_, "value");
-  const int64_t length = keys.size(2);
-  EM_NATIVE_CHECK(values.size(2) == length, "attend_cached: keys is ", shape_of(keys), " and values is ",
-                  shape_of(values), "; they must have the same length");
-  check_memory({"attend_cached", "positions"}, positions_);
-  EM_NATIVE_CHECK(positions_.scalar_type() == at::kLong && positions_.dim() == 2 && positions_.size(0) == rows &&
-                      positions_.size(1) == tokens,
-                  "attend_cached: positions is ", c10::toString(positions_.scalar_type()), " ", shape_of(positions_),
-                  "; it must be Long [", rows, ", ", tokens, "]");
-  check_apart(keys, "keys", values, "values");
-  const std::pair<const char*, const Tensor&> read[] = {{"query", query_}, {"key", key_}, {"value", value_}};
-  for (const auto& [name, x] : read) {
-    check_apart(keys, "keys", x, name);
-    check_apart(values, "values", x, name);
-  }
-  Attention a{};
-  a.type = type_of({"attend_cached", "query"}, query_);
-  a.rows = rows;
-  a.heads = heads;
-  a.kv_heads = key_.size(1);
-  a.queries = tokens;
-  a.width = query_.size(3);
-  a.value_width = value_.size(3);
-  a.scale = static_cast<float>(scale);
-  a.causal = true;
-  a.window = std::min(window, length);
-  // Before the positions are copied: sizes that no memory stands behind end here.
-  const Tensor output = at::empty({rows, tokens, heads, a.value_width}, query_.options());
-  if (output.numel() == 0) return output;
-  const std::vector<int64_t> positions = checked_positions(positions_, rows, tokens, length);
-  std::vector<int64_t> row_keys(static_cast<size_t>(rows));
-  for (int64_t row = 0; row < rows; row++) {
-    const auto first = positions.begin() + row * tokens;
-    row_keys[static_cast<size_t>(row)] = *std::max_element(first, first + tokens) + 1;
-  }
-  a.keys = *std::max_element(row_keys.begin(), row_keys.end());
-  a.positions = positions.data();
-  a.row_keys = row_keys.data();
-  Tensor mask;
-  if (mask_) {
-    check_memory({"attend_cached", "mask"}, *mask_);
-    a.mask_type = type_of({"attend_cached", "mask"}, *mask_);
-    EM_NATIVE_CHECK(a.mask_type == Type::fp32 || a.mask_type == a.type,
-                    "attend_cached: mask is BFloat16 and query is Float; mask must be Float");
-    mask = mask_->dim() == 4 && mask_->stride(3) != 0 ? last_axis_contiguous(*mask_) : *mask_;
-    // It may be made for the whole length.
-    take_mask("attend_cached", a, mask, tokens, a.keys, 3);
-    check_apart(keys, "keys", mask, "mask");
-    check_apart(values, "values", mask, "mask");
-  }
-  const Tensor query = last_axis_contiguous(query_);
-  write_new(last_axis_contiguous(key_), keys, positions);
-  write_new(last_axis_contiguous(value_), values, positions);
-  a.query = query.const_data_ptr();
-  a.key = keys.const_data_ptr();
-  a.value = values.const_data_ptr();
-  a.output = output.mutable_data_ptr();
-  a.query_row = query.stride(0), a.query_head = query.stride(1), a.query_token = query.stride(2);
-  a.key_row = keys.stride(0), a.key_head = keys.stride(1), a.key_token = keys.stride(2);
-  a.value_row = values.stride(0), a.value_head = values.stride(1), a.value_token = values.stride(2);
-  a.output_row = output.stride(0), a.output_head = output.stride(2), a.output_token = output.stride(1);
-  attention_cached(level, a, at::get_num_threads(), parallel_for);
-  return output;
-}
-
-Tensor rotate_operator(const Tensor& x_, const Tensor& cosines_, const Tensor& sines_) {
-  const Kernels& level = kernels();
-  check_memory({"rotate", "x"}, x_);
-  Rotate r{};
-  r.type = type_of({"rotate", "x"}, x_);
-  EM_NATIVE_CHECK(x_.dim() == 4 && x_.size(3) >= 2 && x_.size(3) <= largest_size && x_.size(3) % 2 == 0,
-                  "rotate: x is ", shape_of(x_), "; it must have 4 axes, the last one even");
-  r.rows = x_.size(0), r.heads = x_.size(1), r.tokens = x_.size(2), r.width = x_.size(3);
-  const std::pair<const char*, const Tensor&> both[] = {{"cosines", cosines_}, {"sines", sines_}};
-  for (const auto& [argument, angles] : both) {
-    const Name name{"rotate", argument};
-    check_memory(name, angles);
-    r.angle_type = type_of(name, angles);
-    EM_NATIVE_CHECK(r.angle_type == Type::fp32 || r.angle_type == r.type, name,
-                    " is BFloat16 and x is Float; it must be Float");
-    EM_NATIVE_CHECK(angles.dim() == 4 && (angles.size(0) == r.rows || angles.size(0) == 1) && angles.size(1) == 1 &&
-                        angles.size(2) == r.tokens && angles.size(3) == r.width,
-                    name, " is ", shape_of(angles), "; it must be [", r.rows, " or 1, 1, ", r.tokens, ", ", r.width,
-                    "]");
-  }
-  EM_NATIVE_CHECK(cosines_.scalar_type() == sines_.scalar_type() && cosines_.size(0) == sines_.size(0),
-                  "rotate: cosines and sines differ; they must be alike");
-  const Tensor output = at::empty({r.rows, r.tokens, r.heads, r.width}, x_.options());
-  if (output.numel() == 0) return output.transpose(1, 2);
-  const Tensor x = last_axis_contiguous(x_);
-  // Of one layout, whatever the given ones have.
-  const Tensor cosines = cosines_.contiguous(), sines = sines_.contiguous();
-  r.x = x.const_data_ptr();
-  r.x_row = x.stride(0), r.x_head = x.stride(1), r.x_token = x.stride(2);
-  r.cosines = cosines.const_data_ptr();
-  r.sines = sines.const_data_ptr();
-  r.angle_row = cosines.size(0) == 1 ? 0 : r.tokens * r.width;
-  r.angle_token = r.width;
-  r.output = output.mutable_data_ptr();
-  rotate(level, r, parallel_for);
-  return output.transpose(1, 2);
 }
 
 // What layer norm and RMS norm have in common: checks, and everything but the outputs. Holds what it made contiguous.
@@ -474,17 +205,6 @@ Rows rows_of(const Tensor& x) {
     found.stride = x.size(-1);
   }
   return found;
-}
-
-Activation activation_of(const char* operation, c10::string_view name) {
-  const std::pair<const char*, Activation> known[] = {
-      {"none", Activation::none}, {"gelu", Activation::gelu}, {"gelu_tanh", Activation::gelu_tanh},
-      {"relu", Activation::relu}, {"silu", Activation::silu}, {"tanh", Activation::tanh},
-      {"sigmoid", Activation::sigmoid}};
-  for (const auto& [text, found] : known)
-    if (name == text) return found;
-  TORCH_CHECK(false, "em_native::", operation,
-              ": activation is unknown; it must be none, gelu, gelu_tanh, relu, silu, tanh or sigmoid");
 }
 
 // The sizes that a weight has when it is packed for this level.
@@ -685,6 +405,30 @@ Tensor linear_int8(const Tensor& x, const std::optional<Tensor>& scales, const T
   return inputs.output;
 }
 
+// Of a feed-forward layer whose two halves stand in one tensor.
+Tensor gated_operator(const Tensor& x_, c10::string_view activation) {
+  const Kernels& level = kernels();
+  check_memory({"gated", "x"}, x_);
+  Gated g{};
+  g.type = type_of({"gated", "x"}, x_);
+  EM_NATIVE_CHECK(x_.dim() >= 1 && x_.size(-1) >= 2 && x_.size(-1) <= largest_size && x_.size(-1) % 2 == 0,
+                  "gated: x is ", shape_of(x_), "; it must have at least 1 axis, the last one even and at most ",
+                  largest_size);
+  g.activation = activation_of("gated", activation);
+  g.size = x_.size(-1) / 2;
+  std::vector<int64_t> sizes = x_.sizes().vec();
+  sizes.back() = g.size;
+  const Tensor output = at::empty(sizes, x_.options());
+  if (output.numel() == 0) return output;
+  const Rows x = rows_of(x_);
+  g.x = x.tensor.const_data_ptr();
+  g.x_row = x.stride;
+  g.rows = x.count;
+  g.output = output.mutable_data_ptr();
+  gated(level, g, parallel_for);
+  return output;
+}
+
 // That a tensor is as a weight of codes is laid out (kernels.h).
 void check_part(const Name& name, const Tensor& x, at::ScalarType type, const std::vector<int64_t>& sizes) {
   check_memory(name, x);
@@ -810,12 +554,6 @@ TORCH_LIBRARY(em_native, library) {
   library.def(
       "attention(Tensor query, Tensor key, Tensor value, Tensor? offsets, Tensor? mask, float scale, bool causal, "
       "int window, bool coarse) -> Tensor");
-  // Writes the new keys and values to their positions in `keys` and `values`, then each query sees the keys up to its
-  // own position. The result: [rows, tokens, heads, width].
-  library.def(
-      "attend_cached(Tensor query, Tensor key, Tensor value, Tensor(a!) keys, Tensor(b!) values, Tensor positions, "
-      "Tensor? mask, float scale, int window) -> Tensor");
-  library.def("rotate(Tensor x, Tensor cosines, Tensor sines) -> Tensor");
   library.def("add_layer_norm(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, float eps) -> Tensor");
   library.def("rms_norm(Tensor x, Tensor? weight, float eps) -> Tensor");
   library.def("add_rms_norm(Tensor x, Tensor? residual, Tensor? weight, float eps) -> (Tensor normed, Tensor sum)");
@@ -834,12 +572,12 @@ TORCH_LIBRARY(em_native, library) {
       "linear_codes(Tensor x, Tensor codes, Tensor scales, Tensor? zeros, Tensor? bias, Tensor? residual, int outputs, "
       "int group, str activation) -> Tensor");
   library.def("embed_codes(Tensor ids, Tensor codes, Tensor scales) -> Tensor");
+  // activation(first half of the features) * second half.
+  library.def("gated(Tensor x, str activation) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(em_native, CPU, library) {
   library.impl("attention", attention_operator);
-  library.impl("attend_cached", attend_cached);
-  library.impl("rotate", rotate_operator);
   library.impl("add_layer_norm", add_layer_norm);
   library.impl("rms_norm", rms_norm);
   library.impl("add_rms_norm", add_rms_norm);
@@ -851,6 +589,7 @@ TORCH_LIBRARY_IMPL(em_native, CPU, library) {
   library.impl("linear_int8", linear_int8);
   library.impl("linear_codes", linear_codes_operator);
   library.impl("embed_codes", embed_codes);
+  library.impl("gated", gated_operator);
 }
 
 }  // namespace em_native

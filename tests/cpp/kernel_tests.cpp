@@ -548,6 +548,31 @@ void linear_case(const Kernels& level, int number) {
   expect(error / size <= (halves ? 8e-3 : 2e-6), what);
 }
 
+void gated_case(const Kernels& level, int number) {
+  Gated g{};
+  g.type = one_of({Type::fp32, Type::bf16});
+  g.rows = one_of<int64_t>({1, 2, between(1, 40)});
+  g.size = one_of<int64_t>({1, 15, 16, 17, 384, between(1, 100)});
+  g.x_row = 2 * g.size + one_of<int64_t>({0, 0, 5});
+  g.activation = any_activation();
+  Numbers x(g.type, (g.rows - 1) * g.x_row + 2 * g.size), output(g.type, g.rows * g.size);
+  x.fill(2.0f);
+  g.x = x.data(), g.output = output.data();
+  gated(level, g, between(0, 1) ? serial : three_threads);
+  double error = 0, size = 1e-3;
+  for (int64_t i = 0; i < output.count(); i++) {
+    const int64_t at = i / g.size * g.x_row + i % g.size;
+    const double gate = x.get(at), factor = x.get(at + g.size);
+    error = std::max(error, std::abs(output.get(i) - activated(g.activation, gate) * factor));
+    // Of what is multiplied: the activation of one number may be next to nothing.
+    size = std::max(size, std::abs(gate * factor));
+  }
+  char what[200];
+  std::snprintf(what, sizeof what, "%s gated %d: type %d rows %ld size %ld activation %d: error %g", level.name, number,
+                static_cast<int>(g.type), g.rows, g.size, static_cast<int>(g.activation), error / size);
+  expect(error / size <= (g.type == Type::fp32 ? 2e-6 : 8e-3), what);
+}
+
 // Products of codes are whole numbers: exact, and so the same on every level, up to the largest sum there is.
 void exact_case(int number) {
   const bool extreme = number % 4 == 0;
@@ -766,6 +791,7 @@ int main(int count, char** arguments) {
       coded_case(level, number);
       look_up_case(number);
     }
+    for (int number = 0; number < cases; number++) gated_case(level, number);
     std::printf("%s: %d cases each, worst error attention fp32 %.1e bf16 %.1e, over a cache fp32 %.1e bf16 %.1e, norm fp32 %.1e bf16 %.1e, linear fp32 "
                 "%.1e bf16 %.1e, on codes fp32 %.1e bf16 %.1e, of codes fp32 %.1e bf16 %.1e\n",
                 level.name, cases, attention_worst.fp32, attention_worst.bf16, cached_worst.fp32, cached_worst.bf16,

@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from exporter.backends.native.attention import ATTEND_CACHED, ATTENTION, NativeRagged, place_native_attention
+from exporter.backends.native.gated import GATED, place_gates
 from exporter.backends.native.halves import halve_between_linears
+from exporter.backends.native.joined_attention import ATTEND_JOINED, place_joined_attention
 from exporter.backends.native.linears import LINEAR, LINEAR_INT8, NORM_INT8, place_native_linears
 from exporter.backends.native.norms import ADD_RMS_NORM, NORM, RMS_NORM, place_native_norms
 from exporter.backends.native.rotary import ROTATE, place_rotations
@@ -69,15 +71,24 @@ class NativeBackend(OnednnBackend):
         # Before the linears, which would take the additions.
         known = dict(sizes)
         norms = place_native_norms(graph_of(module), known)
+        rotations = place_rotations(graph_of(module), sizes)
+        joined = place_joined_attention(graph_of(module), sizes)
+        gates = place_gates(graph_of(module), sizes, self.may_join)
         placed = self.place_linears(module, known, precision)
         placed["attention"] = place_native_attention(module, sizes, _coarse(precision))
         placed["norm"] = norms
+        placed["gated form"] = gates
         if precision == "int8":
             placed["linear to bf16"] = halve_between_linears(graph_of(module))
-        placed["rotation"] = place_rotations(graph_of(module), sizes)
+        placed["rotation"] = rotations
+        placed["joined attention over a cache"] = joined
         if not placed.total():
             raise BackendError("nothing for this project's operators in the model", "an attention, a norm or a linear")
         return placed
+
+    def may_join(self, weights: Sequence[torch.Tensor]) -> bool:
+        """Whether linears of one input with these weights may become one linear."""
+        return True
 
     def place_linears(self, module: ScriptModule, sizes: Shapes, precision: Precision) -> Counter[str]:
         """Replace the linears and define `prepare`; how often each kind of them was placed.
@@ -95,7 +106,9 @@ class NativeBackend(OnednnBackend):
         kinds = {
             **{PREFIX + name: (ATTENTION, "attention") for name in ("native_attend", "native_attend_ragged")},
             ATTEND_CACHED: (ATTEND_CACHED, "attention over a cache"),
+            ATTEND_JOINED: (ATTEND_JOINED, "attention over a cache with what is before it"),
             ROTATE: (ROTATE, "rotary positions"),
+            GATED: (GATED, "gated form"),
             NORM: (NORM, "layer norm with addition"),
             RMS_NORM: (RMS_NORM, "RMS norm"),
             ADD_RMS_NORM: (ADD_RMS_NORM, "RMS norm with addition"),

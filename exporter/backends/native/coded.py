@@ -84,6 +84,11 @@ class CodedBackend(NativeBackend):
         linears_of_products(graph_of(module))
         return super().rewrite(module, example, precision)
 
+    def may_join(self, weights: Sequence[torch.Tensor]) -> bool:
+        """Not if codes are known for a part and not for the whole, as with parts of 8 and of 4 bits."""
+        known = any(self._book.find(weight) is not None for weight in weights)
+        return not known or self._book.find(torch.cat(list(weights))) is not None
+
     def place_linears(self, module: ScriptModule, sizes: Shapes, precision: Precision) -> Counter[str]:
         """Linears of known codes, and tables of embeddings; other linears as for fp32.
 

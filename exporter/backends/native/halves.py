@@ -7,11 +7,12 @@ Sums that go on from layer to layer, and all that leaves the linears in another 
 
 from __future__ import annotations
 
+from exporter.backends.native.gated import GATED
 from exporter.tracing.graphs.graph_functions import PREFIX
 from exporter.tracing.graphs.ir import Graph, Node, Value
 
-# Operators that keep numbers and change their order; the number is their first input.
-_SHAPES = ("aten::view", "aten::reshape", "aten::permute", "aten::transpose", "aten::contiguous")
+# Operators that keep numbers and change their order, or give numbers of the type of their first input.
+_SHAPES = (GATED, "aten::view", "aten::reshape", "aten::permute", "aten::transpose", "aten::contiguous")
 _LINEAR = PREFIX + "native_linear_int8"
 _ATTENTION = (PREFIX + "native_attend", PREFIX + "native_attend_ragged")
 # Positions in the call of the linear, behind the module itself, and those of the attention.

@@ -89,11 +89,16 @@ def place_native_linears(module: ScriptModule, sizes: Shapes, int8: bool, inputs
     return found
 
 
+def activation_name(name: str, algorithm: str | None) -> str:
+    """The operators' name of an activation of oneDNN's; `algorithm` is gelu's."""
+    if algorithm == "tanh":
+        return "gelu_tanh"
+    return _ACTIVATIONS.get(name, name)
+
+
 def activation_of(fused: Fused) -> str:
     """The operators' name of the activation that follows the linear."""
-    if fused.algorithm == "tanh":
-        return "gelu_tanh"
-    return _ACTIVATIONS.get(fused.activation, fused.activation)
+    return activation_name(fused.activation, fused.algorithm)
 
 
 def _place(module: ScriptModule, fused: Fused) -> Value:
