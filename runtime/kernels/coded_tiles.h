@@ -1,5 +1,4 @@
-// Many rows times a weight of codes in tile registers, which multiply bf16: as exact as in fp32, and several times
-// faster. A number of fp32 is the sum of three of bf16. A code of 8 bits is one, so a product takes as many as the input
+// Many rows times a weight of codes in tile registers, which multiply bf16: nearly as exact as in fp32, and faster. A number of fp32 is the sum of three of bf16. A code of 8 bits is one, so a product takes as many as the input
 // has parts. Of 4 bits (code - zero) * scale is taken in two parts, as are the inputs; the product of both second ones
 // is left out, so that an error is at most about 1e-5 of a product, and much less of a sum.
 //
@@ -15,7 +14,7 @@ namespace EM_NATIVE_LEVEL {
 namespace {
 
 // From so many inputs on codes of 4 bits are multiplied in tiles: errors of two parts cancel each other in longer sums.
-constexpr int64_t least_tiled_inputs = 64;
+constexpr int64_t least_tiled_inputs = 128;
 // Of a part of the copied rows, in lanes of 32 bits; not a power of two (`row_stride` says why).
 constexpr int64_t part_stride = depth_block / 2 + 16;
 constexpr int64_t panel_part_bytes = depth_block / 2 * columns * 4;

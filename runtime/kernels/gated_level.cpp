@@ -15,10 +15,10 @@ void run(const Gated& g, int64_t first, int64_t last) {
     T* output = static_cast<T*>(g.output) + row * g.size;
     int64_t d = 0;
     for (; d + lanes <= g.size; d += lanes)
-      store(output + d, multiply(activate<activation>(load(gate + d)), load(factor + d)));
+      store(output + d, multiply(activate<activation, sizeof(T) == 2>(load(gate + d)), load(factor + d)));
     if (d < g.size) {
       const int64_t here = g.size - d;
-      write(output + d, multiply(activate<activation>(read(gate + d, here)), read(factor + d, here)), here);
+      write(output + d, multiply(activate<activation, sizeof(T) == 2>(read(gate + d, here)), read(factor + d, here)), here);
     }
   }
 }

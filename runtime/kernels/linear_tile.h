@@ -237,7 +237,7 @@ void finish(const Linear& l, int64_t first_row, int64_t rows, int64_t first_outp
         const Vec sum = load(sums + i * columns + v * lanes);
         y = l.weight_scales ? multiply_add(sum, scale[v], bias[v]) : add(sum, bias[v]);
       }
-      y = activate<activation>(y);
+      y = activate<activation, sizeof(T) == 2>(y);
       if (count[v] >= lanes) {
         if (residual) y = add(y, load(residual + v * lanes));
         store(output + v * lanes, y);

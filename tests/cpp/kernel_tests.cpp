@@ -563,9 +563,10 @@ void gated_case(const Kernels& level, int number) {
   for (int64_t i = 0; i < output.count(); i++) {
     const int64_t at = i / g.size * g.x_row + i % g.size;
     const double gate = x.get(at), factor = x.get(at + g.size);
-    error = std::max(error, std::abs(output.get(i) - activated(g.activation, gate) * factor));
-    // Of what is multiplied: the activation of one number may be next to nothing.
-    size = std::max(size, std::abs(gate * factor));
+    const double wanted = activated(g.activation, gate) * factor;
+    error = std::max(error, std::abs(output.get(i) - wanted));
+    // Of what is multiplied too: the activation of one number may be next to nothing.
+    size = std::max({size, std::abs(gate * factor), std::abs(wanted)});
   }
   char what[200];
   std::snprintf(what, sizeof what, "%s gated %d: type %d rows %ld size %ld activation %d: error %g", level.name, number,
