@@ -637,6 +637,7 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "joined overlap": lambda: in_one(torch.as_strided(keys, (1, 6, 128), (1, 1, 1))),
         "joined angles overlap": lambda: in_one(cosines=values[:, :1, :6]),
         "joined mask": lambda: in_one(mask=torch.zeros(1, 1, 6, 5)),
+        "joined mask type": lambda: in_one(mask=torch.zeros(1, 1, 6, 9).bfloat16()),
         "joined mask overlap": lambda: in_one(mask=keys[:, :1, :6, :9]),
         "cached axes": lambda: over(x[0]),
         "cached types": lambda: over(x, x.bfloat16()),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -200,6 +202,21 @@ def test_norms_and_rotations_are_the_projects_own(
     names = ("attend_joined", "attend_cached", "rotate")
     assert {name: found[name] for name in names if found[name]} == attention
     assert found["gated"] == (0 if kind in ("gpt2", "gpt_neox") else 2)
+
+
+@pytest.mark.usefixtures("native_operators")
+def test_a_layer_of_llama_is_eight_operators(report: Report) -> None:
+    """Two norms, four linears, what stands between them; no conversion, and no view."""
+    with zipfile.ZipFile(report.output) as archive:
+        (code,) = (
+            text[text.index("def forward") : text.index("def em_")]
+            for name in archive.namelist()
+            if name.endswith(".py") and "def em_native_linear" in (text := archive.read(name).decode())
+        )
+    lines = code.splitlines()
+    assert sum("em_native_linear" in line for line in lines) == 2 * 4 + 1
+    assert sum("attend_joined" in line for line in lines) == sum("gated" in line for line in lines) == 2
+    assert not re.search(r"torch\.(reshape|view|transpose|contiguous|to\(\w+, 6\))", code.split("attend_joined")[1])
 
 
 _LOGITS = """

@@ -115,6 +115,7 @@ REFUSALS = {
     "joined angles overlap": "em_native::attend_joined: values and cosines share memory; what is written must be "
     "apart from what is read",
     "joined mask": "em_native::attend_joined: mask is [1, 1, 6, 5]; its keys must be 1 or at least 6",
+    "joined mask type": "em_native::attend_joined: mask is BFloat16 and joined is Float; mask must be Float",
     "joined mask overlap": "em_native::attend_joined: keys and mask share memory; what is written must be apart from "
     "what is read",
     "rotate axes": "em_native::rotate: x is [2, 6, 16]; it must have 4 axes, the last one even",

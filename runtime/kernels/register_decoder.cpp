@@ -43,6 +43,8 @@ Part part_of(const Tensor& x) { return {x.const_data_ptr(), x.stride(0), x.strid
 // in one. The sizes are filled in first.
 struct CacheCall {
   const char* operation;
+  // The argument that has the queries.
+  const char* queries_in;
   const Tensor& keys;
   const Tensor& values;
   Attention attention{};
@@ -98,7 +100,7 @@ struct CacheCall {
     check_memory({operation, "mask"}, given);
     attention.mask_type = type_of({operation, "mask"}, given);
     EM_NATIVE_CHECK(attention.mask_type == Type::fp32 || attention.mask_type == attention.type, operation,
-                    ": mask is BFloat16 and query is Float; mask must be Float");
+                    ": mask is BFloat16 and ", queries_in, " is Float; mask must be Float");
     mask = given.dim() == 4 && given.stride(3) != 0 ? last_axis_contiguous(given) : given;
     take_mask(operation, attention, mask, attention.queries, attention.keys, 3);
     check_read(mask, "mask");
@@ -154,7 +156,7 @@ Tensor attend_cached(const Tensor& query_, const Tensor& key, const Tensor& valu
   kernels();
   const char* const name = "attend_cached";
   check_attention(name, query_, key, value, scale, window);
-  CacheCall call{name, keys, values};
+  CacheCall call{name, "query", keys, values};
   Attention& a = call.attention;
   a.type = type_of({name, "query"}, query_);
   a.rows = query_.size(0);
@@ -225,7 +227,7 @@ Tensor attend_joined(const Tensor& joined_, const std::optional<Tensor>& cosines
   const char* const name = "attend_joined";
   const Name joined_name{name, "joined"};
   check_memory(joined_name, joined_);
-  CacheCall call{name, keys, values};
+  CacheCall call{name, "joined", keys, values};
   Attention& a = call.attention;
   a.type = type_of(joined_name, joined_);
   EM_NATIVE_CHECK(joined_.dim() == 3 && joined_.size(0) <= largest_size && joined_.size(1) <= largest_size &&

@@ -16,12 +16,13 @@ from exporter.backends.native.gated import GATED, place_gates
 from exporter.backends.native.halves import halve_between_linears
 from exporter.backends.native.joined_attention import ATTEND_JOINED, place_joined_attention
 from exporter.backends.native.linears import LINEAR, LINEAR_INT8, NORM_INT8, place_native_linears
+from exporter.backends.native.no_ops import leave_out_no_ops
 from exporter.backends.native.norms import ADD_RMS_NORM, NORM, RMS_NORM, place_native_norms
 from exporter.backends.native.rotary import ROTATE, place_rotations
-from exporter.backends.onednn.backend import OnednnBackend
+from exporter.backends.onednn.backend import OnednnBackend, simplify
 from exporter.backends.onednn.padding import PlaceAttention
 from exporter.shapes.example_inputs import ExampleInputs
-from exporter.tracing.graphs.graph import Shapes
+from exporter.tracing.graphs.graph import Shapes, dtypes
 from exporter.tracing.graphs.graph_functions import PREFIX
 from exporter.tracing.graphs.ir import graph_of
 from runtime.errors import BackendError
@@ -61,6 +62,19 @@ class NativeBackend(OnednnBackend):
     def ragged_attention(self, precision: Precision) -> PlaceAttention:
         """By an operator that knows where rows begin and end."""
         return NativeRagged(_coarse(precision))
+
+    def rewrite(self, module: ScriptModule, example: ExampleInputs, precision: Precision) -> str:
+        """As for onednn; what changes nothing is left out of a decoder first.
+
+        Raises:
+            BackendError: as for `place`.
+        """
+        graph = graph_of(module)
+        notes = []
+        if any(node.kind() == ATTEND_CACHED for node in graph.nodes()):
+            notes = simplify(module)
+            notes.append(f"{leave_out_no_ops(graph, dtypes(module, example))} operators that change nothing left out")
+        return "; ".join([*notes, super().rewrite(module, example, precision)])
 
     def place(self, module: ScriptModule, sizes: Shapes, precision: Precision) -> Counter[str]:
         """As for onednn, with other attention, norms and linears.

@@ -19,6 +19,8 @@ from runtime.host.torchscript import ScriptModule
 
 # Shape by the name of a value. Names are unique in a graph.
 Shapes = Mapping[str, tuple[int, ...]]
+# The same of dtypes, as TorchScript numbers them.
+DTypes = Mapping[str, int]
 # torch.uint8, torch.float32 and torch.bfloat16 as TorchScript writes them.
 UINT8, FLOAT32, BFLOAT16 = 0, 6, 15
 
@@ -33,21 +35,32 @@ def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int,
     """
     inputs = zip(list(graph_of(module).inputs())[1:], example.as_tuple(), strict=True)
     known = {value.debugName(): tuple(tensor.shape) for value, tensor in inputs}
+    found = _asked(module, example, "aten::size", torchscript.INTEGERS)
+    return known | {name: tuple(size) for name, size in found.items()}
+
+
+def dtypes(module: ScriptModule, example: ExampleInputs) -> dict[str, int]:
+    """The dtype of every tensor that the graph computes, as TorchScript numbers them; otherwise as `shapes`."""
+    return _asked(module, example, "prim::dtype", torchscript.INTEGER)
+
+
+def _asked(module: ScriptModule, example: ExampleInputs, kind: str, answer: Any) -> dict[str, Any]:
+    """What an operator of one tensor says of each tensor that a copy of the graph computes, by the tensor's name."""
     graph = graph_of(module).copy()
-    sizes, names = [], []
+    answers, names = [], []
     # A copy renumbers values without names, but keeps the order of the nodes.
     for original, node in zip(list(graph_of(module).nodes()), list(graph.nodes()), strict=True):
         for value, copied in zip(original.outputs(), node.outputs(), strict=True):
             if copied.type().isSubtypeOf(torchscript.TENSOR):
-                query = graph.create("aten::size", [copied], 1)
-                query.output().setType(torchscript.INTEGERS)
+                query = graph.create(kind, [copied], 1)
+                query.output().setType(answer)
                 query.insertAfter(node)
-                sizes.append(query.output())
+                answers.append(query.output())
                 names.append(value.debugName())
     while list(graph.outputs()):
         graph.eraseOutput(0)
-    for size in sizes:
-        graph.registerOutput(size)
+    for each in answers:
+        graph.registerOutput(each)
     torchscript.inline_calls(graph)
     # The module itself, which a frozen graph needs for one thing alone.
     module_itself = next(iter(graph.inputs()))
@@ -58,7 +71,7 @@ def shapes(module: ScriptModule, example: ExampleInputs) -> dict[str, tuple[int,
     graph.eraseInput(0)
     with torch.no_grad():
         found = torchscript.run_graph(graph, example.as_tuple())
-    return known | {name: tuple(size) for name, size in zip(names, found, strict=True)}
+    return dict(zip(names, found, strict=True))
 
 
 def constant(value: Value) -> Any:
