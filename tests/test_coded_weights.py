@@ -134,6 +134,14 @@ def test_files_are_smaller_and_hold_the_codes_once(reports: dict[str, Report]) -
         assert [one.dtype for one in generation.caches] == ["float32"] * 4
 
 
+def test_additions_are_the_linears_own(reports: dict[str, Report]) -> None:
+    """Of two layers with two linears each whose output is added; the first is added to what the table gives."""
+    for name in ("int8", "int4"):
+        detail = next(stage.detail for stage in reports[name].stages if "placed" in stage.detail)
+        assert f"4 linear+add in {name}" in detail, detail
+    assert "4 linear+add" in next(stage.detail for stage in reports["fp32"].stages if "placed" in stage.detail)
+
+
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_tokens_are_those_of_the_rounded_model(precision: str, folder: Path, reports: dict[str, Report]) -> None:
     model, session = rounded(folder, precision), load(reports[precision].output)

@@ -105,6 +105,9 @@ class CodedBackend(NativeBackend):
             elif node.kind() == "aten::embedding" and (parts := placed.codes(node.inputsAt(0))) is not None:
                 graph.setInsertPoint(node)
                 output = insert(graph, node, EMBED_CODES, [node.inputsAt(1), *parts.values[:2]], node)
+                if node.output().debugName() in known:
+                    # The first linear that adds to it looks for its size.
+                    known[output.debugName()] = known[node.output().debugName()]
                 node.output().replaceAllUsesWith(output)
                 found["embeddings in int8"] += 1
         if not found:

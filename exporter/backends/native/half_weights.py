@@ -59,15 +59,19 @@ class HalfWeightsBackend(NativeBackend):
     def place_linears(self, module: ScriptModule, sizes: Shapes, precision: Precision) -> Counter[str]:
         """Linears and tables whose numbers are those of bf16; other linears as for fp32."""
         graph = graph_of(module)
-        tables = _halve_weights(graph)
-        placed = place_native_linears(module, sizes, int8=False, inputs_in_fp32=True)
+        known = dict(sizes)
+        tables = _halve_weights(graph, known)
+        placed = place_native_linears(module, known, int8=False, inputs_in_fp32=True)
         if tables:
             placed["embeddings in bf16"] = tables
         return placed
 
 
-def _halve_weights(graph: Graph) -> int:
-    """Put weights of bf16 in the places of those that are exactly such numbers; returns the number of tables."""
+def _halve_weights(graph: Graph, sizes: dict[str, tuple[int, ...]]) -> int:
+    """Put weights of bf16 in the places of those that are exactly such numbers; returns the number of tables.
+
+    The sizes of what the tables give are added to `sizes`: the first linear that adds to it looks for them.
+    """
     halves: dict[str, torch.Tensor | None] = {}
     tables = 0
     for node in list(graph.nodes()):
@@ -91,6 +95,9 @@ def _halve_weights(graph: Graph) -> int:
         tables += 1
         rows = insert(graph, node, "aten::embedding", [value, *list(node.inputs())[1:]], node)
         rest = map(graph.insertConstant, (FLOAT32, False, False, None))
-        node.output().replaceAllUsesWith(insert(graph, node, "aten::to", [rows, *rest], node))
+        output = insert(graph, node, "aten::to", [rows, *rest], node)
+        if node.output().debugName() in sizes:
+            sizes[output.debugName()] = sizes[node.output().debugName()]
+        node.output().replaceAllUsesWith(output)
     eliminate_dead_code(graph)
     return tables
