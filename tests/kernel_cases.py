@@ -27,6 +27,8 @@ LINEAR_BOUND = {torch.float32: 3e-6, torch.bfloat16: 8e-3}
 # Inputs of fp32 are rounded to bf16 where the processor multiplies pairs of bf16.
 PAIRS = ("avx512_bf16", "amx")
 PAIRS_BOUND = {torch.float32: 8e-3, torch.bfloat16: 8e-3}
+# Codes of 4 bits in tiles of bf16, numbers in two parts of which each holds 8 bits: each product is wrong by 2^-17.
+TILED_BOUND = {torch.float32: 1e-5, torch.bfloat16: 8e-3}
 LENGTHS = (1, 2, 15, 16, 17, 31, 33, 63, 100, 129, 255, 513, 1023, 1025, 2049, 4096)
 
 worst: dict[str, float] = {}
@@ -422,7 +424,10 @@ def coded(outputs: int, inputs: int, group: int) -> tuple[tuple[Tensor, Tensor, 
 
 
 def linears_of_codes() -> None:
-    """Weights of 8 and 4 bits: right, and with the same bits for any number of rows and of threads."""
+    """Weights of 8 and 4 bits: right, and with the same bits for any number of rows and of threads.
+
+    With AMX many rows go through tiles, so that last digits depend on the number of rows, not on that of threads.
+    """
     ops = torch.ops.em_native
     sizes = ((1, 1, 1), (1, 384, 384), (2, 1500, 33), (3, 17, 96), (7, 385, 50), (13, 1700, 31), (130, 200, 70))
     before = torch.get_num_threads()
@@ -436,14 +441,18 @@ def linears_of_codes() -> None:
                 product = x.double() @ numbers.t() + (0 if bias is None else bias.double())
                 expected = ACTIVATIONS[name](product) + (0 if residual is None else residual.double())
                 found = ops.linear_codes(x, *parts, bias, residual, outputs, group, name)
-                compare("linear of codes", found, expected, LINEAR_BOUND, x.shape, outputs, group, name)
+                bound = TILED_BOUND if ops.level() == "amx" and group else LINEAR_BOUND
+                compare("linear of codes", found, expected, bound, x.shape, outputs, group, name)
         found = ops.linear_codes(whole[0, :, :inputs], *parts, None, None, outputs, group, "none")
         for count in (1, 3):
             torch.set_num_threads(count)
             few = ops.linear_codes(whole[0, rows // 2 :, :inputs], *parts, None, None, outputs, group, "none")
-            assert torch.equal(few, found[rows // 2 :]), (rows, inputs, outputs, group, count)
             alone = ops.linear_codes(whole[0, rows // 2, :inputs], *parts, None, None, outputs, group, "none")
-            assert torch.equal(alone, found[rows // 2]), (rows, inputs, outputs, group, count)
+            for part, again in ((few, found[rows // 2 :]), (alone, found[rows // 2])):
+                if ops.level() == "amx" and rows >= 24:
+                    compare("few rows", part, again.double(), TILED_BOUND, rows, inputs, outputs, group, count)
+                else:
+                    assert torch.equal(part, again), (rows, inputs, outputs, group, count)
         torch.set_num_threads(before)
     for group in (0, 32):
         parts, _ = coded(40, 50, group)
