@@ -8,8 +8,8 @@
 //
 // fp32 is computed in fp32. bf16 is packed as fp32 and computed in that, or, where the processor has products of bf16
 // pairs, packed in pairs: a pair takes a lane of 32 bits, so that the same code serves both ("depth" counts lanes).
-// fp32 that may be coarse is rounded when it is packed, and computed as bf16 is. Where there are tile registers, the same
-// packed pairs are what they take, if a head has whole tiles of features.
+// fp32 that may be coarse is rounded when it is packed, and computed as bf16 is. Where there are tile registers, the
+// same packed pairs are what they take, if a head has whole tiles of features.
 #include "blocking.h"
 #include "softmax.h"
 #include "tiles.h"
@@ -401,7 +401,7 @@ template <bool pairs, typename T>
 void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int64_t last_task) {
   const Work<pairs> work(a, plan.longest_keys);
 #if defined(EM_NATIVE_AMX)
-  [[maybe_unused]] const Configured<pairs> configured;
+  if (work.tiled) configure_tiles();
 #endif
   int64_t packed_unit = -1, packed_start = -1;
   // Small inputs were just written, and are in the cache.
@@ -443,6 +443,9 @@ void run(const Attention& a, const AttentionPlan& plan, int64_t first_task, int6
       }
     }
   }
+#if defined(EM_NATIVE_AMX)
+  if (work.tiled) release_tiles();
+#endif
 }
 
 }  // namespace

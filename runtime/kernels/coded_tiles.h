@@ -131,7 +131,7 @@ void multiply_many_in_tiles(const CodedCall& call, int64_t height, int64_t row, 
   float* rows = static_cast<float*>(scratch(static_cast<size_t>(sizes[0] + sizes[1] + sizes[2]) * sizeof(float)));
   float* sums = rows + sizes[0];
   char* panel = reinterpret_cast<char*>(sums + sizes[1]);
-  const Tiles configured;
+  configure_tiles();
   for (int64_t start = 0; start < l.inputs; start += depth_block) {
     const int64_t depth = smaller(depth_block, l.inputs - start), steps = round_up(depth, 2 * lanes) / 2;
     copy_in_parts<of_input, T>(l, row, count, start, depth, rows, part_size);
@@ -146,6 +146,7 @@ void multiply_many_in_tiles(const CodedCall& call, int64_t height, int64_t row, 
       }
     }
   }
+  release_tiles();
   for (int64_t number = first; number < last; number++)
     call.finish(l, row, count, number * columns, sums + (number - first) * sums_size, nullptr);
 }

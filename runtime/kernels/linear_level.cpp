@@ -110,7 +110,7 @@ void run(const Linear& l, const LinearPlan& plan, int64_t first_task, int64_t la
   call.rows = static_cast<float*>(scratch(static_cast<size_t>(counts[0] + counts[1]) * sizeof(float)));
   call.sums = reinterpret_cast<typename How::Number*>(call.rows + counts[0]);
 #if defined(EM_NATIVE_AMX)
-  [[maybe_unused]] const Configured<How::tiles> configured;
+  if constexpr (How::tiles) configure_tiles();
 #endif
   for (int64_t task = first_task; task < last_task;) {
     const int64_t block = task / call.panels, panel = task % call.panels;
@@ -119,6 +119,9 @@ void run(const Linear& l, const LinearPlan& plan, int64_t first_task, int64_t la
       multiply_panels<How>(call, row, smaller(plan.height, l.rows - row), first, smaller(last, first + together));
     task += last - panel;
   }
+#if defined(EM_NATIVE_AMX)
+  if constexpr (How::tiles) release_tiles();
+#endif
 }
 
 }  // namespace

@@ -19,26 +19,25 @@ constexpr int64_t tile_bytes = 64;  // of a row
 
 #if !defined(EM_NATIVE_EMULATED)
 
-// The calling thread's tiles, as long as this lives: all eight of them whole. Others may have configured them, so it is
-// done for each range of tasks; and they are given back, or the system would save them at every change of threads.
-struct Tiles {
-  Tiles() {
-    struct alignas(64) {
-      uint8_t palette, start, reserved[14];
-      uint16_t bytes[16];
-      uint8_t rows[16];
-    } configuration = {};
-    configuration.palette = 1;
-    for (int i = 0; i < 8; i++) {
-      configuration.bytes[i] = static_cast<uint16_t>(tile_bytes);
-      configuration.rows[i] = static_cast<uint8_t>(tile_side);
-    }
-    __asm__ volatile("ldtilecfg %0" : : "m"(configuration));
+// Gives the calling thread its tiles, all eight of them whole: for each range of tasks, since others may have configured
+// them. No object with a destructor, which would need the standard library's (vector.h says why not); nothing in between
+// may throw.
+EM_NATIVE_INLINE void configure_tiles() {
+  struct alignas(64) {
+    uint8_t palette, start, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+  } configuration = {};
+  configuration.palette = 1;
+  for (int i = 0; i < 8; i++) {
+    configuration.bytes[i] = static_cast<uint16_t>(tile_bytes);
+    configuration.rows[i] = static_cast<uint8_t>(tile_side);
   }
-  ~Tiles() { __asm__ volatile("tilerelease"); }
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
-};
+  __asm__ volatile("ldtilecfg %0" : : "m"(configuration));
+}
+
+// Otherwise the system would save them at every change of threads.
+EM_NATIVE_INLINE void release_tiles() { __asm__ volatile("tilerelease"); }
 
 template <int tile>
 EM_NATIVE_INLINE void clear_tile() {
@@ -131,14 +130,6 @@ void multiply_tiles(const void* rows, int64_t row_stride, const void* weights, i
   }
   store_sums<row_tiles, column_tiles>(static_cast<char*>(sums), sum_stride);
 }
-
-// Tiles, or nothing.
-template <bool wanted>
-struct Configured {
-  Tiles tiles;
-};
-template <>
-struct Configured<false> {};
 
 }  // namespace
 }  // namespace EM_NATIVE_LEVEL
