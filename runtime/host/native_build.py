@@ -83,12 +83,14 @@ def build_native(work: Path | None = None, target: Path | None = None) -> Path:
 
 
 def this_torch() -> list[str]:
-    """Options that make CMake take the torch of this environment, though the folder was last used with another.
+    """Options that make CMake take this environment's torch and the sources' own choices in a folder used before.
 
-    The kernels include nothing of torch, and are not compiled again for another release.
+    CMake keeps both from run to run: another environment's torch, or the highest level of older sources, without which
+    the library would leave out the new ones. The kernels include nothing of torch, and are not compiled again for
+    another release.
     """
     # clean start: for CMake, which asks it for the folder of torch
-    return ["-UExportedModel_*", f"-DPython3_EXECUTABLE={sys.executable}"]
+    return ["-UExportedModel_*", "-UEM_NATIVE_*", f"-DPython3_EXECUTABLE={sys.executable}"]
 
 
 def _torch_version() -> str | None:

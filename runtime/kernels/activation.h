@@ -6,40 +6,33 @@
 namespace em_native {
 namespace EM_NATIVE_LEVEL {
 
-// erf(x) to 3e-7, as x * P(x^2) / Q(x^2); exactly 1 and -1 from 4 on.
-EM_NATIVE_INLINE Vec error_function(Vec x) {
+// x * P(x^2) / Q(x^2) between -1 and 1, for x between -top and top; beyond those it stays. The coefficients begin with
+// that of the highest power.
+template <int of_p, int of_q>
+EM_NATIVE_INLINE Vec odd_ratio(Vec x, float top, const float (&p)[of_p], const float (&q)[of_q]) {
   // Where x is NaN it is the second one.
-  x = minimum(all(4.0f), maximum(all(-4.0f), x));
+  x = minimum(all(top), maximum(all(-top), x));
   const Vec t = multiply(x, x);
-  Vec p = all(2.01174134e-6f);
-  p = multiply_add(p, t, all(2.87601346e-4f));
-  p = multiply_add(p, t, all(3.91733879e-3f));
-  p = multiply_add(p, t, all(5.32071218e-2f));
-  p = multiply_add(p, t, all(1.94036156e-1f));
-  p = multiply_add(p, t, all(1.12837899f));
-  Vec q = all(3.78397381e-5f);
-  q = multiply_add(q, t, all(1.19820645e-3f));
-  q = multiply_add(q, t, all(1.52707426e-2f));
-  q = multiply_add(q, t, all(1.15590945e-1f));
-  q = multiply_add(q, t, all(5.05291522e-1f));
-  q = multiply_add(q, t, all(1.0f));
-  return minimum(all(1.0f), maximum(all(-1.0f), divide_quickly(multiply(x, p), q)));
+  Vec above = all(p[0]), below = all(q[0]);
+#pragma GCC unroll 8
+  for (int i = 1; i < of_p; i++) above = multiply_add(above, t, all(p[i]));
+#pragma GCC unroll 8
+  for (int i = 1; i < of_q; i++) below = multiply_add(below, t, all(q[i]));
+  return minimum(all(1.0f), maximum(all(-1.0f), divide_quickly(multiply(x, above), below)));
+}
+
+// erf(x) to 3e-7; exactly 1 and -1 from 4 on.
+EM_NATIVE_INLINE Vec error_function(Vec x) {
+  constexpr float p[] = {2.01174134e-6f, 2.87601346e-4f, 3.91733879e-3f, 5.32071218e-2f, 1.94036156e-1f, 1.12837899f};
+  constexpr float q[] = {3.78397381e-5f, 1.19820645e-3f, 1.52707426e-2f, 1.15590945e-1f, 5.05291522e-1f, 1.0f};
+  return odd_ratio(x, 4.0f, p, q);
 }
 
 // erf(x / sqrt(2)) to 1e-5, a hundredth of what rounding to bf16 loses; exactly 1 and -1 from 4.5 on.
 EM_NATIVE_INLINE Vec error_function_coarse(Vec x) {
-  // Where x is NaN it is the second one.
-  x = minimum(all(4.5f), maximum(all(-4.5f), x));
-  const Vec t = multiply(x, x);
-  Vec p = all(6.667405e-5f);
-  p = multiply_add(p, t, all(7.6644924e-3f));
-  p = multiply_add(p, t, all(5.476771e-2f));
-  p = multiply_add(p, t, all(0.7978721f));
-  Vec q = all(1.16681e-3f);
-  q = multiply_add(q, t, all(2.3806585e-2f));
-  q = multiply_add(q, t, all(0.2352852f));
-  q = multiply_add(q, t, all(1.0f));
-  return minimum(all(1.0f), maximum(all(-1.0f), divide_quickly(multiply(x, p), q)));
+  constexpr float p[] = {6.667405e-5f, 7.6644924e-3f, 5.476771e-2f, 0.7978721f};
+  constexpr float q[] = {1.16681e-3f, 2.3806585e-2f, 0.2352852f, 1.0f};
+  return odd_ratio(x, 4.5f, p, q);
 }
 
 // 1 / (1 + exp(-x)), without exp of a number over 0.

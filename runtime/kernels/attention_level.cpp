@@ -251,8 +251,8 @@ void attend(const Attention& a, const Work<pairs>& work, const Segment& segment,
   }
   for (int64_t j = from; j < to; j += block) {
     const int64_t columns = panel_count - j > lanes ? block : lanes;
-    multiply_block<pairs, false>(work.tiled, work.queries, work.depth, count, work.keys + j * work.depth, columns, work.depth,
-                                 work.scores + (j - from), work.score_stride, a.scale);
+    multiply_block<pairs, false>(work.tiled, work.queries, work.depth, count, work.keys + j * work.depth, columns,
+                                 work.depth, work.scores + (j - from), work.score_stride, a.scale);
   }
   float* tops = work.maxima + slot * query_block;
   float* totals = work.totals + slot * query_block;

@@ -23,7 +23,7 @@ constexpr int64_t linear_block = 96;
 // rows come in pairs of tiles.
 constexpr int64_t linear_half_depth = 2 * linear_depth, linear_code_depth = 4 * linear_depth;
 constexpr int64_t linear_rows = 32;
-// Products in tiles are so fast that the time is that of reading the weight: as many rows as possible share one reading.
+// Products in tiles are so fast that the time is that of reading the weight: many rows share one reading.
 constexpr int64_t linear_tiled_block = 256;
 #else
 constexpr int64_t linear_half_depth = linear_depth, linear_code_depth = linear_depth;

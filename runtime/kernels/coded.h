@@ -18,9 +18,6 @@ constexpr int64_t ahead = 2048;
 // Panels whose sums are kept at a time, for many rows.
 constexpr int64_t kept_code_panels = kept_panels / parts;
 
-constexpr int smaller_of(int a, int b) { return a < b ? a : b; }
-constexpr int larger_of(int a, int b) { return a > b ? a : b; }
-
 // The codes of one block of inputs, from a panel on.
 struct Block {
   const char* codes;

@@ -23,6 +23,8 @@ namespace {
 constexpr int64_t sums_at = depth_block;
 static_assert(depth_block / 32 <= row_stride - depth_block, "room for the sums of each group of 32");
 
+constexpr int smaller_of(int a, int b) { return a < b ? a : b; }
+
 // How many vectors of sums are computed together for so many rows, a part of a panel or several ones.
 template <class Bits>
 constexpr int together(int rows) {

@@ -1,5 +1,6 @@
-// Many rows times a weight of codes in tile registers, which multiply bf16: nearly as exact as in fp32, and faster. A number of fp32 is the sum of three of bf16. A code of 8 bits is one, so a product takes as many as the input
-// has parts. Of 4 bits (code - zero) * scale is taken in two parts, as are the inputs; the product of both second ones
+// Many rows times a weight of codes in tile registers, which multiply bf16: nearly as exact as in fp32, and faster.
+// A number of fp32 is the sum of three of bf16. A code of 8 bits is one, so a product takes as many as the input has
+// parts. Of 4 bits (code - zero) * scale is taken in two parts, as are the inputs; the product of both second ones
 // is left out, so that an error is at most about 1e-5 of a product, and much less of a sum.
 //
 // Sums are added in another order than for few rows: their last digits differ.
@@ -13,7 +14,8 @@ namespace em_native {
 namespace EM_NATIVE_LEVEL {
 namespace {
 
-// From so many inputs on codes of 4 bits are multiplied in tiles: errors of two parts cancel each other in longer sums.
+// From so many inputs on codes of 4 bits are multiplied in tiles: errors of two parts cancel each other in longer
+// sums.
 constexpr int64_t least_tiled_inputs = 128;
 // Of a part of the copied rows, in lanes of 32 bits; not a power of two (`row_stride` says why).
 constexpr int64_t part_stride = depth_block / 2 + 16;
@@ -30,7 +32,8 @@ constexpr int weight_parts() {
   return Bits::continued ? 2 : 1;
 }
 
-// `rows` rows of the inputs [start, start + count) in parts, which lie `part_size` lanes apart; zeros behind the last one.
+// `rows` rows of the inputs [start, start + count) in parts, which lie `part_size` lanes apart; zeros behind the
+// last.
 template <int parts_of_input, typename T>
 void copy_in_parts(const Linear& l, int64_t first_row, int64_t rows, int64_t start, int64_t count, float* to,
                    int64_t part_size) {
@@ -38,8 +41,7 @@ void copy_in_parts(const Linear& l, int64_t first_row, int64_t rows, int64_t sta
     const T* from = static_cast<const T*>(l.x) + (first_row + i) * l.x_row + start;
     uint16_t* row = reinterpret_cast<uint16_t*>(to + i * part_stride);
     for (int64_t k = 0; k < round_up(count, 2 * lanes); k += lanes) {
-      const int64_t here = larger(0, count - k);
-      Vec x = here >= lanes ? load(from + k) : load_first(from + k, here);
+      Vec x = read(from + k, larger(0, count - k));
       for (int part = 0; part < parts_of_input; part++) x = store_rounded(row + 2 * part * part_size + k, x);
     }
   }
@@ -113,7 +115,7 @@ void multiply_parts(const float* rows, int64_t part_size, const char* weight, in
       const char* b = weight + w * panel_part_bytes + k * stride;
       load_tile<6>(b, stride);
       load_tile<7>(b + tile_bytes, stride);
-      for (int part = larger_of(parts_of_input - w, 1) - 1; part >= 0; part--)
+      for (int64_t part = larger(parts_of_input - w, 1) - 1; part >= 0; part--)
         add_tiles<row_tiles>(a + (part * part_size + k) * 4);
     }
   store_sums<row_tiles, 2>(reinterpret_cast<char*>(sums), stride);

@@ -35,16 +35,6 @@ struct PartsCall {
   PartsPlan plan;
 };
 
-struct RotateCall {
-  const Kernels& kernels;
-  const Rotate& rotate;
-};
-
-struct NormCall {
-  const Kernels& kernels;
-  const Norm& norm;
-};
-
 struct LinearCall {
   const Kernels& kernels;
   const Linear& linear;
@@ -58,16 +48,6 @@ struct CodedCall {
   LinearPlan plan;
 };
 
-struct QuantiseCall {
-  const Kernels& kernels;
-  const Quantise& quantise;
-};
-
-struct GatedCall {
-  const Kernels& kernels;
-  const Gated& gated;
-};
-
 struct PackCall {
   const WeightLayout& layout;
   const Pack& pack;
@@ -75,6 +55,21 @@ struct PackCall {
 };
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The rows of work that takes each by itself, of so many numbers.
+template <class Work>
+void share_rows(void (*run)(const Work&, int64_t, int64_t), const Work& work, int64_t rows, int64_t numbers,
+                ParallelFor parallel_for) {
+  struct Call {
+    void (*run)(const Work&, int64_t, int64_t);
+    const Work& work;
+  } call{run, work};
+  const Body body = [](void* context, int64_t begin, int64_t end) {
+    const Call& c = *static_cast<const Call*>(context);
+    c.run(c.work, begin, end);
+  };
+  parallel_for(0, rows, std::max<int64_t>(1, least_elements / std::max<int64_t>(1, numbers)), body, &call);
+}
 
 // Of the blocks that so many rows are cut into.
 int64_t block_height(const Kernels& kernels, int64_t rows, int64_t most) {
@@ -238,22 +233,11 @@ void write_cache(const CacheWrite& w, ParallelFor parallel_for) {
 }
 
 void rotate(const Kernels& kernels, const Rotate& r, ParallelFor parallel_for) {
-  RotateCall call{kernels, r};
-  const Body body = [](void* context, int64_t begin, int64_t end) {
-    const RotateCall& c = *static_cast<const RotateCall*>(context);
-    c.kernels.rotate(c.rotate, begin, end);
-  };
-  const int64_t numbers = std::max<int64_t>(1, r.heads * r.width);
-  parallel_for(0, r.rows * r.tokens, std::max<int64_t>(1, least_elements / numbers), body, &call);
+  share_rows(kernels.rotate, r, r.rows * r.tokens, r.heads * r.width, parallel_for);
 }
 
 void norm(const Kernels& kernels, const Norm& n, ParallelFor parallel_for) {
-  NormCall call{kernels, n};
-  const Body body = [](void* context, int64_t begin, int64_t end) {
-    const NormCall& c = *static_cast<const NormCall*>(context);
-    c.kernels.norm(c.norm, begin, end);
-  };
-  parallel_for(0, n.rows, std::max<int64_t>(1, least_elements / n.size), body, &call);
+  share_rows(kernels.norm, n, n.rows, n.size, parallel_for);
 }
 
 void linear(const Kernels& kernels, const Linear& l, int, ParallelFor parallel_for) {
@@ -292,21 +276,11 @@ void look_up(const Lookup& lookup, ParallelFor parallel_for) {
 }
 
 void quantise(const Kernels& kernels, const Quantise& q, ParallelFor parallel_for) {
-  QuantiseCall call{kernels, q};
-  const Body body = [](void* context, int64_t begin, int64_t end) {
-    const QuantiseCall& c = *static_cast<const QuantiseCall*>(context);
-    c.kernels.quantise(c.quantise, begin, end);
-  };
-  parallel_for(0, q.rows, std::max<int64_t>(1, least_elements / q.size), body, &call);
+  share_rows(kernels.quantise, q, q.rows, q.size, parallel_for);
 }
 
 void gated(const Kernels& kernels, const Gated& g, ParallelFor parallel_for) {
-  GatedCall call{kernels, g};
-  const Body body = [](void* context, int64_t begin, int64_t end) {
-    const GatedCall& c = *static_cast<const GatedCall*>(context);
-    c.kernels.gated(c.gated, begin, end);
-  };
-  parallel_for(0, g.rows, std::max<int64_t>(1, least_elements / g.size), body, &call);
+  share_rows(kernels.gated, g, g.rows, g.size, parallel_for);
 }
 
 int64_t packed_bytes(const WeightLayout& layout, Type type, int64_t outputs, int64_t inputs) {

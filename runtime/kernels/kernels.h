@@ -147,9 +147,10 @@ struct LinearPlan {
   int64_t height;
 };
 
-// A weight in the order in which the products read it. Panels of `columns` outputs, and as many inputs at a time as a
-// block has (`depth` of fp32, `half_depth` of bf16, `code_depth` of int8); the last panel is filled up with zeros. Within a block of inputs and a panel: for each step (1 input of fp32, 2 of bf16,
-// `codes` of int8) the numbers of all columns, an output's next to each other. After codes come their sums per output.
+// A weight in the order in which the products read it. Panels of `columns` outputs, and as many inputs at a time as
+// a block has (`depth` of fp32, `half_depth` of bf16, `code_depth` of int8); the last panel is filled up with zeros.
+// Within a block of inputs and a panel: for each step (1 input of fp32, 2 of bf16, `codes` of int8) the numbers of
+// all columns, an output's next to each other. After codes come their sums per output.
 struct WeightLayout {
   int64_t columns, depth, half_depth, code_depth, codes;
 };

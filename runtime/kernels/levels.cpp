@@ -50,8 +50,8 @@ uint64_t saved_registers() {
   return (static_cast<uint64_t>(high) << 32) | low;
 }
 
-// Tiles with products of bf16 and of codes: bits of leaf 7, edx. A process has to ask Linux before it uses them, for they
-// make what is saved of a thread larger; that holds for all of its threads.
+// Tiles with products of bf16 and of codes: bits of leaf 7, edx. A process has to ask Linux before it uses them, for
+// they make what is saved of a thread larger; that holds for all of its threads.
 bool has_amx(uint32_t features, uint64_t saved) {
   constexpr uint32_t amx = 1u << 22 | 1u << 24 | 1u << 25;
   constexpr uint64_t tiles = 0x60000;

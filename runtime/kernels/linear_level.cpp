@@ -46,7 +46,8 @@ void multiply_panel_in_tiles(const Call<How>& call, int64_t row, int64_t count, 
     const char* ahead = next + part * (steps / tile_side) * fetched * line;
     const auto run = count - at > tile_side ? multiply_tiles<codes, 2, 2> : multiply_tiles<codes, 1, 2>;
     if (last_block) fetch_outputs(call.l, row + at, row + smaller(count, at + pair), output);
-    run(call.rows + at * row_stride, row_stride * 4, b, steps, sums + at * columns, sum_stride, accumulate, ahead, fetched);
+    run(call.rows + at * row_stride, row_stride * 4, b, steps, sums + at * columns, sum_stride, accumulate, ahead,
+        fetched);
   }
 }
 #else
@@ -124,23 +125,29 @@ void run(const Linear& l, const LinearPlan& plan, int64_t first_task, int64_t la
 #endif
 }
 
+// For inputs of either type.
+template <class How>
+void run_either(const Linear& l, const LinearPlan& plan, int64_t first_task, int64_t last_task) {
+  if (l.type == Type::bf16)
+    run<How, uint16_t>(l, plan, first_task, last_task);
+  else
+    run<How, float>(l, plan, first_task, last_task);
+}
+
 }  // namespace
 
 void linear(const Linear& l, const LinearPlan& plan, int64_t first_task, int64_t last_task) {
-  const bool halves = l.type == Type::bf16;
 #if defined(EM_NATIVE_AMX)
   // Whole tiles of inputs; a step of other numbers would need tiles of another shape.
   if (l.weight_type == Type::int8 && l.inputs % (tile_side * TileCodes::packed) == 0)
-    return halves ? run<TileCodes, uint16_t>(l, plan, first_task, last_task)
-                  : run<TileCodes, float>(l, plan, first_task, last_task);
+    return run_either<TileCodes>(l, plan, first_task, last_task);
   if (l.weight_type == Type::bf16 && l.inputs % (tile_side * TilePairs::packed) == 0)
-    return halves ? run<TilePairs, uint16_t>(l, plan, first_task, last_task)
-                  : run<TilePairs, float>(l, plan, first_task, last_task);
+    return run_either<TilePairs>(l, plan, first_task, last_task);
 #endif
   if (l.weight_type == Type::int8)
-    halves ? run<Codes, uint16_t>(l, plan, first_task, last_task) : run<Codes, float>(l, plan, first_task, last_task);
+    run_either<Codes>(l, plan, first_task, last_task);
   else if (l.weight_type == Type::bf16)
-    halves ? run<Halves, uint16_t>(l, plan, first_task, last_task) : run<Halves, float>(l, plan, first_task, last_task);
+    run_either<Halves>(l, plan, first_task, last_task);
   else
     run<Floats, float>(l, plan, first_task, last_task);
 }

@@ -183,10 +183,7 @@ EM_NATIVE_INLINE void copy_row(const T* from, float* to, int64_t count) {
     for (int64_t k = 0; k < count; k += 2 * lanes) store(to + k / 2, load_pairs(from + k, count - k));
 #endif
   } else {
-    for (int64_t k = 0; k < count; k += lanes) {
-      const int64_t here = count - k;
-      store(to + k, here >= lanes ? load(from + k) : load_first(from + k, here));
-    }
+    for (int64_t k = 0; k < count; k += lanes) store(to + k, read(from + k, count - k));
   }
 }
 
@@ -197,14 +194,10 @@ void copy_rows(const Linear& l, int64_t first_row, int64_t rows, int64_t start, 
 }
 
 // Numbers of either type, as many as there are; 0 beyond them and where there is no tensor.
-EM_NATIVE_INLINE Vec read(const void* p, Type type, int64_t at, int64_t count) {
+EM_NATIVE_INLINE Vec read_either(const void* p, Type type, int64_t at, int64_t count) {
   if (!p || count <= 0) return zero();
-  if (type == Type::fp32) {
-    const float* numbers = static_cast<const float*>(p) + at;
-    return count >= lanes ? load(numbers) : load_first(numbers, count);
-  }
-  const uint16_t* numbers = static_cast<const uint16_t*>(p) + at;
-  return count >= lanes ? load(numbers) : load_first(numbers, count);
+  if (type == Type::fp32) return read(static_cast<const float*>(p) + at, count);
+  return read(static_cast<const uint16_t*>(p) + at, count);
 }
 
 // Sums of one panel to outputs: scales of codes, bias, activation, residual.
@@ -216,8 +209,8 @@ void finish(const Linear& l, int64_t first_row, int64_t rows, int64_t first_outp
   Ints weight_sums[2];
 #pragma GCC unroll 2
   for (int v = 0; v < 2; v++) {
-    bias[v] = read(l.bias, l.bias_type, first_output + v * lanes, count[v]);
-    if (l.weight_scales) scale[v] = read(l.weight_scales, Type::fp32, first_output + v * lanes, count[v]);
+    bias[v] = read_either(l.bias, l.bias_type, first_output + v * lanes, count[v]);
+    if (l.weight_scales) scale[v] = read_either(l.weight_scales, Type::fp32, first_output + v * lanes, count[v]);
     if constexpr (How::weights == Type::int8) weight_sums[v] = load_ints(code_sums + first_output + v * lanes);
   }
   for (int64_t i = 0; i < rows; i++) {

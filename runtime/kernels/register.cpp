@@ -246,8 +246,8 @@ Tensor pack_linear(const Tensor& weight_) {
   return packed;
 }
 
-// Whether these linears are used for a weight, or oneDNN's: on every level ours (docs/decisions/native.md). Files ask, since
-// it was different on some processors.
+// Whether these linears are used for a weight, or oneDNN's: on every level ours (docs/decisions/native.md). Files ask,
+// since it was different on some processors.
 bool prefers_own_linear(const Tensor&) {
   kernels();
   return true;

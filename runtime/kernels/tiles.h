@@ -1,6 +1,6 @@
-// The tile registers of AMX: eight of 16 rows x 64 bytes. A product takes a tile of rows (16 x 32 numbers of bf16, or
-// 64 codes) and one of a packed weight (16 steps x 16 outputs, a step's inputs next to each other in a lane of 32 bits),
-// and adds to a tile of 16 x 16 sums.
+// The tile registers of AMX: eight of 16 rows x 64 bytes. A product takes a tile of rows (16 x 32 numbers of bf16,
+// or 64 codes) and one of a packed weight (16 steps x 16 outputs, a step's inputs next to each other in a lane of 32
+// bits), and adds to a tile of 16 x 16 sums.
 //
 // Their functions are written here and not taken from the compiler's header, which does not tell the compiler that a
 // load reads memory.
@@ -19,9 +19,9 @@ constexpr int64_t tile_bytes = 64;  // of a row
 
 #if !defined(EM_NATIVE_EMULATED)
 
-// Gives the calling thread its tiles, all eight of them whole: for each range of tasks, since others may have configured
-// them. No object with a destructor, which would need the standard library's (vector.h says why not); nothing in between
-// may throw.
+// Gives the calling thread its tiles, all eight of them whole: for each range of tasks, since others may have
+// configured them. No object with a destructor, which would need the standard library's (vector.h says why not);
+// nothing in between may throw.
 EM_NATIVE_INLINE void configure_tiles() {
   struct alignas(64) {
     uint8_t palette, start, reserved[14];
@@ -102,10 +102,10 @@ EM_NATIVE_INLINE void multiply_tile_registers() {
     multiply_pair_tiles<sums, rows, weights>();
 }
 
-// sums (+)= rows * weights for up to 32 rows and 32 columns, of which the last 16 may not be wanted. `steps`, of 32 bits
-// a row, is a multiple of 16. All strides are in bytes; a step of the weight has 32 columns (or 16), one behind the
-// other. From `ahead` on `fetched` lines are fetched for each tile of steps. Rows that are not there are read, and their
-// sums are written: there must be room for whole tiles.
+// sums (+)= rows * weights for up to 32 rows and 32 columns, of which the last 16 may not be wanted. `steps`, of 32
+// bits a row, is a multiple of 16. All strides are in bytes; a step of the weight has 32 columns (or 16), one behind
+// the other. From `ahead` on `fetched` lines are fetched for each tile of steps. Rows that are not there are read,
+// and their sums are written: there must be room for whole tiles.
 template <bool codes, int row_tiles, int column_tiles>
 void multiply_tiles(const void* rows, int64_t row_stride, const void* weights, int64_t steps, void* sums,
                     int64_t sum_stride, bool accumulate, const char* ahead, int64_t fetched) {

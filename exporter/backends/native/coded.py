@@ -20,7 +20,7 @@ from exporter.backends.native.weight_codes import CodeBook, packed, round_to_4_b
 from exporter.backends.onednn.fuse import find_fused
 from exporter.loading.weight_codes import Codes
 from exporter.shapes.example_inputs import ExampleInputs
-from exporter.tracing.graphs.graph import Shapes, constant, insert
+from exporter.tracing.graphs.graph import Shapes, constant, insert, take_over
 from exporter.tracing.graphs.ir import Graph, Node, Value, graph_of
 from runtime.errors import BackendError
 from runtime.format.manifest import Fusion, Precision
@@ -105,10 +105,7 @@ class CodedBackend(NativeBackend):
             elif node.kind() == "aten::embedding" and (parts := placed.codes(node.inputsAt(0))) is not None:
                 graph.setInsertPoint(node)
                 output = insert(graph, node, EMBED_CODES, [node.inputsAt(1), *parts.values[:2]], node)
-                if node.output().debugName() in known:
-                    # The first linear that adds to it looks for its size.
-                    known[output.debugName()] = known[node.output().debugName()]
-                node.output().replaceAllUsesWith(output)
+                take_over(node.output(), output, known)
                 found["embeddings in int8"] += 1
         if not found:
             raise BackendError(f"no linear for {precision} in the traced model", "at least one with constant weights")
@@ -200,9 +197,7 @@ def _place_linear(graph: Graph, node: Node, parts: _Parts, known: dict[str, tupl
     numbers = map(graph.insertConstant, (parts.outputs, parts.group, activation_of(fused)))
     arguments = [node.inputsAt(0), *parts.values, node.inputsAt(2), residual, *numbers]
     output = insert(graph, fused.last, LINEAR_CODES, arguments, node)
-    if fused.last.output().debugName() in known:
-        known[output.debugName()] = known[fused.last.output().debugName()]
-    fused.last.output().replaceAllUsesWith(output)
+    take_over(fused.last.output(), output, known)
     return f"{fused.kind} in int{parts.bits}"
 
 

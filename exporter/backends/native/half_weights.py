@@ -18,7 +18,7 @@ from exporter.backends.native.coded import linears_of_products, weights_to_round
 from exporter.backends.native.linears import place_native_linears
 from exporter.loading.weight_codes import Codes
 from exporter.shapes.example_inputs import ExampleInputs
-from exporter.tracing.graphs.graph import FLOAT32, Shapes, constant, insert
+from exporter.tracing.graphs.graph import FLOAT32, Shapes, constant, insert, take_over
 from exporter.tracing.graphs.ir import Graph, graph_of
 from runtime.errors import BackendError
 from runtime.format.manifest import Precision
@@ -96,8 +96,6 @@ def _halve_weights(graph: Graph, sizes: dict[str, tuple[int, ...]]) -> int:
         rows = insert(graph, node, "aten::embedding", [value, *list(node.inputs())[1:]], node)
         rest = map(graph.insertConstant, (FLOAT32, False, False, None))
         output = insert(graph, node, "aten::to", [rows, *rest], node)
-        if node.output().debugName() in sizes:
-            sizes[output.debugName()] = sizes[node.output().debugName()]
-        node.output().replaceAllUsesWith(output)
+        take_over(node.output(), output, sizes)
     eliminate_dead_code(graph)
     return tables

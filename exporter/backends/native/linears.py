@@ -20,7 +20,7 @@ from exporter.backends.onednn.fuse import find_fused
 from exporter.backends.onednn.fused_linear import Fused
 from exporter.backends.onednn.int8 import quantised_weight
 from exporter.backends.onednn.pack import move_weights
-from exporter.tracing.graphs.graph import Shapes, constant
+from exporter.tracing.graphs.graph import Shapes, constant, take_over
 from exporter.tracing.graphs.graph_functions import call
 from exporter.tracing.graphs.ir import Graph, Node, Value, graph_of
 from runtime.host.torchscript import ScriptModule, eliminate_dead_code
@@ -78,9 +78,7 @@ def place_native_linears(module: ScriptModule, sizes: Shapes, int8: bool, inputs
         fused = find_fused(node, known)
         graph.setInsertPoint(fused.last)
         output = _place_int8(module, fused, codes) if coded else _place(module, fused)
-        if fused.last.output().debugName() in known:
-            known[output.debugName()] = known[fused.last.output().debugName()]
-        fused.last.output().replaceAllUsesWith(output)
+        take_over(fused.last.output(), output, known)
         # After the module itself.
         placed.append((output.node(), 3 if coded else 2))
         found[fused.kind + (" in int8" if coded else "")] += 1

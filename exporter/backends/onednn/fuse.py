@@ -10,7 +10,7 @@ from collections import Counter
 
 from exporter.backends.onednn import int8
 from exporter.backends.onednn.fused_linear import Fused
-from exporter.tracing.graphs.graph import Shapes, constant, insert, no_scalars
+from exporter.tracing.graphs.graph import Shapes, constant, insert, no_scalars, take_over
 from exporter.tracing.graphs.ir import Graph, Node, Value
 from runtime.host.torchscript import eliminate_dead_code
 
@@ -39,9 +39,7 @@ def fuse_linears(graph: Graph, sizes: Shapes) -> Counter[str]:
             continue
         fused = find_fused(node, known)
         replacement = codes.place(fused) if int8.takes_codes(node) else _place(graph, fused)
-        if fused.last.output().debugName() in known:
-            known[replacement.debugName()] = known[fused.last.output().debugName()]
-        fused.last.output().replaceAllUsesWith(replacement)
+        take_over(fused.last.output(), replacement, known)
         found[fused.kind + (" in int8" if int8.takes_codes(node) else "")] += 1
     eliminate_dead_code(graph)
     return found

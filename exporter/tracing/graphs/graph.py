@@ -88,6 +88,13 @@ def insert(graph: Graph, before: Node, kind: str, inputs: Sequence[Value], like:
     return node.output()
 
 
+def take_over(old: Value, new: Value, sizes: dict[str, tuple[int, ...]]) -> None:
+    """Let the readers of a value read another one of its size, which `sizes` then has: later nodes look for it."""
+    if old.debugName() in sizes:
+        sizes[new.debugName()] = sizes[old.debugName()]
+    old.replaceAllUsesWith(new)
+
+
 def no_scalars(graph: Graph, before: Node) -> Value:
     """An empty list of the type that oneDNN's operators declare for the parameters of an activation."""
     node = graph.create("prim::ListConstruct", [], 1)
