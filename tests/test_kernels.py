@@ -43,7 +43,11 @@ REFUSALS = {
     "second",
     "cached tokens": "em_native::attend_cached: key has 6 tokens and query has 5; they must be equal",
     "cached window": "em_native::attend_cached: window is -1; it must be at least 0 (0: no window)",
-    "cached keys type": "em_native::attend_cached: keys is BFloat16 and key is Float; they must be of one type",
+    "cached keys type": "em_native::attend_cached: keys is Double and key is Float; they must be of one type, or keys "
+    "BFloat16",
+    "cached two types": "em_native::attend_cached: keys is BFloat16 and values is Float; they must be of one type",
+    "cached narrow": "em_native::attend_cached: keys is Float and key is BFloat16; they must be of one type, or keys "
+    "BFloat16",
     "cached keys rows": "em_native::attend_cached: keys is [2, 2, 9, 16]; it must be contiguous, [1, 2, length, 16], "
     "the length at most 2147483647",
     "cached keys width": "em_native::attend_cached: keys is [1, 2, 9, 15]; it must be contiguous, [1, 2, length, "
@@ -94,7 +98,9 @@ REFUSALS = {
     "a width from 1 to 256",
     "joined keys wide": "em_native::attend_joined: keys is [1, 2, 9, 257]; it must have 4 axes, at least 1 head, and "
     "a width from 1 to 256",
-    "joined keys type": "em_native::attend_joined: keys is BFloat16 and joined is Float; they must be of one type",
+    "joined keys type": "em_native::attend_joined: keys is Double and joined is Float; they must be of one type, or "
+    "keys BFloat16",
+    "joined two types": "em_native::attend_joined: keys is Float and values is BFloat16; they must be of one type",
     "joined keys rows": "em_native::attend_joined: keys is [2, 2, 9, 16]; it must be contiguous, [1, 2, length, 16], "
     "the length at most 2147483647",
     "joined keys strides": "em_native::attend_joined: keys is [1, 2, 9, 16]; it must be contiguous, [1, 2, length, "

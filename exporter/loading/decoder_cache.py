@@ -107,9 +107,11 @@ class InPlaceCache(_Stateless):
         """Write the call's keys and values; return all up to the largest position, which the mask divides by rows."""
         whole = []
         for kept, new in zip(self._pairs[layer_idx], (key_states, value_states), strict=True):
+            # Those of a model in fp32 may be kept in bf16.
+            stored = new if new.dtype == kept.dtype else new.to(kept.dtype)
             # The result is used: if IPEX's library is loaded, TorchScript may drop an operator whose result is not.
-            written = kept.scatter_(2, self._positions[:, None, :, None].expand_as(new), new)
-            whole.append(written[:, :, : self._end])
+            written = kept.scatter_(2, self._positions[:, None, :, None].expand_as(new), stored)[:, :, : self._end]
+            whole.append(written if new.dtype == kept.dtype else written.to(new.dtype))
         return whole[0], whole[1]
 
     def get_seq_length(self, layer_idx: int = 0) -> Any:

@@ -71,11 +71,6 @@ class DecodingPlan:
     decoding: Decoding
     cases: Sequence[Case]
 
-    def of(self, backend: Backend) -> Decoding:
-        """The same for a backend; one that rounds weights alone keeps its caches in fp32."""
-        alone = isinstance(backend, WeightRounder)
-        return dataclasses.replace(self.decoding, precision="fp32") if alone else self.decoding
-
 
 @dataclass
 class CandidateSearch:
@@ -224,7 +219,7 @@ class CandidateSearch:
     def _build_from(self, adapter: Adapter, candidate: Candidate) -> BuildResult:
         """Prepare the model with the backend, trace it, rewrite the trace, write the file."""
         if self.decoding is not None:
-            return self._build_decoder(self.decoding.of(candidate.backend), adapter, candidate)
+            return self._build_decoder(self.decoding.decoding, adapter, candidate)
         example = make_inputs(self.plan, self.plan.example)
         module, repairs, calibrated = self._prepare(adapter, candidate, example)
         traced, candidate, rewritten = self._trace(module, candidate, example)
@@ -328,7 +323,7 @@ class CandidateSearch:
         preprocessor, results = self.preprocessing.preprocessor, self.preprocessing.results
         prompts = self.preprocessing.prompts
         info = None if preprocessor is None else preprocessor.describe(plan.inputs)
-        caches = () if self.decoding is None else self.decoding.of(candidate.backend).caches
+        caches = () if self.decoding is None else self.decoding.decoding.caches
         return draft_manifest(
             self.request,
             self.source,

@@ -101,7 +101,12 @@ class AttentionProbe:
         if unknown := [name for name, given in options.items() if given is not None and name not in _HARMLESS]:
             raise Unsuited(f"the attention of layer {layer} takes {unknown[0]}")
         caches = self._cache.pairs[layer]
-        if max(query.shape[3], value.shape[3]) > WIDEST or any(one.dtype != query.dtype for one in (key, *caches)):
+        types = {query.dtype, torch.bfloat16}
+        if (
+            max(query.shape[3], value.shape[3]) > WIDEST
+            or key.dtype != query.dtype
+            or any(one.dtype not in types for one in caches)
+        ):
             raise Unsuited(f"layer {layer} has heads of other types or sizes")
         self._layers[layer] = self._seen(mask, query.dtype)
         return torch.zeros([query.shape[0], query.shape[2], query.shape[1], value.shape[3]], dtype=value.dtype), None

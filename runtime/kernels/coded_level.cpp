@@ -230,7 +230,7 @@ EM_NATIVE_INLINE GroupTile group_tile_of(int64_t rows) {
 EM_NATIVE_INLINE void multiply_tile(const Block&, Eight, const float* a, int64_t rows, const float* panel, int64_t depth,
                                     float* to, bool accumulate) {
   const char* numbers = reinterpret_cast<const char*>(panel);
-  tile_of<Floats>(rows)(a, numbers, depth, to, accumulate, numbers);
+  tile_of<Floats>(rows)(a, numbers, depth, to, accumulate, numbers, 0);
 }
 
 EM_NATIVE_INLINE void multiply_tile(const Block& b, Four, const float* a, int64_t rows, const float* panel,

@@ -85,6 +85,17 @@ void share_out(const Linear& l, const LinearPlan& plan, int64_t columns, Paralle
   parallel_for(0, tasks, std::max<int64_t>(1, static_cast<int64_t>(least_work / std::max(1.0, per_task))), body, call);
 }
 
+// fp32 to bf16, to nearest, ties to even; NaN stays NaN.
+void write_rounded(const char* from, char* to, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    uint32_t bits;
+    std::memcpy(&bits, from + i * 4, 4);
+    const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    const uint16_t rounded = nan ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    std::memcpy(to + i * 2, &rounded, 2);
+  }
+}
+
 // Inputs that stand next to each other for an output.
 int64_t inputs_per_step(const WeightLayout& layout, Type type) {
   return type == Type::fp32 ? 1 : type == Type::bf16 ? 2 : layout.codes;
@@ -182,9 +193,11 @@ void attention(const Kernels& kernels, const Attention& a, int threads, Parallel
   parallel_for(0, tasks, grain, body, &call);
 }
 
+bool few_queries(const Attention& a) { return a.queries * (a.heads / a.kv_heads) <= few_lines; }
+
 void attention_cached(const Kernels& kernels, const Attention& a, int threads, ParallelFor parallel_for) {
   const int64_t lines = a.queries * (a.heads / a.kv_heads), units = a.rows * a.kv_heads;
-  if (lines > few_lines) return attention(kernels, a, threads, parallel_for);
+  if (!few_queries(a)) return attention(kernels, a, threads, parallel_for);
   double keys = 0;
   for (int64_t row = 0; row < a.rows; row++) keys += static_cast<double>(a.row_keys[row]);
   const double work = keys * static_cast<double>(a.heads * a.queries * (a.width + a.value_width));
@@ -217,15 +230,20 @@ void attention_cached(const Kernels& kernels, const Attention& a, int threads, P
 void write_cache(const CacheWrite& w, ParallelFor parallel_for) {
   const Body body = [](void* context, int64_t begin, int64_t end) {
     const CacheWrite& c = *static_cast<const CacheWrite*>(context);
-    const int64_t size = c.element_size;
+    const int64_t size = c.element_size, from_size = c.rounded ? 4 : size;
     for (int64_t unit = begin; unit < end; unit++) {
       const int64_t row = unit / c.heads, head = unit % c.heads;
-      const char* from = static_cast<const char*>(c.from) + (row * c.from_row + head * c.from_head) * size;
+      const char* from = static_cast<const char*>(c.from) + (row * c.from_row + head * c.from_head) * from_size;
       char* to = static_cast<char*>(c.to) + (row * c.to_row + head * c.to_head) * size;
       // In their order: of two tokens at one place the later one stays.
-      for (int64_t token = 0; token < c.tokens; token++)
-        std::memcpy(to + c.positions[row * c.tokens + token] * c.to_token * size, from + token * c.from_token * size,
-                    static_cast<size_t>(c.width * size));
+      for (int64_t token = 0; token < c.tokens; token++) {
+        char* place = to + c.positions[row * c.tokens + token] * c.to_token * size;
+        const char* number = from + token * c.from_token * from_size;
+        if (c.rounded)
+          write_rounded(number, place, c.width);
+        else
+          std::memcpy(place, number, static_cast<size_t>(c.width * size));
+      }
     }
   };
   const int64_t bytes = std::max<int64_t>(1, w.tokens * w.width * w.element_size);

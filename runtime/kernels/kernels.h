@@ -37,9 +37,11 @@ struct Attention {
   Type mask_type;
   int64_t mask_row, mask_head, mask_query, mask_key;
   float scale;
-  // Of a cache, and null otherwise: where each query stands, [rows, queries], and how many keys each row has.
+  // Of a cache, and null otherwise: where each query stands, [rows, queries], and how many keys each row has. Few
+  // queries of fp32 (`few_queries`) read one of bf16; otherwise its type is that of the queries.
   const int64_t* positions;
   const int64_t* row_keys;
+  Type cache_type;
   // The queries are the last of the keys, or stand at `positions`. Causal: key <= query. Window > 0: query - key < window, and if not causal
   // key - query < window; at most queries + keys.
   bool causal;
@@ -74,7 +76,8 @@ struct CacheWrite {
   int64_t to_row, to_head, to_token;
   int64_t rows, heads, tokens, width;
   const int64_t* positions;  // [rows, tokens], below the length
-  int64_t element_size;
+  int64_t element_size;      // of what is written
+  bool rounded;              // from fp32 to bf16
 };
 
 // Rotary positions: y = x * cos + turned(x) * sin, where turned(x) is the second half of the features, negated, and then
@@ -234,6 +237,8 @@ const Kernels& kernels();
 void* scratch(size_t bytes);
 
 void attention(const Kernels&, const Attention&, int threads, ParallelFor);
+// Whether the queries of a row are so few that its cache is read as it is.
+bool few_queries(const Attention&);
 // With positions and row_keys.
 void attention_cached(const Kernels&, const Attention&, int threads, ParallelFor);
 void write_cache(const CacheWrite&, ParallelFor);

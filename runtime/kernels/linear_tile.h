@@ -122,10 +122,11 @@ EM_NATIVE_INLINE void step(const float* a, const char* b, typename How::Sum (*su
   }
 }
 
-// sums (+)= a * b: `rows` copied rows, and `steps` steps of a panel at b. `ahead`: what to fetch meanwhile, as many
-// bytes as b has steps * bytes / 4.
+// sums (+)= a * b: `rows` copied rows, and `steps` steps of a panel at b. `ahead`: what to fetch meanwhile, `share`
+// quarters of as many bytes as b has.
 template <class How, int rows>
-void tile(const float* a, const char* b, int64_t steps, typename How::Number* to, bool accumulate, const char* ahead) {
+void tile(const float* a, const char* b, int64_t steps, typename How::Number* to, bool accumulate, const char* ahead,
+          int64_t share) {
   constexpr int64_t lanes_per_step = How::packed / How::inputs;
   typename How::Sum sums[rows][2];
 #pragma GCC unroll 12
@@ -134,8 +135,7 @@ void tile(const float* a, const char* b, int64_t steps, typename How::Number* to
     for (int v = 0; v < 2; v++) clear(sums[i][v]);
   int64_t k = 0;
   for (; k + 4 <= steps; k += 4) {
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < How::bytes; i += line) __builtin_prefetch(ahead + k / 4 * How::bytes + i);
+    for (int64_t i = 0; i < share * How::bytes; i += line) __builtin_prefetch(ahead + k / 4 * share * How::bytes + i);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++)
       step<How, rows>(a + (k + j) * lanes_per_step, b + (k + j) * How::bytes, sums);
@@ -151,7 +151,7 @@ void tile(const float* a, const char* b, int64_t steps, typename How::Number* to
 }
 
 template <class How>
-using Tile = void (*)(const float*, const char*, int64_t, typename How::Number*, bool, const char*);
+using Tile = void (*)(const float*, const char*, int64_t, typename How::Number*, bool, const char*, int64_t);
 
 template <class How>
 EM_NATIVE_INLINE Tile<How> tile_of(int64_t rows) {

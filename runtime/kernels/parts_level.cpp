@@ -211,7 +211,8 @@ EM_NATIVE_INLINE void write_line(const Attention& a, int64_t row, const Line& li
   }
 }
 
-template <typename T>
+// Queries and output of type T, and a cache of type C.
+template <typename T, typename C>
 void run_parts(const Attention& a, const PartsPlan& plan, int64_t first_task, int64_t last_task) {
   const PartWork work(a, a.queries * (a.heads / a.kv_heads));
   for (int64_t task = first_task; task < last_task; task++) {
@@ -229,7 +230,7 @@ void run_parts(const Attention& a, const PartsPlan& plan, int64_t first_task, in
     const int64_t end = smaller(to, (part + 1) * plan.part_keys);
     for (int64_t start = from; start < end; start += block_keys)
       for (int64_t first = 0; first < work.lines; first += most_lines)
-        attend_block<T>(a, work, segment, kv_head, first, smaller(most_lines, work.lines - first), start,
+        attend_block<C>(a, work, segment, kv_head, first, smaller(most_lines, work.lines - first), start,
                         smaller(end, start + block_keys));
     for (int64_t i = 0; i < work.lines; i++) {
       const float* sums = work.sums + i * work.columns;
@@ -274,10 +275,12 @@ void combine(const Attention& a, const PartsPlan& plan, int64_t first_unit, int6
 }  // namespace
 
 void attention_parts(const Attention& a, const PartsPlan& plan, int64_t first_task, int64_t last_task) {
-  if (a.type == Type::fp32)
-    run_parts<float>(a, plan, first_task, last_task);
+  if (a.type == Type::bf16)
+    run_parts<uint16_t, uint16_t>(a, plan, first_task, last_task);
+  else if (a.cache_type == Type::bf16)
+    run_parts<float, uint16_t>(a, plan, first_task, last_task);
   else
-    run_parts<uint16_t>(a, plan, first_task, last_task);
+    run_parts<float, float>(a, plan, first_task, last_task);
 }
 
 void combine_parts(const Attention& a, const PartsPlan& plan, int64_t first_unit, int64_t last_unit) {

@@ -17,7 +17,7 @@ namespace em_native {
 namespace {
 
 // Raised when the meaning of an operator changes; an artifact names the version that it needs.
-constexpr int64_t operators_version = 5;
+constexpr int64_t operators_version = 6;
 // Products of codes, up to 255 * 127 each, are added in 32 bits.
 constexpr int64_t most_codes = 64 * 1024;
 

@@ -40,7 +40,7 @@ struct Part {
 Part part_of(const Tensor& x) { return {x.const_data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
 
 // A call of attention over a cache: what is checked and done whether queries, keys and values come in three tensors or
-// in one. The sizes are filled in first.
+// in one. The sizes are filled in first. Caches of bf16 may take numbers of fp32, which are rounded.
 struct CacheCall {
   const char* operation;
   // The argument that has the queries.
@@ -48,16 +48,20 @@ struct CacheCall {
   const Tensor& keys;
   const Tensor& values;
   Attention attention{};
+  Type given_type{};
   std::vector<int64_t> positions{}, row_keys{};
   Tensor mask{};
 
-  // The two caches: of the type of what is written to them, and of sizes that it fits.
+  // The two caches: of one type, that of what is written to them or bf16, and of sizes that it fits.
   void check_caches(const Tensor& fresh_keys, const char* keys_from, const Tensor& fresh_values,
                     const char* values_from) const {
     check_cache("keys", keys, fresh_keys, keys_from, attention.width);
     check_cache("values", values, fresh_values, values_from, attention.value_width);
     EM_NATIVE_CHECK(keys.size(2) == values.size(2), operation, ": keys is ", shape_of(keys), " and values is ",
                     shape_of(values), "; they must have the same length");
+    EM_NATIVE_CHECK(keys.scalar_type() == values.scalar_type(), operation, ": keys is ",
+                    c10::toString(keys.scalar_type()), " and values is ", c10::toString(values.scalar_type()),
+                    "; they must be of one type");
     check_apart(operation, keys, "keys", values, "values");
   }
 
@@ -95,11 +99,30 @@ struct CacheCall {
     a.row_keys = row_keys.data();
   }
 
+  // The types of what is computed, once the sizes are known. If the caches are of bf16, many queries of fp32 are rounded
+  // too, and few are not.
+  void choose_types(const Tensor& given) {
+    given_type = type_of({operation, queries_in}, given);
+    attention.cache_type = type_of({operation, "keys"}, keys);
+    attention.type = few_queries(attention) ? given_type : attention.cache_type;
+  }
+
+  bool rounds() const { return attention.type != given_type; }
+
+  Tensor in_type(const Tensor& x) const {
+    return rounds() ? at::empty(x.sizes(), keys.options()).copy_(x) : x;
+  }
+
+  // What the attention writes to: the output, or its like.
+  Tensor found_in(const Tensor& output) const {
+    return rounds() ? at::empty(output.sizes(), keys.options()) : output;
+  }
+
   // After the positions: it may be made for the whole length.
   void take_cache_mask(const Tensor& given) {
     check_memory({operation, "mask"}, given);
     attention.mask_type = type_of({operation, "mask"}, given);
-    EM_NATIVE_CHECK(attention.mask_type == Type::fp32 || attention.mask_type == attention.type, operation,
+    EM_NATIVE_CHECK(attention.mask_type == Type::fp32 || attention.mask_type == given_type, operation,
                     ": mask is BFloat16 and ", queries_in, " is Float; mask must be Float");
     mask = given.dim() == 4 && given.stride(3) != 0 ? last_axis_contiguous(given) : given;
     take_mask(operation, attention, mask, attention.queries, attention.keys, 3);
@@ -115,6 +138,7 @@ struct CacheCall {
     w.rows = attention.rows, w.heads = attention.kv_heads, w.tokens = attention.queries, w.width = cache.size(3);
     w.positions = positions.data();
     w.element_size = static_cast<int64_t>(cache.element_size());
+    w.rounded = attention.type != attention.cache_type;
     write_cache(w, parallel_for);
   }
 
@@ -141,8 +165,9 @@ struct CacheCall {
                    int64_t width) const {
     const Name name{operation, argument};
     check_memory(name, cache);
-    EM_NATIVE_CHECK(cache.scalar_type() == fresh.scalar_type(), name, " is ", c10::toString(cache.scalar_type()),
-                    " and ", fresh_name, " is ", c10::toString(fresh.scalar_type()), "; they must be of one type");
+    EM_NATIVE_CHECK(cache.scalar_type() == fresh.scalar_type() || cache.scalar_type() == at::kBFloat16, name, " is ",
+                    c10::toString(cache.scalar_type()), " and ", fresh_name, " is ",
+                    c10::toString(fresh.scalar_type()), "; they must be of one type, or ", argument, " BFloat16");
     EM_NATIVE_CHECK(cache.dim() == 4 && cache.size(0) == attention.rows && cache.size(1) == attention.kv_heads &&
                         cache.size(3) == width && cache.size(2) <= largest_size && cache.is_contiguous(),
                     name, " is ", shape_of(cache), "; it must be contiguous, [", attention.rows, ", ",
@@ -158,7 +183,7 @@ Tensor attend_cached(const Tensor& query_, const Tensor& key, const Tensor& valu
   check_attention(name, query_, key, value, scale, window);
   CacheCall call{name, "query", keys, values};
   Attention& a = call.attention;
-  a.type = type_of({name, "query"}, query_);
+  type_of({name, "query"}, query_);
   a.rows = query_.size(0);
   a.heads = query_.size(1);
   a.kv_heads = key.size(1);
@@ -171,6 +196,7 @@ Tensor attend_cached(const Tensor& query_, const Tensor& key, const Tensor& valu
                   "; they must be equal");
   call.check_caches(key, "key", value, "value");
   call.check_positions(positions);
+  call.choose_types(query_);
   const std::pair<const char*, const Tensor&> read[] = {{"query", query_}, {"key", key}, {"value", value}};
   for (const auto& [argument, x] : read) call.check_read(x, argument);
   a.window = std::min(window, keys.size(2));
@@ -179,9 +205,12 @@ Tensor attend_cached(const Tensor& query_, const Tensor& key, const Tensor& valu
   if (output.numel() == 0) return output;
   call.take_positions(positions);
   if (mask) call.take_cache_mask(*mask);
-  const Tensor query = last_axis_contiguous(query_), fresh_keys = last_axis_contiguous(key);
-  const Tensor fresh_values = last_axis_contiguous(value);
-  call.run(part_of(query), part_of(fresh_keys), part_of(fresh_values), output);
+  const Tensor query = last_axis_contiguous(call.in_type(query_));
+  const Tensor fresh_keys = last_axis_contiguous(call.in_type(key));
+  const Tensor fresh_values = last_axis_contiguous(call.in_type(value));
+  const Tensor found = call.found_in(output);
+  call.run(part_of(query), part_of(fresh_keys), part_of(fresh_values), found);
+  if (!found.is_same(output)) output.copy_(found);
   return output;
 }
 
@@ -229,7 +258,7 @@ Tensor attend_joined(const Tensor& joined_, const std::optional<Tensor>& cosines
   check_memory(joined_name, joined_);
   CacheCall call{name, "joined", keys, values};
   Attention& a = call.attention;
-  a.type = type_of(joined_name, joined_);
+  type_of(joined_name, joined_);
   EM_NATIVE_CHECK(joined_.dim() == 3 && joined_.size(0) <= largest_size && joined_.size(1) <= largest_size &&
                       joined_.size(2) <= largest_size,
                   joined_name, " is ", shape_of(joined_), "; it must have 3 axes, none over ", largest_size);
@@ -255,11 +284,12 @@ Tensor attend_joined(const Tensor& joined_, const std::optional<Tensor>& cosines
   call.check_caches(joined_, "joined", joined_, "joined");
   call.check_positions(positions);
   call.check_read(joined_, "joined");
+  call.choose_types(joined_);
   a.window = std::min(window, keys.size(2));
   EM_NATIVE_CHECK(cosines.has_value() == sines.has_value(), name,
                   ": one of cosines and sines is None; both must be, or none");
   Rotate r{};
-  r.type = a.type;
+  r.type = type_of(joined_name, joined_);
   // The heads of queries and keys, which stand next to each other.
   r.rows = a.rows, r.heads = a.heads + a.kv_heads, r.tokens = a.queries, r.width = a.width;
   std::optional<Angles> angles;
@@ -276,24 +306,38 @@ Tensor attend_joined(const Tensor& joined_, const std::optional<Tensor>& cosines
   call.take_positions(positions);
   if (mask) call.take_cache_mask(*mask);
   const Tensor joined = last_axis_contiguous(joined_);
-  const int64_t size = static_cast<int64_t>(joined.element_size());
-  const auto behind = [&](const Part& part, int64_t numbers) {
-    return Part{static_cast<const char*>(part.data) + numbers * size, part.row, part.head, part.token};
+  // Queries and keys, then values: the first number, and the strides of rows and tokens.
+  struct Place {
+    Tensor of;
+    int64_t first, row, token;
+    Part heads(int64_t behind, int64_t width) const {
+      const char* data = static_cast<const char*>(of.const_data_ptr());
+      return {data + (first + behind) * static_cast<int64_t>(of.element_size()), row, width, token};
+    }
   };
-  const Part whole{joined.const_data_ptr(), joined.stride(0), a.width, joined.stride(1)};
-  const Part value{behind(whole, of_queries + a.kv_heads * a.width).data, whole.row, a.value_width, whole.token};
-  Part query = whole;
-  Tensor turned;
+  const int64_t of_keys = a.kv_heads * a.width, of_values = a.kv_heads * a.value_width;
+  Place turned{joined, 0, joined.stride(0), joined.stride(1)};
+  Place fresh{joined, of_queries + of_keys, joined.stride(0), joined.stride(1)};
   if (angles) {
-    turned = at::empty({r.rows, r.tokens, r.heads, r.width}, joined.options());
-    r.x = whole.data;
-    r.x_row = whole.row, r.x_head = whole.head, r.x_token = whole.token;
+    turned = {at::empty({r.rows, r.tokens, r.heads * r.width}, joined.options()), 0, r.tokens * r.heads * r.width,
+              r.heads * r.width};
+    r.x = joined.const_data_ptr();
+    r.x_row = joined.stride(0), r.x_head = a.width, r.x_token = joined.stride(1);
     angles->take(r);
-    r.output = turned.mutable_data_ptr();
+    r.output = turned.of.mutable_data_ptr();
     rotate(level, r, parallel_for);
-    query = {turned.const_data_ptr(), turned.stride(0), turned.stride(2), turned.stride(1)};
   }
-  call.run(query, behind(query, of_queries), value, output);
+  if (call.rounds()) {
+    const auto rounded = [&](const Place& place, int64_t count) {
+      const Tensor made = call.in_type(place.of.narrow(2, place.first, count));
+      return Place{made, 0, made.stride(0), made.stride(1)};
+    };
+    turned = rounded(turned, of_queries + of_keys);
+    fresh = rounded(fresh, of_values);
+  }
+  const Tensor found = call.found_in(output);
+  call.run(turned.heads(0, a.width), turned.heads(of_queries, a.width), fresh.heads(0, a.value_width), found);
+  if (!found.is_same(output)) output.copy_(found);
   return output;
 }
 
@@ -321,7 +365,7 @@ Tensor rotate_operator(const Tensor& x_, const Tensor& cosines_, const Tensor& s
 
 TORCH_LIBRARY_FRAGMENT(em_native, library) {
   // Writes the new keys and values to their positions in `keys` and `values`, then each query sees the keys up to its
-  // own position. The result: [rows, tokens, heads, width].
+  // own position. The result: [rows, tokens, heads, width], of the queries' type. Caches of bf16 take fp32 too.
   library.def(
       "attend_cached(Tensor query, Tensor key, Tensor value, Tensor(a!) keys, Tensor(b!) values, Tensor positions, "
       "Tensor? mask, float scale, int window) -> Tensor");
