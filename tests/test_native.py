@@ -244,7 +244,8 @@ except NativeLibraryError as error:
 def test_another_version_of_the_operators(tagger: Report) -> None:
     manifest = runtime.read_manifest(tagger.output)
     wanted: Any = dataclasses.replace(manifest, requires=dataclasses.replace(manifest.requires, native=99))
-    with pytest.raises(NativeLibraryError, match="has version 5 of the operators; expected version 99; build it with"):
+    told = r"has version \d+ of the operators; expected version 99; build it with"
+    with pytest.raises(NativeLibraryError, match=told):
         open_module(tagger.output, wanted)
 
 

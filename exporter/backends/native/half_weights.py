@@ -1,8 +1,8 @@
-"""Weights of bf16 for models that generate text: inputs, sums and the cache stay in fp32.
+"""Weights and caches of bf16 for models that generate text: what goes from layer to layer stays in fp32.
 
 A single token reads every weight once, so weights of half the size are half the time. What lies between the layers
 takes no time, and a decoder does not bear its rounding (docs/decisions/generation.md). On processors with products of
-bf16 pairs a linear rounds its inputs while it copies them.
+bf16 pairs a linear rounds its inputs while it copies them; attention of many queries rounds them as the cache is.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from runtime.host.torchscript import ScriptModule, eliminate_dead_code
 
 
 class HalfWeightsBackend(NativeBackend):
-    """The backend `native` with weights of bf16 and everything else in fp32."""
+    """The backend `native` with weights and caches of bf16, and sums in fp32."""
 
-    kernels = "this project's attention, norms and linears, with weights of bf16 and sums of fp32"
+    kernels = "this project's attention, norms and linears, with weights and caches of bf16 and sums of fp32"
     precisions: tuple[Precision, ...] = ("bf16",)
 
     def optimise(self, module: torch.nn.Module, precision: Precision) -> torch.nn.Module:
